@@ -1,0 +1,113 @@
+// A Qwen3 model with a standard or routed residual stream: its parameters (Model) and one forward or backward pass over a
+// batch of fixed geometry (Pass).
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "kernels/memory.h"
+#include "kernels/ops.h"
+#include "model/config.h"
+#include "model/parameters.h"
+#include "model/reads.h"
+
+namespace routescope {
+
+/// Where and in which arithmetic a model runs. `storage` f64 is the reference (CPU only). `operands` bf16: both operands of
+/// every weight product are rounded to bf16 (f32 sums, f32 everything else).
+struct ModelOptions {
+  Device device = Device::cpu;
+  DType storage = DType::f32;
+  DType operands = DType::f32;
+};
+
+/// The parameters of a model, on a device.
+class Model {
+ public:
+  Model(const ModelConfig& config, const ModelOptions& options);
+
+  /// Draws every parameter: a pure function of the seed, the configuration and the parameter's name.
+  void initialize(std::uint64_t seed);
+
+  /// A model directory (config.json, model.safetensors). Throws Error for whatever does not fit.
+  static Model load(const std::filesystem::path& dir, const ModelOptions& options);
+  /// Writes config.json and model.safetensors (f32) into an existing directory, each complete or absent, and synced.
+  void save(const std::filesystem::path& dir) const;
+
+  const ModelConfig& config() const { return config_; }
+  const ModelOptions& options() const { return options_; }
+  const ReadPlan& plan() const { return plan_; }
+  const ParameterLayout& layout() const { return layout_; }
+  Tensor flat() const { return flat_.tensor; }
+  const Weights& weights() const { return weights_; }
+  /// One parameter by its published name, in its own shape flattened to [size].
+  Tensor parameter(const std::string& name) const;
+  /// The weights as operands of matrix products: weights() itself, or bf16 copies that refresh_operands() last made.
+  const Weights& operands() const { return options_.operands == DType::bf16 ? operand_weights_ : weights_; }
+  /// To be called after the parameters changed by other means than initialize() or load() (i.e. by the optimizer).
+  void refresh_operands();
+
+ private:
+  ModelConfig config_;
+  ModelOptions options_;
+  ReadPlan plan_;
+  ParameterLayout layout_;
+  OwnedTensor flat_;
+  Weights weights_;
+  OwnedTensor operand_flat_;
+  Weights operand_weights_;
+};
+
+/// A change of the routing, the one mechanism behind every bias, mask and ablation (DESIGN.md).
+struct RoutingIntervention {
+  /// logit_bias[read][column], added before the softmax; -inf masks. Empty: none. Columns a read lacks are ignored.
+  /// A read whose every source would be masked is an error (std::invalid_argument).
+  std::vector<std::vector<double>> logit_bias;
+  /// read -> alpha [tokens, n+1] in the model's storage type, in place of the softmax's result.
+  std::map<int, Tensor> alpha_override;
+};
+
+/// Activations for batches of `batch` sequences of `seq_len` tokens, and the passes over them.
+class Pass {
+ public:
+  enum class Kind { infer, train };
+  Pass(const Model& model, std::int64_t batch, std::int64_t seq_len, Kind kind);
+
+  /// Runs the model on ids [batch * seq_len] up to the final norm. With `first_read` > 0 everything before that read is
+  /// taken over from the previous call, which must have had the same ids and the same intervention on earlier reads.
+  /// Throws Error for an id outside the vocabulary.
+  void forward(std::span<const std::int32_t> ids, const RoutingIntervention* intervention = nullptr, int first_read = 0);
+
+  /// After forward(): negative log-likelihood (nats) of targets [batch * seq_len] at each token, 0 where a target is -1.
+  void nll(std::span<const std::int32_t> targets, std::span<float> out);
+  /// After forward(): logits of tokens [begin, end) into out [end - begin, vocab].
+  void logits(std::int64_t begin, std::int64_t end, Tensor out);
+  /// After forward() of a training pass: adds `scale` times the gradient of the summed nll to `gradients` (flat, laid out
+  /// like the parameters) and returns the summed nll (not scaled), in nats.
+  double backward(std::span<const std::int32_t> targets, double scale, Tensor gradients);
+
+  /// Of the last forward(), for a routed read: alpha [tokens, n+1], sources in the order of plan().reads[read].columns.
+  Tensor alpha(int read) const;
+  /// And (mean(v_i^2) + eps)^(-1/2) of each of those sources, n+1 tensors [tokens].
+  std::vector<Tensor> source_inv_rms(int read) const;
+
+  std::int64_t batch() const;
+  std::int64_t seq_len() const;
+  std::int64_t tokens() const;
+  const Stream& stream() const;
+  /// What the pass takes, by part.
+  const std::vector<Arena::Part>& memory() const;
+
+  Pass(Pass&&) noexcept;
+  ~Pass();
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace routescope
