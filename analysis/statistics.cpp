@@ -1,0 +1,196 @@
+#include "analysis/statistics.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <limits>
+#include <numbers>
+#include <numeric>
+#include <random>
+
+namespace routescope {
+namespace {
+
+constexpr double nan = std::numeric_limits<double>::quiet_NaN();
+
+enum class Use : std::uint32_t { bootstrap = 1, sign_flip = 2 };
+
+// The standard fixes both seed_seq and mt19937_64 to the bit, but no distribution: hence below() here.
+std::mt19937_64 generator(const RandomKey& key, Use use) {
+  const auto low = [](std::uint64_t v) { return static_cast<std::uint32_t>(v); };
+  const auto high = [](std::uint64_t v) { return static_cast<std::uint32_t>(v >> 32); };
+  std::seed_seq words{low(key.seed),
+                      high(key.seed),
+                      low(key.step),
+                      high(key.step),
+                      low(key.slice),
+                      high(key.slice),
+                      static_cast<std::uint32_t>(use)};
+  return std::mt19937_64(words);
+}
+
+// Uniform over [0, n) from 32 random bits; the bias, below n / 2^32, is far under the Monte Carlo error.
+std::size_t below(std::uint32_t bits, std::size_t n) {
+  return (static_cast<std::uint64_t>(bits) * n) >> 32;
+}
+
+double normal_cdf(double x) {
+  return 0.5 * std::erfc(-x / std::numbers::sqrt2);
+}
+
+// Abramowitz & Stegun 26.7.3 and 26.7.4: a finite sum for whole degrees of freedom.
+double student_t_cdf(double t, int degrees_of_freedom) {
+  const double theta = std::atan(t / std::sqrt(degrees_of_freedom));
+  const double sine = std::sin(theta), cosine = std::cos(theta);
+  double term = 1, sum = 0;
+  if (degrees_of_freedom % 2 == 0) {
+    for (int k = 0; k < degrees_of_freedom / 2; ++k) {
+      sum += term;
+      term *= cosine * cosine * (2 * k + 1) / (2 * k + 2);
+    }
+    return 0.5 + 0.5 * sine * sum;
+  }
+  for (int k = 0; k < (degrees_of_freedom - 1) / 2; ++k) {
+    sum += term;
+    term *= cosine * cosine * (2 * k + 2) / (2 * k + 3);
+  }
+  return 0.5 + (theta + sine * cosine * sum) / std::numbers::pi;
+}
+
+template <class Cdf>
+double invert(const Cdf& cdf, double p) {
+  double low = -1, high = 1;
+  while (cdf(low) > p) low *= 2;
+  while (cdf(high) < p) high *= 2;
+  for (int i = 0; i < 100; ++i) {
+    const double middle = 0.5 * (low + high);
+    (cdf(middle) < p ? low : high) = middle;
+  }
+  return 0.5 * (low + high);
+}
+
+// Linear between order statistics; the k-th of n stands at level k / (n + 1).
+double quantile_of_sorted(std::span<const double> sorted, double level) {
+  const double position =
+      std::clamp(level * static_cast<double>(sorted.size() + 1) - 1, 0.0, static_cast<double>(sorted.size() - 1));
+  const auto index = static_cast<std::size_t>(position);
+  if (index + 1 >= sorted.size()) return sorted.back();
+  return std::lerp(sorted[index], sorted[index + 1], position - static_cast<double>(index));
+}
+
+}  // namespace
+
+double normal_quantile(double p) {
+  return invert(normal_cdf, p);
+}
+
+double student_t_quantile(double p, int degrees_of_freedom) {
+  return invert([&](double t) { return student_t_cdf(t, degrees_of_freedom); }, p);
+}
+
+double mean(std::span<const double> values) {
+  if (values.empty()) return nan;
+  return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
+}
+
+Interval bootstrap_interval(std::span<const double> values, const RandomKey& key, double level, int resamples) {
+  const std::size_t n = values.size();
+  if (n < 2 || std::any_of(values.begin(), values.end(), [](double v) { return !std::isfinite(v); })) return {nan, nan};
+  const auto [smallest, largest] = std::minmax_element(values.begin(), values.end());
+  if (*smallest == *largest) return {*smallest, *largest};
+
+  const double centre = mean(values);
+  std::mt19937_64 random = generator(key, Use::bootstrap);
+  std::vector<double> means(static_cast<std::size_t>(resamples));
+  for (double& resampled : means) {
+    double sum = 0;
+    for (std::size_t i = 0; i < n; i += 2) {
+      const std::uint64_t bits = random();
+      sum += values[below(static_cast<std::uint32_t>(bits), n)];
+      if (i + 1 < n) sum += values[below(static_cast<std::uint32_t>(bits >> 32), n)];
+    }
+    resampled = sum / static_cast<double>(n);
+  }
+  std::sort(means.begin(), means.end());
+
+  // Bias correction: where the estimate stands among the resampled ones, ties counted half.
+  const auto [first_equal, first_above] = std::equal_range(means.begin(), means.end(), centre);
+  const double count = static_cast<double>(means.size());
+  const double share =
+      (static_cast<double>(first_equal - means.begin()) + 0.5 * static_cast<double>(first_above - first_equal)) / count;
+  const double z0 = normal_quantile(std::clamp(share, 0.5 / count, 1 - 0.5 / count));
+  // Acceleration: the jackknife's, which for a mean needs the second and third central moments only.
+  double second = 0, third = 0;
+  for (double value : values) {
+    const double deviation = value - centre;
+    second += deviation * deviation;
+    third += deviation * deviation * deviation;
+  }
+  const double acceleration = third / (6 * second * std::sqrt(second));
+
+  const double degrees = static_cast<double>(n - 1);
+  const double wide =
+      std::sqrt(static_cast<double>(n) / degrees) * student_t_quantile(0.5 + 0.5 * level, static_cast<int>(n - 1));
+  const auto end = [&](double z) {
+    // A mean's acceleration is below 1/6 and `wide` shrinks as n grows, so the denominator only nears zero for a z0
+    // that no resampling of a mean produces.
+    const double denominator = std::max(1 - acceleration * (z0 + z), 0.05);
+    return quantile_of_sorted(means, normal_cdf(z0 + (z0 + z) / denominator));
+  };
+  return {end(-wide), end(wide)};
+}
+
+double sign_flip_test(std::span<const double> values, const RandomKey& key, int flips) {
+  const std::size_t n = values.size();
+  if (n == 0 || std::any_of(values.begin(), values.end(), [](double v) { return !std::isfinite(v); })) return nan;
+  double sum = 0, magnitude = 0;
+  for (double value : values) {
+    sum += value;
+    magnitude += std::abs(value);
+  }
+  // Patterns that tie with the observed one must count as ties whatever the order of summation.
+  const double threshold =
+      std::abs(sum) - static_cast<double>(n + 1) * std::numeric_limits<double>::epsilon() * magnitude;
+  const auto as_extreme = [&](double flipped) { return std::abs(flipped) >= threshold; };
+
+  if (n <= static_cast<std::size_t>(exact_sign_flip_n)) {
+    std::uint64_t extreme = 0;
+    const std::uint64_t patterns = std::uint64_t{1} << n;
+    for (std::uint64_t pattern = 0; pattern < patterns; ++pattern) {
+      double flipped = 0;
+      for (std::size_t i = 0; i < n; ++i) flipped += (pattern >> i & 1) ? -values[i] : values[i];
+      extreme += as_extreme(flipped);
+    }
+    return static_cast<double>(extreme) / static_cast<double>(patterns);
+  }
+  std::mt19937_64 random = generator(key, Use::sign_flip);
+  std::int64_t extreme = 1;
+  for (int flip = 0; flip < flips; ++flip) {
+    double flipped = 0;
+    std::uint64_t signs = 0;
+    for (std::size_t i = 0; i < n; ++i) {
+      if (i % 64 == 0) signs = random();
+      flipped += (signs >> (i % 64) & 1) ? -values[i] : values[i];
+    }
+    extreme += as_extreme(flipped);
+  }
+  return static_cast<double>(extreme) / (flips + 1.0);
+}
+
+std::vector<double> holm_adjust(std::span<const double> p_values) {
+  std::vector<double> adjusted(p_values.size(), nan);
+  std::vector<std::size_t> order;
+  for (std::size_t i = 0; i < p_values.size(); ++i) {
+    if (!std::isnan(p_values[i])) order.push_back(i);
+  }
+  std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return p_values[a] < p_values[b]; });
+  double running = 0;
+  for (std::size_t rank = 0; rank < order.size(); ++rank) {
+    const double multiplier = static_cast<double>(order.size() - rank);
+    running = std::max(running, std::min(1.0, multiplier * p_values[order[rank]]));
+    adjusted[order[rank]] = running;
+  }
+  return adjusted;
+}
+
+}  // namespace routescope
