@@ -59,8 +59,8 @@ struct ModelConfig {
   static const std::vector<std::string>& keys();
   void set(const std::string& key, const nlohmann::json& value, const std::string& where);
 
-  /// config.json, both ways. Reading refuses what this implementation would compute differently (rope scaling, attention
-  /// biases, sliding windows, another activation, another gate type).
+  /// config.json, both ways. Reading refuses what this implementation would compute differently (rope scaling,
+  /// attention biases, sliding windows, another activation, another gate type).
   nlohmann::json to_json() const;
   static ModelConfig from_json(const nlohmann::json& json, const std::string& where);
   static ModelConfig load(const std::filesystem::path& file);

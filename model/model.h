@@ -1,5 +1,5 @@
-// A Qwen3 model with a standard or routed residual stream: its parameters (Model) and one forward or backward pass over a
-// batch of fixed geometry (Pass).
+// A Qwen3 model with a standard or routed residual stream: its parameters (Model) and one forward or backward pass over
+// a batch of fixed geometry (Pass).
 #pragma once
 
 #include <cstdint>
@@ -17,8 +17,8 @@
 
 namespace routescope {
 
-/// Where and in which arithmetic a model runs. `storage` f64 is the reference (CPU only). `operands` bf16: both operands of
-/// every weight product are rounded to bf16 (f32 sums, f32 everything else).
+/// Where and in which arithmetic a model runs. `storage` f64 is the reference (CPU only). `operands` bf16: both
+/// operands of every weight product are rounded to bf16 (f32 sums, f32 everything else).
 struct ModelOptions {
   Device device = Device::cpu;
   DType storage = DType::f32;
@@ -80,14 +80,16 @@ class Pass {
   /// Runs the model on ids [batch * seq_len] up to the final norm. With `first_read` > 0 everything before that read is
   /// taken over from the previous call, which must have had the same ids and the same intervention on earlier reads.
   /// Throws Error for an id outside the vocabulary.
-  void forward(std::span<const std::int32_t> ids, const RoutingIntervention* intervention = nullptr, int first_read = 0);
+  void forward(std::span<const std::int32_t> ids, const RoutingIntervention* intervention = nullptr,
+               int first_read = 0);
 
-  /// After forward(): negative log-likelihood (nats) of targets [batch * seq_len] at each token, 0 where a target is -1.
+  /// After forward(): negative log-likelihood (nats) of targets [batch * seq_len] at each token, 0 where a target is
+  /// -1.
   void nll(std::span<const std::int32_t> targets, std::span<float> out);
   /// After forward(): logits of tokens [begin, end) into out [end - begin, vocab].
   void logits(std::int64_t begin, std::int64_t end, Tensor out);
-  /// After forward() of a training pass: adds `scale` times the gradient of the summed nll to `gradients` (flat, laid out
-  /// like the parameters) and returns the summed nll (not scaled), in nats.
+  /// After forward() of a training pass: adds `scale` times the gradient of the summed nll to `gradients` (flat, laid
+  /// out like the parameters) and returns the summed nll (not scaled), in nats.
   double backward(std::span<const std::int32_t> targets, double scale, Tensor gradients);
 
   /// Of the last forward(), for a routed read: alpha [tokens, n+1], sources in the order of plan().reads[read].columns.

@@ -59,8 +59,8 @@ struct ReadWeights {
 
 /// Views into a flat array (weights, gradients or moments) laid out by a ParameterLayout.
 struct Weights {
-  Tensor embedding;                // [vocab, d]
-  Tensor head;                     // [vocab, d]; the embedding itself when tied
+  Tensor embedding;  // [vocab, d]
+  Tensor head;       // [vocab, d]; the embedding itself when tied
   std::vector<LayerWeights> layers;
   std::vector<ReadWeights> reads;  // one per routed read
   Tensor final_norm;               // [d]

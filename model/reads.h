@@ -17,12 +17,12 @@ std::string to_string(Sublayer sublayer);
 std::string to_string(Family family);
 std::string to_string(Depth depth);
 
-/// The input of one sublayer (or of the final norm). Read r's partial p_r is its current source; p_r = p_{r-1} + y_{r-1} or,
-/// after a block was completed, y_{r-1} alone, where y_{r-1} is the output of the sublayer that read r-1 fed.
-/// Every completed source is some read's partial, so sources are named by read.
+/// The input of one sublayer (or of the final norm). Read r's partial p_r is its current source; p_r = p_{r-1} +
+/// y_{r-1} or, after a block was completed, y_{r-1} alone, where y_{r-1} is the output of the sublayer that read r-1
+/// fed. Every completed source is some read's partial, so sources are named by read.
 struct Read {
-  std::string name;            // "0.attn", "0.mlp", ..., "final"
-  std::int64_t layer = -1;     // -1 for final
+  std::string name;         // "0.attn", "0.mlp", ..., "final"
+  std::int64_t layer = -1;  // -1 for final
   Sublayer sublayer = Sublayer::attn;
   bool routed = false;         // false: h = p
   bool continues = false;      // p_r = p_{r-1} + y_{r-1}; else p_r = y_{r-1} (read 0: the embedding)

@@ -19,8 +19,8 @@ struct SafetensorsEntry {
   std::uint64_t begin = 0, end = 0;  // bytes, from the start of the data section
 };
 
-/// A file opened for reading (memory-mapped). Throws Error for a truncated file or a header that contradicts it: sizes that
-/// do not match shapes, overlaps, gaps, offsets past the end, unknown types.
+/// A file opened for reading (memory-mapped). Throws Error for a truncated file or a header that contradicts it: sizes
+/// that do not match shapes, overlaps, gaps, offsets past the end, unknown types.
 class SafetensorsReader {
  public:
   explicit SafetensorsReader(const std::filesystem::path& file);
@@ -48,7 +48,7 @@ class SafetensorsReader {
 struct SafetensorsItem {
   std::string name;
   std::vector<std::int64_t> shape;
-  Tensor data;          // CPU
+  Tensor data;               // CPU
   DType dtype = DType::f32;  // as stored
 };
 

@@ -1,0 +1,60 @@
+// The tensors of a pass: what the forward pass keeps, what the backward pass needs, where both keep scratch.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "kernels/memory.h"
+#include "kernels/ops.h"
+#include "model/model.h"
+
+namespace routescope {
+
+/// What read r leaves (MATH.md); undefined members do not exist in this mode.
+struct ReadActivations {
+  AttnResState state;  // not routed: only partial and inv_rms
+  Tensor x;            // operand [tokens, d]: the sublayer's input
+  Tensor logit_bias;   // [n+1], the sum of the constant recency bias and an intervention's
+};
+
+struct LayerActivations {
+  Tensor qkv_raw;   // [tokens, packed]: before QK norm and RoPE
+  Tensor qkv;       // [tokens, packed]
+  Tensor lse;       // [batch, heads, seq_len]
+  Tensor attn_out;  // operand [tokens, heads head_dim]
+  Tensor gate_up;   // [tokens, 2 f]
+  Tensor act;       // operand [tokens, f]
+};
+
+/// Only in a training pass.
+struct BackwardScratch {
+  Tensor dx;                    // [tokens, d]: gradient of a sublayer's input
+  Tensor dp;                    // [tokens, d]: running gradient of the partial
+  Tensor dy;                    // operand [tokens, d]: dp as an operand; dp itself without bf16
+  Tensor dattn_out;             // [tokens, heads head_dim]
+  Tensor dqkv;                  // [tokens, packed]
+  Tensor dqkv_operand;          // operand; dqkv itself without bf16
+  Tensor dact;                  // [tokens, f]
+  Tensor dgate_up;              // operand [tokens, 2 f]
+  std::vector<Tensor> dsource;  // by read: [tokens, d] where that read's partial is some read's completed source
+  std::vector<Tensor> dh;       // by position in a group of reads: [tokens, d]
+  std::vector<Tensor> dlogit;   // by read: [tokens, n+1]
+};
+
+struct Activations {
+  Tensor ids;      // [tokens] i32
+  Tensor targets;  // [tokens] i32
+  Tensor nll;      // [tokens]
+  std::vector<ReadActivations> reads;
+  std::vector<LayerActivations> layers;
+  BackwardScratch backward;
+  std::int64_t head_rows = 0;  // tokens whose logits exist at one time
+  Tensor logits;               // [head_rows, vocab]
+  Tensor dlogits;              // operand [head_rows, vocab]; logits itself without bf16
+  Tensor workspace;            // bytes as f32
+
+  /// Takes every tensor from the arena. A pass that only infers shares one layer's tensors among all layers.
+  void take(Arena& arena, const Model& model, const AttentionShape& shape, bool train);
+};
+
+}  // namespace routescope

@@ -1,0 +1,131 @@
+// Parameters: drawing, loading, saving.
+#include "model/model.h"
+
+#include <algorithm>
+#include <limits>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "data/error.h"
+#include "data/files.h"
+#include "model/safetensors.h"
+
+namespace routescope {
+
+namespace {
+
+ModelOptions checked(const ModelOptions& options) {
+  if (options.device == Device::cuda && !cuda_built())
+    throw Error("device: found cuda, expected cpu (this build has no CUDA backend)");
+  if (options.storage != DType::f32 && options.storage != DType::f64)
+    throw std::invalid_argument("a model stores its parameters in f32 or f64");
+  if (options.operands != options.storage && !(options.storage == DType::f32 && options.operands == DType::bf16))
+    throw std::invalid_argument("operands are of the storage type, or bf16 over f32");
+  return options;
+}
+
+std::uint64_t fnv1a(const std::string& text) {
+  std::uint64_t hash = 14695981039346656037ull;
+  for (unsigned char c : text) hash = (hash ^ c) * 1099511628211ull;
+  return hash;
+}
+
+/// The files of a model directory: model.safetensors, or the shards that model.safetensors.index.json names.
+std::vector<std::filesystem::path> weight_files(const std::filesystem::path& dir) {
+  const auto single = dir / "model.safetensors", index = dir / "model.safetensors.index.json";
+  if (std::filesystem::exists(single) || !std::filesystem::exists(index)) return {single};
+  std::set<std::string> names;
+  try {
+    const auto weight_map = nlohmann::json::parse(read_text(index)).at("weight_map");
+    for (const auto& [tensor, file] : weight_map.items()) names.insert(file.get<std::string>());
+  } catch (const nlohmann::json::exception&) {
+    throw Error("{}: expected a JSON object with weight_map: tensor -> file", index.string());
+  }
+  std::vector<std::filesystem::path> files;
+  for (const std::string& name : names) {
+    if (std::filesystem::path(name).has_parent_path())
+      throw Error("{}: weight_map: found '{}', expected a file name", index.string(), name);
+    files.push_back(dir / name);
+  }
+  return files;
+}
+
+}  // namespace
+
+Model::Model(const ModelConfig& config, const ModelOptions& options)
+    : config_(config),
+      options_(checked(options)),
+      plan_((config.validate("model"), config)),
+      layout_(config),
+      flat_(options.storage, options.device, {layout_.total()}),
+      weights_(config, layout_, flat_.tensor) {
+  if (options_.operands == DType::bf16) {
+    operand_flat_ = OwnedTensor(DType::bf16, options_.device, {layout_.total()});
+    operand_weights_ = Weights(config_, layout_, operand_flat_.tensor);
+  }
+}
+
+void Model::initialize(std::uint64_t seed) {
+  const Stream stream{.device = options_.device};
+  fill(flat_.tensor, 0.0, stream);
+  for (const ParameterInfo& info : layout_.all()) {
+    const Tensor tensor = flat_.tensor.slice(info.offset, {info.size});
+    switch (info.initial) {
+      case Initial::normal:
+        random_normal(tensor, config_.initializer_range, seed, fnv1a(info.name), stream);
+        break;
+      case Initial::ones:
+        fill(tensor, 1.0, stream);
+        break;
+      case Initial::recency_bias:
+        fill(tensor, config_.recency_bias, stream);
+        break;
+      case Initial::zeros:
+        break;
+    }
+  }
+  refresh_operands();
+}
+
+Model Model::load(const std::filesystem::path& dir, const ModelOptions& options) {
+  Model model(ModelConfig::load(dir / "config.json"), options);
+  std::set<std::string> read;
+  for (const auto& file : weight_files(dir)) {
+    const SafetensorsReader reader(file);
+    for (const SafetensorsEntry& entry : reader.entries()) {
+      const auto& all = model.layout_.all();
+      const auto info = std::find_if(all.begin(), all.end(), [&](const auto& p) { return p.name == entry.name; });
+      if (info == all.end()) {
+        // Some writers store the tied head a second time.
+        if (entry.name == "lm_head.weight" && model.config_.tie_word_embeddings) continue;
+        throw Error("{}: {}: a tensor that a model of this config.json does not have", file.string(), entry.name);
+      }
+      reader.read(info->name, info->shape, model.flat_.tensor.slice(info->offset, {info->size}));
+      read.insert(info->name);
+    }
+  }
+  for (const ParameterInfo& info : model.layout_.all())
+    if (!read.contains(info.name))
+      throw Error("{}: {}: absent, expected a tensor of this name", weight_files(dir).front().string(), info.name);
+  model.refresh_operands();
+  return model;
+}
+
+void Model::save(const std::filesystem::path& dir) const {
+  std::vector<SafetensorsItem> items;
+  for (const ParameterInfo& info : layout_.all())
+    items.push_back({info.name, info.shape, flat_.tensor.slice(info.offset, {info.size}), DType::f32});
+  write_safetensors(dir / "model.safetensors", items, {{"format", "pt"}});
+  write_text_atomically(dir / "config.json", config_.to_json().dump(2) + "\n");
+}
+
+Tensor Model::parameter(const std::string& name) const {
+  const ParameterInfo& info = layout_.at(name);
+  return flat_.tensor.slice(info.offset, {info.size});
+}
+
+void Model::refresh_operands() {
+  if (operand_flat_.tensor) cast(operand_flat_.tensor, flat_.tensor, Stream{.device = options_.device});
+}
+
+}  // namespace routescope
