@@ -30,8 +30,9 @@ class Buffer {
   Device device_ = Device::cpu;
 };
 
-/// Hands out tensors from one allocation. First run the code that takes the tensors against a planning arena, which only
-/// counts; then against a real one of the counted size. The parts named on the way are the memory table that a run prints.
+/// Hands out tensors from one allocation. First run the code that takes the tensors against a planning arena, which
+/// only counts; then against a real one of the counted size. The parts named on the way are the memory table that a run
+/// prints.
 class Arena {
  public:
   struct Part {
@@ -46,7 +47,8 @@ class Arena {
 
   /// What follows is counted under this name.
   void begin_part(std::string name);
-  /// An uninitialised tensor (the arena's memory starts as zeros). Throws std::logic_error past the end of a real arena.
+  /// An uninitialised tensor (the arena's memory starts as zeros). Throws std::logic_error past the end of a real
+  /// arena.
   Tensor take(DType dtype, std::initializer_list<std::int64_t> shape);
 
   bool planning() const { return planning_; }

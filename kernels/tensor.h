@@ -39,13 +39,21 @@ struct bf16 {
 template <class T>
 constexpr DType dtype_of();
 template <>
-constexpr DType dtype_of<double>() { return DType::f64; }
+constexpr DType dtype_of<double>() {
+  return DType::f64;
+}
 template <>
-constexpr DType dtype_of<float>() { return DType::f32; }
+constexpr DType dtype_of<float>() {
+  return DType::f32;
+}
 template <>
-constexpr DType dtype_of<bf16>() { return DType::bf16; }
+constexpr DType dtype_of<bf16>() {
+  return DType::bf16;
+}
 template <>
-constexpr DType dtype_of<std::int32_t>() { return DType::i32; }
+constexpr DType dtype_of<std::int32_t>() {
+  return DType::i32;
+}
 
 /// Contiguous, row-major, at most four axes. An undefined tensor (data == nullptr) stands for "absent".
 struct Tensor {
@@ -96,7 +104,8 @@ struct Tensor {
   }
   /// `count` elements from element `offset` of the flat storage, under a shape.
   Tensor slice(std::int64_t offset, std::initializer_list<std::int64_t> new_shape) const {
-    Tensor out(static_cast<std::byte*>(data) + static_cast<std::size_t>(offset) * size_of(dtype), dtype, device, new_shape);
+    Tensor out(static_cast<std::byte*>(data) + static_cast<std::size_t>(offset) * size_of(dtype), dtype, device,
+               new_shape);
     assert(offset >= 0 && offset + out.numel() <= numel());
     return out;
   }

@@ -1,0 +1,50 @@
+// Conversions of bfloat16, round to nearest even. Written on bits so that loops over them vectorise.
+#pragma once
+
+#include <bit>
+#include <cmath>
+#include <cstdint>
+
+#include "kernels/tensor.h"
+
+namespace routescope {
+
+inline float to_float(float x) {
+  return x;
+}
+inline float to_float(bf16 x) {
+  return std::bit_cast<float>(static_cast<std::uint32_t>(x.bits) << 16);
+}
+
+inline bf16 to_bf16(float x) {
+  const std::uint32_t bits = std::bit_cast<std::uint32_t>(x);
+  const std::uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+  // Rounding could carry a NaN's payload into infinity; a quiet NaN is kept instead.
+  const std::uint32_t nan = (bits >> 16) | 0x40u;
+  return {static_cast<std::uint16_t>(x != x ? nan : rounded)};
+}
+
+/// From double in one rounding: the float in between is rounded to odd, which keeps the information of what was cut
+/// off.
+inline bf16 to_bf16(double x) {
+  const float nearest = static_cast<float>(x);
+  std::uint32_t bits = std::bit_cast<std::uint32_t>(nearest);
+  if (!std::isinf(nearest) && nearest == nearest && static_cast<double>(nearest) != x) {
+    if (std::fabs(static_cast<double>(nearest)) > std::fabs(x)) --bits;
+    bits |= 1u;
+  }
+  return to_bf16(std::bit_cast<float>(bits));
+}
+
+template <class T>
+inline T from_float(float x);
+template <>
+inline float from_float<float>(float x) {
+  return x;
+}
+template <>
+inline bf16 from_float<bf16>(float x) {
+  return to_bf16(x);
+}
+
+}  // namespace routescope
