@@ -1,0 +1,86 @@
+#include "model/wrap.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "data/error.h"
+
+namespace routescope {
+
+namespace {
+
+double element(const Tensor& tensor, std::int64_t i) {
+  return tensor.dtype == DType::f64 ? tensor.as<double>()[i] : static_cast<double>(tensor.as<float>()[i]);
+}
+
+}  // namespace
+
+ModelConfig wrapped_config(const ModelConfig& standard, Residual residual, std::int64_t num_blocks, double bias) {
+  if (standard.routed())
+    throw Error("wrap: residual: found {}, expected a standard model", to_string(standard.residual));
+  if (residual == Residual::standard)
+    throw Error("wrap: residual: found standard, expected block_attn_res or full_attn_res");
+  ModelConfig config = standard;
+  config.residual = residual;
+  config.source = AttnResSource::cumulative;
+  config.num_blocks = num_blocks;
+  config.recency_bias = bias;
+  config.validate("wrap");
+  return config;
+}
+
+Model wrap(const Model& standard, Residual residual, std::int64_t num_blocks, double bias) {
+  Model model(wrapped_config(standard.config(), residual, num_blocks, bias), standard.options());
+  model.initialize(0);  // queries zero, gains one, biases b; every other parameter is copied over what was drawn
+  for (const ParameterInfo& info : standard.layout().all()) {
+    const Tensor to = model.parameter(info.name), from = standard.parameter(info.name);
+    cast(to, from, Stream{.device = standard.options().device});
+  }
+  model.refresh_operands();
+  return model;
+}
+
+WrappedAlpha wrapped_alpha(double bias, std::int64_t n) {
+  const double others = static_cast<double>(n - 1);
+  // Divided through by e^b, so that a large b does not overflow.
+  const double current = 1.0 / (1.0 + others * std::exp(-bias));
+  return {current, n > 1 ? (1.0 - current) / others : 0.0};
+}
+
+WrapComparison compare_wrapped(const Model& wrapped, const Model& standard, const TokenBatch& tokens) {
+  WrapComparison out;
+  const std::int64_t t = tokens.seq_len, vocab = standard.config().vocab_size;
+  Pass a(wrapped, 1, t, Pass::Kind::infer), b(standard, 1, t, Pass::Kind::infer);
+  OwnedTensor logits_a(wrapped.options().storage, Device::cpu, {t, vocab}),
+      logits_b(standard.options().storage, Device::cpu, {t, vocab});
+  double difference = 0, largest = 0;
+  std::vector<float> nll(static_cast<std::size_t>(t));
+  for (std::int64_t s = 0; s < tokens.sequences; ++s) {
+    const std::vector<std::int32_t> ids = tokens.sequence(s), targets = tokens.targets(s);
+    for (auto [pass, logits, sum] : {std::tuple{&a, &logits_a, &out.nll_wrapped}, {&b, &logits_b, &out.nll_standard}}) {
+      pass->forward(ids);
+      pass->logits(0, t, logits->tensor);
+      pass->nll(targets, nll);
+      for (float value : nll) *sum += static_cast<double>(value);
+    }
+    for (std::int64_t i = 0; i < t * vocab; ++i) {
+      difference = std::max(difference, std::abs(element(logits_a.tensor, i) - element(logits_b.tensor, i)));
+      largest = std::max(largest, std::abs(element(logits_b.tensor, i)));
+    }
+    for (int r = 0; r < wrapped.plan().num_routed(); ++r) {
+      const Tensor alpha = a.alpha(r);
+      const std::int64_t n = alpha.shape[1];
+      const WrappedAlpha closed = wrapped_alpha(wrapped.config().recency_bias, n);
+      for (std::int64_t i = 0; i < t * n; ++i)
+        out.alpha_error =
+            std::max(out.alpha_error, std::abs(element(alpha, i) - (i % n == n - 1 ? closed.current : closed.other)));
+    }
+  }
+  const double predicted = static_cast<double>(tokens.sequences * std::max<std::int64_t>(t - 1, 1));
+  out.logit_difference = difference / largest;
+  out.nll_wrapped /= predicted;
+  out.nll_standard /= predicted;
+  return out;
+}
+
+}  // namespace routescope
