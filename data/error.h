@@ -9,7 +9,8 @@
 
 namespace routescope {
 
-/// Bad input or a failed system call. The text is one line: the file, the key or offset, what was found, what was expected.
+/// Bad input or a failed system call. The text is one line: the file, the key or offset, what was found, what was
+/// expected.
 class Error : public std::runtime_error {
  public:
   explicit Error(const std::string& what) : std::runtime_error(what) {}

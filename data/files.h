@@ -8,9 +8,14 @@
 
 namespace routescope {
 
-/// Writes `file` through a temporary name in the same directory: `write` gets the temporary path and must produce a complete
-/// file; then it is synced and renamed. If anything throws, the temporary file is removed and nothing else changed.
-void write_atomically(const std::filesystem::path& file, const std::function<void(const std::filesystem::path&)>& write);
+/// Where a file is written before it is complete: beside it, named after this process, so that two that write the same
+/// file at once both write it whole.
+std::filesystem::path partial_name(const std::filesystem::path& file);
+/// Writes `file` through a temporary name in the same directory: `write` gets the temporary path and must produce a
+/// complete file; then it is synced and renamed. If anything throws, the temporary file is removed and nothing else
+/// changed.
+void write_atomically(const std::filesystem::path& file,
+                      const std::function<void(const std::filesystem::path&)>& write);
 /// The same for a short text.
 void write_text_atomically(const std::filesystem::path& file, const std::string& text);
 /// fsync of a file or directory. Throws Error.

@@ -1,5 +1,5 @@
-// routing.h5: what a run's routing and training did, step by step (data/formats/routing.md). Written in SWMR mode, so that
-// others can read it while the run goes on.
+// routing.h5: what a run's routing and training did, step by step (data/formats/routing.md). Written in SWMR mode, so
+// that others can read it while the run goes on.
 #pragma once
 
 #include <cstdint>
@@ -13,11 +13,11 @@ namespace routescope {
 
 /// The fixed part of a record. A standard model has no reads: the axes then have length 0.
 struct RoutingRecordInfo {
-  std::vector<std::string> reads;          // "0.attn", ...
-  std::vector<std::int32_t> layer;         // per read, -1 for final
-  std::vector<std::string> sublayer;       // per read
-  std::vector<std::string> depth;          // per read
-  std::vector<std::string> sources;        // "embedding", "block_1", ..., "current"
+  std::vector<std::string> reads;     // "0.attn", ...
+  std::vector<std::int32_t> layer;    // per read, -1 for final
+  std::vector<std::string> sublayer;  // per read
+  std::vector<std::string> depth;     // per read
+  std::vector<std::string> sources;   // "embedding", "block_1", ..., "current"
   std::int64_t hidden_size = 0;
   std::int64_t sequences = 0, positions = 0;
   std::vector<std::int32_t> probe_tokens;  // [sequences, positions]
@@ -50,7 +50,8 @@ struct ValidRow {
   double loss = 0;  // nats a token
 };
 
-/// The writer. Throws Error on any failure; a record that is being created appears under its name only once it is readable.
+/// The writer. Throws Error on any failure; a record that is being created appears under its name only once it is
+/// readable.
 class RoutingRecord {
  public:
   /// Refuses to overwrite an existing file.

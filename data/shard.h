@@ -3,13 +3,15 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
 
 namespace routescope {
 
-/// One shard. Throws Error for a missing or truncated file, a wrong magic or version, a size that contradicts the header.
+/// One shard. Throws Error for a missing or truncated file, a wrong magic or version, a size that contradicts the
+/// header.
 class Shard {
  public:
   explicit Shard(const std::filesystem::path& file);
@@ -60,8 +62,9 @@ class ShardWriter {
   void finish();
 
  private:
+  void discard() noexcept;
   struct Impl;
-  Impl* impl_;
+  std::unique_ptr<Impl> impl_;
 };
 
 }  // namespace routescope

@@ -1,0 +1,100 @@
+// Atomic writing, syncing, reading and hashing of files.
+#include "data/files.h"
+
+#include <fcntl.h>
+#include <openssl/evp.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <memory>
+#include <vector>
+
+#include "data/error.h"
+
+namespace routescope {
+
+namespace {
+
+struct FileCloser {
+  void operator()(std::FILE* file) const { std::fclose(file); }
+};
+
+std::unique_ptr<std::FILE, FileCloser> open_for_reading(const std::filesystem::path& file) {
+  std::unique_ptr<std::FILE, FileCloser> in(std::fopen(file.c_str(), "rb"));
+  if (!in) throw Error("{}: cannot open: {}", file.string(), std::strerror(errno));
+  return in;
+}
+
+template <class Consume>
+void read_pieces(const std::filesystem::path& file, Consume consume) {
+  const auto in = open_for_reading(file);
+  std::vector<char> piece(1 << 20);
+  while (const std::size_t count = std::fread(piece.data(), 1, piece.size(), in.get())) consume(piece.data(), count);
+  if (std::ferror(in.get())) throw Error("{}: cannot read: {}", file.string(), std::strerror(errno));
+}
+
+}  // namespace
+
+std::filesystem::path partial_name(const std::filesystem::path& file) {
+  return fmt::format("{}.{}.partial", file.string(), ::getpid());
+}
+
+void write_atomically(const std::filesystem::path& file,
+                      const std::function<void(const std::filesystem::path&)>& write) {
+  const auto partial = partial_name(file);
+  try {
+    write(partial);
+    sync_path(partial);
+    if (std::rename(partial.c_str(), file.c_str()) != 0)
+      throw Error("{}: cannot rename to {}: {}", partial.string(), file.string(), std::strerror(errno));
+  } catch (...) {
+    std::error_code ignored;
+    std::filesystem::remove(partial, ignored);
+    throw;
+  }
+  sync_path(file.has_parent_path() ? file.parent_path() : ".");
+}
+
+void write_text_atomically(const std::filesystem::path& file, const std::string& text) {
+  write_atomically(file, [&](const std::filesystem::path& partial) {
+    std::unique_ptr<std::FILE, FileCloser> out(std::fopen(partial.c_str(), "wb"));
+    if (!out) throw Error("{}: cannot create: {}", file.string(), std::strerror(errno));
+    if (std::fwrite(text.data(), 1, text.size(), out.get()) != text.size() || std::fflush(out.get()) != 0)
+      throw Error("{}: cannot write: {}", file.string(), std::strerror(errno));
+  });
+}
+
+void sync_path(const std::filesystem::path& path) {
+  const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (descriptor < 0) throw Error("{}: cannot open: {}", path.string(), std::strerror(errno));
+  const int status = ::fsync(descriptor);
+  const int reason = errno;
+  ::close(descriptor);
+  // Some file systems cannot sync directories; they have nothing to sync then.
+  if (status != 0 && reason != EINVAL && reason != ENOTSUP)
+    throw Error("{}: cannot sync: {}", path.string(), std::strerror(reason));
+}
+
+std::string read_text(const std::filesystem::path& file) {
+  std::string out;
+  read_pieces(file, [&](const char* piece, std::size_t count) { out.append(piece, count); });
+  return out;
+}
+
+std::string sha256_file(const std::filesystem::path& file) {
+  const std::unique_ptr<EVP_MD_CTX, void (*)(EVP_MD_CTX*)> context(EVP_MD_CTX_new(), EVP_MD_CTX_free);
+  if (!context || EVP_DigestInit_ex(context.get(), EVP_sha256(), nullptr) != 1)
+    throw Error("{}: SHA-256 is not available", file.string());
+  read_pieces(file, [&](const char* piece, std::size_t count) { EVP_DigestUpdate(context.get(), piece, count); });
+  std::array<unsigned char, EVP_MAX_MD_SIZE> digest{};
+  unsigned length = 0;
+  EVP_DigestFinal_ex(context.get(), digest.data(), &length);
+  std::string out;
+  for (unsigned i = 0; i < length; ++i) out += fmt::format("{:02x}", digest[i]);
+  return out;
+}
+
+}  // namespace routescope

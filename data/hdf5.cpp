@@ -1,0 +1,338 @@
+// Errors, types, groups and files of the HDF5 layer.
+#include "data/hdf5.h"
+
+#include <hdf5_hl.h>
+
+#include <algorithm>
+#include <bit>
+#include <cerrno>
+#include <cstring>
+#include <thread>
+
+#include "data/hdf5_internal.h"
+
+namespace routescope::hdf5 {
+
+// ---- errors ---------------------------------------------------------------------------------------------------------
+
+void silence() {
+  thread_local const bool done = H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr) >= 0;
+  (void)done;
+}
+
+std::string last_error() {
+  std::string text;
+  H5Ewalk2(
+      H5E_DEFAULT, H5E_WALK_UPWARD,
+      [](unsigned, const H5E_error2_t* entry, void* out) -> herr_t {
+        auto& message = *static_cast<std::string*>(out);
+        if (message.empty() && entry->desc) message = entry->desc;
+        return 0;
+      },
+      &text);
+  // Failures of system calls come as "...: time = ..., errno = 28, error message = 'No space left on device', ...".
+  static const std::string mark = "error message = '";
+  if (const auto begin = text.find(mark); begin != std::string::npos) {
+    const auto from = begin + mark.size();
+    text = text.substr(from, text.find('\'', from) - from);
+  }
+  std::replace(text.begin(), text.end(), '\n', ' ');
+  return text.empty() ? "unknown HDF5 error" : text;
+}
+
+void fail(const std::string& where, const std::string& action) {
+  throw Error("{}: {}: {}", where, action, last_error());
+}
+
+// ---- handles, types, spaces -----------------------------------------------------------------------------------------
+
+Handle& Handle::operator=(Handle&& other) noexcept {
+  if (this != &other) {
+    reset();
+    id_ = std::exchange(other.id_, -1);
+    close_ = other.close_;
+  }
+  return *this;
+}
+
+void Handle::reset() {
+  if (id_ >= 0) {
+    silence();
+    close_(id_);
+  }
+  id_ = -1;
+}
+
+half to_half(float value) {
+  const auto bits = std::bit_cast<std::uint32_t>(value);
+  const std::uint32_t sign = (bits >> 16) & 0x8000u;
+  const std::uint32_t magnitude = bits & 0x7fffffffu;
+  const auto pack = [sign](std::uint32_t low) { return half{static_cast<std::uint16_t>(sign | low)}; };
+  if (magnitude > 0x7f800000u) return pack(0x7e00u);   // NaN
+  if (magnitude >= 0x477ff000u) return pack(0x7c00u);  // 65520 and above round to infinity
+  if (magnitude < 0x38800000u) {
+    // Below 2^-14 the spacing is 2^-24: adding 0.5 leaves a float whose last place is exactly that, so the addition
+    // rounds.
+    const float shifted = std::bit_cast<float>(magnitude) + 0.5f;
+    return pack(std::bit_cast<std::uint32_t>(shifted) - std::bit_cast<std::uint32_t>(0.5f));
+  }
+  const std::uint32_t odd = (magnitude >> 13) & 1u;
+  return pack((magnitude - 0x38000000u + 0xfffu + odd) >> 13);
+}
+
+float to_float(half value) {
+  const std::uint32_t sign = (value.bits & 0x8000u) << 16;
+  const std::uint32_t magnitude = value.bits & 0x7fffu;
+  if (magnitude >= 0x7c00u) return std::bit_cast<float>(sign | 0x7f800000u | ((magnitude & 0x3ffu) << 13));
+  if (magnitude < 0x400u) {
+    const float tiny = static_cast<float>(magnitude) * 0x1p-24f;
+    return sign ? -tiny : tiny;
+  }
+  return std::bit_cast<float>(sign | ((magnitude << 13) + 0x38000000u));
+}
+
+namespace {
+
+Handle copy_of(hid_t type) {
+  return own(H5Tcopy(type), H5Tclose, "HDF5", "cannot copy a type");
+}
+
+Handle make_text_type() {
+  Handle type = copy_of(H5T_C_S1);
+  check(H5Tset_size(type.id(), H5T_VARIABLE), "HDF5", "cannot make the text type");
+  check(H5Tset_cset(type.id(), H5T_CSET_UTF8), "HDF5", "cannot make the text type");
+  return type;
+}
+
+Handle make_half_type() {
+  Handle type = copy_of(H5T_IEEE_F32LE);
+  check(H5Tset_fields(type.id(), 15, 10, 5, 0, 10), "HDF5", "cannot make the binary16 type");
+  check(H5Tset_size(type.id(), 2), "HDF5", "cannot make the binary16 type");
+  check(H5Tset_ebias(type.id(), 15), "HDF5", "cannot make the binary16 type");
+  return type;
+}
+
+}  // namespace
+
+Handle file_type(Type type) {
+  silence();
+  switch (type) {
+    case Type::f64:
+      return copy_of(H5T_IEEE_F64LE);
+    case Type::f32:
+      return copy_of(H5T_IEEE_F32LE);
+    case Type::f16:
+      return make_half_type();
+    case Type::i64:
+      return copy_of(H5T_STD_I64LE);
+    case Type::i32:
+      return copy_of(H5T_STD_I32LE);
+    case Type::u8:
+      return copy_of(H5T_STD_U8LE);
+    case Type::text:
+      return make_text_type();
+  }
+  throw std::logic_error("unknown HDF5 element type");
+}
+
+Handle memory_type(Type type) {
+  silence();
+  switch (type) {
+    case Type::f64:
+      return copy_of(H5T_NATIVE_DOUBLE);
+    case Type::f32:
+      return copy_of(H5T_NATIVE_FLOAT);
+    case Type::i64:
+      return copy_of(H5T_NATIVE_INT64);
+    case Type::i32:
+      return copy_of(H5T_NATIVE_INT32);
+    case Type::u8:
+      return copy_of(H5T_NATIVE_UINT8);
+    case Type::f16:
+    case Type::text:
+      return file_type(type);
+  }
+  throw std::logic_error("unknown HDF5 element type");
+}
+
+Handle make_space(const Shape& shape, bool growing) {
+  silence();
+  if (shape.empty()) return own(H5Screate(H5S_SCALAR), H5Sclose, "HDF5", "cannot make a scalar space");
+  std::vector<hsize_t> extent(shape.begin(), shape.end());
+  std::vector<hsize_t> most = extent;
+  if (growing) {
+    for (hsize_t& length : most)
+      if (length == 0) length = H5S_UNLIMITED;
+    most[0] = H5S_UNLIMITED;
+  }
+  return own(H5Screate_simple(static_cast<int>(extent.size()), extent.data(), most.data()), H5Sclose, "HDF5",
+             "cannot make a dataspace");
+}
+
+std::string to_text(const Shape& shape) {
+  std::string out = "[";
+  for (std::size_t axis = 0; axis < shape.size(); ++axis) out += (axis ? ", " : "") + std::to_string(shape[axis]);
+  return out + "]";
+}
+
+// ---- groups ---------------------------------------------------------------------------------------------------------
+
+std::string Group::absolute(const std::string& path) const {
+  if (!path.empty() && path.front() == '/') return path;
+  return fmt::format("{}/{}", path_ == "/" ? "" : path_, path);
+}
+
+bool Group::exists(const std::string& path) const {
+  silence();
+  const std::string full = absolute(path);
+  // H5Lexists() is an error where a group on the way is missing, so every prefix is asked for.
+  for (std::size_t slash = full.find('/', 1);; slash = full.find('/', slash + 1)) {
+    const std::string prefix = full.substr(0, slash);
+    if (prefix != "/" && H5Lexists(id(), prefix.c_str(), H5P_DEFAULT) <= 0) return false;
+    if (slash == std::string::npos || slash + 1 == full.size()) return true;
+  }
+}
+
+namespace {
+
+bool has_kind(hid_t location, const std::string& path, H5O_type_t kind) {
+  H5O_info_t info;
+  return H5Oget_info_by_name2(location, path.c_str(), &info, H5O_INFO_BASIC, H5P_DEFAULT) >= 0 && info.type == kind;
+}
+
+}  // namespace
+
+bool Group::is_group(const std::string& path) const {
+  return exists(path) && has_kind(id(), absolute(path), H5O_TYPE_GROUP);
+}
+
+bool Group::is_dataset(const std::string& path) const {
+  return exists(path) && has_kind(id(), absolute(path), H5O_TYPE_DATASET);
+}
+
+std::vector<std::string> Group::names() const {
+  silence();
+  std::vector<std::string> out;
+  const auto collect = [](hid_t, const char* name, const H5L_info_t*, void* into) -> herr_t {
+    static_cast<std::vector<std::string>*>(into)->emplace_back(name);
+    return 0;
+  };
+  check(H5Literate(id(), H5_INDEX_NAME, H5_ITER_INC, nullptr, collect, &out), where(), "cannot list the group");
+  return out;
+}
+
+Group Group::group(const std::string& path) const {
+  silence();
+  const std::string full = absolute(path);
+  if (!is_group(full)) throw Error("{}: {}: no such group", *file_, full);
+  return Group(own(H5Gopen2(id(), full.c_str(), H5P_DEFAULT), H5Gclose, *file_ + ": " + full, "cannot open the group"),
+               file_, full);
+}
+
+Group Group::create_group(const std::string& path) {
+  silence();
+  const std::string full = absolute(path);
+  if (exists(full)) return group(full);
+  const std::string at = *file_ + ": " + full;
+  Handle links = own(H5Pcreate(H5P_LINK_CREATE), H5Pclose, at, "cannot make a property list");
+  check(H5Pset_create_intermediate_group(links.id(), 1), at, "cannot set a property");
+  return Group(own(H5Gcreate2(id(), full.c_str(), links.id(), H5P_DEFAULT, H5P_DEFAULT), H5Gclose, at,
+                   "cannot create the group"),
+               file_, full);
+}
+
+void Group::remove(const std::string& path) {
+  silence();
+  const std::string full = absolute(path);
+  check(H5Ldelete(id(), full.c_str(), H5P_DEFAULT), *file_ + ": " + full, "cannot remove");
+}
+
+// ---- files ----------------------------------------------------------------------------------------------------------
+
+namespace {
+
+Handle file_access(const std::string& name) {
+  Handle access = own(H5Pcreate(H5P_FILE_ACCESS), H5Pclose, name, "cannot make a property list");
+  // The file is closed when its handle is, whatever else is still open.
+  check(H5Pset_fclose_degree(access.id(), H5F_CLOSE_STRONG), name, "cannot set a property");
+  // Some parallel file systems have no flock(); locking there is not what makes concurrent access safe (SWMR is).
+  check(H5Pset_file_locking(access.id(), true, true), name, "cannot set a property");
+  return access;
+}
+
+Handle create_file(const std::string& name, bool swmr) {
+  silence();
+  Handle access = file_access(name);
+  check(H5Pset_libver_bounds(access.id(), swmr ? H5F_LIBVER_V110 : H5F_LIBVER_V18, H5F_LIBVER_V110), name,
+        "cannot set a property");
+  Handle creation = own(H5Pcreate(H5P_FILE_CREATE), H5Pclose, name, "cannot make a property list");
+  check(H5Pset_link_creation_order(creation.id(), H5P_CRT_ORDER_TRACKED | H5P_CRT_ORDER_INDEXED), name,
+        "cannot set a property");
+  const hid_t id = H5Fcreate(name.c_str(), H5F_ACC_TRUNC, creation.id(), access.id());
+  return own(id, H5Fclose, name, "cannot create");
+}
+
+}  // namespace
+
+File::File(Handle file, std::shared_ptr<const std::string> name) : file_handle_(std::move(file)) {
+  handle_ = own(H5Gopen2(file_handle_.id(), "/", H5P_DEFAULT), H5Gclose, *name, "cannot open the root group");
+  file_ = std::move(name);
+  path_ = "/";
+}
+
+File File::create(const std::filesystem::path& file) {
+  const auto name = std::make_shared<const std::string>(file.string());
+  return File(create_file(*name, false), name);
+}
+
+File File::create_for_swmr(const std::filesystem::path& file) {
+  const auto name = std::make_shared<const std::string>(file.string());
+  return File(create_file(*name, true), name);
+}
+
+File File::open(const std::filesystem::path& file) {
+  silence();
+  const auto name = std::make_shared<const std::string>(file.string());
+  std::error_code ignored;
+  if (!std::filesystem::exists(file, ignored)) throw Error("{}: no such file", *name);
+  const Handle access = file_access(*name);
+  // Plainly first, which old formats need, then as a SWMR reader. Between the two a writer may close the file or put
+  // another in its place, so a failure counts only when it lasts.
+  std::string reason;
+  for (int attempt = 0; attempt < 20; ++attempt) {
+    for (const unsigned flags : {H5F_ACC_RDONLY, H5F_ACC_RDONLY | H5F_ACC_SWMR_READ}) {
+      const hid_t id = H5Fopen(name->c_str(), flags, access.id());
+      if (id >= 0) return File(Handle(id, H5Fclose), name);
+      reason = last_error();
+    }
+    if (reason.find("signature not found") != std::string::npos) throw Error("{}: not an HDF5 file", *name);
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  throw Error("{}: cannot open: {}", *name, reason);
+}
+
+File File::open_writable(const std::filesystem::path& file) {
+  silence();
+  const auto name = std::make_shared<const std::string>(file.string());
+  const Handle access = file_access(*name);
+  return File(own(H5Fopen(name->c_str(), H5F_ACC_RDWR, access.id()), H5Fclose, *name, "cannot open for writing"), name);
+}
+
+void File::start_swmr() {
+  silence();
+  check(H5Fstart_swmr_write(file_handle_.id()), *file_, "cannot start writing in SWMR mode");
+}
+
+void File::flush() {
+  silence();
+  check(H5Fflush(file_handle_.id(), H5F_SCOPE_LOCAL), *file_, "cannot write");
+}
+
+void File::close() {
+  flush();
+  handle_.reset();
+  const hid_t id = file_handle_.release();
+  check(H5Fclose(id), *file_, "cannot write");
+}
+
+}  // namespace routescope::hdf5

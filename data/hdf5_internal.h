@@ -1,0 +1,36 @@
+// Shared by the source files of the HDF5 layer: errors out of HDF5's error stack, types, spaces.
+#pragma once
+
+#include <string>
+
+#include "data/error.h"
+#include "data/hdf5.h"
+
+namespace routescope::hdf5 {
+
+/// HDF5 keeps one error stack per thread and prints it unless told otherwise in each thread.
+void silence();
+/// The innermost message of the error stack; the system's own message where there is one.
+std::string last_error();
+/// Throws "WHERE: ACTION: reason".
+[[noreturn]] void fail(const std::string& where, const std::string& action);
+
+/// Takes the ownership of an identifier or throws.
+inline Handle own(hid_t id, Handle::Close close, const std::string& where, const char* action) {
+  if (id < 0) fail(where, action);
+  return Handle(id, close);
+}
+inline void check(herr_t status, const std::string& where, const char* action) {
+  if (status < 0) fail(where, action);
+}
+
+/// The type as stored in a file (little-endian) or held in memory.
+Handle file_type(Type type);
+Handle memory_type(Type type);
+
+/// A dataspace; empty shape: a scalar. A growing one is unlimited along its first axis, and along axes of length 0,
+/// which chunked storage could not have otherwise.
+Handle make_space(const Shape& shape, bool growing);
+std::string to_text(const Shape& shape);
+
+}  // namespace routescope::hdf5
