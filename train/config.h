@@ -1,0 +1,93 @@
+// The configuration of a run: one YAML file, overridden from the command line, checked, and written back complete.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "model/config.h"
+#include "model/model.h"
+
+namespace routescope {
+
+/// Every key of DESIGN.md's "Configuration". Member names are the keys.
+struct TrainConfig {
+  struct Run {
+    std::string dir;
+    std::int64_t seed = 1;
+  };
+  struct Data {
+    std::vector<std::string> train, valid;  // shards or patterns, relative to the working directory
+    std::int64_t sequence_length = 2048;
+  };
+  struct Optimizer {
+    double learning_rate = 3e-4;  // the peak
+    double beta1 = 0.9, beta2 = 0.95, eps = 1e-8;
+    double weight_decay = 0.1;
+  };
+  struct Schedule {
+    std::string kind = "cosine";  // cosine | wsd | constant
+    std::int64_t warmup_steps = 0;
+    double final_fraction = 0.1;  // of the peak, at the last step (cosine, wsd)
+    double decay_fraction = 0.2;  // of all steps (wsd)
+  };
+  struct Train {
+    std::int64_t steps = 0;
+    std::int64_t tokens_per_step = 524288;
+    std::int64_t micro_batch = 1;  // sequences in one forward and backward pass
+    Optimizer optimizer;
+    Schedule schedule;
+    double grad_clip = 1.0;  // 0: none
+  };
+  struct Valid {
+    std::int64_t every = 250;  // 0: only the first and the last step
+    std::int64_t tokens = 1048576;
+  };
+  struct Checkpoint {
+    std::int64_t every = 1000;
+    std::int64_t log_spaced_until = 512;
+    std::int64_t keep = 0;  // the newest N; 0: all
+  };
+  struct Routing {
+    std::int64_t every = 100;
+    std::int64_t log_spaced_until = 512;
+    std::int64_t sequences = 32;
+    std::int64_t per_token_every = 1000;  // 0: never
+  };
+  struct Distributed {
+    std::int64_t zero = 1;
+    std::int64_t bucket_mb = 64;
+  };
+
+  Run run;
+  std::string device = "auto";     // auto | cpu | cuda
+  std::string precision = "auto";  // auto | f32 | bf16
+  ModelConfig model;
+  Data data;
+  Train train;
+  Valid valid;
+  Checkpoint checkpoint;
+  Routing routing;
+  Distributed distributed;
+
+  std::int64_t sequences_per_step() const { return train.tokens_per_step / data.sequence_length; }
+  /// Device and arithmetic; `device` and `precision` must have been resolved.
+  ModelOptions model_options() const;
+};
+
+/// Reads `file`, then `overrides` ("key.path=value"; they win). Throws Error (UsageError for what stands on the command
+/// line) with file and line, key, what was found and what was expected, and for an unknown key the nearest known one.
+TrainConfig load_config(const std::filesystem::path& file, const std::vector<std::string>& overrides);
+
+/// Turns `auto` into what this machine has. Throws Error for a device that this build or machine lacks. On the CPU,
+/// precision auto is bf16 exactly where the processor multiplies bf16 natively (AVX512-BF16 or AMX), else f32.
+void resolve_backend(TrainConfig& config);
+
+/// The configuration key by key, in the file's order: ("train.steps", "20000"), values as YAML text.
+std::vector<std::pair<std::string, std::string>> config_values(const TrainConfig& config);
+/// The same as a YAML file that load_config() reads back to an equal configuration.
+std::string to_yaml(const TrainConfig& config);
+
+}  // namespace routescope

@@ -1,0 +1,41 @@
+// The table of configuration keys: each key's path, how its value is read from YAML, and how it is written back.
+// Everything that config.cpp does with keys (reading, spelling, writing, comparing) goes over this one table.
+#pragma once
+
+#include <yaml-cpp/yaml.h>
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "train/config.h"
+
+namespace routescope {
+
+/// One value as it stands in the file or on the command line.
+struct ConfigLeaf {
+  std::string path;   // "train.steps"
+  std::string where;  // "FILE:LINE" or "command line"
+  bool command_line = false;
+  YAML::Node node;
+};
+
+/// Throws "WHERE: PATH: found ..., expected ...", as a UsageError for the command line.
+[[noreturn]] void throw_config_error(const ConfigLeaf& leaf, const std::string& expected);
+
+struct ConfigKey {
+  std::string path;
+  std::function<void(const ConfigLeaf&)> read;  // into the configuration that the table was made for
+  std::function<std::string()> write;           // YAML text; empty: not set, not written
+};
+
+/// The table over `config`, in the order of the written file. It holds references into `config`.
+std::vector<ConfigKey> config_keys(TrainConfig& config);
+
+/// The known path that is closest to a misspelt one: by edit distance of the whole path, or of its last word.
+std::string nearest_key(const std::string& path, const std::vector<ConfigKey>& keys);
+
+/// Levenshtein distance.
+std::size_t edit_distance(const std::string& a, const std::string& b);
+
+}  // namespace routescope

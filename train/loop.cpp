@@ -1,0 +1,242 @@
+#include "train/loop.h"
+
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <chrono>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "data/batches.h"
+#include "data/error.h"
+#include "data/routing_record.h"
+#include "data/shard.h"
+#include "train/checkpoint.h"
+#include "train/evaluate.h"
+#include "train/progress.h"
+#include "train/recorder.h"
+#include "train/run_directory.h"
+#include "train/schedule.h"
+#include "train/step.h"
+#include "train/throughput.h"
+
+namespace routescope {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+/// The data of a run, checked against the vocabulary.
+struct Streams {
+  explicit Streams(const TrainConfig& config)
+      : train(config.data.train, config.model.vocab_size),
+        valid(config.data.valid, config.model.vocab_size),
+        train_batches(train, config.data.sequence_length, config.sequences_per_step(),
+                      static_cast<std::uint64_t>(config.run.seed)),
+        valid_batches(valid, config.data.sequence_length, 1, static_cast<std::uint64_t>(config.run.seed)) {
+    if (valid_batches.windows() < config.routing.sequences) {
+      throw Error("routing.sequences: found {}, expected at most {}: data.valid holds no more windows of {} tokens",
+                  config.routing.sequences, valid_batches.windows(), config.data.sequence_length);
+    }
+  }
+
+  TokenStream train, valid;
+  Batches train_batches, valid_batches;
+};
+
+/// Refuses a checkpoint of other data or another seed.
+void check_same_run(const TrainState& state, const TrainState& expected, const fs::path& dir) {
+  const auto check = [&dir](const char* key, const auto& found, const auto& wanted) {
+    if (found != wanted) {
+      throw Error("{}: {}: found {}, expected {}: this directory holds another run (use another run.dir)", dir.string(),
+                  key, wanted, found);
+    }
+  };
+  check("run.seed", state.seed, expected.seed);
+  check("data.train (fingerprint)", state.train_fingerprint, expected.train_fingerprint);
+  check("data.valid (fingerprint)", state.valid_fingerprint, expected.valid_fingerprint);
+  check("tokens_seen", state.tokens_seen, expected.tokens_seen);
+}
+
+/// The initial model or the checkpoint's.
+Model start_model(const TrainConfig& config, const std::optional<CheckpointEntry>& checkpoint) {
+  if (!checkpoint) {
+    Model model(config.model, config.model_options());
+    model.initialize(static_cast<std::uint64_t>(config.run.seed));
+    return model;
+  }
+  Model model = Model::load(checkpoint->dir, config.model_options());
+  if (model.config().to_json() != config.model.to_json()) {
+    throw Error("{}: config.json: found another model than config.yaml describes, expected the same",
+                checkpoint->dir.string());
+  }
+  return model;
+}
+
+/// A record for a run that starts at its first step. One that a process killed before its first checkpoint left is
+/// replaced: it holds nothing but the initial model.
+RoutingRecord start_record(const fs::path& file, const RoutingRecordInfo& info) {
+  if (fs::exists(file)) {
+    const std::size_t rows = RoutingRecordView::load(file).train.size();
+    if (rows > 0) {
+      throw Error("{}: found the record of {} training steps and no checkpoint, expected a checkpoint to resume from",
+                  file.string(), rows);
+    }
+    fs::remove(file);
+  }
+  return RoutingRecord::create(file, info);
+}
+
+/// Everything a step needs, taken up where the run directory stands.
+class Loop {
+ public:
+  Loop(const TrainConfig& config, const LoopOptions& options, Streams& streams,
+       const std::optional<CheckpointEntry>& checkpoint)
+      : config_(config),
+        options_(options),
+        streams_(streams),
+        dir_(config.run.dir),
+        state_{.step = checkpoint ? checkpoint->step : 0,
+               .tokens_seen = (checkpoint ? checkpoint->step : 0) * config.train.tokens_per_step,
+               .seed = config.run.seed,
+               .train_fingerprint = streams.train.fingerprint(),
+               .valid_fingerprint = streams.valid.fingerprint()},
+        model_(start_model(config, checkpoint)),
+        optimizer_(model_, config.train.optimizer),
+        gradients_(model_.options().storage, model_.options().device, {model_.layout().total()}),
+        pass_(model_, config.train.micro_batch, config.data.sequence_length, Pass::Kind::train),
+        recorder_(model_, streams.valid_batches, config.routing.sequences, config.data.sequence_length),
+        record_(open_record(checkpoint)),
+        checkpoints_{config.checkpoint.every, config.checkpoint.log_spaced_until, config.train.steps},
+        validations_{config.valid.every, 0, config.train.steps},
+        snapshots_{config.routing.every, config.routing.log_spaced_until, config.train.steps},
+        per_token_{config.routing.per_token_every, 0, config.train.steps} {
+    if (checkpoint) {
+      check_same_run(read_train_state(*checkpoint), state_, checkpoint->dir);
+      read_moments(*checkpoint, model_, optimizer_);
+    }
+  }
+
+  LoopResult run() {
+    const Progress::Totals totals{
+        .first_step = state_.step,
+        .last_step = config_.train.steps,
+        .flops_per_token = flops_per_token(config_.model, config_.data.sequence_length),
+        .matrix_rate = options_.matrix_rate_seconds > 0
+                           ? measure_matrix_rate(config_.model_options(), options_.matrix_rate_seconds)
+                           : 0};
+    Progress progress(totals);
+    if (totals.matrix_rate > 0) {
+      spdlog::info("matrix rate {:.0f} GFLOP/s ({}), {:.3g} FLOP a token", totals.matrix_rate / 1e9, config_.precision,
+                   totals.flops_per_token);
+    }
+    if (state_.step == 0 && !resumed_) observe(progress, std::nullopt);
+    for (;;) {
+      const int stopped = options_.stop(state_.step);
+      if (stopped != 0 || state_.step == config_.train.steps) {
+        if (checkpointed_ != state_.step) checkpoint();
+        return {.step = state_.step, .stopped = state_.step == config_.train.steps ? 0 : stopped};
+      }
+      const TrainRow row = update();
+      progress.update({.step = row.step,
+                       .loss = row.loss,
+                       .learning_rate = row.learning_rate,
+                       .tokens_per_second = row.tokens_per_second});
+      observe(progress, row);
+    }
+  }
+
+ private:
+  RoutingRecord open_record(const std::optional<CheckpointEntry>& checkpoint) {
+    const fs::path file = dir_ / "routing.h5";
+    const RoutingRecordInfo info = recorder_.info(to_yaml(config_));
+    if (!checkpoint) return start_record(file, info);
+    resumed_ = true;
+    checkpointed_ = checkpoint->step;
+    return RoutingRecord::resume(file, info, checkpoint->step);
+  }
+
+  TrainRow update() {
+    const auto begin = std::chrono::steady_clock::now();
+    const std::int64_t step = state_.step + 1;
+    const double rate = learning_rate(config_.train, step);
+    const StepResult result = train_step(model_, optimizer_, gradients_.tensor, pass_, streams_.train_batches, step,
+                                         rate, config_.train.grad_clip);
+    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    state_.step = step;
+    state_.tokens_seen += config_.train.tokens_per_step;
+    return {.step = step,
+            .tokens_seen = state_.tokens_seen,
+            .loss = result.loss,
+            .learning_rate = rate,
+            .grad_norm = result.grad_norm,
+            .tokens_per_second = static_cast<double>(config_.train.tokens_per_step) / seconds,
+            .seconds = seconds};
+  }
+
+  /// What is written at a step, in the order that makes a crash anywhere harmless.
+  void observe(Progress& progress, const std::optional<TrainRow>& row) {
+    if (row) record_.append(*row);
+    if (validations_.contains(state_.step)) {
+      const std::int64_t windows =
+          std::min(config_.valid.tokens / config_.data.sequence_length, streams_.valid_batches.windows());
+      const double loss = mean_nll(pass_, streams_.valid_batches, windows);
+      record_.append(ValidRow{.step = state_.step, .loss = loss});
+      progress.validated(loss);
+    }
+    const bool per_token = config_.routing.per_token_every > 0 && per_token_.contains(state_.step);
+    if (snapshots_.contains(state_.step) || per_token) {
+      record_.append(recorder_.snapshot(pass_, state_.step, state_.tokens_seen, per_token ? &alpha_ : nullptr));
+      if (per_token && model_.plan().num_routed() > 0) record_.append_alpha(state_.step, alpha_);
+    }
+    if (checkpoints_.contains(state_.step)) {
+      checkpoint();
+    } else {
+      record_.flush();
+    }
+  }
+
+  void checkpoint() {
+    record_.flush(true);
+    save_checkpoint(dir_, model_, optimizer_, state_);
+    checkpointed_ = state_.step;
+    if (config_.checkpoint.keep > 0) prune_checkpoints(dir_, config_.checkpoint.keep);
+  }
+
+  const TrainConfig& config_;
+  const LoopOptions& options_;
+  const Streams& streams_;
+  fs::path dir_;
+  TrainState state_;
+  bool resumed_ = false;
+  std::int64_t checkpointed_ = -1;  // the step of the newest checkpoint
+  Model model_;
+  AdamW optimizer_;
+  OwnedTensor gradients_;
+  Pass pass_;
+  RoutingRecorder recorder_;
+  RoutingRecord record_;
+  StepSchedule checkpoints_, validations_, snapshots_, per_token_;
+  std::vector<float> alpha_;
+};
+
+}  // namespace
+
+LoopResult run_training(const TrainConfig& config, const LoopOptions& options) {
+  const fs::path dir = config.run.dir;
+  Streams streams(config);  // before anything is written: bad data leave no run directory behind
+  const RunLock lock(dir);
+  adopt_config(dir, config);
+  remove_debris(dir);
+  const std::optional<CheckpointEntry> checkpoint = newest_intact_checkpoint(dir);
+  if (checkpoint && checkpoint->step >= config.train.steps) {
+    spdlog::info("{}: finished, {} steps", dir.string(), checkpoint->step);
+    return {.step = checkpoint->step};
+  }
+  if (checkpoint) spdlog::info("{}: resuming after step {} of {}", dir.string(), checkpoint->step, config.train.steps);
+  Loop loop(config, options, streams, checkpoint);
+  return loop.run();
+}
+
+}  // namespace routescope

@@ -1,0 +1,121 @@
+#include "train/recorder.h"
+
+#include <cmath>
+#include <limits>
+
+#include "kernels/memory.h"
+#include "kernels/ops.h"
+#include "train/build.h"
+#include "train/evaluate.h"
+
+namespace routescope {
+
+namespace {
+
+constexpr float kAbsent = std::numeric_limits<float>::quiet_NaN();
+
+void copy_to(std::vector<float>& out, std::size_t offset, Tensor values, const Stream& stream) {
+  cast(Tensor(out.data() + offset, DType::f32, Device::cpu, {values.numel()}), values, stream);
+}
+
+}  // namespace
+
+RoutingRecorder::RoutingRecorder(const Model& model, const Batches& valid, std::int64_t sequences, std::int64_t seq_len)
+    : model_(&model), valid_(&valid), sequences_(sequences), seq_len_(seq_len) {}
+
+RoutingRecordInfo RoutingRecorder::info(const std::string& config_yaml) const {
+  const ReadPlan& plan = model_->plan();
+  RoutingRecordInfo info;
+  for (int r = 0; r < plan.num_routed(); ++r) {
+    const Read& read = plan.reads[static_cast<std::size_t>(r)];
+    info.reads.push_back(read.name);
+    info.layer.push_back(static_cast<std::int32_t>(read.layer));
+    info.sublayer.push_back(to_string(read.sublayer));
+    info.depth.push_back(to_string(plan.depth(r)));
+  }
+  info.sources = plan.columns;
+  info.hidden_size = model_->config().hidden_size;
+  info.sequences = sequences_;
+  info.positions = seq_len_;
+  info.probe_tokens = valid_->in_order(0, sequences_).inputs;
+  info.config = config_yaml;
+  info.git_commit = git_commit();
+  return info;
+}
+
+RoutingSnapshot RoutingRecorder::snapshot(Pass& pass, std::int64_t step, std::int64_t tokens_seen,
+                                          std::vector<float>* alpha) const {
+  const ReadPlan& plan = model_->plan();
+  const auto reads = static_cast<std::size_t>(plan.num_routed());
+  const auto columns = static_cast<std::size_t>(plan.num_columns());
+  RoutingSnapshot out{.step = step, .tokens_seen = tokens_seen};
+  if (alpha) alpha->clear();
+  if (reads == 0) return out;
+
+  const auto tokens = static_cast<std::size_t>(sequences_ * seq_len_);
+  if (alpha) alpha->assign(reads * tokens * columns, kAbsent);
+  std::vector<OwnedTensor> sums(reads), entropy(reads);  // [3, n+1]: alpha, alpha^2, rms; [1]
+  for (std::size_t r = 0; r < reads; ++r) {
+    const auto sources = static_cast<std::int64_t>(plan.reads[r].columns.size());
+    sums[r] = OwnedTensor(DType::f64, model_->options().device, {3, sources});
+    entropy[r] = OwnedTensor(DType::f64, model_->options().device, {1});
+  }
+
+  std::vector<float> rows;
+  for_each_window(pass, *valid_, sequences_, [&](const Batch&, std::int64_t first, std::int64_t count) {
+    const std::int64_t counted = count * seq_len_;
+    for (std::size_t r = 0; r < reads; ++r) {
+      const Tensor weights = pass.alpha(static_cast<int>(r)).rows(0, counted);
+      std::vector<Tensor> inv_rms = pass.source_inv_rms(static_cast<int>(r));
+      for (Tensor& tensor : inv_rms) tensor = tensor.rows(0, counted);
+      routing_statistics(sums[r].tensor, entropy[r].tensor, weights, inv_rms, pass.stream());
+      if (!alpha) continue;
+      const std::vector<int>& at = plan.reads[r].columns;
+      rows.resize(static_cast<std::size_t>(weights.numel()));
+      copy_to(rows, 0, weights, pass.stream());
+      for (std::size_t t = 0; t < static_cast<std::size_t>(counted); ++t) {
+        const std::size_t token = static_cast<std::size_t>(first * seq_len_) + t;
+        for (std::size_t i = 0; i < at.size(); ++i) {
+          (*alpha)[(r * tokens + token) * columns + static_cast<std::size_t>(at[i])] = rows[t * at.size() + i];
+        }
+      }
+    }
+  });
+
+  out.alpha_mean.assign(reads * columns, kAbsent);
+  out.alpha_std = out.source_rms = out.alpha_mean;
+  out.alpha_entropy.assign(reads, 0.0F);
+  const auto n = static_cast<double>(tokens);
+  for (std::size_t r = 0; r < reads; ++r) {
+    const std::vector<int>& at = plan.reads[r].columns;
+    const double* sum = sums[r].tensor.as<double>();
+    for (std::size_t i = 0; i < at.size(); ++i) {
+      const std::size_t cell = r * columns + static_cast<std::size_t>(at[i]);
+      const double mean = sum[i] / n;
+      out.alpha_mean[cell] = static_cast<float>(mean);
+      out.alpha_std[cell] = static_cast<float>(std::sqrt(std::max(0.0, sum[at.size() + i] / n - mean * mean)));
+      out.source_rms[cell] = static_cast<float>(sum[2 * at.size() + i] / n);
+    }
+    out.alpha_entropy[r] = static_cast<float>(*entropy[r].tensor.as<double>() / n);
+  }
+  read_parameters(out);
+  return out;
+}
+
+void RoutingRecorder::read_parameters(RoutingSnapshot& out) const {
+  const Stream stream{.device = model_->options().device};
+  const auto d = static_cast<std::size_t>(model_->config().hidden_size);
+  const auto reads = static_cast<std::size_t>(model_->plan().num_routed());
+  out.query.resize(reads * d);
+  out.gain.resize(reads * d);
+  // Without a learned bias the constant one stands in its place.
+  out.bias.assign(reads, static_cast<float>(model_->config().recency_bias));
+  for (std::size_t r = 0; r < reads; ++r) {
+    const ReadWeights& weights = model_->weights().reads[r];
+    copy_to(out.query, r * d, weights.query, stream);
+    copy_to(out.gain, r * d, weights.key_gain, stream);
+    if (weights.bias) copy_to(out.bias, r, weights.bias, stream);
+  }
+}
+
+}  // namespace routescope

@@ -1,0 +1,85 @@
+#include "train/run_directory.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <map>
+#include <string>
+
+#include "data/error.h"
+#include "data/files.h"
+
+namespace routescope {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+/// Keys that do not change a single bit of weights or record. The data are told apart by their fingerprints, not by
+/// their paths (loop.cpp), and what a checkpoint schedule writes is read by nobody but the resumed run.
+bool may_change(const std::string& path) {
+  return path == "run.dir" || path == "device" || path == "data.train" || path == "data.valid" ||
+         path.starts_with("checkpoint.") || path.starts_with("distributed.");
+}
+
+std::string value_or(const std::map<std::string, std::string>& values, const std::string& path) {
+  const auto found = values.find(path);
+  return found == values.end() ? "nothing" : found->second;
+}
+
+}  // namespace
+
+RunLock::RunLock(const fs::path& run_dir) {
+  std::error_code error;
+  fs::create_directories(run_dir, error);
+  if (error) throw Error("run.dir: {}: cannot be made: {}", run_dir.string(), error.message());
+  const fs::path file = run_dir / "lock";
+  file_ = ::open(file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+  if (file_ < 0) throw Error("run.dir: {}: cannot be written: {}", run_dir.string(), std::strerror(errno));
+  if (::flock(file_, LOCK_EX | LOCK_NB) == 0) return;
+  const int reason = errno;
+  ::close(file_);
+  if (reason == EWOULDBLOCK) {
+    throw Error("run.dir: {}: another process is training in this directory, expected none", run_dir.string());
+  }
+  throw Error("{}: cannot be locked: {}", file.string(), std::strerror(reason));
+}
+
+RunLock::~RunLock() {
+  ::close(file_);
+}
+
+void adopt_config(const fs::path& run_dir, const TrainConfig& config) {
+  const fs::path file = run_dir / "config.yaml";
+  const std::string yaml = to_yaml(config);
+  const bool begun = fs::exists(run_dir / "routing.h5") || fs::exists(run_dir / "checkpoints");
+  if (!begun) {
+    write_text_atomically(file, yaml);
+    return;
+  }
+  if (!fs::exists(file)) {
+    throw Error("{}: found routing.h5 or checkpoints without config.yaml, expected a run of this program or nothing",
+                run_dir.string());
+  }
+  const TrainConfig held = load_config(file, {});
+  const auto held_list = config_values(held), wanted_list = config_values(config);
+  const std::map<std::string, std::string> held_values(held_list.begin(), held_list.end());
+  const std::map<std::string, std::string> wanted_values(wanted_list.begin(), wanted_list.end());
+  const auto refuse_if_different = [&](const std::string& path) {
+    const std::string is = value_or(held_values, path), wanted = value_or(wanted_values, path);
+    if (is == wanted || may_change(path)) return;
+    // With a constant learning rate a longer run begins with the shorter one.
+    if (path == "train.steps" && held.train.schedule.kind == "constant" && config.train.steps > held.train.steps)
+      return;
+    throw Error("{}: {}: found {}, expected {}: this directory holds another run (use another run.dir)", file.string(),
+                path, wanted, is);
+  };
+  for (const auto& [path, value] : held_list) refuse_if_different(path);
+  for (const auto& [path, value] : wanted_list) refuse_if_different(path);
+  if (held_list != wanted_list) write_text_atomically(file, yaml);
+}
+
+}  // namespace routescope

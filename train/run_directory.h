@@ -1,0 +1,27 @@
+// The run directory: one process at a time, one configuration for good.
+#pragma once
+
+#include <filesystem>
+
+#include "train/config.h"
+
+namespace routescope {
+
+/// Makes the directory if it is not there and holds it until destruction (or until the process ends, however it ends).
+class RunLock {
+ public:
+  /// Throws Error if the directory cannot be made or written, or another process holds it.
+  explicit RunLock(const std::filesystem::path& run_dir);
+  ~RunLock();
+  RunLock(const RunLock&) = delete;
+  RunLock& operator=(const RunLock&) = delete;
+
+ private:
+  int file_ = -1;
+};
+
+/// Compares `config` with the one that the directory holds, if any, and writes config.yaml if there is none or a key
+/// that may change has changed. Throws Error naming the first key that would make it another run (train/README.md).
+void adopt_config(const std::filesystem::path& run_dir, const TrainConfig& config);
+
+}  // namespace routescope

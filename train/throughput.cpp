@@ -1,0 +1,49 @@
+#include "train/throughput.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include "kernels/memory.h"
+#include "kernels/ops.h"
+
+namespace routescope {
+
+std::int64_t matmul_parameters(const ModelConfig& config) {
+  const std::int64_t d = config.hidden_size, attention = config.num_attention_heads * config.head_dim;
+  const std::int64_t qkv = (config.num_attention_heads + 2 * config.num_key_value_heads) * config.head_dim;
+  const std::int64_t layer = d * (qkv + attention + 3 * config.intermediate_size);
+  return config.num_hidden_layers * layer + config.vocab_size * d;
+}
+
+double flops_per_token(const ModelConfig& config, std::int64_t seq_len) {
+  const std::int64_t heads_width = config.num_attention_heads * config.head_dim;
+  return 6.0 * static_cast<double>(matmul_parameters(config)) +
+         6.0 * static_cast<double>(config.num_hidden_layers * heads_width) * static_cast<double>(seq_len + 1);
+}
+
+double measure_matrix_rate(const ModelOptions& options, double seconds) {
+  constexpr std::int64_t kSize = 1024;
+  const OwnedTensor a(options.operands, options.device, {kSize, kSize}),
+      b(options.operands, options.device, {kSize, kSize});
+  const OwnedTensor c(options.storage, options.device, {kSize, kSize});
+  const std::size_t workspace_size =
+      workspace_bytes({.tokens = kSize, .hidden_size = kSize, .product_k = kSize, .product_n = kSize}, options.device);
+  const Buffer workspace(workspace_size, options.device);
+  const Stream stream{.device = options.device,
+                      .workspace = static_cast<std::byte*>(workspace.data()),
+                      .workspace_size = workspace_size};
+  using Clock = std::chrono::steady_clock;
+  const auto since = [](Clock::time_point begin) {
+    return std::chrono::duration<double>(Clock::now() - begin).count();
+  };
+  const Clock::time_point begin = Clock::now();
+  double best = 1e30;
+  do {
+    const Clock::time_point product = Clock::now();
+    matmul(c.tensor, a.tensor, Transpose::no, b.tensor, Transpose::yes, false, stream);
+    best = std::min(best, since(product));
+  } while (since(begin) < seconds);
+  return 2.0 * kSize * kSize * kSize / best;
+}
+
+}  // namespace routescope

@@ -1,0 +1,25 @@
+// How much arithmetic a token needs, and how fast this machine multiplies matrices.
+#pragma once
+
+#include <cstdint>
+
+#include "model/config.h"
+#include "model/model.h"
+
+namespace routescope {
+
+/// Parameters that take part in a matrix product: the projections and the head (tied or not), no embedding, gains or
+/// routing parameters.
+std::int64_t matmul_parameters(const ModelConfig& config);
+
+/// Floating-point operations of the model for one token of a training step, a multiply-add counting as two, nothing
+/// recomputed: 6 * matmul_parameters + 6 * layers * heads * head_dim * (seq_len + 1). The second term is q k^T and the
+/// weighted sum of v over the (seq_len + 1) / 2 positions a query sees on average, forward (2 products) and backward
+/// (4). Norms, softmaxes and AttnRes reads are limited by memory and not counted.
+double flops_per_token(const ModelConfig& config, std::int64_t seq_len);
+
+/// FLOP/s of matmul() with all threads, operands of `operands`: the best of repeated 1024 x 1024 x 1024 products during
+/// about `seconds`.
+double measure_matrix_rate(const ModelOptions& options, double seconds);
+
+}  // namespace routescope
