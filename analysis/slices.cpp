@@ -30,6 +30,19 @@ std::vector<Slice> make_slices(const ReadPlan& plan) {
   return slices;
 }
 
+std::vector<double> slice_masses(std::span<const Slice> slices, std::span<const double> alpha_mean, int columns) {
+  std::vector<double> masses;
+  masses.reserve(slices.size());
+  for (const Slice& slice : slices) {
+    double sum = 0;
+    for (const auto& [read, column] : slice.routes)
+      sum += alpha_mean[static_cast<std::size_t>(read * columns + column)];
+    masses.push_back(slice.reads.empty() ? std::numeric_limits<double>::quiet_NaN()
+                                         : sum / static_cast<double>(slice.reads.size()));
+  }
+  return masses;
+}
+
 SliceMask mask_slice(const ReadPlan& plan, const Slice& slice) {
   SliceMask mask;
   if (slice.reads.empty()) {

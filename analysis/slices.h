@@ -1,6 +1,7 @@
 // The 18 slices that probes and records speak of: family x sublayer kind x depth, as sets of routes of a ReadPlan.
 #pragma once
 
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -27,6 +28,12 @@ struct Slice {
 
 /// The slices of a plan in their fixed order: family, then sublayer, then depth, the last running fastest.
 std::vector<Slice> make_slices(const ReadPlan& plan);
+
+/// The mass of every slice: the mean, over all reads of the slice and all tokens, of the weight that a read puts on the
+/// family. A read without a source of the family weighs 0, so that the masses of the three families sum to one for each
+/// sublayer kind and depth. NaN for a slice without reads. alpha_mean [reads, columns]: each route's mean over the
+/// tokens; entries of columns that a read lacks are not looked at.
+std::vector<double> slice_masses(std::span<const Slice> slices, std::span<const double> alpha_mean, int columns);
 
 /// What the `mask` ablation of a slice does.
 struct SliceMask {

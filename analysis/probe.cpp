@@ -1,0 +1,213 @@
+#include "analysis/probe.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <optional>
+
+#include "analysis/statistics.h"
+#include "data/error.h"
+#include "kernels/memory.h"
+#include "kernels/ops.h"
+
+namespace routescope {
+namespace {
+
+constexpr double nan = std::numeric_limits<double>::quiet_NaN();
+constexpr std::size_t chunk_bytes = std::size_t{32} << 20;  // of logits that are compared at a time
+
+std::size_t index(std::int64_t i) {
+  return static_cast<std::size_t>(i);
+}
+
+std::vector<double> host_values(const Tensor& tensor) {
+  if (tensor.dtype == DType::f64) return {tensor.as<double>(), tensor.as<double>() + tensor.numel()};
+  return {tensor.as<float>(), tensor.as<float>() + tensor.numel()};
+}
+
+/// Sums over the predicted tokens of one sequence.
+struct SequenceSums {
+  double nll = 0, kl = 0, agree = 0;
+};
+
+/// The probe of one batch: an intact pass whose logits are kept, then one pass for each ablation, compared with it.
+class BatchProbe {
+ public:
+  BatchProbe(const Model& model, std::int64_t batch, std::int64_t positions)
+      : model_(model),
+        pass_(model, batch, positions, Pass::Kind::infer),
+        vocab_(model.config().vocab_size),
+        chunk_(std::clamp<std::int64_t>(static_cast<std::int64_t>(chunk_bytes) / (vocab_ * 4), 1, batch * positions)),
+        intact_(model.options().storage, model.options().device, {batch * positions, vocab_}),
+        ablated_(model.options().storage, model.options().device, {chunk_, vocab_}),
+        nll_(model.options().storage, model.options().device, {chunk_}),
+        kl_(model.options().storage, model.options().device, {chunk_}),
+        agree_(model.options().storage, model.options().device, {chunk_}),
+        targets_(DType::i32, model.options().device, {batch * positions}) {}
+
+  std::int64_t batch() const { return pass_.batch(); }
+
+  std::vector<SequenceSums> intact(std::span<const std::int32_t> ids) {
+    ids_.assign(ids.begin(), ids.end());
+    const auto positions = index(pass_.seq_len());
+    auto* target = targets_.tensor.as<std::int32_t>();
+    for (std::size_t i = 0; i < ids_.size(); ++i) target[i] = (i + 1) % positions == 0 ? -1 : ids_[i + 1];
+    pass_.forward(ids_);
+    std::vector<SequenceSums> sums(index(batch()));
+    for (std::int64_t begin = 0; begin < pass_.tokens(); begin += chunk_) {
+      const std::int64_t end = std::min(begin + chunk_, pass_.tokens());
+      const Tensor logits = intact_.tensor.rows(begin, end);
+      pass_.logits(begin, end, logits);
+      add_nll(sums, logits, begin, end);
+    }
+    return sums;
+  }
+
+  /// alpha of the pass that ran last, summed over tokens: [reads, columns] +=.
+  void add_alpha(std::vector<double>& sums) const {
+    const ReadPlan& plan = model_.plan();
+    for (int r = 0; r < plan.num_routed(); ++r) {
+      const std::vector<double> alpha = host_values(pass_.alpha(r));
+      const std::vector<int>& columns = plan.reads[index(r)].columns;
+      for (std::size_t i = 0; i < alpha.size(); ++i) {
+        sums[index(r * plan.num_columns() + columns[i % columns.size()])] += alpha[i];
+      }
+    }
+  }
+
+  /// `first_read`: everything before it is as in the pass that ran last.
+  std::vector<SequenceSums> ablated(const RoutingIntervention& intervention, int first_read) {
+    pass_.forward(ids_, &intervention, first_read);
+    std::vector<SequenceSums> sums(index(batch()));
+    for (std::int64_t begin = 0; begin < pass_.tokens(); begin += chunk_) {
+      const std::int64_t end = std::min(begin + chunk_, pass_.tokens());
+      const Tensor logits = ablated_.tensor.rows(0, end - begin);
+      pass_.logits(begin, end, logits);
+      add_nll(sums, logits, begin, end);
+      compare_logits(kl_.tensor.rows(0, end - begin), agree_.tensor.rows(0, end - begin),
+                     intact_.tensor.rows(begin, end), logits, pass_.stream());
+      const std::vector<double> kl = host_values(kl_.tensor.rows(0, end - begin));
+      const std::vector<double> agree = host_values(agree_.tensor.rows(0, end - begin));
+      for (std::int64_t token = begin; token < end; ++token) {
+        if ((token + 1) % pass_.seq_len() == 0) continue;
+        sums[index(token / pass_.seq_len())].kl += kl[index(token - begin)];
+        sums[index(token / pass_.seq_len())].agree += agree[index(token - begin)];
+      }
+    }
+    return sums;
+  }
+
+ private:
+  void add_nll(std::vector<SequenceSums>& sums, const Tensor& logits, std::int64_t begin, std::int64_t end) {
+    const Tensor nll = nll_.tensor.rows(0, end - begin);
+    cross_entropy(nll, Tensor{}, logits, targets_.tensor.rows(begin, end), 1.0, pass_.stream());
+    const std::vector<double> values = host_values(nll);  // 0 where nothing is predicted
+    for (std::int64_t token = begin; token < end; ++token) {
+      sums[index(token / pass_.seq_len())].nll += values[index(token - begin)];
+    }
+  }
+
+  const Model& model_;
+  Pass pass_;
+  std::int64_t vocab_, chunk_;
+  OwnedTensor intact_, ablated_, nll_, kl_, agree_, targets_;
+  std::vector<std::int32_t> ids_;
+};
+
+/// As few batches as the memory allows, as even as they can be.
+std::int64_t batch_size(const Model& model, const ProbeTokens& tokens, std::size_t budget) {
+  const ModelConfig& config = model.config();
+  // A pass keeps two rows of each read (its partial and what it feeds) so that later ones can start from them.
+  const std::int64_t values_per_token =
+      config.vocab_size + 2 * static_cast<std::int64_t>(model.plan().reads.size()) * config.hidden_size;
+  const auto bytes = static_cast<std::size_t>(values_per_token * tokens.positions) * size_of(model.options().storage);
+  const std::int64_t most = std::clamp<std::int64_t>(static_cast<std::int64_t>(budget / bytes), 1, tokens.sequences);
+  const std::int64_t batches = (tokens.sequences + most - 1) / most;
+  return (tokens.sequences + batches - 1) / batches;
+}
+
+}  // namespace
+
+void summarize(AblationEffects& effects, std::int64_t sequences, const ProbeOptions& options) {
+  const std::size_t slices = effects.coverage.size();
+  for (auto* values : {&effects.delta_nll, &effects.ci_lower, &effects.ci_upper, &effects.p_value})
+    values->assign(slices, nan);
+  for (std::size_t s = 0; s < slices; ++s) {
+    if (!(effects.coverage[s] > 0)) continue;
+    const std::span<const double> values(effects.delta_nll_sequence.data() + s * index(sequences), index(sequences));
+    const RandomKey key{options.seed, static_cast<std::uint64_t>(options.step), s};
+    const Interval interval = bootstrap_interval(values, key);
+    effects.delta_nll[s] = mean(values);
+    effects.ci_lower[s] = interval.lower;
+    effects.ci_upper[s] = interval.upper;
+    effects.p_value[s] = sign_flip_test(values, key);
+  }
+  effects.p_adjusted = holm_adjust(effects.p_value);
+}
+
+ProbeRow probe(const Model& model, const ProbeTokens& tokens, const ProbeOptions& options) {
+  const ReadPlan& plan = model.plan();
+  if (plan.num_routed() == 0) {
+    throw Error("the model's residual stream is '{}': it has no reads to probe, expected a routed model",
+                to_string(model.config().residual));
+  }
+  if (model.options().device != Device::cpu)
+    throw Error("the probe reads its results in host memory; expected a model on the CPU");
+  check_probe_tokens(tokens, model.config().vocab_size);
+
+  const std::vector<Slice> slices = make_slices(plan);
+  std::vector<SliceMask> masks;
+  for (const Slice& slice : slices) masks.push_back(mask_slice(plan, slice));
+  // From the ablation that starts deepest to the one that starts first: what precedes an ablation's first read is then
+  // always intact, and is taken over instead of computed again.
+  std::vector<std::size_t> order;
+  for (std::size_t s = 0; s < masks.size(); ++s) {
+    if (!masks[s].masked_reads.empty()) order.push_back(s);
+  }
+  std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
+    return masks[a].masked_reads.front() > masks[b].masked_reads.front();
+  });
+
+  const double predicted = static_cast<double>(tokens.positions - 1);
+  const auto sequences = index(tokens.sequences);
+  ProbeRow row;
+  row.step = options.step;
+  row.intact_nll_sequence.assign(sequences, nan);
+  row.mask.delta_nll_sequence.assign(slices.size() * sequences, nan);
+  row.mask.kl.assign(slices.size(), nan);
+  row.mask.top1_agreement.assign(slices.size(), nan);
+  for (std::size_t s : order) row.mask.kl[s] = row.mask.top1_agreement[s] = 0;
+  for (const SliceMask& mask : masks) row.mask.coverage.push_back(mask.coverage);
+
+  std::vector<double> alpha(index(plan.num_routed() * plan.num_columns()), 0.0);
+  const std::int64_t size = batch_size(model, tokens, options.batch_bytes);
+  std::optional<BatchProbe> batch;
+  for (std::int64_t begin = 0; begin < tokens.sequences; begin += size) {
+    const std::int64_t count = std::min(size, tokens.sequences - begin);
+    if (!batch || batch->batch() != count) {
+      batch.reset();
+      batch.emplace(model, count, tokens.positions);
+    }
+    const auto intact =
+        batch->intact(std::span(tokens.ids).subspan(index(begin * tokens.positions), index(count * tokens.positions)));
+    batch->add_alpha(alpha);
+    for (std::size_t i = 0; i < intact.size(); ++i)
+      row.intact_nll_sequence[index(begin) + i] = intact[i].nll / predicted;
+    for (std::size_t s : order) {
+      const int first_read = options.share_prefix ? masks[s].masked_reads.front() : 0;
+      const auto ablated = batch->ablated(masks[s].intervention, first_read);
+      for (std::size_t i = 0; i < ablated.size(); ++i) {
+        row.mask.delta_nll_sequence[s * sequences + index(begin) + i] = (ablated[i].nll - intact[i].nll) / predicted;
+        row.mask.kl[s] += ablated[i].kl / (predicted * static_cast<double>(sequences));
+        row.mask.top1_agreement[s] += ablated[i].agree / (predicted * static_cast<double>(sequences));
+      }
+    }
+  }
+  row.intact_nll = mean(row.intact_nll_sequence);
+  for (double& value : alpha) value /= static_cast<double>(tokens.ids.size());
+  row.mass = slice_masses(slices, alpha, plan.num_columns());
+  summarize(row.mask, tokens.sequences, options);
+  return row;
+}
+
+}  // namespace routescope

@@ -1,0 +1,53 @@
+#include "analysis/probe_tokens.h"
+
+#include "data/error.h"
+#include "data/hdf5.h"
+#include "model/tokens.h"
+
+namespace routescope {
+namespace {
+
+constexpr std::int64_t default_shard_sequences = 32;
+
+}  // namespace
+
+ProbeTokens ProbeTokens::first(std::int64_t count) const {
+  if (count == 0 || count == sequences) return *this;
+  if (count < 0 || count > sequences) {
+    throw Error("{}: found {} sequences of {} tokens, expected {}", origin, sequences, positions, count);
+  }
+  return {count, positions, {ids.begin(), ids.begin() + count * positions}, origin};
+}
+
+ProbeTokens run_probe_tokens(const std::filesystem::path& run_dir) {
+  const std::string name = "probe_tokens";
+  const hdf5::File file = hdf5::File::open(run_dir / "routing.h5");
+  const hdf5::Dataset dataset = file.dataset(name);
+  const hdf5::Shape shape = dataset.shape();
+  if (!dataset.is_integer() || shape.size() != 2) {
+    throw Error("{}: found {} axes of {}, expected integers [sequence, position]", dataset.where(), shape.size(),
+                dataset.is_integer() ? "integers" : "another type");
+  }
+  return {shape[0], shape[1], dataset.read<std::int32_t>(), "routing.h5 /" + name};
+}
+
+ProbeTokens load_probe_tokens(const std::string& source, std::int64_t sequences, std::int64_t positions,
+                              std::int64_t vocab_size) {
+  TokenBatch batch = read_tokens(source, sequences > 0 ? sequences : default_shard_sequences, positions, vocab_size);
+  const std::string name = std::filesystem::exists(source) ? std::filesystem::path(source).filename().string() : "ids";
+  return ProbeTokens{batch.sequences, batch.seq_len, std::move(batch.ids), name}.first(sequences);
+}
+
+void check_probe_tokens(const ProbeTokens& tokens, std::int64_t vocab_size) {
+  if (tokens.sequences < 1 || tokens.positions < 2) {
+    throw Error("{}: found {} sequences of {} tokens, expected at least one of at least two", tokens.origin,
+                tokens.sequences, tokens.positions);
+  }
+  for (std::size_t i = 0; i < tokens.ids.size(); ++i) {
+    if (tokens.ids[i] >= 0 && tokens.ids[i] < vocab_size) continue;
+    throw Error("{}: token {}: found id {}, expected 0 to {} (the model's vocabulary)", tokens.origin, i, tokens.ids[i],
+                vocab_size - 1);
+  }
+}
+
+}  // namespace routescope

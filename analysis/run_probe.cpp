@@ -1,0 +1,86 @@
+#include "analysis/run_probe.h"
+
+#include <yaml-cpp/yaml.h>
+
+#include <nlohmann/json.hpp>
+
+#include "data/error.h"
+#include "data/files.h"
+#include "data/hdf5.h"
+#include "model/config.h"
+
+namespace routescope {
+namespace {
+
+constexpr const char* weights_file = "model.safetensors";
+
+}  // namespace
+
+std::int64_t planned_steps(const std::filesystem::path& run_dir) {
+  const std::filesystem::path file = run_dir / "config.yaml";
+  try {
+    const YAML::Node steps = YAML::Load(read_text(file))["train"]["steps"];
+    if (!steps) throw Error("{}: key train.steps: found nothing, expected the number of steps", file.string());
+    return steps.as<std::int64_t>();
+  } catch (const YAML::Exception& wrong) {
+    throw Error("{}: key train.steps: {}", file.string(), wrong.what());
+  }
+}
+
+std::string model_sha256(const std::filesystem::path& model_dir) {
+  const std::filesystem::path manifest = model_dir / "MANIFEST.json";
+  if (!std::filesystem::exists(manifest)) return sha256_file(model_dir / weights_file);
+  try {
+    return nlohmann::json::parse(read_text(manifest)).at("files").at(weights_file).at("sha256").get<std::string>();
+  } catch (const nlohmann::json::exception& wrong) {
+    throw Error("{}: files.{}.sha256: {}", manifest.string(), weights_file, wrong.what());
+  }
+}
+
+ProbeIdentity identify(const ProbeRequest& request, const std::filesystem::path& model_dir,
+                       const std::filesystem::path& run_dir) {
+  const ModelConfig config = ModelConfig::load(model_dir / "config.json");
+  ProbeIdentity identity;
+  if (request.tokens.empty()) {
+    identity.tokens = run_probe_tokens(run_dir).first(request.sequences);
+  } else {
+    identity.tokens = load_probe_tokens(request.tokens, request.sequences, request.positions, config.vocab_size);
+  }
+  check_probe_tokens(identity.tokens, config.vocab_size);
+  identity.seed = request.seed;
+  identity.model_config = config.to_json().dump();
+  if (const auto record = run_dir / "routing.h5"; !run_dir.empty() && std::filesystem::exists(record)) {
+    const hdf5::File file = hdf5::File::open(record);
+    if (file.has("git_commit")) identity.git_commit = file.text("git_commit");
+  }
+  return identity;
+}
+
+RecordedProbe::RecordedProbe(std::filesystem::path file, const ProbeIdentity& identity, const ModelOptions& options)
+    : file_(std::move(file)),
+      options_(options),
+      record_(file_.empty() ? AnalysisRecord{identity, {}, {}} : open_record(file_, identity)) {}
+
+const ProbeRow& RecordedProbe::row(std::int64_t step, const std::filesystem::path& model_dir) {
+  const std::string sha256 = model_sha256(model_dir);
+  if (const ProbeRow* found = record_.find(step)) {
+    if (found->model_sha256 == sha256) return *found;
+    throw Error(
+        "{}: /model_sha256: step {} was probed on other weights ({}) than {} has ({}): name another file with --out, "
+        "or remove this one",
+        file_.string(), step, found->model_sha256, model_dir.string(), sha256);
+  }
+  if (std::filesystem::exists(model_dir / "MANIFEST.json")) verify_manifest(model_dir);
+  const Model model = Model::load(model_dir, options_);
+  if (model.config().to_json().dump() != record_.identity.model_config) {
+    throw Error("{}: is another model than the record's (attribute model_config of {})", model_dir.string(),
+                file_.string());
+  }
+  ProbeRow row = probe(model, record_.identity.tokens, {.seed = record_.identity.seed, .step = step});
+  row.model_sha256 = sha256;
+  record_.put(std::move(row));
+  if (!file_.empty()) record_.save(file_);
+  return *record_.find(step);
+}
+
+}  // namespace routescope
