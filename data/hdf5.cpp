@@ -1,8 +1,6 @@
 // Errors, types, groups and files of the HDF5 layer.
 #include "data/hdf5.h"
 
-#include <hdf5_hl.h>
-
 #include <algorithm>
 #include <bit>
 #include <cerrno>
@@ -170,9 +168,9 @@ Handle make_space(const Shape& shape, bool growing) {
 }
 
 std::string to_text(const Shape& shape) {
-  std::string out = "[";
-  for (std::size_t axis = 0; axis < shape.size(); ++axis) out += (axis ? ", " : "") + std::to_string(shape[axis]);
-  return out + "]";
+  std::string out;
+  for (const std::int64_t extent : shape) out += fmt::format("{}{}", out.empty() ? "" : ", ", extent);
+  return fmt::format("[{}]", out);
 }
 
 // ---- groups ---------------------------------------------------------------------------------------------------------
