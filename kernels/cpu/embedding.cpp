@@ -1,0 +1,32 @@
+// CPU: rows of the embedding matrix, and the gradient's way back into them.
+#include <cstring>
+
+#include "kernels/backends.h"
+#include "kernels/cpu/parallel.h"
+
+namespace routescope::cpu {
+
+void embedding_forward(Tensor out, Tensor ids, Tensor weight, const Stream&) {
+  const std::int64_t tokens = out.shape[0], d = out.shape[1];
+  parallel_for(row_chunks(tokens, d), [&](std::int64_t, std::int64_t begin, std::int64_t end) {
+    for (std::int64_t t = begin; t < end; ++t)
+      std::memcpy(out.as<float>() + t * d, weight.as<float>() + ids.as<std::int32_t>()[t] * d,
+                  static_cast<std::size_t>(d) * sizeof(float));
+  });
+}
+
+/// Threads share the columns, not the tokens: each row's contributions are added in token order.
+void embedding_backward(Tensor dweight, Tensor dout, Tensor ids, const Stream&) {
+  const std::int64_t tokens = dout.shape[0], d = dout.shape[1];
+  constexpr std::int64_t kColumns = 64;
+  parallel_for(Chunks{d, kColumns}, [&](std::int64_t, std::int64_t begin, std::int64_t end) {
+    for (std::int64_t t = 0; t < tokens; ++t) {
+      float* to = dweight.as<float>() + ids.as<std::int32_t>()[t] * d;
+      const float* from = dout.as<float>() + t * d;
+#pragma omp simd
+      for (std::int64_t j = begin; j < end; ++j) to[j] += from[j];
+    }
+  });
+}
+
+}  // namespace routescope::cpu

@@ -1,0 +1,45 @@
+// CPU: SwiGLU.  act = silu(gate) up,  silu(g) = g sigmoid(g),  silu'(g) = sigmoid(g) (1 + g (1 - sigmoid(g)))
+#include "kernels/backends.h"
+#include "kernels/cpu/operand.h"
+#include "kernels/cpu/parallel.h"
+#include "kernels/cpu/rows.h"
+
+namespace routescope::cpu {
+
+void swiglu_forward(Tensor act, Tensor gate_up, const Stream&) {
+  const std::int64_t tokens = act.shape[0], f = act.shape[1];
+  with_operand(act, [&]<class T>(T* out) {
+    parallel_for(row_chunks(tokens, 2 * f), [&](std::int64_t, std::int64_t begin, std::int64_t end) {
+      for (std::int64_t t = begin; t < end; ++t) {
+        const float* gate = gate_up.as<float>() + t * 2 * f;
+        const float* up = gate + f;
+        T* to = out + t * f;
+#pragma omp simd
+        for (std::int64_t j = 0; j < f; ++j) to[j] = from_float<T>(gate[j] * sigmoid_f32(gate[j]) * up[j]);
+      }
+    });
+  });
+}
+
+void swiglu_backward(Tensor dgate_up, Tensor dact, Tensor gate_up, const Stream&) {
+  const std::int64_t tokens = dact.shape[0], f = dact.shape[1];
+  with_operand(dgate_up, [&]<class T>(T* out) {
+    parallel_for(row_chunks(tokens, 2 * f), [&](std::int64_t, std::int64_t begin, std::int64_t end) {
+      for (std::int64_t t = begin; t < end; ++t) {
+        const float* gate = gate_up.as<float>() + t * 2 * f;
+        const float* up = gate + f;
+        const float* grad = dact.as<float>() + t * f;
+        T* dgate = out + t * 2 * f;
+        T* dup = dgate + f;
+#pragma omp simd
+        for (std::int64_t j = 0; j < f; ++j) {
+          const float g = gate[j], u = up[j], sigmoid = sigmoid_f32(g);
+          dgate[j] = from_float<T>(grad[j] * u * sigmoid * (1.0f + g * (1.0f - sigmoid)));
+          dup[j] = from_float<T>(grad[j] * g * sigmoid);
+        }
+      }
+    });
+  });
+}
+
+}  // namespace routescope::cpu
