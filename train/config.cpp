@@ -72,7 +72,7 @@ std::string keys_below(const std::string& section, const std::vector<ConfigKey>&
   return fmt::format("{}", fmt::join(below, ", "));
 }
 
-void apply(const Leaves& leaves, const std::vector<ConfigKey>& keys) {
+void read_leaves(const Leaves& leaves, const std::vector<ConfigKey>& keys) {
   const auto find = [&keys](const std::string& path) {
     return std::ranges::find_if(keys, [&path](const ConfigKey& key) { return key.path == path; });
   };
@@ -160,7 +160,7 @@ TrainConfig load_config(const std::filesystem::path& file, const std::vector<std
   collect_file(file, leaves);
   for (const std::string& text : overrides) collect_override(text, leaves);
   TrainConfig config;
-  apply(leaves, config_keys(config));
+  read_leaves(leaves, config_keys(config));
   check(config, leaves, file.string());
   return config;
 }

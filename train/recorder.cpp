@@ -48,7 +48,9 @@ RoutingSnapshot RoutingRecorder::snapshot(Pass& pass, std::int64_t step, std::in
   const ReadPlan& plan = model_->plan();
   const auto reads = static_cast<std::size_t>(plan.num_routed());
   const auto columns = static_cast<std::size_t>(plan.num_columns());
-  RoutingSnapshot out{.step = step, .tokens_seen = tokens_seen};
+  RoutingSnapshot out;
+  out.step = step;
+  out.tokens_seen = tokens_seen;
   if (alpha) alpha->clear();
   if (reads == 0) return out;
 
