@@ -1,6 +1,10 @@
 // Errors, types, groups and files of the HDF5 layer.
 #include "data/hdf5.h"
 
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <bit>
 #include <cerrno>
@@ -331,6 +335,17 @@ void File::close() {
   handle_.reset();
   const hid_t id = file_handle_.release();
   check(H5Fclose(id), *file_, "cannot write");
+}
+
+void File::abandon() {
+  silence();
+  void* descriptor = nullptr;
+  if (!file_handle_ || H5Fget_vfd_handle(file_handle_.id(), H5P_DEFAULT, &descriptor) < 0) return;
+  // The descriptor now leads to memory, which goes away with it.
+  const int sink = ::memfd_create("abandoned", MFD_CLOEXEC);
+  if (sink < 0) return;
+  ::dup3(sink, *static_cast<int*>(descriptor), O_CLOEXEC);
+  ::close(sink);
 }
 
 }  // namespace routescope::hdf5

@@ -152,6 +152,9 @@ class Dataset : public Object {
   void append(std::span<const T> values, std::int64_t rows = 1) {
     append_raw(type_of<T>(), values.data(), static_cast<std::int64_t>(values.size()), rows);
   }
+  /// Adds the first `rows` rows of a dataset of the same row shape. Stored chunks are taken over as they are, without
+  /// being inflated and deflated again, where both datasets are chunked alike.
+  void append_from(const Dataset& other, std::int64_t rows);
   /// A new length of the first axis of a growing dataset.
   void resize(std::int64_t rows);
 
@@ -163,6 +166,7 @@ class Dataset : public Object {
   friend class Group;
   using Object::Object;
   std::int64_t row_size() const;
+  Shape chunk() const;  // empty: not chunked
   void read_raw(Type type, void* out, std::int64_t begin, std::int64_t count) const;
   void write_raw(Type type, const void* values, std::int64_t count, std::int64_t begin, bool whole);
   void append_raw(Type type, const void* values, std::int64_t count, std::int64_t rows);
@@ -241,6 +245,9 @@ class File : public Group {
   void flush();
   /// Closes now, with an error where the destructor could not tell. Datasets and groups of this file must be gone.
   void close();
+  /// After a failed write: nothing more reaches the file, which stays as the last successful write left it, and closing
+  /// succeeds. (HDF5 would try again and again to write what it still holds, up to the end of the process.)
+  void abandon();
 
  private:
   File(Handle file, std::shared_ptr<const std::string> name);

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -74,6 +75,8 @@ class RoutingRecord {
  private:
   struct Impl;
   explicit RoutingRecord(std::unique_ptr<Impl> impl);
+  static RoutingRecord start(const std::filesystem::path& file, const RoutingRecordInfo& info,
+                             const std::string& created, const std::function<void(Impl&)>& fill);
   std::unique_ptr<Impl> impl_;
 };
 

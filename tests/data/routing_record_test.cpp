@@ -1,0 +1,272 @@
+// routing.h5: what is written is read back, at any moment, whatever happens to the writer.
+#include "data/routing_record.h"
+
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <random>
+#include <thread>
+
+#include "data/error.h"
+#include "data/hdf5.h"
+#include "tests/data/routing_fixture.h"
+#include "tests/data/temp_dir.h"
+
+namespace routescope {
+namespace {
+
+bool same(const std::vector<float>& a, const std::vector<float>& b) {
+  if (a.size() != b.size()) return false;
+  for (std::size_t i = 0; i < a.size(); ++i)
+    if (!(a[i] == b[i] || (std::isnan(a[i]) && std::isnan(b[i])))) return false;
+  return true;
+}
+
+bool same(const RoutingSnapshot& a, const RoutingSnapshot& b) {
+  return a.step == b.step && a.tokens_seen == b.tokens_seen && same(a.alpha_mean, b.alpha_mean) &&
+         same(a.alpha_std, b.alpha_std) && same(a.alpha_entropy, b.alpha_entropy) && same(a.source_rms, b.source_rms) &&
+         same(a.query, b.query) && same(a.gain, b.gain) && same(a.bias, b.bias);
+}
+
+bool same(const TrainRow& a, const TrainRow& b) {
+  return a.step == b.step && a.tokens_seen == b.tokens_seen && a.loss == b.loss && a.learning_rate == b.learning_rate &&
+         a.grad_norm == b.grad_norm && a.tokens_per_second == b.tokens_per_second && a.seconds == b.seconds;
+}
+
+// "" if the file holds exactly what record_step() wrote for steps 1 .. last, else what is wrong. With last < 0 the
+// steps are counted from the file itself, and tables may end at different steps, as they do while a writer is at work.
+std::string check(const std::filesystem::path& file, const RoutingRecordInfo& info, std::int64_t last) {
+  const RoutingRecordView view = RoutingRecordView::load(file);
+  if (view.info.reads != info.reads || view.info.probe_tokens != info.probe_tokens || view.info.config != info.config ||
+      view.info.layer != info.layer || view.info.sources != info.sources || view.info.hidden_size != info.hidden_size)
+    return "the fixed part differs";
+  const auto count = [&](std::size_t found, std::int64_t every) {
+    return last < 0 || static_cast<std::int64_t>(found) == last / every;
+  };
+  if (!count(view.train.size(), 1)) return fmt::format("{} training rows", view.train.size());
+  if (!count(view.snapshots.size(), 2)) return fmt::format("{} snapshots", view.snapshots.size());
+  if (!count(view.valid.size(), 2)) return fmt::format("{} validation rows", view.valid.size());
+  if (!count(view.alpha_steps.size(), 4)) return fmt::format("{} rows of alpha", view.alpha_steps.size());
+  for (std::size_t i = 0; i < view.train.size(); ++i)
+    if (!same(view.train[i], train_at(static_cast<std::int64_t>(i) + 1))) return fmt::format("training row {}", i);
+  for (std::size_t i = 0; i < view.snapshots.size(); ++i)
+    if (!same(view.snapshots[i], snapshot_at(2 * static_cast<std::int64_t>(i) + 2, info)))
+      return fmt::format("snapshot {}", i);
+  for (std::size_t i = 0; i < view.valid.size(); ++i) {
+    const ValidRow expected = valid_at(2 * static_cast<std::int64_t>(i) + 2);
+    if (view.valid[i].step != expected.step || view.valid[i].loss != expected.loss)
+      return fmt::format("validation row {}", i);
+  }
+  // One opening for both: the file of this name may be another, shorter one (a resumed record) than a moment ago.
+  const hdf5::File open = hdf5::File::open(file);
+  const auto alpha_steps = open.read<std::int64_t>("/alpha_step");
+  for (std::size_t i = 0; i < alpha_steps.size(); ++i) {
+    const std::int64_t step = 4 * static_cast<std::int64_t>(i) + 4;
+    if (alpha_steps[i] != step) return fmt::format("alpha_step {}", i);
+    const auto row = open.dataset("/alpha").read_rows<float>(static_cast<std::int64_t>(i), 1);
+    if (!same(row, alpha_at(step, info))) return fmt::format("alpha row {}", i);
+  }
+  return "";
+}
+
+class RoutingRecordTest : public ::testing::Test {
+ protected:
+  TempDir dir_;
+  std::filesystem::path file_ = dir_ / "routing.h5";
+  RoutingRecordInfo info_ = small_info();
+};
+
+TEST_F(RoutingRecordTest, ReadsBackWhatWasWritten) {
+  {
+    RoutingRecord record = RoutingRecord::create(file_, info_);
+    for (std::int64_t step = 1; step <= 9; ++step) {
+      record_step(record, step, info_);
+      EXPECT_EQ(check(file_, info_, step), "") << "in the writing process, after step " << step;
+    }
+  }
+  EXPECT_EQ(check(file_, info_, 9), "");
+}
+
+TEST_F(RoutingRecordTest, WorksForModelWithoutReads) {
+  const RoutingRecordInfo standard = small_info(0);
+  {
+    RoutingRecord record = RoutingRecord::create(file_, standard);
+    for (std::int64_t step = 1; step <= 5; ++step) record_step(record, step, standard);
+  }
+  EXPECT_EQ(check(file_, standard, 5), "");
+  { RoutingRecord record = RoutingRecord::resume(file_, standard, 4); }
+  EXPECT_EQ(check(file_, standard, 4), "");
+  EXPECT_EQ(hdf5::File::open(file_).dataset("/alpha_mean").shape(), (hdf5::Shape{2, 0, 0}));
+}
+
+TEST_F(RoutingRecordTest, RefusesToOverwriteAndToMixModels) {
+  { RoutingRecord record = RoutingRecord::create(file_, info_); }
+  EXPECT_THROW(RoutingRecord::create(file_, info_), Error);
+  RoutingRecordInfo other = info_;
+  other.probe_tokens[3] = 9;
+  try {
+    RoutingRecord::resume(file_, other, 3);
+    FAIL() << "resumed a record of other probe tokens";
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("/probe_tokens"), std::string::npos) << error.what();
+    EXPECT_NE(std::string(error.what()).find(file_.string()), std::string::npos) << error.what();
+  }
+  EXPECT_EQ(check(file_, info_, 0), "") << "a refused resume must leave the record alone";
+}
+
+TEST_F(RoutingRecordTest, RefusesStepsOutOfOrderAndRowsOfAnotherSize) {
+  RoutingRecord record = RoutingRecord::create(file_, info_);
+  record_step(record, 4, info_);
+  EXPECT_THROW(record.append(train_at(4)), Error);
+  EXPECT_THROW(record.append(snapshot_at(3, info_)), Error);
+  EXPECT_THROW(record.append_alpha(4, alpha_at(4, info_)), Error);
+  EXPECT_THROW(record.append_alpha(8, std::vector<float>(3)), Error);
+  RoutingSnapshot wide = snapshot_at(6, info_);
+  wide.query.push_back(0);
+  EXPECT_THROW(record.append(wide), Error);
+}
+
+TEST_F(RoutingRecordTest, ResumesAtAnyEarlierStep) {
+  {
+    RoutingRecord record = RoutingRecord::create(file_, info_);
+    for (std::int64_t step = 1; step <= 12; ++step) record_step(record, step, info_);
+  }
+  for (const std::int64_t step : {12, 11, 8, 7, 1, 0}) {
+    { RoutingRecord record = RoutingRecord::resume(file_, info_, step); }
+    ASSERT_EQ(check(file_, info_, step), "") << "resumed at step " << step;
+  }
+}
+
+TEST_F(RoutingRecordTest, SurvivesBeingKilledAtAnyMoment) {
+  constexpr std::uint64_t seed = 20260613;
+  std::mt19937_64 random(seed);
+  std::int64_t furthest = 0;
+  for (int repetition = 0; repetition < 50; ++repetition) {
+    std::filesystem::remove(file_);
+    std::array<int, 2> pipe{};
+    ASSERT_EQ(::pipe(pipe.data()), 0);
+    const pid_t child = ::fork();
+    if (child == 0) {
+      RoutingRecord record = RoutingRecord::create(file_, info_);
+      for (std::int64_t step = 1;; ++step) {
+        record_step(record, step, info_);
+        if (::write(pipe[1], &step, sizeof step) != sizeof step) ::_exit(1);  // what must survive
+      }
+    }
+    ::close(pipe[1]);
+    // Anywhere within the first steps, creation included in the first repetitions.
+    const auto pause = std::chrono::microseconds(random() % (repetition < 10 ? 8000 : 60000));
+    std::this_thread::sleep_for(pause);
+    ::kill(child, SIGKILL);
+    int status = 0;
+    ::waitpid(child, &status, 0);
+    ASSERT_TRUE(WIFSIGNALED(status)) << "the writer ended by itself";
+    std::int64_t done = 0, step = 0;
+    while (::read(pipe[0], &step, sizeof step) == sizeof step) done = step;
+    ::close(pipe[0]);
+    furthest = std::max(furthest, done);
+
+    SCOPED_TRACE(fmt::format("seed {}, repetition {}, killed after {} us, {} steps acknowledged", seed, repetition,
+                             pause.count(), done));
+    if (!std::filesystem::exists(file_)) {
+      ASSERT_EQ(done, 0);
+      { RoutingRecord record = RoutingRecord::create(file_, info_); }
+      ASSERT_EQ(check(file_, info_, 0), "");
+    } else {
+      ASSERT_EQ(check(file_, info_, -1), "") << "as the killed writer left it";
+      const std::int64_t kept =
+          done == 0 ? 0 : static_cast<std::int64_t>(random() % static_cast<std::uint64_t>(done + 1));
+      {
+        RoutingRecord record = RoutingRecord::resume(file_, info_, kept);
+        ASSERT_EQ(check(file_, info_, kept), "") << "resumed at step " << kept;
+        for (std::int64_t next = kept + 1; next <= kept + 5; ++next) record_step(record, next, info_);
+      }
+      ASSERT_EQ(check(file_, info_, kept + 5), "") << "went on from step " << kept;
+    }
+    std::size_t files = 0;
+    for (const auto& entry : std::filesystem::directory_iterator(dir_.path())) files += entry.exists() ? 1 : 0;
+    ASSERT_EQ(files, 1u) << "debris of the killed writer is gone";
+  }
+  EXPECT_GT(furthest, 10) << "the writers were killed before they had written anything worth testing";
+}
+
+// What a reader process saw: how often it looked, and what was wrong.
+struct Watch {
+  std::int64_t looks = 0;
+  std::int64_t refreshes = 0;
+  std::array<char, 200> problem{};
+};
+
+// Polls a record until the file STOP appears: opens it by name again and again, and keeps one open and refreshes it.
+Watch watch(const std::filesystem::path& file, const RoutingRecordInfo& info, const std::filesystem::path& stop) {
+  Watch out;
+  const auto report = [&](const std::string& text) { text.copy(out.problem.data(), out.problem.size() - 1); };
+  try {
+    while (!std::filesystem::exists(file)) std::this_thread::yield();
+    const hdf5::File kept = hdf5::File::open(file);
+    hdf5::Dataset kept_step = kept.dataset("/train/step"), kept_loss = kept.dataset("/train/loss");
+    std::int64_t rows = 0;
+    while (!std::filesystem::exists(stop) && out.problem[0] == 0) {
+      if (const std::string wrong = check(file, info, -1); !wrong.empty()) report(wrong);
+      ++out.looks;
+      kept_step.refresh();
+      const auto steps = kept_step.read<std::int64_t>();
+      kept_loss.refresh();
+      const auto count = static_cast<std::int64_t>(steps.size());
+      if (count < rows) report(fmt::format("{} rows after {} in a file kept open", count, rows));
+      if (count > rows) ++out.refreshes;
+      rows = count;
+      const auto loss = kept_loss.read_rows<double>(0, rows);
+      for (std::size_t i = 0; i < loss.size(); ++i)
+        if (loss[i] != train_at(steps[i]).loss) report(fmt::format("loss of step {} in a file kept open", steps[i]));
+    }
+  } catch (const std::exception& error) {
+    report(error.what());
+  }
+  return out;
+}
+
+TEST_F(RoutingRecordTest, NeverFailsReaders) {
+  const auto stop = dir_ / "stop";
+  std::array<int, 2> pipe{};
+  ASSERT_EQ(::pipe(pipe.data()), 0);
+  constexpr int readers = 2;
+  for (int reader = 0; reader < readers; ++reader)
+    if (::fork() == 0) {
+      const Watch seen = watch(file_, info_, stop);
+      const bool sent = ::write(pipe[1], &seen, sizeof seen) == sizeof seen;
+      ::_exit(sent ? 0 : 1);
+    }
+  ::close(pipe[1]);
+  const auto write_steps = [&](RoutingRecord& record, std::int64_t first, std::int64_t last) {
+    for (std::int64_t step = first; step <= last; ++step) {
+      record_step(record, step, info_);
+      std::this_thread::sleep_for(std::chrono::microseconds(200));
+    }
+  };
+  {
+    RoutingRecord record = RoutingRecord::create(file_, info_);
+    write_steps(record, 1, 1100);  // past the first chunk of the curves
+  }
+  for (std::int64_t resumed = 1000; resumed > 600; resumed -= 40) {
+    RoutingRecord record = RoutingRecord::resume(file_, info_, resumed);
+    write_steps(record, resumed + 1, resumed + 20);
+  }
+  std::this_thread::sleep_for(std::chrono::milliseconds(50));  // readers see the closed file, too
+  hdf5::File::create(stop);
+  for (int reader = 0; reader < readers; ++reader) {
+    Watch seen;
+    ASSERT_EQ(::read(pipe[0], &seen, sizeof seen), static_cast<ssize_t>(sizeof seen));
+    EXPECT_STREQ(seen.problem.data(), "");
+    EXPECT_GT(seen.looks, 20) << "too few to have met every phase";
+    EXPECT_GT(seen.refreshes, 5);
+    int status = 0;
+    ::wait(&status);
+  }
+  ::close(pipe[0]);
+}
+
+}  // namespace
+}  // namespace routescope
