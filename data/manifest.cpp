@@ -40,27 +40,32 @@ void write_manifest(const std::filesystem::path& dir) {
                         nlohmann::json{{"version", manifest_version}, {"files", files}}.dump(2) + "\n");
 }
 
-void verify_manifest(const std::filesystem::path& dir) {
+std::vector<ManifestEntry> list_manifest(const std::filesystem::path& dir) {
   const auto manifest = dir / manifest_name;
   if (!std::filesystem::exists(manifest))
-    throw Error("{}: no such file: the checkpoint is incomplete", manifest.string());
+    throw Error("{}: no such file: the checkpoint is incomplete, or no checkpoint", manifest.string());
+  std::vector<ManifestEntry> out;
   try {
     const auto json = nlohmann::json::parse(read_text(manifest));
     if (const int version = json.at("version").get<int>(); version != manifest_version)
       throw Error("{}: version {}, expected {}", manifest.string(), version, manifest_version);
-    for (const auto& [name, entry] : json.at("files").items()) {
-      const auto file = dir / name;
-      if (!std::filesystem::is_regular_file(file))
-        throw Error("{}: no such file, {} lists it", file.string(), manifest_name);
-      const auto expected = entry.at("bytes").get<std::uintmax_t>();
-      if (const auto found = std::filesystem::file_size(file); found != expected)
-        throw Error("{}: {} bytes, expected {} ({})", file.string(), found, expected, manifest_name);
-      const auto checksum = entry.at("sha256").get<std::string>();
-      if (const auto found = sha256_file(file); found != checksum)
-        throw Error("{}: SHA-256 {}, expected {} ({})", file.string(), found, checksum, manifest_name);
-    }
+    for (const auto& [name, entry] : json.at("files").items())
+      out.push_back({name, entry.at("bytes").get<std::uintmax_t>(), entry.at("sha256").get<std::string>()});
   } catch (const nlohmann::json::exception& wrong) {
     throw Error("{}: not a manifest: {}", manifest.string(), wrong.what());
+  }
+  return out;
+}
+
+void verify_manifest(const std::filesystem::path& dir) {
+  for (const auto& [name, bytes, checksum] : list_manifest(dir)) {
+    const auto file = dir / name;
+    if (!std::filesystem::is_regular_file(file))
+      throw Error("{}: no such file, {} lists it", file.string(), manifest_name);
+    if (const auto found = std::filesystem::file_size(file); found != bytes)
+      throw Error("{}: {} bytes, expected {} ({})", file.string(), found, bytes, manifest_name);
+    if (const auto found = sha256_file(file); found != checksum)
+      throw Error("{}: SHA-256 {}, expected {} ({})", file.string(), found, checksum, manifest_name);
   }
 }
 

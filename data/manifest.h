@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <string>
 #include <vector>
 
 namespace routescope {
@@ -12,6 +13,14 @@ namespace routescope {
 void write_manifest(const std::filesystem::path& dir);
 /// Throws Error naming the first file that is missing, has another size or another checksum, or the missing manifest.
 void verify_manifest(const std::filesystem::path& dir);
+
+struct ManifestEntry {
+  std::string name;
+  std::uintmax_t bytes = 0;
+  std::string sha256;
+};
+/// What a manifest lists, by name. Throws Error if it is missing or is none; the files themselves are not looked at.
+std::vector<ManifestEntry> list_manifest(const std::filesystem::path& dir);
 
 struct CheckpointEntry {
   std::int64_t step = 0;

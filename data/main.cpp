@@ -1,0 +1,73 @@
+// routescope-data: text to token shards, and a look into any file of the project.
+#include "data/command_line.h"
+#include "data/error.h"
+#include "data/inspect.h"
+#include "data/tokenize.h"
+
+namespace routescope {
+namespace {
+
+void check_usage(const TokenizeOptions& options, bool has_fraction) {
+  if (options.valid_output.has_value() != has_fraction)
+    throw UsageError("--valid-output and --valid-fraction go together");
+  if (options.valid_output && *options.valid_output == options.output)
+    throw UsageError("--valid-output {}: is also the --output", options.output.string());
+  for (const auto& input : options.inputs)
+    for (const auto& output : {options.output, options.valid_output.value_or("")}) {
+      std::error_code absent;
+      if (std::filesystem::equivalent(input, output, absent))
+        throw UsageError("--output {}: is also an --input", output.string());
+    }
+}
+
+int run(int argc, char** argv) {
+  CLI::App app("Turns text into token shards and shows what is in routescope's files.", "routescope-data");
+  app.set_version_flag("--version", std::string("routescope ") + routescope_version());
+  app.require_subcommand(1);
+
+  CLI::App* tokenize_command = app.add_subcommand("tokenize", "Write a token shard (data/formats/shard.md) from text");
+  TokenizeOptions options;
+  std::string tokenizer = "bytes";
+  tokenize_command->add_option("--input", options.inputs, "Text files, plain or gzip; each is one document")
+      ->required();
+  tokenize_command->add_option("--output", options.output, "The shard to write")->required();
+  tokenize_command->add_option("--tokenizer", tokenizer, "bytes: ids 0..255, 256 ends a document")
+      ->check(CLI::IsMember({"bytes"}))
+      ->capture_default_str();
+  tokenize_command->add_option("--valid-output", options.valid_output, "A second shard, for validation");
+  CLI::Option* fraction = tokenize_command
+                              ->add_option("--valid-fraction", options.valid_fraction,
+                                           "Share of every document, from its end, that goes to --valid-output")
+                              ->check(CLI::Validator(
+                                  [](std::string& text) {
+                                    double value = 0;
+                                    const bool good = CLI::detail::lexical_cast(text, value) && value > 0 && value < 1;
+                                    return good ? std::string() : "expected a number between 0 and 1, found " + text;
+                                  },
+                                  "(0, 1)"));
+
+  CLI::App* inspect_command =
+      app.add_subcommand("inspect", "Summarise a shard, an HDF5 record or a checkpoint directory");
+  std::vector<std::filesystem::path> files;
+  inspect_command->add_option("file", files, "Shards, routing.h5, analysis.h5, dumps, checkpoint directories")
+      ->required();
+
+  if (const auto done = parse_command_line(app, argc, argv)) return *done;
+
+  if (*tokenize_command) {
+    check_usage(options, fraction->count() > 0);
+    const TokenizeResult result = tokenize(options);
+    fmt::print("{}: {} tokens of {} documents\n", options.output.string(), result.tokens, result.documents);
+    if (options.valid_output) fmt::print("{}: {} tokens\n", options.valid_output->string(), result.valid_tokens);
+  }
+  if (*inspect_command)
+    for (const auto& file : files) fmt::print("{}: {}", file.string(), inspect(file));
+  return 0;
+}
+
+}  // namespace
+}  // namespace routescope
+
+int main(int argc, char** argv) {
+  return routescope::run_tool("routescope-data", [&] { return routescope::run(argc, argv); });
+}
