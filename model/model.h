@@ -86,6 +86,8 @@ class Pass {
   /// After forward(): negative log-likelihood (nats) of targets [batch * seq_len] at each token, 0 where a target is
   /// -1.
   void nll(std::span<const std::int32_t> targets, std::span<float> out);
+  /// The same, summed over all tokens.
+  double loss(std::span<const std::int32_t> targets);
   /// After forward(): logits of tokens [begin, end) into out [end - begin, vocab].
   void logits(std::int64_t begin, std::int64_t end, Tensor out);
   /// After forward() of a training pass: adds `scale` times the gradient of the summed nll to `gradients` (flat, laid

@@ -339,6 +339,11 @@ void Pass::logits(std::int64_t begin, std::int64_t end, Tensor out) {
          impl_->stream);
 }
 
+double Pass::loss(std::span<const std::int32_t> targets) {
+  impl_->forward_loss(targets);
+  return impl_->summed_nll();
+}
+
 double Pass::backward(std::span<const std::int32_t> targets, double scale, Tensor gradients) {
   if (impl_->kind != Kind::train) throw std::invalid_argument("backward: this pass keeps no activations");
   impl_->set_targets(targets);

@@ -41,8 +41,10 @@ inline ModelConfig config(const Mode& mode) {
   c.initializer_range = 0.4;
   c.residual = mode.residual;
   c.source = mode.source;
-  c.num_blocks = 2;
-  c.recency_bias = mode.residual == Residual::standard ? 0.0 : 0.3;
+  if (c.routed()) {
+    c.num_blocks = 2;
+    c.recency_bias = 0.3;
+  }
   return c;
 }
 

@@ -14,9 +14,19 @@ namespace {
 
 constexpr std::int64_t kBatch = 3, kLength = 7;
 
+/// Wide enough that no token's partial is nearly zero: a norm would there magnify roundings without bound.
+ModelConfig wide(const micro::Mode& mode) {
+  ModelConfig config = micro::config(mode);
+  config.hidden_size = 48;
+  config.intermediate_size = 80;
+  config.head_dim = 16;
+  config.initializer_range = 0.2;
+  return config;
+}
+
 class EveryMode : public testing::TestWithParam<micro::Mode> {
  protected:
-  ModelConfig config = micro::config(GetParam());
+  ModelConfig config = wide(GetParam());
   std::vector<std::int32_t> ids = micro::tokens(kBatch * kLength, config.vocab_size, 3);
   std::vector<std::int32_t> targets = micro::tokens(kBatch * kLength, config.vocab_size, 4);
 
@@ -89,7 +99,8 @@ TEST_P(EveryMode, Bf16OperandsAreNearAndRefreshed) {
     const double x = gradient.tensor.as<float>()[i], y = reference.tensor.as<float>()[i];
     dot += x * y, aa += x * x, bb += y * y;
   }
-  EXPECT_GT(dot / std::sqrt(aa * bb), 0.995);
+  EXPECT_GT(dot / std::sqrt(aa * bb),
+            0.98);  // a relative error of 0.2: the head's and 8 sublayers' roundings, both ways
   // The operands are copies: they follow the parameters only when refreshed.
   fill(m.flat(), 0.0, Stream{});
   m.refresh_operands();
