@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <optional>
+#include <memory>
 
 #include "analysis/statistics.h"
 #include "data/error.h"
@@ -181,12 +181,12 @@ ProbeRow probe(const Model& model, const ProbeTokens& tokens, const ProbeOptions
 
   std::vector<double> alpha(index(plan.num_routed() * plan.num_columns()), 0.0);
   const std::int64_t size = batch_size(model, tokens, options.batch_bytes);
-  std::optional<BatchProbe> batch;
+  std::unique_ptr<BatchProbe> batch;
   for (std::int64_t begin = 0; begin < tokens.sequences; begin += size) {
     const std::int64_t count = std::min(size, tokens.sequences - begin);
     if (!batch || batch->batch() != count) {
       batch.reset();
-      batch.emplace(model, count, tokens.positions);
+      batch = std::make_unique<BatchProbe>(model, count, tokens.positions);
     }
     const auto intact =
         batch->intact(std::span(tokens.ids).subspan(index(begin * tokens.positions), index(count * tokens.positions)));

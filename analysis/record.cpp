@@ -16,6 +16,10 @@ namespace routescope {
 namespace {
 
 constexpr const char* filetype = "routescope analysis";
+// A string literal, made by the build.
+constexpr const char* git_commit =
+#include "git_commit.inc"
+    ;
 constexpr std::int64_t version_major = 1, version_minor = 0;
 
 constexpr const char* mass_metric =
@@ -98,7 +102,7 @@ void write_root(hdf5::File& file, const AnalysisRecord& record) {
   file.set("filetype", filetype);
   file.set("version", std::vector<std::int64_t>{version_major, version_minor});
   file.set("routescope_version", routescope_version());
-  if (!record.identity.git_commit.empty()) file.set("git_commit", record.identity.git_commit);
+  if (*git_commit) file.set("git_commit", git_commit);
   file.set("created", record.created);
   file.set("model_config", record.identity.model_config);
   file.set("probe_origin", record.identity.tokens.origin);
@@ -231,7 +235,6 @@ AnalysisRecord AnalysisRecord::load(const std::filesystem::path& path) {
   }
   AnalysisRecord record;
   record.created = file.text("created");
-  if (file.has("git_commit")) record.identity.git_commit = file.text("git_commit");
   record.identity.model_config = file.text("model_config");
   record.identity.seed = static_cast<std::uint64_t>(file.group("mask").integer("seed"));
   hdf5::Shape shape;

@@ -14,7 +14,6 @@ struct ProbeIdentity {
   ProbeTokens tokens;
   std::uint64_t seed = 1;
   std::string model_config;  // config.json, one line
-  std::string git_commit;    // of the program that trained it, for the record; empty: not known
 };
 
 /// A file's content, in memory. The file is small (a few kilobytes a row), so that it is always written whole, beside

@@ -1,10 +1,12 @@
-// The text of report_template.html, built into the program.
+// The report's page and its scripts as this program carries them (the build makes them from the files of these names).
 #pragma once
 
 #include <string_view>
 
 namespace routescope {
 
-extern const std::string_view report_template;
+extern const std::string_view report_template;  // report_template.html
+extern const std::string_view
+    report_scripts;  // report_charts.js, _state, _routing, _effects, _page, one after the other
 
 }  // namespace routescope

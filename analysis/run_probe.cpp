@@ -6,7 +6,6 @@
 
 #include "data/error.h"
 #include "data/files.h"
-#include "data/hdf5.h"
 #include "model/config.h"
 
 namespace routescope {
@@ -49,10 +48,6 @@ ProbeIdentity identify(const ProbeRequest& request, const std::filesystem::path&
   check_probe_tokens(identity.tokens, config.vocab_size);
   identity.seed = request.seed;
   identity.model_config = config.to_json().dump();
-  if (const auto record = run_dir / "routing.h5"; !run_dir.empty() && std::filesystem::exists(record)) {
-    const hdf5::File file = hdf5::File::open(record);
-    if (file.has("git_commit")) identity.git_commit = file.text("git_commit");
-  }
   return identity;
 }
 
