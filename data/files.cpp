@@ -38,8 +38,21 @@ void read_pieces(const std::filesystem::path& file, Consume consume) {
 
 }  // namespace
 
+namespace {
+
+std::string partial_suffix() {
+  return fmt::format(".{}.partial", ::getpid());
+}
+
+}  // namespace
+
 std::filesystem::path partial_name(const std::filesystem::path& file) {
-  return fmt::format("{}.{}.partial", file.string(), ::getpid());
+  return file.string() + partial_suffix();
+}
+
+std::filesystem::path final_name(const std::filesystem::path& file) {
+  const std::string name = file.string(), suffix = partial_suffix();
+  return name.ends_with(suffix) ? name.substr(0, name.size() - suffix.size()) : name;
 }
 
 void write_atomically(const std::filesystem::path& file,

@@ -11,6 +11,8 @@ namespace routescope {
 /// Where a file is written before it is complete: beside it, named after this process, so that two that write the same
 /// file at once both write it whole.
 std::filesystem::path partial_name(const std::filesystem::path& file);
+/// The name that a partial_name() was made from, for messages; any other name as it is.
+std::filesystem::path final_name(const std::filesystem::path& file);
 /// Writes `file` through a temporary name in the same directory: `write` gets the temporary path and must produce a
 /// complete file; then it is synced and renamed. If anything throws, the temporary file is removed and nothing else
 /// changed.

@@ -2,7 +2,6 @@
 #include "data/hdf5.h"
 
 #include <fcntl.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -11,6 +10,7 @@
 #include <cstring>
 #include <thread>
 
+#include "data/files.h"
 #include "data/hdf5_internal.h"
 
 namespace routescope::hdf5 {
@@ -46,6 +46,24 @@ void fail(const std::string& where, const std::string& action) {
   throw Error("{}: {}: {}", where, action, last_error());
 }
 
+void fail_writing(FileState& file, const std::string& where, const std::string& action) {
+  const std::string reason = last_error();
+  file.give_up(reason);
+  throw Error("{}: {}: {}", where, action, reason);
+}
+
+void FileState::give_up(const std::string& reason) {
+  if (id < 0 || !failure.empty()) return;
+  failure = reason;
+  silence();
+  void* descriptor = nullptr;
+  if (H5Fget_vfd_handle(id, H5P_DEFAULT, &descriptor) < 0) return;
+  const int sink = ::open("/dev/null", O_RDWR | O_CLOEXEC);
+  if (sink < 0) return;
+  ::dup3(sink, *static_cast<int*>(descriptor), O_CLOEXEC);
+  ::close(sink);
+}
+
 // ---- handles, types, spaces -----------------------------------------------------------------------------------------
 
 Handle& Handle::operator=(Handle&& other) noexcept {
@@ -53,6 +71,7 @@ Handle& Handle::operator=(Handle&& other) noexcept {
     reset();
     id_ = std::exchange(other.id_, -1);
     close_ = other.close_;
+    file_ = std::move(other.file_);
   }
   return *this;
 }
@@ -60,7 +79,7 @@ Handle& Handle::operator=(Handle&& other) noexcept {
 void Handle::reset() {
   if (id_ >= 0) {
     silence();
-    close_(id_);
+    if (close_(id_) < 0 && file_) file_->give_up(last_error());
   }
   id_ = -1;
 }
@@ -226,8 +245,9 @@ std::vector<std::string> Group::names() const {
 Group Group::group(const std::string& path) const {
   silence();
   const std::string full = absolute(path);
-  if (!is_group(full)) throw Error("{}: {}: no such group", *file_, full);
-  return Group(own(H5Gopen2(id(), full.c_str(), H5P_DEFAULT), H5Gclose, *file_ + ": " + full, "cannot open the group"),
+  if (!is_group(full)) throw Error("{}: {}: no such group", file_->name, full);
+  return Group(own(H5Gopen2(id(), full.c_str(), H5P_DEFAULT), H5Gclose, file_->name + ": " + full,
+                   "cannot open the group", file_),
                file_, full);
 }
 
@@ -235,18 +255,18 @@ Group Group::create_group(const std::string& path) {
   silence();
   const std::string full = absolute(path);
   if (exists(full)) return group(full);
-  const std::string at = *file_ + ": " + full;
+  const std::string at = file_->name + ": " + full;
   Handle links = own(H5Pcreate(H5P_LINK_CREATE), H5Pclose, at, "cannot make a property list");
   check(H5Pset_create_intermediate_group(links.id(), 1), at, "cannot set a property");
-  return Group(own(H5Gcreate2(id(), full.c_str(), links.id(), H5P_DEFAULT, H5P_DEFAULT), H5Gclose, at,
-                   "cannot create the group"),
-               file_, full);
+  const hid_t made = H5Gcreate2(id(), full.c_str(), links.id(), H5P_DEFAULT, H5P_DEFAULT);
+  if (made < 0) fail_writing(*file_, at, "cannot create the group");
+  return Group(Handle(made, H5Gclose, file_), file_, full);
 }
 
 void Group::remove(const std::string& path) {
   silence();
   const std::string full = absolute(path);
-  check(H5Ldelete(id(), full.c_str(), H5P_DEFAULT), *file_ + ": " + full, "cannot remove");
+  check_write(H5Ldelete(id(), full.c_str(), H5P_DEFAULT), *file_, file_->name + ": " + full, "cannot remove");
 }
 
 // ---- files ----------------------------------------------------------------------------------------------------------
@@ -262,90 +282,100 @@ Handle file_access(const std::string& name) {
   return access;
 }
 
-Handle create_file(const std::string& name, bool swmr) {
+std::shared_ptr<FileState> create_file(const std::filesystem::path& file, bool swmr) {
   silence();
+  const auto state = std::make_shared<FileState>(FileState{final_name(file).string(), -1, ""});
+  const std::string& name = state->name;
   Handle access = file_access(name);
   check(H5Pset_libver_bounds(access.id(), swmr ? H5F_LIBVER_V110 : H5F_LIBVER_V18, H5F_LIBVER_V110), name,
         "cannot set a property");
   Handle creation = own(H5Pcreate(H5P_FILE_CREATE), H5Pclose, name, "cannot make a property list");
   check(H5Pset_link_creation_order(creation.id(), H5P_CRT_ORDER_TRACKED | H5P_CRT_ORDER_INDEXED), name,
         "cannot set a property");
-  const hid_t id = H5Fcreate(name.c_str(), H5F_ACC_TRUNC, creation.id(), access.id());
-  return own(id, H5Fclose, name, "cannot create");
+  state->id = H5Fcreate(file.c_str(), H5F_ACC_TRUNC, creation.id(), access.id());
+  if (state->id < 0) fail(name, "cannot create");
+  return state;
 }
 
 }  // namespace
 
-File::File(Handle file, std::shared_ptr<const std::string> name) : file_handle_(std::move(file)) {
-  handle_ = own(H5Gopen2(file_handle_.id(), "/", H5P_DEFAULT), H5Gclose, *name, "cannot open the root group");
-  file_ = std::move(name);
+File::File(std::shared_ptr<FileState> state) {
+  file_ = std::move(state);
   path_ = "/";
+  handle_ = own(H5Gopen2(file_->id, "/", H5P_DEFAULT), H5Gclose, file_->name, "cannot open the root group");
+}
+
+File::~File() {
+  close_quietly();
+}
+
+File& File::operator=(File&& other) noexcept {
+  if (this != &other) {
+    close_quietly();
+    Group::operator=(std::move(other));
+  }
+  return *this;
+}
+
+void File::close_quietly() noexcept {
+  if (!file_ || file_->id < 0) return;
+  silence();
+  handle_.reset();
+  if (H5Fflush(file_->id, H5F_SCOPE_LOCAL) < 0) file_->give_up(last_error());
+  H5Fclose(std::exchange(file_->id, -1));
+}
+
+void File::close() {
+  close_quietly();
+  if (!file_->failure.empty()) throw Error("{}: cannot write: {}", file_->name, file_->failure);
 }
 
 File File::create(const std::filesystem::path& file) {
-  const auto name = std::make_shared<const std::string>(file.string());
-  return File(create_file(*name, false), name);
+  return File(create_file(file, false));
 }
 
 File File::create_for_swmr(const std::filesystem::path& file) {
-  const auto name = std::make_shared<const std::string>(file.string());
-  return File(create_file(*name, true), name);
+  return File(create_file(file, true));
 }
 
 File File::open(const std::filesystem::path& file) {
   silence();
-  const auto name = std::make_shared<const std::string>(file.string());
+  const std::string name = file.string();
   std::error_code ignored;
-  if (!std::filesystem::exists(file, ignored)) throw Error("{}: no such file", *name);
-  const Handle access = file_access(*name);
+  if (!std::filesystem::exists(file, ignored)) throw Error("{}: no such file", name);
+  const Handle access = file_access(name);
   // Plainly first, which old formats need, then as a SWMR reader. Between the two a writer may close the file or put
   // another in its place, so a failure counts only when it lasts.
   std::string reason;
   for (int attempt = 0; attempt < 20; ++attempt) {
     for (const unsigned flags : {H5F_ACC_RDONLY, H5F_ACC_RDONLY | H5F_ACC_SWMR_READ}) {
-      const hid_t id = H5Fopen(name->c_str(), flags, access.id());
-      if (id >= 0) return File(Handle(id, H5Fclose), name);
+      const hid_t opened = H5Fopen(name.c_str(), flags, access.id());
+      if (opened >= 0) return File(std::make_shared<FileState>(FileState{name, opened, ""}));
       reason = last_error();
     }
-    if (reason.find("signature not found") != std::string::npos) throw Error("{}: not an HDF5 file", *name);
+    if (reason.find("signature not found") != std::string::npos) throw Error("{}: not an HDF5 file", name);
     std::this_thread::sleep_for(std::chrono::milliseconds(5));
   }
-  throw Error("{}: cannot open: {}", *name, reason);
+  throw Error("{}: cannot open: {}", name, reason);
 }
 
 File File::open_writable(const std::filesystem::path& file) {
   silence();
-  const auto name = std::make_shared<const std::string>(file.string());
-  const Handle access = file_access(*name);
-  return File(own(H5Fopen(name->c_str(), H5F_ACC_RDWR, access.id()), H5Fclose, *name, "cannot open for writing"), name);
+  const std::string name = file.string();
+  const Handle access = file_access(name);
+  const hid_t opened = H5Fopen(name.c_str(), H5F_ACC_RDWR, access.id());
+  if (opened < 0) fail(name, "cannot open for writing");
+  return File(std::make_shared<FileState>(FileState{name, opened, ""}));
 }
 
 void File::start_swmr() {
   silence();
-  check(H5Fstart_swmr_write(file_handle_.id()), *file_, "cannot start writing in SWMR mode");
+  check_write(H5Fstart_swmr_write(file_->id), *file_, file_->name, "cannot start writing in SWMR mode");
 }
 
 void File::flush() {
   silence();
-  check(H5Fflush(file_handle_.id(), H5F_SCOPE_LOCAL), *file_, "cannot write");
-}
-
-void File::close() {
-  flush();
-  handle_.reset();
-  const hid_t id = file_handle_.release();
-  check(H5Fclose(id), *file_, "cannot write");
-}
-
-void File::abandon() {
-  silence();
-  void* descriptor = nullptr;
-  if (!file_handle_ || H5Fget_vfd_handle(file_handle_.id(), H5P_DEFAULT, &descriptor) < 0) return;
-  // The descriptor now leads to memory, which goes away with it.
-  const int sink = ::memfd_create("abandoned", MFD_CLOEXEC);
-  if (sink < 0) return;
-  ::dup3(sink, *static_cast<int*>(descriptor), O_CLOEXEC);
-  ::close(sink);
+  check_write(H5Fflush(file_->id, H5F_SCOPE_LOCAL), *file_, file_->name, "cannot write");
 }
 
 }  // namespace routescope::hdf5

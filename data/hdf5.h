@@ -42,14 +42,27 @@ constexpr Type type_of() {
   return Type::u8;
 }
 
-/// Owns one HDF5 identifier of any kind.
+/// What everything opened in one file shares.
+struct FileState {
+  std::string name;     // for errors
+  hid_t id = -1;        // -1: closed
+  std::string failure;  // why a write failed; empty: none did
+
+  /// After a failed write nothing more reaches the file: it stays as the last successful write left it, and closing
+  /// works. (HDF5 would try again and again to write what it still holds, and crashes at the end of the process.)
+  void give_up(const std::string& reason);
+};
+
+/// Owns one HDF5 identifier of any kind. Closing a dataset can be what writes it, so a failure is told to the file.
 class Handle {
  public:
   using Close = herr_t (*)(hid_t);
   Handle() = default;
-  Handle(hid_t id, Close close) : id_(id), close_(close) {}
+  Handle(hid_t id, Close close, std::shared_ptr<FileState> file = nullptr)
+      : id_(id), close_(close), file_(std::move(file)) {}
   ~Handle() { reset(); }
-  Handle(Handle&& other) noexcept : id_(std::exchange(other.id_, -1)), close_(other.close_) {}
+  Handle(Handle&& other) noexcept
+      : id_(std::exchange(other.id_, -1)), close_(other.close_), file_(std::move(other.file_)) {}
   Handle& operator=(Handle&& other) noexcept;
   void reset();
   hid_t release() { return std::exchange(id_, -1); }
@@ -59,6 +72,7 @@ class Handle {
  private:
   hid_t id_ = -1;
   Close close_ = nullptr;
+  std::shared_ptr<FileState> file_;
 };
 
 /// What carries attributes: a group or a dataset.
@@ -86,20 +100,20 @@ class Object {
   std::vector<std::string> attribute_names() const;
 
   /// "FILE: /path", the beginning of every error about this object.
-  std::string where() const { return *file_ + ": " + path_; }
+  std::string where() const { return file_->name + ": " + path_; }
   const std::string& path() const { return path_; }
   /// For calls to the C API that this layer does not cover.
   hid_t id() const { return handle_.id(); }
 
  protected:
   Object() = default;
-  Object(Handle handle, std::shared_ptr<const std::string> file, std::string path)
+  Object(Handle handle, std::shared_ptr<FileState> file, std::string path)
       : handle_(std::move(handle)), file_(std::move(file)), path_(std::move(path)) {}
   void set_raw(const std::string& name, Type type, const void* values, std::int64_t count);  // count -1: a scalar
   Handle open_attribute(const std::string& name, H5T_class_t accepted, H5T_class_t also) const;
 
   Handle handle_;
-  std::shared_ptr<const std::string> file_;
+  std::shared_ptr<FileState> file_;
   std::string path_;
 };
 
@@ -243,15 +257,16 @@ class File : public Group {
   void start_swmr();
   /// Everything goes to the operating system.
   void flush();
-  /// Closes now, with an error where the destructor could not tell. Datasets and groups of this file must be gone.
+  /// Closes. Throws Error if anything that was written, at any time, did not reach the file; the destructor cannot
+  /// tell, so a writer calls this in the end. Datasets and groups of this file must be gone.
   void close();
-  /// After a failed write: nothing more reaches the file, which stays as the last successful write left it, and closing
-  /// succeeds. (HDF5 would try again and again to write what it still holds, up to the end of the process.)
-  void abandon();
+  ~File();
+  File(File&&) noexcept = default;
+  File& operator=(File&& other) noexcept;
 
  private:
-  File(Handle file, std::shared_ptr<const std::string> name);
-  Handle file_handle_;
+  explicit File(std::shared_ptr<FileState> state);
+  void close_quietly() noexcept;
 };
 
 }  // namespace routescope::hdf5

@@ -12,10 +12,12 @@ std::size_t count_of(const Handle& attribute, const std::string& at) {
 }
 
 Handle replace_attribute(hid_t object, const std::string& name, const Handle& type, const Handle& space,
-                         const std::string& at) {
-  if (H5Aexists(object, name.c_str()) > 0) check(H5Adelete(object, name.c_str()), at, "cannot replace the attribute");
-  return own(H5Acreate2(object, name.c_str(), type.id(), space.id(), H5P_DEFAULT, H5P_DEFAULT), H5Aclose, at,
-             "cannot create the attribute");
+                         const std::shared_ptr<FileState>& file, const std::string& at) {
+  if (H5Aexists(object, name.c_str()) > 0)
+    check_write(H5Adelete(object, name.c_str()), *file, at, "cannot replace the attribute");
+  const hid_t made = H5Acreate2(object, name.c_str(), type.id(), space.id(), H5P_DEFAULT, H5P_DEFAULT);
+  if (made < 0) fail_writing(*file, at, "cannot create the attribute");
+  return Handle(made, H5Aclose, file);
 }
 
 template <class T>
@@ -31,17 +33,18 @@ void Object::set(const std::string& name, const std::string& text) {
   const std::string at = where() + "@" + name;
   Handle type = file_type(Type::text);
   Handle space = make_space({}, false);
-  Handle attribute = replace_attribute(id(), name, type, space, at);
+  Handle attribute = replace_attribute(id(), name, type, space, file_, at);
   const char* pointer = text.c_str();
-  check(H5Awrite(attribute.id(), type.id(), &pointer), at, "cannot write the attribute");
+  check_write(H5Awrite(attribute.id(), type.id(), &pointer), *file_, at, "cannot write the attribute");
 }
 
 void Object::set_raw(const std::string& name, Type type, const void* values, std::int64_t count) {
   const std::string at = where() + "@" + name;
   Handle stored = file_type(type);
   Handle space = make_space(count < 0 ? Shape{} : Shape{count}, false);
-  Handle attribute = replace_attribute(id(), name, stored, space, at);
-  if (count != 0) check(H5Awrite(attribute.id(), memory_type(type).id(), values), at, "cannot write the attribute");
+  Handle attribute = replace_attribute(id(), name, stored, space, file_, at);
+  if (count != 0)
+    check_write(H5Awrite(attribute.id(), memory_type(type).id(), values), *file_, at, "cannot write the attribute");
 }
 
 void Object::set(const std::string& name, const std::vector<std::int64_t>& values) {

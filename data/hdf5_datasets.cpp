@@ -72,7 +72,7 @@ bool same_storage(hid_t a, hid_t b) {
 Dataset Group::create_raw(const std::string& path, Type type, const Shape& shape, bool growing, const Layout& layout) {
   silence();
   const std::string full = absolute(path);
-  const std::string at = *file_ + ": " + full;
+  const std::string at = file_->name + ": " + full;
   if (exists(full)) throw Error("{}: exists already", at);
   Handle links = own(H5Pcreate(H5P_LINK_CREATE), H5Pclose, at, "cannot make a property list");
   check(H5Pset_create_intermediate_group(links.id(), 1), at, "cannot set a property");
@@ -89,9 +89,9 @@ Dataset Group::create_raw(const std::string& path, Type type, const Shape& shape
     }
   }
   const Handle space = make_space(shape, growing);
-  Dataset out(own(H5Dcreate2(id(), full.c_str(), stored.id(), space.id(), links.id(), creation.id(), H5P_DEFAULT),
-                  H5Dclose, at, "cannot create the dataset"),
-              file_, full);
+  const hid_t made = H5Dcreate2(id(), full.c_str(), stored.id(), space.id(), links.id(), creation.id(), H5P_DEFAULT);
+  if (made < 0) fail_writing(*file_, at, "cannot create the dataset");
+  Dataset out(Handle(made, H5Dclose, file_), file_, full);
   describe(out, full, layout);
   return out;
 }
@@ -115,7 +115,7 @@ void Group::describe(Dataset& data, const std::string& path, const Layout& layou
     throw Error("{}: {} axis names for shape {}", data.where(), layout.axes.size(), to_text(shape));
   const std::string name = path.substr(path.rfind('/') + 1);
   if (layout.axes.size() == 1 && layout.axes[0] == name) {
-    check(H5DSset_scale(data.id(), name.c_str()), data.where(), "cannot make it a dimension scale");
+    check_write(H5DSset_scale(data.id(), name.c_str()), *file_, data.where(), "cannot make it a dimension scale");
     return;
   }
   for (std::size_t axis = 0; axis < shape.size(); ++axis) {
@@ -127,8 +127,10 @@ void Group::describe(Dataset& data, const std::string& path, const Layout& layou
       throw Error("{}: axis {} has length {}, its scale {} has {}", data.where(), axis, shape[axis], scale.path(),
                   scale.rows());
     const auto index = static_cast<unsigned>(axis);
-    check(H5DSattach_scale(data.id(), scale.id(), index), data.where(), "cannot attach a dimension scale");
-    check(H5DSset_label(data.id(), index, layout.axes[axis].c_str()), data.where(), "cannot label an axis");
+    check_write(H5DSattach_scale(data.id(), scale.id(), index), *file_, data.where(),
+                "cannot attach a dimension scale");
+    check_write(H5DSset_label(data.id(), index, layout.axes[axis].c_str()), *file_, data.where(),
+                "cannot label an axis");
   }
 }
 
@@ -137,18 +139,18 @@ Dataset Group::write(const std::string& path, const std::vector<std::string>& va
   std::vector<const char*> pointers;
   for (const std::string& value : values) pointers.push_back(value.c_str());
   if (!values.empty())
-    check(H5Dwrite(out.id(), memory_type(Type::text).id(), H5S_ALL, H5S_ALL, H5P_DEFAULT, pointers.data()), out.where(),
-          "cannot write");
+    check_write(H5Dwrite(out.id(), memory_type(Type::text).id(), H5S_ALL, H5S_ALL, H5P_DEFAULT, pointers.data()),
+                *file_, out.where(), "cannot write");
   return out;
 }
 
 Dataset Group::dataset(const std::string& path) const {
   silence();
   const std::string full = absolute(path);
-  if (!is_dataset(full)) throw Error("{}: {}: no such dataset", *file_, full);
-  return Dataset(
-      own(H5Dopen2(id(), full.c_str(), H5P_DEFAULT), H5Dclose, *file_ + ": " + full, "cannot open the dataset"), file_,
-      full);
+  if (!is_dataset(full)) throw Error("{}: {}: no such dataset", file_->name, full);
+  return Dataset(own(H5Dopen2(id(), full.c_str(), H5P_DEFAULT), H5Dclose, file_->name + ": " + full,
+                     "cannot open the dataset", file_),
+                 file_, full);
 }
 
 // ---- questions ------------------------------------------------------------------------------------------------------
@@ -270,8 +272,8 @@ void Dataset::write_raw(Type type, const void* values, std::int64_t count, std::
   Handle file_space = own(H5Dget_space(id()), H5Sclose, where(), "cannot read the shape");
   if (!whole) select_rows(file_space, now, begin, rows, where());
   const Handle memory_space = make_space(now.empty() ? Shape{} : Shape{count}, false);
-  check(H5Dwrite(id(), memory_type(type).id(), memory_space.id(), file_space.id(), H5P_DEFAULT, values), where(),
-        "cannot write");
+  check_write(H5Dwrite(id(), memory_type(type).id(), memory_space.id(), file_space.id(), H5P_DEFAULT, values), *file_,
+              where(), "cannot write");
 }
 
 void Dataset::append_raw(Type type, const void* values, std::int64_t count, std::int64_t added) {
@@ -285,8 +287,8 @@ void Dataset::append_raw(Type type, const void* values, std::int64_t count, std:
 namespace {
 
 // Copies the stored chunks of rows [0, rows), one row a chunk, to row `target` and following.
-void copy_chunks(const Dataset& to, const Dataset& from, const Shape& shape, const Shape& chunk, std::int64_t rows,
-                 std::int64_t target) {
+void copy_chunks(const Dataset& to, FileState& file, const Dataset& from, const Shape& shape, const Shape& chunk,
+                 std::int64_t rows, std::int64_t target) {
   std::vector<hsize_t> at(shape.size(), 0);
   std::vector<std::byte> bytes;
   for (at[0] = 0; at[0] < static_cast<hsize_t>(rows);) {
@@ -298,7 +300,8 @@ void copy_chunks(const Dataset& to, const Dataset& from, const Shape& shape, con
           "cannot read a chunk");
     std::vector<hsize_t> there = at;
     there[0] += static_cast<hsize_t>(target);
-    check(H5Dwrite_chunk(to.id(), H5P_DEFAULT, filters, there.data(), size, bytes.data()), to.where(), "cannot write");
+    check_write(H5Dwrite_chunk(to.id(), H5P_DEFAULT, filters, there.data(), size, bytes.data()), file, to.where(),
+                "cannot write");
     // The next chunk: the last axis first.
     for (std::size_t axis = shape.size(); axis-- > 0;) {
       at[axis] += static_cast<hsize_t>(chunk[axis]);
@@ -329,7 +332,7 @@ void Dataset::append_from(const Dataset& other, std::int64_t rows) {
   if (row_size() == 0) return resize(before + rows);
   if (!chunk_here.empty() && chunk_here == other.chunk() && chunk_here[0] == 1 && same_storage(id(), other.id())) {
     resize(before + rows);
-    return copy_chunks(*this, other, shape_there, chunk_here, rows, before);
+    return copy_chunks(*this, *file_, other, shape_there, chunk_here, rows, before);
   }
   const std::int64_t at_once = std::max<std::int64_t>(1, (1 << 20) / row_size());
   for (std::int64_t begin = 0; begin < rows; begin += at_once) {
@@ -347,12 +350,12 @@ void Dataset::resize(std::int64_t rows) {
   std::vector<hsize_t> extent(now.begin(), now.end());
   if (extent.empty()) throw Error("{}: a scalar has no rows", where());
   extent[0] = static_cast<hsize_t>(rows);
-  check(H5Dset_extent(id(), extent.data()), where(), "cannot change the number of rows");
+  check_write(H5Dset_extent(id(), extent.data()), *file_, where(), "cannot change the number of rows");
 }
 
 void Dataset::flush() {
   silence();
-  check(H5Dflush(id()), where(), "cannot write");
+  check_write(H5Dflush(id()), *file_, where(), "cannot write");
 }
 
 void Dataset::refresh() {

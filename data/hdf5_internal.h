@@ -15,13 +15,20 @@ std::string last_error();
 /// Throws "WHERE: ACTION: reason".
 [[noreturn]] void fail(const std::string& where, const std::string& action);
 
+/// The same after a write, which was the last one to the file.
+[[noreturn]] void fail_writing(FileState& file, const std::string& where, const std::string& action);
+
 /// Takes the ownership of an identifier or throws.
-inline Handle own(hid_t id, Handle::Close close, const std::string& where, const char* action) {
+inline Handle own(hid_t id, Handle::Close close, const std::string& where, const char* action,
+                  std::shared_ptr<FileState> file = nullptr) {
   if (id < 0) fail(where, action);
-  return Handle(id, close);
+  return Handle(id, close, std::move(file));
 }
 inline void check(herr_t status, const std::string& where, const char* action) {
   if (status < 0) fail(where, action);
+}
+inline void check_write(herr_t status, FileState& file, const std::string& where, const char* action) {
+  if (status < 0) fail_writing(file, where, action);
 }
 
 /// The type as stored in a file (little-endian) or held in memory.

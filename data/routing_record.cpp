@@ -93,12 +93,7 @@ struct RoutingRecord::Impl {
         hidden_size(info.hidden_size),
         alpha_row(reads * info.sequences * info.positions * sources) {}
 
-  ~Impl() {
-    if (failed) file.abandon();
-    tables.reset();
-  }
-
-  // A failed write leaves HDF5's memory and the file apart; the file stays as it is and nothing more is written to it.
+  // After a failed write nothing more reaches the file (FileState::give_up), so nothing more may seem to.
   template <class Body>
   void guarded(Body body) {
     if (failed) throw Error("{}: cannot go on after a failed write", name.string());
