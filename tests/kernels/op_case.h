@@ -1,0 +1,211 @@
+// One call of an operation, described without saying on which backend and in which type: its arguments by name with the
+// values they start from, and the call itself. The same case then runs on the reference and on a fast backend
+// (backends_test), and under several numbers of threads (determinism_test).
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "kernels/bf16.h"
+#include "kernels/memory.h"
+#include "kernels/ops.h"
+#include "kernels/random.h"
+
+namespace routescope::testing {
+
+inline constexpr std::uint64_t kSeed = 20240607;
+
+enum class Role { real, operand, ids, sums };
+
+/// The element types of a run: f64 throughout (reference), f32, or f32 with bf16 operands.
+struct Types {
+  DType real;
+  DType operand;
+  DType of(Role role) const {
+    switch (role) {
+      case Role::real:
+        return real;
+      case Role::operand:
+        return operand;
+      case Role::ids:
+        return DType::i32;
+      case Role::sums:
+        return DType::f64;
+    }
+    return real;
+  }
+};
+
+inline constexpr Types kReference{DType::f64, DType::f64};
+inline constexpr Types kFloat{DType::f32, DType::f32};
+inline constexpr Types kMixed{DType::f32, DType::bf16};
+
+struct Argument {
+  std::string name;
+  Role role;
+  std::vector<std::int64_t> shape;
+  std::function<std::vector<double>()> values;  // what it starts from, made when a test runs
+  double reduction = 0;                         // of a result: the number of terms in a sum; 0: an input
+};
+
+inline std::int64_t elements(const std::vector<std::int64_t>& shape) {
+  std::int64_t count = 1;
+  for (std::int64_t extent : shape) count *= extent;
+  return count;
+}
+
+inline OwnedTensor make_tensor(DType dtype, const std::vector<std::int64_t>& shape) {
+  switch (shape.size()) {
+    case 1:
+      return {dtype, Device::cpu, {shape[0]}};
+    case 2:
+      return {dtype, Device::cpu, {shape[0], shape[1]}};
+    default:
+      return {dtype, Device::cpu, {shape.at(0), shape.at(1), shape.at(2)}};
+  }
+}
+
+inline double get(const Tensor& t, std::int64_t i) {
+  switch (t.dtype) {
+    case DType::f64:
+      return t.as<double>()[i];
+    case DType::f32:
+      return static_cast<double>(t.as<float>()[i]);
+    case DType::bf16:
+      return static_cast<double>(to_float(t.as<bf16>()[i]));
+    case DType::i32:
+      return t.as<std::int32_t>()[i];
+  }
+  return 0;
+}
+
+inline void set(const Tensor& t, std::int64_t i, double value) {
+  switch (t.dtype) {
+    case DType::f64:
+      t.as<double>()[i] = value;
+      break;
+    case DType::f32:
+      t.as<float>()[i] = static_cast<float>(value);
+      break;
+    case DType::bf16:
+      t.as<bf16>()[i] = to_bf16(value);
+      break;
+    case DType::i32:
+      t.as<std::int32_t>()[i] = static_cast<std::int32_t>(value);
+      break;
+  }
+}
+
+inline std::vector<double> values_of(const Tensor& t) {
+  std::vector<double> out(static_cast<std::size_t>(t.numel()));
+  for (std::size_t i = 0; i < out.size(); ++i) out[i] = get(t, static_cast<std::int64_t>(i));
+  return out;
+}
+
+/// A number as a type would store it.
+inline double rounded(double value, DType dtype) {
+  if (dtype == DType::f32) return static_cast<double>(static_cast<float>(value));
+  if (dtype == DType::bf16) return static_cast<double>(to_float(to_bf16(value)));
+  return value;
+}
+
+/// center + spread N(0, 1); another stream of random numbers for each `stream`.
+inline std::vector<double> normals(std::int64_t count, std::uint64_t stream, double spread = 1, double center = 0) {
+  std::vector<double> out(static_cast<std::size_t>(count));
+  double block[4] = {};
+  for (std::size_t i = 0; i < out.size(); ++i) {
+    if (i % 4 == 0) random_normals(block, kSeed, stream, i / 4);
+    out[i] = center + spread * block[i % 4];
+  }
+  return out;
+}
+
+class OpCase;
+
+/// The tensors of one run, by name; an absent name is an undefined tensor.
+class Tensors {
+ public:
+  Tensors(const OpCase& op, const Types& types, const Types& inputs_rounded_as);
+  Tensor operator[](const std::string& name) const {
+    const auto found = tensors_.find(name);
+    return found == tensors_.end() ? Tensor() : found->second.tensor;
+  }
+
+ private:
+  std::map<std::string, OwnedTensor> tensors_;
+};
+
+class OpCase {
+ public:
+  using Call = std::function<void(const Tensors&, const Stream&)>;
+
+  explicit OpCase(std::string name) : name_(std::move(name)) {}
+
+  /// An input of random numbers.
+  OpCase& input(const std::string& name, Role role, const std::vector<std::int64_t>& shape, double spread = 1,
+                double center = 0) {
+    arguments_.push_back({name, role, shape, [=, stream = arguments_.size()] {
+                            return normals(elements(shape), stream, spread, center);
+                          }});
+    return *this;
+  }
+  OpCase& given(const std::string& name, Role role, const std::vector<std::int64_t>& shape,
+                const std::vector<double>& values) {
+    arguments_.push_back({name, role, shape, [=] { return values; }});
+    return *this;
+  }
+  /// A result, with the number of terms that one of its elements sums. It starts from random numbers, so that "+=" and
+  /// "=" are told apart.
+  OpCase& output(const std::string& name, Role role, const std::vector<std::int64_t>& shape, double reduction) {
+    input(name, role, shape);
+    arguments_.back().reduction = reduction;
+    return *this;
+  }
+  OpCase& limits(const WorkspaceLimits& limits) {
+    limits_ = limits;
+    return *this;
+  }
+  OpCase& call(Call call) {
+    call_ = std::move(call);
+    return *this;
+  }
+
+  const std::string& name() const { return name_; }
+  const std::vector<Argument>& arguments() const { return arguments_; }
+
+  /// Runs with these types; starts from values that have gone through `inputs_rounded_as`, so that a reference run
+  /// begins with exactly the numbers of the fast run that it is compared to.
+  Tensors run(const Types& types, const Types& inputs_rounded_as) const {
+    Tensors out(*this, types, inputs_rounded_as);
+    // The workspace is filled with NaN: nothing may be taken from what a former operation left there.
+    std::vector<float> workspace(workspace_bytes(limits_, Device::cpu) / sizeof(float) + 16, std::nanf(""));
+    auto address = reinterpret_cast<std::uintptr_t>(workspace.data());
+    address = (address + 63) / 64 * 64;
+    const Stream stream{Device::cpu, nullptr, reinterpret_cast<std::byte*>(address),
+                        workspace_bytes(limits_, Device::cpu)};
+    call_(out, stream);
+    return out;
+  }
+
+ private:
+  std::string name_;
+  std::vector<Argument> arguments_;
+  WorkspaceLimits limits_{};
+  Call call_;
+};
+
+inline Tensors::Tensors(const OpCase& op, const Types& types, const Types& inputs_rounded_as) {
+  for (const Argument& argument : op.arguments()) {
+    OwnedTensor& owned = tensors_[argument.name] = make_tensor(types.of(argument.role), argument.shape);
+    const DType through = inputs_rounded_as.of(argument.role);
+    const std::vector<double> values = argument.values();
+    for (std::size_t i = 0; i < values.size(); ++i)
+      set(owned.tensor, static_cast<std::int64_t>(i), rounded(values[i], through));
+  }
+}
+
+}  // namespace routescope::testing

@@ -1,0 +1,76 @@
+// How far two computations of one thing may lie apart: the one policy of all kernel tests.
+//
+// A result in a type with p significant bits is off by its rounding, 2^-p of itself. A sum of k terms in float picks up
+// k roundings of 2^-24 of the partial sums; roundings are as good as random, so together they grow like sqrt(k). The
+// partial sums are of the size of the largest results. kSafety covers the handful of roundings in each term (products,
+// a normalisation, an exponential) and the tail of the random walk.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "kernels/tensor.h"
+
+namespace routescope::testing {
+
+inline constexpr double kSafety = 8;
+
+inline double unit_roundoff(DType dtype) {
+  switch (dtype) {
+    case DType::f64:
+      return 0x1p-53;
+    case DType::f32:
+      return 0x1p-24;
+    case DType::bf16:
+      return 0x1p-8;
+    case DType::i32:
+      return 0;
+  }
+  return 0;
+}
+
+struct Tolerance {
+  DType stored;      // the type that the result was rounded to
+  double reduction;  // k: how many terms were added up on the way to one result
+  DType arithmetic = DType::f32;
+
+  /// The largest error allowed of a result whose true value is `expected`, among results as large as `largest`.
+  double of(double expected, double largest) const {
+    return unit_roundoff(stored) * std::fabs(expected) +
+           kSafety * unit_roundoff(arithmetic) * std::sqrt(std::fmax(1.0, reduction)) * largest;
+  }
+};
+
+/// Passes if every element of `actual` lies within the tolerance of `expected`; says where and how far the worst one is
+/// off.
+inline ::testing::AssertionResult near(const std::vector<double>& actual, const std::vector<double>& expected,
+                                       const Tolerance& tolerance) {
+  if (actual.size() != expected.size())
+    return ::testing::AssertionFailure() << actual.size() << " elements, expected " << expected.size();
+  double largest = 0;
+  for (double value : expected)
+    if (std::isfinite(value)) largest = std::fmax(largest, std::fabs(value));
+  double worst = -1;
+  std::size_t where = 0;
+  for (std::size_t i = 0; i < actual.size(); ++i) {
+    if (actual[i] == expected[i]) continue;
+    const double allowed = tolerance.of(expected[i], largest);
+    const double excess = std::fabs(actual[i] - expected[i]) / allowed;
+    // Not "excess > worst" alone: a NaN has to count as the worst.
+    if (!(excess <= worst)) {
+      worst = excess;
+      where = i;
+      if (std::isnan(excess)) break;
+    }
+  }
+  if (worst <= 1) return ::testing::AssertionSuccess();
+  return ::testing::AssertionFailure() << "element " << where << " is " << actual[where] << ", expected "
+                                       << expected[where] << ": off by " << worst << " times the tolerance (largest "
+                                       << largest << ", reduction over " << tolerance.reduction << ")";
+}
+
+}  // namespace routescope::testing
