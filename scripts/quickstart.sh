@@ -34,7 +34,8 @@ bible_documents() {
       if (reference[1] != chapter) {
         if (file) close(file)
         chapter = reference[1]
-        file = sprintf("%s/%s/%04d-%s.txt", text, ++chapters % 20 == 0 ? "valid" : "train", chapters, chapter)
+        chapters++
+        file = sprintf("%s/%s/%04d-%s.txt", text, chapters % 20 == 0 ? "valid" : "train", chapters, chapter)
       }
       print substr($0, index($0, " ") + 1) > file
     }'
