@@ -183,8 +183,10 @@ json ModelConfig::to_json() const {
            {"torch_dtype", "float32"}};
   for (const auto& [key, field] : fields())
     std::visit([&, name = key](auto member) { out[name] = this->*member; }, field);
-  out["bos_token_id"] = bos_token_id ? json(*bos_token_id) : json(nullptr);
-  out["eos_token_id"] = eos_token_id ? json(*eos_token_id) : json(nullptr);
+  // A preset's special tokens have no meaning in a smaller vocabulary.
+  const auto token = [&](std::optional<std::int64_t> id) { return id && *id < vocab_size ? json(*id) : json(nullptr); };
+  out["bos_token_id"] = token(bos_token_id);
+  out["eos_token_id"] = token(eos_token_id);
   if (routed()) {
     out["attnres_mode"] = residual == Residual::block_attn_res ? "block" : "full";
     out["attnres_num_blocks"] = num_blocks;

@@ -45,9 +45,13 @@ ModelOptions options_of(const fs::path& dir, const std::string& device) {
   return options;
 }
 
+/// Asked before any work is done for it.
+void require_new(const fs::path& out) {
+  if (!out.empty() && fs::exists(out)) throw Error("{}: exists already, expected a new directory", out.string());
+}
+
 /// Creates the directory `out` with whatever `fill` puts there, complete or absent.
 void make_directory(const fs::path& out, const std::function<void(const fs::path&)>& fill) {
-  if (fs::exists(out)) throw Error("{}: exists already, expected a new directory", out.string());
   const fs::path target = fs::absolute(out).lexically_normal();
   const fs::path temporary = target.parent_path() / (target.filename().string() + ".partial");
   std::error_code ignored;
@@ -76,6 +80,7 @@ void describe(const Model& model, const std::string& where) {
 }
 
 int run_init(const Arguments& a) {
+  require_new(a.out);
   ModelConfig config = ModelConfig::preset(a.preset);
   config.residual = residual_from_string(a.residual);
   config.source = attn_res_source_from_string(a.source);
@@ -97,6 +102,7 @@ int run_init(const Arguments& a) {
 }
 
 int run_wrap(const Arguments& a) {
+  require_new(a.out);
   const Model standard = Model::load(a.model, {});
   const Model wrapped = wrap(standard, residual_from_string(a.residual),
                              std::min(a.num_blocks, standard.config().num_hidden_layers), a.bias);
@@ -119,6 +125,7 @@ int run_wrap(const Arguments& a) {
 /// import and export: any model directory that loads, written again in f32 or another type, with config.json in our
 /// form.
 int run_convert(const Arguments& a) {
+  require_new(a.out);
   const Model model = Model::load(a.model, {});
   const DType dtype = a.dtype == "bf16" ? DType::bf16 : DType::f32;
   make_directory(a.out, [&](const fs::path& dir) {
