@@ -8,7 +8,7 @@ set -euo pipefail
 source "$(dirname "$0")/phases.sh"
 
 build=(g++ cmake ninja-build git ca-certificates libdnnl-dev libhdf5-dev libyaml-cpp-dev libcli11-dev libfmt-dev
-  libspdlog-dev nlohmann-json3-dev libssl-dev)
+  libspdlog-dev nlohmann-json3-dev libssl-dev zlib1g-dev)
 test=(libgtest-dev)
 text=(bible-kjv)
 
@@ -33,7 +33,7 @@ if ! command -v apt-get >/dev/null || ! command -v dpkg-query >/dev/null; then
   cat >&2 <<'END'
 install_packages.sh: error: no apt-get here. Install by your system's means
   to build: a C++20 compiler with OpenMP (g++ 12 or newer), CMake 3.25 or newer, Ninja, git, and with headers
-            oneDNN 2.6 or newer, HDF5 1.10 or newer (C), yaml-cpp, CLI11, fmt 9, spdlog, nlohmann-json, OpenSSL
+            oneDNN 2.6 or newer, HDF5 1.10 or newer (C), yaml-cpp, CLI11, fmt 9, spdlog, nlohmann-json, OpenSSL, zlib
   to test:  GoogleTest
   for the quickstart's text: nothing, if you give your own with --text FILE...
 then run again with ROUTESCOPE_INSTALL=no in the environment.
