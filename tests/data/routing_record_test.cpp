@@ -11,6 +11,8 @@
 
 #include "data/error.h"
 #include "data/hdf5.h"
+#include "tests/data/expect_error.h"
+#include "tests/data/full_disk.h"
 #include "tests/data/routing_fixture.h"
 #include "tests/data/temp_dir.h"
 
@@ -106,13 +108,8 @@ TEST_F(RoutingRecordTest, RefusesToOverwriteAndToMixModels) {
   EXPECT_THROW(RoutingRecord::create(file_, info_), Error);
   RoutingRecordInfo other = info_;
   other.probe_tokens[3] = 9;
-  try {
-    RoutingRecord::resume(file_, other, 3);
-    FAIL() << "resumed a record of other probe tokens";
-  } catch (const Error& error) {
-    EXPECT_NE(std::string(error.what()).find("/probe_tokens"), std::string::npos) << error.what();
-    EXPECT_NE(std::string(error.what()).find(file_.string()), std::string::npos) << error.what();
-  }
+  expect_error([&] { RoutingRecord::resume(file_, other, 3); }, {file_.string(), "/probe_tokens"});
+  expect_error([&] { RoutingRecord::resume(dir_ / "absent.h5", info_, 3); }, {"absent.h5", "no such file"});
   EXPECT_EQ(check(file_, info_, 0), "") << "a refused resume must leave the record alone";
 }
 
@@ -147,6 +144,7 @@ TEST_F(RoutingRecordTest, SurvivesBeingKilledAtAnyMoment) {
     std::filesystem::remove(file_);
     std::array<int, 2> pipe{};
     ASSERT_EQ(::pipe(pipe.data()), 0);
+    std::fflush(nullptr);
     const pid_t child = ::fork();
     if (child == 0) {
       RoutingRecord record = RoutingRecord::create(file_, info_);
@@ -192,6 +190,31 @@ TEST_F(RoutingRecordTest, SurvivesBeingKilledAtAnyMoment) {
   EXPECT_GT(furthest, 10) << "the writers were killed before they had written anything worth testing";
 }
 
+TEST_F(RoutingRecordTest, FullDiskKeepsWhatWasRecorded) {
+  std::int64_t failures_late = 0;
+  for (rlim_t bytes = 0; bytes < 500'000; bytes += 37'037) {
+    std::filesystem::remove(file_);
+    const std::string message = on_full_disk(bytes, [&]() -> std::string {
+      RoutingRecord record = RoutingRecord::create(file_, info_);
+      for (std::int64_t step = 1; step <= 400; ++step) record_step(record, step, info_);
+      return "written";
+    });
+    EXPECT_NE(message.find(file_.string() + ":"), std::string::npos) << bytes << ": " << message;
+    EXPECT_NE(message.find("File too large"), std::string::npos) << bytes << ": " << message;
+    if (!std::filesystem::exists(file_)) {
+      EXPECT_TRUE(std::filesystem::is_empty(dir_.path())) << bytes;
+      continue;
+    }
+    EXPECT_EQ(check(file_, info_, -1), "") << bytes;
+    const auto rows = static_cast<std::int64_t>(RoutingRecordView::load(file_).train.size());
+    if (rows > 10) ++failures_late;
+    const std::int64_t whole = std::max<std::int64_t>(rows - 1, 0);  // the last step may lack its snapshot
+    { RoutingRecord record = RoutingRecord::resume(file_, info_, whole); }
+    EXPECT_EQ(check(file_, info_, whole), "") << bytes << ", resumed where there is room";
+  }
+  EXPECT_GT(failures_late, 3) << "the limits were too low to meet a record that had got going";
+}
+
 // What a reader process saw: how often it looked, and what was wrong.
 struct Watch {
   std::int64_t looks = 0;
@@ -233,6 +256,7 @@ TEST_F(RoutingRecordTest, NeverFailsReaders) {
   std::array<int, 2> pipe{};
   ASSERT_EQ(::pipe(pipe.data()), 0);
   constexpr int readers = 2;
+  std::fflush(nullptr);
   for (int reader = 0; reader < readers; ++reader)
     if (::fork() == 0) {
       const Watch seen = watch(file_, info_, stop);
