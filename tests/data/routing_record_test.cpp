@@ -191,8 +191,19 @@ TEST_F(RoutingRecordTest, SurvivesBeingKilledAtAnyMoment) {
 }
 
 TEST_F(RoutingRecordTest, FullDiskKeepsWhatWasRecorded) {
+  const auto size_after = [&](std::int64_t steps) {
+    std::filesystem::remove(file_);
+    RoutingRecord record = RoutingRecord::create(file_, info_);
+    for (std::int64_t step = 1; step <= steps; ++step) record_step(record, step, info_);
+    return static_cast<rlim_t>(std::filesystem::file_size(file_));
+  };
+  // Room for less than a start, and for a part of 400 steps.
+  const rlim_t started = size_after(20), whole_run = size_after(400);
+  std::vector<rlim_t> limits;
+  for (rlim_t i = 0; i < 8; ++i) limits.push_back(started * i / 8);
+  for (rlim_t i = 0; i < 6; ++i) limits.push_back(started + (whole_run - started) * (2 * i + 1) / 12);
   std::int64_t failures_late = 0;
-  for (rlim_t bytes = 0; bytes < 500'000; bytes += 37'037) {
+  for (const rlim_t bytes : limits) {
     std::filesystem::remove(file_);
     const std::string message = on_full_disk(bytes, [&]() -> std::string {
       RoutingRecord record = RoutingRecord::create(file_, info_);
