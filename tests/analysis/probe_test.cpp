@@ -1,0 +1,268 @@
+// A probe is what one gets by masking, running everything again and subtracting; its short cuts change no bit.
+#include "analysis/probe.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+
+#include "analysis/statistics.h"
+#include "analysis/tables.h"
+#include "data/error.h"
+#include "tests/analysis/micro_model.h"
+
+namespace routescope {
+namespace {
+
+using testing::micro_config;
+using testing::micro_model;
+using testing::micro_tokens;
+
+struct Mode {
+  const char* name;
+  Residual residual;
+  AttnResSource source;
+};
+
+void PrintTo(const Mode& mode, std::ostream* out) {
+  *out << mode.name;
+}
+
+class Probe : public ::testing::TestWithParam<Mode> {
+ protected:
+  Model model(const ModelOptions& options = {}) const {
+    return micro_model(micro_config(GetParam().residual, GetParam().source), options);
+  }
+};
+
+INSTANTIATE_TEST_SUITE_P(Modes, Probe,
+                         ::testing::Values(Mode{"block_sum", Residual::block_attn_res, AttnResSource::block_sum},
+                                           Mode{"cumulative", Residual::block_attn_res, AttnResSource::cumulative},
+                                           Mode{"full_block_sum", Residual::full_attn_res, AttnResSource::block_sum},
+                                           Mode{"full_cumulative", Residual::full_attn_res, AttnResSource::cumulative}),
+                         [](const auto& mode) { return std::string(mode.param.name); });
+
+/// Everything about one sequence under an intervention, from whole passes in double precision.
+struct Plain {
+  std::vector<double> log_p;  // [positions, vocab]
+  double nll = 0;
+
+  Plain(const Model& model, std::span<const std::int32_t> ids, const RoutingIntervention* intervention) {
+    const auto positions = static_cast<std::int64_t>(ids.size()), vocab = model.config().vocab_size;
+    Pass pass(model, 1, positions, Pass::Kind::infer);
+    pass.forward(ids, intervention);
+    OwnedTensor logits(DType::f64, Device::cpu, {positions, vocab});
+    pass.logits(0, positions, logits.tensor);
+    for (std::int64_t t = 0; t < positions; ++t) {
+      const double* row = logits.tensor.as<double>() + t * vocab;
+      double sum = 0;
+      for (std::int64_t v = 0; v < vocab; ++v) sum += std::exp(row[v]);
+      for (std::int64_t v = 0; v < vocab; ++v) log_p.push_back(row[v] - std::log(sum));
+    }
+    for (std::int64_t t = 0; t + 1 < positions; ++t) {
+      nll -= log_p[static_cast<std::size_t>(t * vocab + ids[static_cast<std::size_t>(t + 1)])] /
+             static_cast<double>(positions - 1);
+    }
+  }
+};
+
+TEST_P(Probe, EqualsMaskingAndRunningEverythingAgain) {
+  constexpr std::int64_t sequences = 3, positions = 12, vocab = 37;
+  const ProbeTokens tokens = micro_tokens(sequences, positions);
+  const Model fast = model(), exact = model({.storage = DType::f64, .operands = DType::f64});
+  const ProbeRow row = probe(fast, tokens, {.seed = 1, .step = 0});
+  // Logits of order 1 to 10 summed over 16 to 24 products a layer in f32: relative error below 1e-6 of them.
+  constexpr double tolerance = 2e-5;
+
+  const std::vector<Slice> slices = make_slices(exact.plan());
+  int tested = 0;
+  for (std::size_t s = 0; s < slices.size(); ++s) {
+    // The mask once more, from the plan alone.
+    RoutingIntervention mask;
+    mask.logit_bias.assign(exact.plan().reads.size(), std::vector<double>(exact.plan().columns.size(), 0.0));
+    bool any = false;
+    for (std::size_t r = 0; r < exact.plan().reads.size(); ++r) {
+      const Read& read = exact.plan().reads[r];
+      if (!read.routed || read.sublayer != slices[s].sublayer ||
+          exact.plan().depth(static_cast<int>(r)) != slices[s].depth)
+        continue;
+      std::vector<double> bias = mask.logit_bias[r];
+      std::size_t hidden = 0;
+      for (int column : read.columns) {
+        if (exact.plan().family(column) != slices[s].family) continue;
+        bias[static_cast<std::size_t>(column)] = -INFINITY;
+        ++hidden;
+      }
+      if (hidden == 0 || hidden == read.columns.size()) continue;
+      mask.logit_bias[r] = bias;
+      any = true;
+    }
+    EXPECT_EQ(any, !std::isnan(row.mask.delta_nll[s])) << slice_name(s);
+    if (!any) continue;
+    ++tested;
+    double kl = 0, agree = 0;
+    for (std::int64_t q = 0; q < sequences; ++q) {
+      const auto ids = std::span(tokens.ids).subspan(static_cast<std::size_t>(q * positions), positions);
+      const Plain intact(exact, ids, nullptr), ablated(exact, ids, &mask);
+      const std::size_t at = s * sequences + static_cast<std::size_t>(q);
+      EXPECT_NEAR(row.intact_nll_sequence[static_cast<std::size_t>(q)], intact.nll, tolerance);
+      EXPECT_NEAR(row.mask.delta_nll_sequence[at], ablated.nll - intact.nll, tolerance) << slice_name(s);
+      for (std::int64_t t = 0; t + 1 < positions; ++t) {
+        const double *p = &intact.log_p[static_cast<std::size_t>(t * vocab)],
+                     *q_ = &ablated.log_p[static_cast<std::size_t>(t * vocab)];
+        for (std::int64_t v = 0; v < vocab; ++v) kl += std::exp(p[v]) * (p[v] - q_[v]);
+        agree += std::max_element(p, p + vocab) - p == std::max_element(q_, q_ + vocab) - q_;
+      }
+    }
+    EXPECT_NEAR(row.mask.kl[s], kl / (sequences * (positions - 1)), tolerance) << slice_name(s);
+    EXPECT_NEAR(row.mask.top1_agreement[s], agree / (sequences * (positions - 1)), 1e-12) << slice_name(s);
+    EXPECT_GT(row.mask.kl[s], 10 * tolerance) << slice_name(s) << ": the mask does nothing, so this tests nothing";
+  }
+  EXPECT_GE(tested, 14);
+}
+
+TEST_P(Probe, InDoublePrecisionEqualsItToTheLastDigits) {
+  const ProbeTokens tokens = micro_tokens(2, 9);
+  const Model exact = model({.storage = DType::f64, .operands = DType::f64});
+  const ProbeRow row = probe(exact, tokens, {});
+  const std::vector<Slice> slices = make_slices(exact.plan());
+  for (std::size_t s = 0; s < slices.size(); ++s) {
+    const SliceMask mask = mask_slice(exact.plan(), slices[s]);
+    if (mask.masked_reads.empty()) continue;
+    for (std::size_t q = 0; q < 2; ++q) {
+      const auto ids = std::span(tokens.ids).subspan(q * 9, 9);
+      const double expected = Plain(exact, ids, &mask.intervention).nll - Plain(exact, ids, nullptr).nll;
+      EXPECT_NEAR(row.mask.delta_nll_sequence[s * 2 + q], expected, 1e-12) << slice_name(s);
+    }
+  }
+}
+
+void expect_same_bits(const std::vector<double>& a, const std::vector<double>& b) {
+  ASSERT_EQ(a.size(), b.size());
+  EXPECT_EQ(std::memcmp(a.data(), b.data(), a.size() * sizeof(double)), 0);
+}
+
+TEST_P(Probe, SharedPrefixesGiveTheSameBits) {
+  const Model fast = model();
+  const ProbeTokens tokens = micro_tokens(5, 16);
+  const ProbeRow shared = probe(fast, tokens, {.seed = 3, .step = 7});
+  const ProbeRow whole = probe(fast, tokens, {.seed = 3, .step = 7, .share_prefix = false});
+  expect_same_bits(shared.mass, whole.mass);
+  expect_same_bits(shared.intact_nll_sequence, whole.intact_nll_sequence);
+  expect_same_bits(shared.mask.delta_nll_sequence, whole.mask.delta_nll_sequence);
+  expect_same_bits(shared.mask.kl, whole.mask.kl);
+  expect_same_bits(shared.mask.top1_agreement, whole.mask.top1_agreement);
+  expect_same_bits(shared.mask.ci_lower, whole.mask.ci_lower);
+  expect_same_bits(shared.mask.p_adjusted, whole.mask.p_adjusted);
+}
+
+TEST_P(Probe, BatchesOfOneSequenceGiveTheSameNumbers) {
+  const Model fast = model();
+  const ProbeTokens tokens = micro_tokens(5, 16);
+  const ProbeRow together = probe(fast, tokens, {}), apart = probe(fast, tokens, {.batch_bytes = 1});
+  // 5 sequences over a budget of 2.5: batches of 2, 2 and 1.
+  const std::size_t two = 16 * sizeof(float) * 5 * (37 + 2 * fast.plan().reads.size() * 16) / 2;
+  const ProbeRow uneven = probe(fast, tokens, {.batch_bytes = two});
+  // Another batch size may take another path through a matrix product; its f32 sums then differ in their last bits.
+  constexpr double tolerance = 1e-5;
+  for (const ProbeRow* other : {&apart, &uneven}) {
+    for (std::size_t i = 0; i < 5; ++i)
+      EXPECT_NEAR(together.intact_nll_sequence[i], other->intact_nll_sequence[i], tolerance);
+    for (std::size_t i = 0; i < together.mask.delta_nll_sequence.size(); ++i) {
+      if (std::isnan(together.mask.delta_nll_sequence[i])) {
+        EXPECT_TRUE(std::isnan(other->mask.delta_nll_sequence[i]));
+      } else {
+        EXPECT_NEAR(together.mask.delta_nll_sequence[i], other->mask.delta_nll_sequence[i], tolerance);
+      }
+    }
+    for (std::size_t s = 0; s < num_slices; ++s) EXPECT_NEAR(together.mass[s], other->mass[s], tolerance);
+  }
+}
+
+TEST_P(Probe, MassIsTheMeanOfAlpha) {
+  const Model exact = model({.storage = DType::f64, .operands = DType::f64});
+  const ProbeTokens tokens = micro_tokens(2, 10);
+  const ProbeRow row = probe(exact, tokens, {});
+  Pass pass(exact, 2, 10, Pass::Kind::infer);
+  pass.forward(tokens.ids);
+  std::vector<double> expected(num_slices, 0.0), reads(num_slices, 0.0);
+  for (int r = 0; r < exact.plan().num_routed(); ++r) {
+    const Read& read = exact.plan().reads[static_cast<std::size_t>(r)];
+    if (read.sublayer == Sublayer::final) continue;
+    const auto kind = static_cast<std::size_t>(read.sublayer) * 3 + static_cast<std::size_t>(exact.plan().depth(r));
+    const Tensor alpha = pass.alpha(r);
+    for (std::size_t f = 0; f < 3; ++f) reads[f * 6 + kind] += 1;
+    for (std::int64_t t = 0; t < 20; ++t) {
+      for (std::size_t i = 0; i < read.columns.size(); ++i) {
+        const auto family = static_cast<std::size_t>(exact.plan().family(read.columns[i]));
+        expected[family * 6 + kind] += alpha.as<double>()[t * alpha.shape[1] + static_cast<std::int64_t>(i)] / 20;
+      }
+    }
+  }
+  for (std::size_t s = 0; s < num_slices; ++s) EXPECT_NEAR(row.mass[s], expected[s] / reads[s], 1e-13) << slice_name(s);
+}
+
+TEST(ProbeMasks, MasksThatMaskNothingChangeNothing) {
+  const Model model = micro_model(micro_config(Residual::block_attn_res, AttnResSource::block_sum));
+  const ProbeTokens tokens = micro_tokens(2, 12);
+  std::vector<float> intact(24), masked(24);
+  std::vector<std::int32_t> targets(tokens.ids.begin() + 1, tokens.ids.end());
+  targets.push_back(-1);
+  Pass pass(model, 2, 12, Pass::Kind::infer);
+  pass.forward(tokens.ids);
+  pass.nll(targets, intact);
+  int empty = 0;
+  for (const Slice& slice : make_slices(model.plan())) {
+    const SliceMask mask = mask_slice(model.plan(), slice);
+    pass.forward(tokens.ids, &mask.intervention);
+    pass.nll(targets, masked);
+    const bool same = std::memcmp(intact.data(), masked.data(), sizeof(float) * intact.size()) == 0;
+    EXPECT_EQ(same, mask.masked_reads.empty()) << slice.name();
+    empty += mask.masked_reads.empty();
+  }
+  EXPECT_GT(empty, 0);
+}
+
+TEST(ProbeRows, SummariesFollowFromTheSequences) {
+  const Model model = micro_model(micro_config(Residual::block_attn_res, AttnResSource::cumulative));
+  const ProbeRow row = probe(model, micro_tokens(6, 10), {.seed = 5, .step = 40});
+  for (std::size_t s = 0; s < num_slices; ++s) {
+    const std::span<const double> values(row.mask.delta_nll_sequence.data() + s * 6, 6);
+    if (!(row.mask.coverage[s] > 0)) {
+      EXPECT_TRUE(std::isnan(row.mask.delta_nll[s]) && std::isnan(row.mask.kl[s]) &&
+                  std::isnan(row.mask.p_adjusted[s]));
+      continue;
+    }
+    EXPECT_DOUBLE_EQ(row.mask.delta_nll[s], mean(values));
+    EXPECT_EQ(row.mask.ci_lower[s], bootstrap_interval(values, {5, 40, s}).lower);
+    EXPECT_EQ(row.mask.p_value[s], sign_flip_test(values, {5, 40, s}));
+    EXPECT_GE(row.mask.p_adjusted[s], row.mask.p_value[s]);
+  }
+  EXPECT_DOUBLE_EQ(row.intact_nll, mean(row.intact_nll_sequence));
+}
+
+template <class Body>
+std::string error_of(const Body& body) {
+  try {
+    body();
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "no error";
+}
+
+TEST(ProbeErrors, NameWhatIsWrong) {
+  const Model standard = micro_model(micro_config(Residual::standard, AttnResSource::block_sum));
+  EXPECT_NE(error_of([&] { probe(standard, micro_tokens(1, 4), {}); }).find("'standard': it has no reads"),
+            std::string::npos);
+  const Model routed = micro_model(micro_config(Residual::block_attn_res, AttnResSource::block_sum));
+  EXPECT_NE(error_of([&] { probe(routed, micro_tokens(1, 1), {}); }).find("expected at least one of at least two"),
+            std::string::npos);
+  ProbeTokens beyond = micro_tokens(2, 4);
+  beyond.ids[5] = 37;
+  EXPECT_NE(error_of([&] { probe(routed, beyond, {}); }).find("token 5: found id 37, expected 0 to 36"),
+            std::string::npos);
+}
+
+}  // namespace
+}  // namespace routescope
