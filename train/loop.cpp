@@ -27,6 +27,9 @@ namespace fs = std::filesystem;
 
 namespace {
 
+/// Readers of the record see rows at most this much late.
+constexpr std::chrono::milliseconds kFlushInterval{500};
+
 /// The data of a run, checked against the vocabulary.
 struct Streams {
   explicit Streams(const TrainConfig& config)
@@ -132,6 +135,7 @@ class Loop {
                    totals.flops_per_token);
     }
     if (state_.step == 0 && !resumed_) observe(progress, std::nullopt);
+    progress.begin();
     for (;;) {
       const int stopped = options_.stop(state_.step);
       if (stopped != 0 || state_.step == config_.train.steps) {
@@ -192,13 +196,18 @@ class Loop {
     }
     if (checkpoints_.contains(state_.step)) {
       checkpoint();
-    } else {
-      record_.flush();
+    } else if (std::chrono::steady_clock::now() - flushed_ > kFlushInterval) {
+      flush(false);
     }
   }
 
+  void flush(bool sync) {
+    record_.flush(sync);
+    flushed_ = std::chrono::steady_clock::now();
+  }
+
   void checkpoint() {
-    record_.flush(true);
+    flush(true);
     save_checkpoint(dir_, model_, optimizer_, state_);
     checkpointed_ = state_.step;
     if (config_.checkpoint.keep > 0) prune_checkpoints(dir_, config_.checkpoint.keep);
@@ -219,6 +228,7 @@ class Loop {
   RoutingRecord record_;
   StepSchedule checkpoints_, validations_, snapshots_, per_token_;
   std::vector<float> alpha_;
+  std::chrono::steady_clock::time_point flushed_;  // when readers last got to see new rows
 };
 
 }  // namespace

@@ -31,6 +31,8 @@ class Progress {
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
 
+  /// The time left is reckoned from here: what came before happens once.
+  void begin() { begin_ = Clock::now(); }
   /// After every update. Prints the first and the last, and between them whenever the interval has passed.
   void update(const Row& row);
   void validated(double loss) { valid_loss_ = loss; }

@@ -1,0 +1,202 @@
+// The real binary under what happens to programs: killed at random moments, signalled, read while it writes, a full
+// disk, a directory that cannot be written, a second process in the same directory.
+#include <gtest/gtest.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <csignal>
+#include <random>
+#include <thread>
+
+#include "data/error.h"
+#include "data/files.h"
+#include "data/manifest.h"
+#include "data/routing_record.h"
+#include "tests/train/micro_run.h"
+#include "train/run_directory.h"
+
+namespace routescope {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::checkpoint_names;
+using testing::expect_same_run;
+using testing::MicroRun;
+using Clock = std::chrono::steady_clock;
+
+// Long enough to be hit in the middle.
+const std::vector<std::string> kLonger{"train.steps=60", "checkpoint.every=5", "routing.every=3"};
+
+class Crash : public ::testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    micro_ = new MicroRun;
+    const auto begin = Clock::now();
+    const MicroRun::Finished whole = micro_->execute("whole", kLonger);
+    seconds_ = std::chrono::duration<double>(Clock::now() - begin).count();
+    ASSERT_EQ(whole.status, 0) << whole.err;
+  }
+  static void TearDownTestSuite() {
+    delete micro_;
+    micro_ = nullptr;
+  }
+  static bool ended(pid_t child) {
+    siginfo_t info{};
+    return ::waitid(P_PID, static_cast<id_t>(child), &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid == child;
+  }
+  static std::string reading_error(const fs::path& record) {
+    try {
+      RoutingRecordView::load(record);
+    } catch (const std::exception& error) {
+      return error.what();
+    }
+    return "";
+  }
+  static void expect_one_line(const MicroRun::Finished& finished, const std::string& words) {
+    EXPECT_EQ(finished.status, 1) << finished.err;
+    EXPECT_NE(finished.err.find(words), std::string::npos) << finished.err;
+    EXPECT_EQ(std::ranges::count(finished.err, '\n'), 1) << finished.err;
+  }
+
+  static MicroRun* micro_;
+  static double seconds_;  // of the undisturbed run
+};
+MicroRun* Crash::micro_ = nullptr;
+double Crash::seconds_ = 0;
+
+TEST_F(Crash, KilledAtRandomMomentsItResumesToTheSameBits) {
+  constexpr std::uint64_t kSeed = 20240611;
+  constexpr int kKills = 12;
+  std::mt19937_64 random(kSeed);
+  std::uniform_real_distribution<double> moment(0.0, 0.8 * seconds_);
+  int kills = 0;
+  while (kills < kKills) {
+    const pid_t child = micro_->start("killed", kLonger);
+    std::this_thread::sleep_for(std::chrono::duration<double>(moment(random)));
+    ::kill(child, SIGKILL);
+    const MicroRun::Finished finished = micro_->wait(child, "killed");
+    if (finished.status == 0) break;  // it was faster
+    ASSERT_EQ(finished.status, -SIGKILL) << finished.err;
+    ++kills;
+    const fs::path record = micro_->dir("killed") / "routing.h5";
+    EXPECT_EQ(fs::exists(record) ? reading_error(record) : "", "");
+    for (const CheckpointEntry& checkpoint : list_checkpoints(micro_->dir("killed"))) {
+      EXPECT_NO_THROW(verify_manifest(checkpoint.dir)) << checkpoint.dir;
+    }
+  }
+  EXPECT_GT(kills, 1) << "seed " << kSeed << ": the run was over before it could be killed";
+  const MicroRun::Finished finished = micro_->execute("killed", kLonger);
+  ASSERT_EQ(finished.status, 0) << "seed " << kSeed << ": " << finished.err;
+  expect_same_run(micro_->dir("killed"), micro_->dir("whole"));
+  EXPECT_EQ(checkpoint_names(micro_->dir("killed")), checkpoint_names(micro_->dir("whole")));
+  RecordProperty("kills", kills);
+}
+
+TEST_F(Crash, AReaderThatPollsThroughAWholeRunNeverFails) {
+  const fs::path record = micro_->dir("polled") / "routing.h5";
+  const auto poll = [&](pid_t child, std::int64_t expected_last) {
+    std::size_t reads = 0;
+    std::int64_t last = -1;
+    while (!ended(child)) {
+      if (!fs::exists(record)) continue;
+      const RoutingRecordView view = RoutingRecordView::load(record);
+      ASSERT_FALSE(view.info.reads.empty());
+      for (std::size_t i = 0; i < view.train.size(); ++i)
+        ASSERT_EQ(view.train[i].step, static_cast<std::int64_t>(i) + 1);
+      for (const RoutingSnapshot& row : view.snapshots) ASSERT_EQ(row.query.size(), view.info.reads.size() * 32);
+      ++reads;
+    }
+    EXPECT_GT(reads, 3u);
+    const RoutingRecordView view = RoutingRecordView::load(record);
+    last = view.train.empty() ? 0 : view.train.back().step;
+    EXPECT_EQ(last, expected_last);
+  };
+  std::vector<std::string> half = kLonger;
+  half.push_back("train.schedule.kind=constant");
+  half.push_back("train.steps=30");
+  pid_t child = micro_->start("polled", half);
+  ASSERT_NO_THROW(poll(child, 30));
+  EXPECT_EQ(micro_->wait(child, "polled").status, 0);
+  half.back() = "train.steps=60";  // and through the record's replacement at a resume
+  child = micro_->start("polled", half);
+  ASSERT_NO_THROW(poll(child, 60));
+  EXPECT_EQ(micro_->wait(child, "polled").status, 0);
+}
+
+TEST_F(Crash, SigtermWritesACheckpointAndSaysSo) {
+  for (const int signal : {SIGTERM, SIGINT}) {
+    const std::string run = "signalled" + std::to_string(signal);
+    const pid_t child = micro_->start(run, kLonger);
+    while (!ended(child) && !fs::exists(micro_->dir(run) / "checkpoints" / "step-00000005")) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    ::kill(child, signal);
+    const MicroRun::Finished finished = micro_->wait(child, run);
+    ASSERT_EQ(finished.status, 128 + signal) << finished.err;
+    EXPECT_NE(finished.out.find("stopped by signal"), std::string::npos);
+    EXPECT_EQ(micro_->execute(run, kLonger).status, 0);
+    expect_same_run(micro_->dir(run), micro_->dir("whole"));
+  }
+}
+
+TEST_F(Crash, ASecondProcessIsTurnedAway) {
+  const RunLock lock(micro_->dir("locked"));
+  expect_one_line(micro_->execute("locked"), "another process is training in this directory");
+}
+
+TEST_F(Crash, AFullDiskLeavesWhatWasThere) {
+  const auto limit = [](rlim_t bytes) {
+    return [bytes] {
+      std::signal(SIGXFSZ, SIG_IGN);  // writes beyond the limit fail with EFBIG instead
+      const rlimit value{bytes, bytes};
+      ::setrlimit(RLIMIT_FSIZE, &value);
+    };
+  };
+  struct Stop {};
+  const fs::path dir = micro_->dir("full"), checkpoints = dir / "checkpoints";
+  EXPECT_THROW(micro_->train("full", kLonger, [](std::int64_t at) { return at == 7 ? throw Stop() : 0; }), Stop);
+  const auto state = fs::file_size(checkpoints / "step-00000005" / "train_state.safetensors");
+  const std::vector<std::string> names = checkpoint_names(dir);
+  // Too small for the record that the resumed run writes anew, then large enough for it but not for a checkpoint.
+  for (const rlim_t bytes : {rlim_t{4096}, static_cast<rlim_t>(state - 1)}) {
+    expect_one_line(micro_->execute("full", kLonger, limit(bytes)), "routescope-train: error: " + dir.string());
+    EXPECT_EQ(checkpoint_names(dir), names) << "limit " << bytes;
+    for (const std::string& name : names) EXPECT_NO_THROW(verify_manifest(checkpoints / name));
+    EXPECT_EQ(reading_error(dir / "routing.h5"), "");
+  }
+  EXPECT_EQ(micro_->execute("full", kLonger).status, 0);
+  expect_same_run(dir, micro_->dir("whole"));
+}
+
+TEST_F(Crash, ADirectoryThatCannotBeMade) {
+  write_text_atomically(micro_->directory() / "file", "in the way\n");
+  const std::string dir = (micro_->directory() / "file" / "run").string();
+  expect_one_line(micro_->execute("unwritable", {"run.dir=" + dir}), "run.dir: " + dir + ": cannot be made");
+}
+
+TEST_F(Crash, NotANumberStopsTheRunAndKeepsItsCheckpoints) {
+  const MicroRun::Finished finished =
+      micro_->execute("diverged", {"train.optimizer.learning_rate=1e38", "train.grad_clip=0"});
+  expect_one_line(finished, "expected finite numbers");
+  const auto checkpoints = list_checkpoints(micro_->dir("diverged"));
+  ASSERT_FALSE(checkpoints.empty());
+  for (const CheckpointEntry& checkpoint : checkpoints) EXPECT_NO_THROW(verify_manifest(checkpoint.dir));
+}
+
+TEST_F(Crash, WrongUsageAndPlan) {
+  const MicroRun::Finished usage = micro_->execute("usage", {"train.stps=3"});
+  EXPECT_EQ(usage.status, 2);
+  EXPECT_NE(usage.err.find("the nearest known one is train.steps"), std::string::npos);
+  const MicroRun::Finished plan = micro_->execute("planned", {"--plan"});
+  EXPECT_EQ(plan.status, 0) << plan.err;
+  for (const char* words : {"parameters", "moments", "activations", "workspace", "total", "step time"}) {
+    EXPECT_NE(plan.out.find(words), std::string::npos) << words;
+  }
+  EXPECT_FALSE(fs::exists(micro_->dir("planned")));
+}
+
+}  // namespace
+}  // namespace routescope
