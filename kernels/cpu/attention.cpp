@@ -5,12 +5,11 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 
 #include "kernels/backends.h"
+#include "kernels/cpu/exp.h"
 #include "kernels/cpu/operand.h"
-#include "kernels/cpu/read.h"
-#include "kernels/cpu/rows.h"
+#include "kernels/cpu/per_thread.h"
 
 namespace routescope::cpu {
 
@@ -23,10 +22,13 @@ struct Softmax {
 };
 
 Softmax exponentiate(float* z, std::int64_t visible, std::int64_t keys) {
-  const float largest =
-      max_over(visible, -std::numeric_limits<float>::infinity(), [=](std::int64_t j) { return z[j]; });
-  const float sum = sum_over(visible, [=](std::int64_t j) { return z[j] = exp_f32(z[j] - largest); });
-  for (std::int64_t j = visible; j < keys; ++j) z[j] = 0;
+  const float largest = max_columns(z, visible);
+  const float sum = sum_columns(visible, [=](auto at) {
+    const Vec w = exp(at.load(z) - largest);
+    at.store(z, w);
+    return w;
+  });
+  std::fill(z + visible, z + keys, 0.0f);
   return {largest + std::log(sum), 1.0f / sum};
 }
 
@@ -37,8 +39,8 @@ void attention_forward(Tensor out, Tensor lse, Tensor qkv, const AttentionShape&
   const std::int64_t group = shape.heads / shape.kv_heads, strips = (seq_len + kStrip - 1) / kStrip;
   const float scale = 1.0f / std::sqrt(static_cast<float>(head_dim));
   Scratch scratch(stream);
-  PerThreadRows weights(scratch, kStrip * seq_len);
-  PerThreadRows results(scratch, kStrip * head_dim);
+  const PerThread weights(scratch, kStrip * seq_len);
+  const PerThread results(scratch, kStrip * head_dim);
   const std::int64_t tasks = shape.batch * shape.heads * strips;
   with_operand(out, [&]<class T>(T* result) {
 #pragma omp parallel for schedule(dynamic, 1)
@@ -64,8 +66,7 @@ void attention_forward(Tensor out, Tensor lse, Tensor qkv, const AttentionShape&
       sgemm(o, head_dim, z, keys, false, v, width, false, queries, head_dim, keys, 1, 0);
       for (std::int64_t i = 0; i < queries; ++i) {
         T* to = result + ((sequence * seq_len + first + i) * shape.heads + head) * head_dim;
-#pragma omp simd
-        for (std::int64_t e = 0; e < head_dim; ++e) to[e] = from_float<T>(o[i * head_dim + e] * factor[i]);
+        for_columns(head_dim, [&](auto at) { at.store(to, at.load(o + i * head_dim) * factor[i]); });
       }
     }
   });

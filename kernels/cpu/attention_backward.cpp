@@ -6,9 +6,9 @@
 
 #include "kernels/backends.h"
 #include "kernels/cpu/attention.h"
+#include "kernels/cpu/exp.h"
 #include "kernels/cpu/operand.h"
-#include "kernels/cpu/read.h"
-#include "kernels/cpu/rows.h"
+#include "kernels/cpu/per_thread.h"
 
 namespace routescope::cpu {
 
@@ -17,13 +17,13 @@ namespace {
 /// Row by row: z becomes w and dw becomes dz, both 0 after the row's own position.
 void softmax_backward(float* z, float* dw, float lse, float delta, float scale, std::int64_t visible,
                       std::int64_t keys) {
-#pragma omp simd
-  for (std::int64_t j = 0; j < visible; ++j) {
-    const float w = exp_f32(z[j] - lse);
-    dw[j] = w * (dw[j] - delta) * scale;
-    z[j] = w;
-  }
-  for (std::int64_t j = visible; j < keys; ++j) z[j] = dw[j] = 0;
+  for_columns(visible, [=](auto at) {
+    const Vec w = exp(at.load(z) - lse);
+    at.store(dw, w * (at.load(dw) - delta) * scale);
+    at.store(z, w);
+  });
+  std::fill(z + visible, z + keys, 0.0f);
+  std::fill(dw + visible, dw + keys, 0.0f);
 }
 
 }  // namespace
@@ -34,8 +34,8 @@ void attention_backward(Tensor dqkv, Tensor dout, Tensor out, Tensor lse, Tensor
   const std::int64_t out_width = shape.heads * head_dim, group = shape.heads / shape.kv_heads;
   const float scale = 1.0f / std::sqrt(static_cast<float>(head_dim));
   Scratch scratch(stream);
-  PerThreadRows weights(scratch, kStrip * seq_len);
-  PerThreadRows weight_gradients(scratch, kStrip * seq_len);
+  const PerThread weights(scratch, kStrip * seq_len);
+  const PerThread weight_gradients(scratch, kStrip * seq_len);
   with_operand(out, [&]<class T>(const T* result) {
 #pragma omp parallel for schedule(dynamic, 1)
     for (std::int64_t task = 0; task < shape.batch * shape.kv_heads; ++task) {
@@ -61,7 +61,7 @@ void attention_backward(Tensor dqkv, Tensor dout, Tensor out, Tensor lse, Tensor
           for (std::int64_t i = 0; i < queries; ++i) {
             const float* grad_row = grad + i * out_width;
             const T* out_row = result + out_at + i * out_width;
-            const float delta = sum_over(head_dim, [=](std::int64_t e) { return grad_row[e] * to_float(out_row[e]); });
+            const float delta = sum_columns(head_dim, [=](auto at) { return at.load(grad_row) * at.load(out_row); });
             const float row_lse = lse.as<float>()[(sequence * shape.heads + head) * seq_len + first + i];
             softmax_backward(z + i * keys, dz + i * keys, row_lse, delta, scale, first + i + 1, keys);
           }

@@ -3,17 +3,15 @@
 //   gain
 // Each source's row is read from memory once; its second use (h) finds it in the cache. Bytes a token with n completed
 // sources: y, p and n sources in, p and x out, (n + 4) d floats.
-#include <omp.h>
-
-#include <cmath>
-#include <limits>
+#include <algorithm>
 
 #include "kernels/backends.h"
+#include "kernels/cpu/exp.h"
 #include "kernels/cpu/operand.h"
 #include "kernels/cpu/parallel.h"
+#include "kernels/cpu/per_thread.h"
 #include "kernels/cpu/read.h"
 #include "kernels/cpu/residual.h"
-#include "kernels/cpu/rows.h"
 
 namespace routescope::cpu {
 
@@ -21,10 +19,9 @@ namespace {
 
 /// logits [count] become softmax(logits). At least one is finite; -inf gets weight 0.
 void softmax_in_place(float* logits, std::int64_t count) {
-  float largest = -std::numeric_limits<float>::infinity();
-  for (std::int64_t i = 0; i < count; ++i) largest = logits[i] > largest ? logits[i] : largest;
+  const float largest = *std::max_element(logits, logits + count);
   float sum = 0;
-  for (std::int64_t i = 0; i < count; ++i) sum += logits[i] = exp_f32(logits[i] - largest);
+  for (std::int64_t i = 0; i < count; ++i) sum += logits[i] = exp(logits[i] - largest);
   for (std::int64_t i = 0; i < count; ++i) logits[i] /= sum;
 }
 
@@ -36,9 +33,11 @@ void attn_res_forward(Tensor x, const AttnResState& state, Tensor p_in, Tensor y
   const auto n = static_cast<std::int64_t>(sources.values.size());
   Scratch scratch(stream);
   float* u = scratch.take<float>(static_cast<std::size_t>(d));
-  PerThreadRows h_rows(scratch, d);
+  const PerThread h_rows(scratch, d);
   multiply_rows(u, params.query.as<float>(), params.key_gain.as<float>(), d);
   const float* norm_gain = params.norm_gain.as<float>();
+  const float* logit_bias = params.logit_bias.as<float>();
+  const float bias = params.bias ? params.bias.as<float>()[0] : 0.0f;
 
   with_operand(x, [&]<class T>(T* out) {
     parallel_for(row_chunks(tokens, d * (n + 4)), [&](std::int64_t, std::int64_t begin, std::int64_t end) {
@@ -52,20 +51,25 @@ void attn_res_forward(Tensor x, const AttnResState& state, Tensor p_in, Tensor y
 
         float* score = state.score.as<float>() + t * (n + 1);
         float* alpha = state.alpha.as<float>() + t * (n + 1);
+        dots(score, u, v, d);
         for (std::int64_t i = 0; i <= n; ++i) {
-          score[i] = v.inv_rms(i) * dot(u, v.value(i), d);
-          alpha[i] = score[i] + (params.logit_bias ? params.logit_bias.as<float>()[i] : 0.0f);
+          score[i] *= v.inv_rms(i);
+          alpha[i] = score[i] + (logit_bias ? logit_bias[i] : 0.0f) + (i == n ? bias : 0.0f);
         }
-        if (params.bias) alpha[n] += params.bias.as<float>()[0];
         softmax_in_place(alpha, n + 1);
-        if (alpha_override)
-          for (std::int64_t i = 0; i <= n; ++i) alpha[i] = alpha_override.as<float>()[t * (n + 1) + i];
+        if (alpha_override) std::copy_n(alpha_override.as<float>() + t * (n + 1), n + 1, alpha);
 
-        const float s_h = inverse_rms(weighted_sum(h, alpha, v, d), d, params.eps);
+        Vec squares{};
+        weighted_sums(
+            v, d, [=](std::int64_t i) { return alpha[i]; },
+            [&](auto at, Vec sum) {
+              at.store(h, sum);
+              squares += sum * sum;
+            });
+        const float s_h = inverse_rms(sum_lanes(squares), d, params.eps);
         state.h_inv_rms.as<float>()[t] = s_h;
         T* to = out + t * d;
-#pragma omp simd
-        for (std::int64_t j = 0; j < d; ++j) to[j] = from_float<T>(h[j] * s_h * norm_gain[j]);
+        for_columns(d, [=](auto at) { at.store(to, at.load(h) * s_h * at.load(norm_gain)); });
       }
     });
   });

@@ -1,13 +1,12 @@
 // CPU: the part of the Attention Residuals gradient that waited (MATH.md, "What is cheap and what is not"). For each
 // token and source i, over the R reads that share the sources:
 //   dsource_i += sum_r alpha_ri dh_r + sum_r (dlogit_ri s_i) u_r - v_i sum_r dlogit_ri s_i^2 score_ri / d
-// R + 3n passes over d instead of the R (3n + 1) of adding up read by read. Also the routing record's sums.
-#include <omp.h>
-
-#include <cmath>
+// R + 3n passes over d instead of the R (3n + 1) of adding up read by read.
+#include <algorithm>
 
 #include "kernels/backends.h"
 #include "kernels/cpu/parallel.h"
+#include "kernels/cpu/per_thread.h"
 #include "kernels/cpu/read.h"
 
 namespace routescope::cpu {
@@ -15,7 +14,14 @@ namespace routescope::cpu {
 namespace {
 
 /// Reads are taken this many at a time, which bounds the scratch; more reads mean more passes.
-constexpr std::size_t kReads = 16;
+constexpr std::int64_t kReads = 16;
+
+/// The reads of one pass: their u_r and where their gradients are.
+struct Group {
+  std::int64_t count;
+  const float* u[kReads];
+  const float* dh[kReads];  // of the first token
+};
 
 /// The weights of one token: of dh_r and u_r for each source and read, and of v_i for each source.
 struct Weights {
@@ -23,23 +29,49 @@ struct Weights {
   float* u;    // [sources, kReads]
   float* own;  // [sources]
   Weights(float* at, std::int64_t n) : dh(at), u(at + n * kReads), own(at + 2 * n * kReads) {}
-  static std::int64_t floats(std::int64_t n) { return n * static_cast<std::int64_t>(2 * kReads + 1); }
+  static std::int64_t floats(std::int64_t n) { return n * (2 * kReads + 1); }
 };
 
 void weigh(const Weights& weights, std::span<const AttnResDeferred> reads, const AttnResSources& sources,
            std::int64_t token, std::int64_t d) {
-  const std::size_t n = sources.values.size();
-  for (std::size_t i = 0; i < n; ++i) {
-    const float s = sources.inv_rms[i].as<float>()[token];
+  const auto n = static_cast<std::int64_t>(sources.values.size());
+  for (std::int64_t i = 0; i < n; ++i) {
+    const float s = sources.inv_rms[static_cast<std::size_t>(i)].as<float>()[token];
+    const std::int64_t at = token * (n + 1) + i;
     float own = 0;
     for (std::size_t r = 0; r < reads.size(); ++r) {
-      const std::size_t at = static_cast<std::size_t>(token) * (n + 1) + i;
       const float along_u = reads[r].dlogit.as<float>()[at] * s;
-      weights.dh[i * kReads + r] = reads[r].alpha.as<float>()[at];
-      weights.u[i * kReads + r] = along_u;
+      weights.dh[i * kReads + static_cast<std::int64_t>(r)] = reads[r].alpha.as<float>()[at];
+      weights.u[i * kReads + static_cast<std::int64_t>(r)] = along_u;
       own += along_u * s * reads[r].score.as<float>()[at];
     }
     weights.own[i] = own / static_cast<float>(d);
+  }
+}
+
+/// Adds to the kSources sources from `first` on, for one token and block of columns: what is loaded of a read serves
+/// all of them.
+template <int kSources, class Vecs, class At>
+void add_columns(std::span<const Tensor> dsources, const AttnResSources& sources, const Group& group,
+                 const Weights& weights, std::int64_t first, std::int64_t row, Vecs vecs, At at) {
+  Vec sum[kSources][vecs];
+  for (int i = 0; i < kSources; ++i) {
+    const auto source = static_cast<std::size_t>(first + i);
+    const float* to = dsources[source].as<float>() + row;
+    const float* value = sources.values[source].as<float>() + row;
+    const float own = weights.own[first + i];
+    for (int k = 0; k < vecs; ++k) sum[i][k] = next(at, k).load(to) - own * next(at, k).load(value);
+  }
+  for (std::int64_t r = 0; r < group.count; ++r) {
+    for (int k = 0; k < vecs; ++k) {
+      const Vec dh = next(at, k).load(group.dh[r] + row), u = next(at, k).load(group.u[r]);
+      for (int i = 0; i < kSources; ++i)
+        sum[i][k] += weights.dh[(first + i) * kReads + r] * dh + weights.u[(first + i) * kReads + r] * u;
+    }
+  }
+  for (int i = 0; i < kSources; ++i) {
+    float* to = dsources[static_cast<std::size_t>(first + i)].as<float>() + row;
+    for (int k = 0; k < vecs; ++k) next(at, k).store(to, sum[i][k]);
   }
 }
 
@@ -51,75 +83,30 @@ void attn_res_backward_sources(std::span<const Tensor> dsources, std::span<const
   const std::int64_t tokens = dsources[0].shape[0], d = dsources[0].shape[1];
   const auto n = static_cast<std::int64_t>(dsources.size());
   Scratch scratch(stream);
-  float* u = scratch.take<float>(kReads * static_cast<std::size_t>(d));
-  PerThreadRows weight_rows(scratch, Weights::floats(n));
+  float* u = scratch.take<float>(static_cast<std::size_t>(kReads * d));
+  const PerThread weight_rows(scratch, Weights::floats(n));
 
-  for (std::size_t first = 0; first < reads.size(); first += kReads) {
-    const auto group = reads.subspan(first, std::min(kReads, reads.size() - first));
-    for (std::size_t r = 0; r < group.size(); ++r)
-      multiply_rows(u + static_cast<std::int64_t>(r) * d, group[r].query.as<float>(), group[r].key_gain.as<float>(), d);
-
-    const auto columns = [&](const Weights& weights, std::int64_t t, std::int64_t begin, std::int64_t width) {
-      for (std::int64_t i = 0; i < n; ++i) {
-        float* to = dsources[static_cast<std::size_t>(i)].as<float>() + t * d + begin;
-        const float* value = sources.values[static_cast<std::size_t>(i)].as<float>() + t * d + begin;
-        const float own = weights.own[i];
-        alignas(64) float sum[kLanes];
-        if (width == kLanes) {
-#pragma omp simd
-          for (int l = 0; l < kLanes; ++l) sum[l] = to[l] - own * value[l];
-        } else {
-          for (std::int64_t l = 0; l < width; ++l) sum[l] = to[l] - own * value[l];
-        }
-        for (std::size_t r = 0; r < group.size(); ++r) {
-          const float* dh = group[r].dh.as<float>() + t * d + begin;
-          const float* key = u + static_cast<std::int64_t>(r) * d + begin;
-          const float a = weights.dh[static_cast<std::size_t>(i) * kReads + r];
-          const float b = weights.u[static_cast<std::size_t>(i) * kReads + r];
-          if (width == kLanes) {
-#pragma omp simd
-            for (int l = 0; l < kLanes; ++l) sum[l] += a * dh[l] + b * key[l];
-          } else {
-            for (std::int64_t l = 0; l < width; ++l) sum[l] += a * dh[l] + b * key[l];
-          }
-        }
-        for (std::int64_t l = 0; l < width; ++l) to[l] = sum[l];
-      }
-    };
-    const std::int64_t row_width = d * (static_cast<std::int64_t>(group.size()) + 3 * n);
+  for (std::size_t first_read = 0; first_read < reads.size(); first_read += kReads) {
+    const auto some = reads.subspan(first_read, std::min<std::size_t>(kReads, reads.size() - first_read));
+    Group group{static_cast<std::int64_t>(some.size()), {}, {}};
+    for (std::size_t r = 0; r < some.size(); ++r) {
+      float* key = u + static_cast<std::int64_t>(r) * d;
+      multiply_rows(key, some[r].query.as<float>(), some[r].key_gain.as<float>(), d);
+      group.u[r] = key;
+      group.dh[r] = some[r].dh.as<float>();
+    }
+    const std::int64_t row_width = d * (group.count + 3 * n);
     parallel_for(row_chunks(tokens, row_width), [&](std::int64_t, std::int64_t begin, std::int64_t end) {
       const Weights weights(weight_rows.mine(), n);
       for (std::int64_t t = begin; t < end; ++t) {
-        weigh(weights, group, sources, t, d);
-        for (std::int64_t j = 0; j < d; j += kLanes) columns(weights, t, j, std::min<std::int64_t>(kLanes, d - j));
+        weigh(weights, some, sources, t, d);
+        for_column_blocks<4>(d, [&](auto vecs, auto at) {
+          std::int64_t i = 0;
+          for (; i + 2 <= n; i += 2) add_columns<2>(dsources, sources, group, weights, i, t * d, vecs, at);
+          for (; i < n; ++i) add_columns<1>(dsources, sources, group, weights, i, t * d, vecs, at);
+        });
       }
     });
-  }
-}
-
-/// Partial sums of one chunk: alpha, alpha^2 and rms for each column, then the entropy, in double.
-void routing_statistics(Tensor sums, Tensor entropy, Tensor alpha, std::span<const Tensor> inv_rms,
-                        const Stream& stream) {
-  const std::int64_t tokens = alpha.shape[0], columns = alpha.shape[1], width = 3 * columns + 1;
-  const Chunks chunks = reduction_chunks(tokens);
-  Scratch scratch(stream);
-  double* partials = scratch.take<double>(static_cast<std::size_t>(kMaxPartials * width));
-  parallel_for(chunks, [&](std::int64_t c, std::int64_t begin, std::int64_t end) {
-    double* partial = partials + c * width;
-    std::fill(partial, partial + width, 0.0);
-    for (std::int64_t t = begin; t < end; ++t) {
-      for (std::int64_t i = 0; i < columns; ++i) {
-        const double a = static_cast<double>(alpha.as<float>()[t * columns + i]);
-        partial[i] += a;
-        partial[columns + i] += a * a;
-        partial[2 * columns + i] += 1 / static_cast<double>(inv_rms[static_cast<std::size_t>(i)].as<float>()[t]);
-        if (a > 0) partial[3 * columns] -= a * std::log(a);
-      }
-    }
-  });
-  for (std::int64_t c = 0; c < chunks.number(); ++c) {
-    for (std::int64_t i = 0; i < 3 * columns; ++i) sums.as<double>()[i] += partials[c * width + i];
-    entropy.as<double>()[0] += partials[c * width + 3 * columns];
   }
 }
 

@@ -2,6 +2,7 @@
 #include "kernels/backends.h"
 #include "kernels/cpu/operand.h"
 #include "kernels/cpu/parallel.h"
+#include "kernels/cpu/vec.h"
 #include "kernels/random.h"
 
 namespace routescope::cpu {
@@ -30,11 +31,10 @@ void fill(Tensor dst, double value, const Stream&) {
 }
 
 void cast(Tensor dst, Tensor src, const Stream&) {
-  with_operand(dst, [&]<class To>(To* to) {
-    with_operand(src, [&]<class From>(From* from) {
+  with_operand(dst, [&](auto* to) {
+    with_operand(src, [&](const auto* from) {
       parallel_for(element_chunks(dst.numel()), [=](std::int64_t, std::int64_t begin, std::int64_t end) {
-#pragma omp simd
-        for (std::int64_t i = begin; i < end; ++i) to[i] = from_float<To>(to_float(from[i]));
+        for_columns(end - begin, [=](auto at) { at.store(to + begin, at.load(from + begin)); });
       });
     });
   });

@@ -4,35 +4,35 @@
 // the last two come from the cache.
 #include <algorithm>
 #include <cmath>
-#include <limits>
 
 #include "kernels/backends.h"
+#include "kernels/cpu/exp.h"
 #include "kernels/cpu/operand.h"
 #include "kernels/cpu/parallel.h"
-#include "kernels/cpu/rows.h"
 
 namespace routescope::cpu {
 
 namespace {
 
-constexpr float kInfinity = std::numeric_limits<float>::infinity();
-
-float row_max(const float* z, std::int64_t n) {
-  return max_over(n, -kInfinity, [=](std::int64_t j) { return z[j]; });
-}
-
-/// sum_j term(j) over a whole vocabulary: runs in float, their total in double.
+/// sum of term(at, begin) over a whole vocabulary, `at` counting from `begin`: runs in float, their total in double.
 template <class Term>
 double long_sum(std::int64_t n, Term&& term) {
   constexpr std::int64_t kRun = 4096;
   double sum = 0;
   for (std::int64_t begin = 0; begin < n; begin += kRun)
-    sum += static_cast<double>(sum_over(std::min(kRun, n - begin), [&](std::int64_t j) { return term(begin + j); }));
+    sum += static_cast<double>(sum_columns(std::min(kRun, n - begin), [&](auto at) { return term(at, begin); }));
   return sum;
 }
 
 double sum_of_exp(const float* z, std::int64_t n, float largest) {
-  return long_sum(n, [=](std::int64_t j) { return exp_f32(z[j] - largest); });
+  return long_sum(n, [=](auto at, std::int64_t run) { return exp(at.load(z + run) - largest); });
+}
+
+/// r + exp(-r) - 1, which is r^2/2 for small r: there by its series (the next term is below 2e-7 of the result).
+Vec excess(Vec r) {
+  const Vec series = r * r * (0.5f + r * (-1.0f / 6 + r * (1.0f / 24 + r * (-1.0f / 120 + r * (1.0f / 720)))));
+  const Vec magnitude = r < 0.0f ? -r : r;
+  return magnitude < 0.125f ? series : r + exp(-r) - 1.0f;
 }
 
 std::int64_t first_at(const float* z, std::int64_t n, float value) {
@@ -57,14 +57,13 @@ void cross_entropy(Tensor nll, Tensor dlogits, Tensor logits, Tensor targets, do
           continue;
         }
         const float* z = logits.as<float>() + t * vocab;
-        const float largest = row_max(z, vocab), at_target = z[target];
+        const float largest = max_columns(z, vocab), at_target = z[target];
         const double sum = sum_of_exp(z, vocab, largest);
         nll.as<float>()[t] =
             static_cast<float>(std::log(sum) + static_cast<double>(largest) - static_cast<double>(at_target));
         if (!dlogits) continue;
         const float factor = static_cast<float>(grad_scale / sum);
-#pragma omp simd
-        for (std::int64_t j = 0; j < vocab; ++j) dz[j] = from_float<T>(exp_f32(z[j] - largest) * factor);
+        for_columns(vocab, [=](auto at) { at.store(dz, exp(at.load(z) - largest) * factor); });
         const double probability = std::exp(static_cast<double>(at_target) - static_cast<double>(largest)) / sum;
         dz[target] = from_float<T>(static_cast<float>(grad_scale * (probability - 1)));
       }
@@ -78,12 +77,17 @@ void compare_logits(Tensor kl, Tensor agree, Tensor intact, Tensor ablated, cons
     for (std::int64_t t = begin; t < end; ++t) {
       const float* p = intact.as<float>() + t * vocab;
       const float* q = ablated.as<float>() + t * vocab;
-      const float largest_p = row_max(p, vocab), largest_q = row_max(q, vocab);
+      const float largest_p = max_columns(p, vocab), largest_q = max_columns(q, vocab);
       const double sum_p = sum_of_exp(p, vocab, largest_p), sum_q = sum_of_exp(q, vocab, largest_q);
-      // sum p (ln p - ln q) with the two logarithms of the sums taken out.
-      const double inner = long_sum(
-          vocab, [=](std::int64_t j) { return exp_f32(p[j] - largest_p) * ((p[j] - largest_p) - (q[j] - largest_q)); });
-      kl.as<float>()[t] = static_cast<float>(inner / sum_p - std::log(sum_p) + std::log(sum_q));
+      // sum p r with r = ln p - ln q. As sum p exp(-r) = sum q = 1, it equals sum p (r + exp(-r) - 1): no term is
+      // negative, so nothing cancels when the two predictions are almost the same.
+      const float shift =
+          static_cast<float>(static_cast<double>(largest_p) - static_cast<double>(largest_q) + std::log(sum_p / sum_q));
+      const double sum = long_sum(vocab, [=](auto at, std::int64_t run) {
+        const Vec logit_p = at.load(p + run), logit_q = at.load(q + run);
+        return exp(logit_p - largest_p) * excess((logit_p - logit_q) - shift);
+      });
+      kl.as<float>()[t] = static_cast<float>(sum / sum_p);
       agree.as<float>()[t] = first_at(p, vocab, largest_p) == first_at(q, vocab, largest_q) ? 1.0f : 0.0f;
     }
   });

@@ -1,13 +1,10 @@
 // CPU: residual addition and RMSNorm, a row at a time.
 //   p = p_in + y,  s = (mean(p^2) + eps)^(-1/2),  x = p s gain;  per row p_in and y in, p and x out: 4 d floats
 //   dp += s (g - p s^2 <g, p> / d)  with  g = dx gain;   dgain += sum over tokens of dx p s
-#include <cmath>
-
 #include "kernels/backends.h"
 #include "kernels/cpu/operand.h"
 #include "kernels/cpu/reduce.h"
 #include "kernels/cpu/residual.h"
-#include "kernels/cpu/rows.h"
 
 namespace routescope::cpu {
 
@@ -22,8 +19,7 @@ void add_rms_norm_forward(Tensor x, Tensor p, Tensor inv_rms, Tensor p_in, Tenso
         const float s = inverse_rms(add_rows(row, row_or_null(p_in, t), row_or_null(y, t), d), d, eps);
         inv_rms.as<float>()[t] = s;
         T* to = out + t * d;
-#pragma omp simd
-        for (std::int64_t j = 0; j < d; ++j) to[j] = from_float<T>(row[j] * s * g[j]);
+        for_columns(d, [=](auto at) { at.store(to, at.load(row) * s * at.load(g)); });
       }
     });
   });
@@ -43,13 +39,13 @@ void add_rms_norm_backward(Tensor dp, Tensor dgain, Tensor dx, Tensor p, Tensor 
           const float* grad = dx.as<float>() + t * d;
           float* out = dp.as<float>() + t * d;
           const float s = inv_rms.as<float>()[t];
-          const float along = sum_over(d, [=](std::int64_t j) { return grad[j] * g[j] * row[j]; });
+          const float along = sum_columns(d, [=](auto at) { return at.load(grad) * at.load(g) * at.load(row); });
           const float back = s * s * s * along / static_cast<float>(d);
-#pragma omp simd
-          for (std::int64_t j = 0; j < d; ++j) {
-            partial[j] += grad[j] * row[j] * s;
-            out[j] += s * grad[j] * g[j] - back * row[j];
-          }
+          for_columns(d, [=](auto at) {
+            const Vec scaled = s * at.load(grad), value = at.load(row);
+            at.store(partial, at.load(partial) + scaled * value);
+            at.store(out, at.load(out) + scaled * at.load(g) - back * value);
+          });
         }
       },
       [&](std::int64_t j, float sum) { dgain.as<float>()[j] += sum; });

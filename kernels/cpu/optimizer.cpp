@@ -5,7 +5,7 @@
 
 #include "kernels/backends.h"
 #include "kernels/cpu/parallel.h"
-#include "kernels/cpu/rows.h"
+#include "kernels/cpu/vec.h"
 
 namespace routescope::cpu {
 

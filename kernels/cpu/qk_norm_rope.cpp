@@ -1,13 +1,11 @@
 // CPU: per-head RMSNorm of q and k with a gain, then rotary embedding by rotation of halves.
 //   x = q s gain;   out[i] = x[i] cos - x[i+half] sin,   out[i+half] = x[i+half] cos + x[i] sin
 // A token's angles are computed once and serve all its heads.
-#include <omp.h>
-
 #include <cstring>
 
 #include "kernels/backends.h"
 #include "kernels/cpu/operand.h"
-#include "kernels/cpu/read.h"
+#include "kernels/cpu/per_thread.h"
 #include "kernels/cpu/reduce.h"
 #include "kernels/cpu/residual.h"
 #include "kernels/cpu/rotary.h"
@@ -29,7 +27,7 @@ void qk_norm_rope_forward(Tensor out, Tensor qkv, Tensor q_gain, Tensor k_gain, 
   const std::int64_t width = shape.packed_width(), head_dim = shape.head_dim, half = head_dim / 2;
   Scratch scratch(stream);
   const double* frequency = take_frequencies(scratch, head_dim, theta);
-  PerThreadRows angles(scratch, head_dim);
+  const PerThread angles(scratch, head_dim);
   parallel_for(row_chunks(shape.tokens(), width), [&](std::int64_t, std::int64_t begin, std::int64_t end) {
     float* cosine = angles.mine();
     float* sine = cosine + half;
@@ -40,12 +38,12 @@ void qk_norm_rope_forward(Tensor out, Tensor qkv, Tensor q_gain, Tensor k_gain, 
         float* y = out.as<float>() + t * width + head * head_dim;
         const float* gain = (head < shape.heads ? q_gain : k_gain).as<float>();
         const float s = inverse_rms(sum_of_squares(x, head_dim), head_dim, eps);
-#pragma omp simd
-        for (std::int64_t i = 0; i < half; ++i) {
-          const float low = x[i] * s * gain[i], high = x[i + half] * s * gain[i + half];
-          y[i] = low * cosine[i] - high * sine[i];
-          y[i + half] = high * cosine[i] + low * sine[i];
-        }
+        for_columns(half, [=](auto at) {
+          const Vec c = at.load(cosine), sn = at.load(sine);
+          const Vec low = at.load(x) * s * at.load(gain), high = at.load(x + half) * s * at.load(gain + half);
+          at.store(y, low * c - high * sn);
+          at.store(y + half, high * c + low * sn);
+        });
       }
       const std::int64_t values = (shape.heads + shape.kv_heads) * head_dim;
       if (out.data != qkv.data)
@@ -61,7 +59,7 @@ void qk_norm_rope_backward(Tensor dqkv, Tensor dq_gain, Tensor dk_gain, Tensor d
   Scratch scratch(stream);
   const double* frequency = take_frequencies(scratch, head_dim, theta);
   float* partials = scratch.take<float>(static_cast<std::size_t>(kMaxPartials * 2 * head_dim));
-  PerThreadRows rows(scratch, 2 * head_dim);
+  const PerThread rows(scratch, 2 * head_dim);
   with_operand(dqkv, [&]<class T>(T* gradient) {
     // dgain: the chunk's gradient of q_gain, then of k_gain.
     const auto token = [&](float* dgain, std::int64_t t) {
@@ -77,23 +75,24 @@ void qk_norm_rope_backward(Tensor dqkv, Tensor dq_gain, Tensor dk_gain, Tensor d
         const float* gain = (is_query ? q_gain : k_gain).as<float>();
         float* to_gain = dgain + (is_query ? 0 : head_dim);
         const float s = inverse_rms(sum_of_squares(x, head_dim), head_dim, eps);
-#pragma omp simd
-        for (std::int64_t i = 0; i < half; ++i) {
-          turned[i] = dy[i] * cosine[i] + dy[i + half] * sine[i];
-          turned[i + half] = dy[i + half] * cosine[i] - dy[i] * sine[i];
-        }
-        const float along = sum_over(head_dim, [=](std::int64_t i) { return turned[i] * gain[i] * x[i]; });
+        for_columns(half, [=](auto at) {
+          const Vec c = at.load(cosine), sn = at.load(sine), low = at.load(dy), high = at.load(dy + half);
+          at.store(turned, low * c + high * sn);
+          at.store(turned + half, high * c - low * sn);
+        });
+        const float along =
+            sum_columns(head_dim, [=](auto at) { return at.load(turned) * at.load(gain) * at.load(x); });
         const float back = s * s * s * along / static_cast<float>(head_dim);
-#pragma omp simd
-        for (std::int64_t i = 0; i < head_dim; ++i) {
-          to_gain[i] += turned[i] * x[i] * s;
-          dx[i] = from_float<T>(s * turned[i] * gain[i] - back * x[i]);
-        }
+        for_columns(head_dim, [=](auto at) {
+          const Vec scaled = s * at.load(turned), value = at.load(x);
+          at.store(to_gain, at.load(to_gain) + scaled * value);
+          at.store(dx, scaled * at.load(gain) - back * value);
+        });
       }
       const std::int64_t values = t * width + (shape.heads + shape.kv_heads) * head_dim;
-#pragma omp simd
-      for (std::int64_t i = 0; i < shape.kv_heads * head_dim; ++i)
-        gradient[values + i] = from_float<T>(dout.as<float>()[values + i]);
+      const float* from = dout.as<float>() + values;
+      T* to = gradient + values;
+      for_columns(shape.kv_heads * head_dim, [=](auto at) { at.store(to, at.load(from)); });
     };
     reduce_rows(
         shape.tokens(), 2 * head_dim, partials,

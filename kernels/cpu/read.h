@@ -1,10 +1,10 @@
 // What the forward and backward pass of an Attention Residuals read share: access to one token's sources, and their
-// weighted sum.
+// weighted sums.
 #pragma once
 
-#include <omp.h>
+#include <algorithm>
 
-#include "kernels/cpu/rows.h"
+#include "kernels/cpu/vec.h"
 #include "kernels/op_types.h"
 
 namespace routescope::cpu {
@@ -35,43 +35,45 @@ class ReadRow {
   std::int64_t n_;
 };
 
-/// A row of scratch for each thread.
-class PerThreadRows {
- public:
-  PerThreadRows(Scratch& scratch, std::int64_t width)
-      : width_((width + 15) / 16 * 16),
-        rows_(scratch.take<float>(static_cast<std::size_t>(width_ * omp_get_max_threads()))) {}
-  float* mine() const { return rows_ + width_ * omp_get_thread_num(); }
-
- private:
-  std::int64_t width_;
-  float* rows_;
-};
-
 inline void multiply_rows(float* out, const float* a, const float* b, std::int64_t d) {
-#pragma omp simd
-  for (std::int64_t j = 0; j < d; ++j) out[j] = a[j] * b[j];
+  for_columns(d, [=](auto at) { at.store(out, at.load(a) * at.load(b)); });
 }
 
-/// h = sum_i weight[i] v_i, in the order of the sources; returns sum h^2. Columns are taken kLanes at a time so that h
-/// stays in registers while the sources go by.
-inline float weighted_sum(float* h, const float* weight, const ReadRow& v, std::int64_t d) {
-  for (std::int64_t begin = 0; begin < d; begin += kLanes) {
-    const std::int64_t width = std::min<std::int64_t>(kLanes, d - begin);
-    alignas(64) float sum[kLanes] = {};
-    for (std::int64_t i = 0; i < v.count(); ++i) {
-      const float* row = v.value(i) + begin;
-      const float a = weight[i];
-      if (width == kLanes) {
-#pragma omp simd
-        for (int l = 0; l < kLanes; ++l) sum[l] += a * row[l];
-      } else {
-        for (std::int64_t l = 0; l < width; ++l) sum[l] += a * row[l];
-      }
-    }
-    for (std::int64_t l = 0; l < width; ++l) h[begin + l] = sum[l];
+/// result_i = <a, v_i> for every value of the read, four values at a time: a is loaded once for the four.
+inline void dots(float* result, const float* a, const ReadRow& v, std::int64_t d) {
+  std::int64_t i = 0;
+  for (; i + 4 <= v.count(); i += 4) {
+    const float *v0 = v.value(i), *v1 = v.value(i + 1), *v2 = v.value(i + 2), *v3 = v.value(i + 3);
+    Vec sum0{}, sum1{}, sum2{}, sum3{};
+    for_columns(d, [&](auto at) {
+      const Vec factor = at.load(a);
+      sum0 += factor * at.load(v0);
+      sum1 += factor * at.load(v1);
+      sum2 += factor * at.load(v2);
+      sum3 += factor * at.load(v3);
+    });
+    result[i] = sum_lanes(sum0);
+    result[i + 1] = sum_lanes(sum1);
+    result[i + 2] = sum_lanes(sum2);
+    result[i + 3] = sum_lanes(sum3);
   }
-  return sum_of_squares(h, d);
+  for (; i < v.count(); ++i) result[i] = dot(a, v.value(i), d);
+}
+
+/// body(at, sum_i weight(i) v_i) for every vector of columns: blocks of columns stay in registers while the values go
+/// by.
+template <class Weight, class Body>
+inline void weighted_sums(const ReadRow& v, std::int64_t d, Weight&& weight, Body&& body) {
+  for_column_blocks<8>(d, [&](auto vecs, auto at) {
+    Vec sum[vecs];
+    for (int k = 0; k < vecs; ++k) sum[k] = Vec{};
+    for (std::int64_t i = 0; i < v.count(); ++i) {
+      const float* row = v.value(i);
+      const float factor = weight(i);
+      for (int k = 0; k < vecs; ++k) sum[k] += factor * next(at, k).load(row);
+    }
+    for (int k = 0; k < vecs; ++k) body(next(at, k), sum[k]);
+  });
 }
 
 }  // namespace routescope::cpu

@@ -3,7 +3,7 @@
 
 #include <cmath>
 
-#include "kernels/cpu/rows.h"
+#include "kernels/cpu/vec.h"
 
 namespace routescope::cpu {
 
@@ -15,15 +15,15 @@ inline const float* row_or_null(const Tensor& t, std::int64_t row) {
 /// p = p_in + y, null counting as zero; returns sum p^2. p may be p_in or y.
 inline float add_rows(float* p, const float* p_in, const float* y, std::int64_t d) {
   if (p_in && y)
-    return sum_over(d, [=](std::int64_t j) {
-      const float value = p_in[j] + y[j];
-      p[j] = value;
+    return sum_columns(d, [=](auto at) {
+      const Vec value = at.load(p_in) + at.load(y);
+      at.store(p, value);
       return value * value;
     });
   const float* only = p_in ? p_in : y;
-  return sum_over(d, [=](std::int64_t j) {
-    const float value = only ? only[j] : 0.0f;
-    p[j] = value;
+  return sum_columns(d, [=](auto at) {
+    const Vec value = only ? at.load(only) : Vec{};
+    at.store(p, value);
     return value * value;
   });
 }

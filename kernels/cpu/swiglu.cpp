@@ -1,8 +1,8 @@
 // CPU: SwiGLU.  act = silu(gate) up,  silu(g) = g sigmoid(g),  silu'(g) = sigmoid(g) (1 + g (1 - sigmoid(g)))
 #include "kernels/backends.h"
+#include "kernels/cpu/exp.h"
 #include "kernels/cpu/operand.h"
 #include "kernels/cpu/parallel.h"
-#include "kernels/cpu/rows.h"
 
 namespace routescope::cpu {
 
@@ -14,8 +14,10 @@ void swiglu_forward(Tensor act, Tensor gate_up, const Stream&) {
         const float* gate = gate_up.as<float>() + t * 2 * f;
         const float* up = gate + f;
         T* to = out + t * f;
-#pragma omp simd
-        for (std::int64_t j = 0; j < f; ++j) to[j] = from_float<T>(gate[j] * sigmoid_f32(gate[j]) * up[j]);
+        for_columns(f, [=](auto at) {
+          const Vec g = at.load(gate);
+          at.store(to, g * sigmoid(g) * at.load(up));
+        });
       }
     });
   });
@@ -31,12 +33,11 @@ void swiglu_backward(Tensor dgate_up, Tensor dact, Tensor gate_up, const Stream&
         const float* grad = dact.as<float>() + t * f;
         T* dgate = out + t * 2 * f;
         T* dup = dgate + f;
-#pragma omp simd
-        for (std::int64_t j = 0; j < f; ++j) {
-          const float g = gate[j], u = up[j], sigmoid = sigmoid_f32(g);
-          dgate[j] = from_float<T>(grad[j] * u * sigmoid * (1.0f + g * (1.0f - sigmoid)));
-          dup[j] = from_float<T>(grad[j] * g * sigmoid);
-        }
+        for_columns(f, [=](auto at) {
+          const Vec g = at.load(gate), weight = sigmoid(g), scaled = at.load(grad) * weight;
+          at.store(dgate, scaled * at.load(up) * (1.0f + g * (1.0f - weight)));
+          at.store(dup, scaled * g);
+        });
       }
     });
   });
