@@ -111,7 +111,7 @@ std::string summarize_routing(const std::filesystem::path& file) {
 std::string inspect_hdf5(const std::filesystem::path& name) {
   const hdf5::File file = hdf5::File::open(name);
   const std::string type = file.has("filetype") ? file.text("filetype") : "";
-  std::string out = "HDF5 file" + (type.empty() ? std::string() : ", filetype " + type);
+  std::string out = "HDF5 file" + (type.empty() ? std::string() : ", " + type);
   if (file.has("version")) {
     const auto version = file.integers("version");
     for (std::size_t i = 0; i < version.size(); ++i) out += fmt::format("{}{}", i ? "." : " ", version[i]);
@@ -119,7 +119,7 @@ std::string inspect_hdf5(const std::filesystem::path& name) {
   for (const char* attribute : {"routescope_version", "git_commit", "created"})
     if (file.has(attribute)) out += fmt::format(", {} {}", attribute, file.text(attribute));
   out += "\n";
-  if (type == "routing") out += summarize_routing(name);
+  if (type == "routescope routing") out += summarize_routing(name);
   list_datasets(file, out);
   return out;
 }

@@ -12,7 +12,7 @@
 
 namespace routescope::routing_format {
 
-inline constexpr const char* filetype = "routing";
+inline constexpr const char* filetype = "routescope routing";
 inline constexpr std::int64_t version_major = 1;
 inline constexpr std::int64_t version_minor = 0;
 
