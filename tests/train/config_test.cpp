@@ -41,10 +41,10 @@ class Config : public ::testing::Test {
 TEST_F(Config, DefaultsPresetsAndOverrides) {
   const TrainConfig c =
       load(std::string(kBase) + "model: {hidden_size: 512, preset: qwen3_0.6b, residual: block_attn_res}\n",
-           {"train.optimizer.learning_rate=1e-3", "model.num_hidden_layers=6", "data={train: [x, y]}"});
+           {"train.optimizer.learning_rate=1e-3", "model.num_hidden_layers=16", "data={train: [x, y]}"});
   EXPECT_EQ(c.model.hidden_size, 512);  // although the preset stands after it
   EXPECT_EQ(c.model.intermediate_size, 3072);
-  EXPECT_EQ(c.model.num_hidden_layers, 6);
+  EXPECT_EQ(c.model.num_hidden_layers, 16);
   EXPECT_EQ(c.model.residual, Residual::block_attn_res);
   EXPECT_EQ(c.train.optimizer.learning_rate, 1e-3);
   EXPECT_EQ(c.data.train, (std::vector<std::string>{"x", "y"}));
