@@ -33,7 +33,7 @@ if ! command -v apt-get >/dev/null || ! command -v dpkg-query >/dev/null; then
   cat >&2 <<'END'
 install_packages.sh: error: no apt-get here. Install by your system's means
   to build: a C++20 compiler with OpenMP (g++ 12 or newer), CMake 3.25 or newer, Ninja, git, and with headers
-            oneDNN 2.6 or newer, HDF5 1.10 or newer (C), yaml-cpp, CLI11, fmt 9, spdlog, nlohmann-json, OpenSSL, zlib
+            oneDNN 2.6, HDF5 1.10 or newer (C), yaml-cpp, CLI11, fmt 9, spdlog, nlohmann-json, OpenSSL, zlib
   to test:  GoogleTest
   for the quickstart's text: nothing, if you give your own with --text FILE...
 then run again with ROUTESCOPE_INSTALL=no in the environment.
