@@ -327,7 +327,7 @@ void File::close_quietly() noexcept {
 
 void File::close() {
   close_quietly();
-  if (!file_->failure.empty()) throw Error("{}: cannot write: {}", file_->name, file_->failure);
+  if (file_ && !file_->failure.empty()) throw Error("{}: cannot write: {}", file_->name, file_->failure);
 }
 
 File File::create(const std::filesystem::path& file) {

@@ -56,9 +56,9 @@ bool same_storage(hid_t a, hid_t b) {
   const int filters = H5Pget_nfilters(made_a.id());
   if (H5Tequal(type_a.id(), type_b.id()) <= 0 || filters < 0 || filters != H5Pget_nfilters(made_b.id())) return false;
   for (unsigned i = 0; i < static_cast<unsigned>(filters); ++i) {
-    std::size_t none = 0;
-    const auto filter = [&](hid_t list) {
-      return H5Pget_filter2(list, i, nullptr, &none, nullptr, 0, nullptr, nullptr);
+    const auto filter = [i](hid_t list) {
+      std::size_t parameters = 0;  // in: how many to give; out: how many there are
+      return H5Pget_filter2(list, i, nullptr, &parameters, nullptr, 0, nullptr, nullptr);
     };
     if (filter(made_a.id()) != filter(made_b.id())) return false;
   }

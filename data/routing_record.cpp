@@ -93,6 +93,16 @@ struct RoutingRecord::Impl {
         hidden_size(info.hidden_size),
         alpha_row(reads * info.sequences * info.positions * sources) {}
 
+  ~Impl() {
+    tables.reset();
+    if (failed) return;
+    try {
+      file.close();
+    } catch (const std::exception& error) {
+      spdlog::error("{}", error.what());
+    }
+  }
+
   // After a failed write nothing more reaches the file (FileState::give_up), so nothing more may seem to.
   template <class Body>
   void guarded(Body body) {

@@ -168,6 +168,20 @@ TEST_F(Hdf5Test, RowsAreTakenOverChunkByChunk) {
     EXPECT_EQ(to->read<float>(), expected) << to->path();
   }
   EXPECT_THROW(other.append_from(from, rows + 1), Error);
+
+  // Not deflated again: the chunks keep the size that the source's effort gave them.
+  std::vector<float> ramp(40000);
+  for (std::size_t i = 0; i < ramp.size(); ++i) ramp[i] = std::sin(static_cast<float>(i % 977));
+  Dataset small = file.create_growing("small", Type::f32, {40000}, {"1", "", {}, 9, {1, 40000}});
+  Dataset quick = file.create_growing("quick", Type::f32, {40000}, {"1", "", {}, 1, {1, 40000}});
+  Dataset taken = file.create_growing("taken", Type::f32, {40000}, {"1", "", {}, 1, {1, 40000}});
+  small.append(std::span<const float>(ramp));
+  quick.append(std::span<const float>(ramp));
+  file.flush();
+  taken.append_from(small, 1);
+  EXPECT_EQ(H5Dget_storage_size(taken.id()), H5Dget_storage_size(small.id()));
+  EXPECT_NE(H5Dget_storage_size(quick.id()), H5Dget_storage_size(small.id()));
+  EXPECT_EQ(taken.read<float>(), ramp);
 }
 
 TEST_F(Hdf5Test, AxesBecomeDimensionScalesOfTheNearestGroup) {

@@ -144,6 +144,7 @@ TEST_F(ShardTest, StreamChecksItsFilesAndItsVocabulary) {
   expect_error([&] { TokenStream({(dir_ / "c-*.bin").string()}, 0); }, {"c-*.bin", "no such file"});
   expect_error([&] { TokenStream({(dir_ / "?.bin").string()}, 257); }, {"b.bin", "token 1", "id 300", "257"});
   expect_error([&] { TokenStream({}, 0); }, {"no token shards"});
+  expect_error([&] { TokenStream({(dir_ / "b.bin").string()}, 300); }, {"id 300", "300"});
   EXPECT_EQ(TokenStream({(dir_ / "?.bin").string()}, 301).size(), 14);
   EXPECT_EQ(TokenStream({(dir_ / "?.bin").string()}, 0).size(), 14);
 }
