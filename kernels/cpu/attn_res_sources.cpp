@@ -53,14 +53,18 @@ void weigh(const Weights& weights, std::span<const AttnResDeferred> reads, const
 /// all of them.
 template <int kSources, class Vecs, class At>
 void add_columns(std::span<const Tensor> dsources, const AttnResSources& sources, const Group& group,
-                 const Weights& weights, std::int64_t first, std::int64_t row, Vecs vecs, At at) {
+                 const Weights& weights, std::int64_t first, std::int64_t row, std::int64_t d, Vecs vecs, At at) {
   Vec sum[kSources][vecs];
   for (int i = 0; i < kSources; ++i) {
     const auto source = static_cast<std::size_t>(first + i);
     const float* to = dsources[source].as<float>() + row;
     const float* value = sources.values[source].as<float>() + row;
     const float own = weights.own[first + i];
-    for (int k = 0; k < vecs; ++k) sum[i][k] = next(at, k).load(to) - own * next(at, k).load(value);
+    for (int k = 0; k < vecs; ++k) {
+      sum[i][k] = next(at, k).load(to) - own * next(at, k).load(value);
+      __builtin_prefetch(to + d + next(at, k).j, 1, 2);
+      __builtin_prefetch(value + d + next(at, k).j, 0, 2);
+    }
   }
   for (std::int64_t r = 0; r < group.count; ++r) {
     for (int k = 0; k < vecs; ++k) {
@@ -102,8 +106,8 @@ void attn_res_backward_sources(std::span<const Tensor> dsources, std::span<const
         weigh(weights, some, sources, t, d);
         for_column_blocks<4>(d, [&](auto vecs, auto at) {
           std::int64_t i = 0;
-          for (; i + 2 <= n; i += 2) add_columns<2>(dsources, sources, group, weights, i, t * d, vecs, at);
-          for (; i < n; ++i) add_columns<1>(dsources, sources, group, weights, i, t * d, vecs, at);
+          for (; i + 2 <= n; i += 2) add_columns<2>(dsources, sources, group, weights, i, t * d, d, vecs, at);
+          for (; i < n; ++i) add_columns<1>(dsources, sources, group, weights, i, t * d, d, vecs, at);
         });
       }
     });
