@@ -71,31 +71,30 @@ void write_labels(hdf5::File& file, const ProbeIdentity& identity, const std::ve
       }
     }
   }
-  std::vector<std::int64_t> step, sequence, position;
+  std::vector<std::int64_t> step;
+  std::vector<std::int32_t> sequence, position;
   std::vector<std::string> sha256;
   for (const ProbeRow& row : rows) step.push_back(row.step);
   for (const ProbeRow& row : rows) sha256.push_back(row.model_sha256);
-  for (std::int64_t i = 0; i < identity.tokens.sequences; ++i) sequence.push_back(i);
-  for (std::int64_t i = 0; i < identity.tokens.positions; ++i) position.push_back(i);
+  for (std::int64_t i = 0; i < identity.tokens.sequences; ++i) sequence.push_back(static_cast<std::int32_t>(i));
+  for (std::int64_t i = 0; i < identity.tokens.positions; ++i) position.push_back(static_cast<std::int32_t>(i));
   const auto count = static_cast<std::int64_t>(rows.size());
   file.write("step", step, {count},
              {.units = "1", .description = "training step of the probed model; 0 for a bare model", .axes = {"step"}});
   file.write("slice", slice, {.description = "family.sublayer.depth", .axes = {"slice"}});
-  file.write("sequence", sequence, {identity.tokens.sequences},
-             {.units = "1", .description = "probe sequence, from 0", .axes = {"sequence"}});
-  file.write("position", position, {identity.tokens.positions},
-             {.units = "1", .description = "token of a sequence, from 0", .axes = {"position"}});
+  file.write("seq", sequence, {identity.tokens.sequences},
+             {.units = "1", .description = "probe sequence, from 0", .axes = {"seq"}});
+  file.write("pos", position, {identity.tokens.positions},
+             {.units = "1", .description = "token of a sequence, from 0", .axes = {"pos"}});
   file.write("bound", std::vector<std::string>{"lower", "upper"},
              {.description = "ends of an interval", .axes = {"bound"}});
   file.write("family", family, {.description = "source family of the slice", .axes = {"slice"}});
   file.write("sublayer", sublayer, {.description = "sublayer kind of the slice's reads", .axes = {"slice"}});
   file.write("depth", depth, {.description = "third of the model that the slice's layers lie in", .axes = {"slice"}});
   file.write("model_sha256", sha256, {.description = "SHA-256 of the probed model.safetensors", .axes = {"step"}});
-  file.write("probe_tokens", identity.tokens.ids, {identity.tokens.sequences, identity.tokens.positions},
-             {.units = "1",
-              .description = "the tokens that all of it is measured on",
-              .axes = {"sequence", "position"},
-              .deflate = 4});
+  file.write(
+      "probe_tokens", identity.tokens.ids, {identity.tokens.sequences, identity.tokens.positions},
+      {.units = "1", .description = "the tokens that all of it is measured on", .axes = {"seq", "pos"}, .deflate = 4});
 }
 
 void write_root(hdf5::File& file, const AnalysisRecord& record) {
@@ -117,24 +116,22 @@ void write_intact(hdf5::File& file, const ProbeIdentity& identity, const std::ve
       {steps, num_slices}, {.units = "1", .description = "routing mass of the slice", .axes = {"step", "slice"}});
   set_estimand(mass, identity, "none", mass_metric, "1");
   hdf5::Group intact = file.create_group("intact");
-  set_estimand(intact, identity, "none", nll_metric, "nats per token");
+  set_estimand(intact, identity, "none", nll_metric, "nat/token");
   std::vector<double> nll;
   for (const ProbeRow& row : rows) nll.push_back(row.intact_nll);
-  intact.write("nll", nll, {steps},
-               {.units = "nats per token", .description = "nll of the intact model", .axes = {"step"}});
-  intact.write(
-      "nll_sequence",
-      gather(
-          rows, [](const ProbeRow& row) -> const auto& { return row.intact_nll_sequence; }),
-      {steps, identity.tokens.sequences},
-      {.units = "nats per token", .description = "nll of each sequence", .axes = {"step", "sequence"}, .deflate = 4});
+  intact.write("nll", nll, {steps}, {.units = "nat/token", .description = "nll of the intact model", .axes = {"step"}});
+  intact.write("nll_sequence",
+               gather(
+                   rows, [](const ProbeRow& row) -> const auto& { return row.intact_nll_sequence; }),
+               {steps, identity.tokens.sequences},
+               {.units = "nat/token", .description = "nll of each sequence", .axes = {"step", "seq"}, .deflate = 4});
 }
 
 void write_effects(hdf5::File& file, const std::string& name, const ProbeIdentity& identity,
                    const std::vector<ProbeRow>& rows) {
   const auto steps = static_cast<std::int64_t>(rows.size());
   hdf5::Group group = file.create_group(name);
-  set_estimand(group, identity, mask_intervention, delta_metric, "nats per token");
+  set_estimand(group, identity, mask_intervention, delta_metric, "nat/token");
   group.set("interval", fmt::format("{:g} % BCa bootstrap over sequences, {} resamples, expanded by sqrt(n/(n-1)) t",
                                     100 * interval_level, bootstrap_resamples));
   group.set("test", fmt::format("two-sided sign flips of the sequences' differences: all 2^n for n <= {}, else {} "
@@ -147,12 +144,12 @@ void write_effects(hdf5::File& file, const std::string& name, const ProbeIdentit
                     rows, [&](const ProbeRow& row) -> const auto& { return row.mask.*member; }),
                 {steps, num_slices}, {.units = units, .description = description, .axes = {"step", "slice"}});
   };
-  write("delta_nll", "nats per token", "effect of the ablation; NaN where it can change nothing",
+  write("delta_nll", "nat/token", "effect of the ablation; NaN where it can change nothing",
         &AblationEffects::delta_nll);
   write("p_value", "1", "two-sided p value of no effect", &AblationEffects::p_value);
   write("p_adjusted", "1", "p_value, adjusted by Holm's method over the slices of a step",
         &AblationEffects::p_adjusted);
-  write("kl", "nats per token", "KL(intact || ablated) of the next-token distributions, mean over predicted tokens",
+  write("kl", "nat/token", "KL(intact || ablated) of the next-token distributions, mean over predicted tokens",
         &AblationEffects::kl);
   write("top1_agreement", "1", "share of predicted tokens whose likeliest token stays",
         &AblationEffects::top1_agreement);
@@ -166,14 +163,14 @@ void write_effects(hdf5::File& file, const std::string& name, const ProbeIdentit
     }
   }
   group.write("delta_nll_ci", bounds, {steps, num_slices, 2},
-              {.units = "nats per token", .description = "interval of delta_nll", .axes = {"step", "slice", "bound"}});
+              {.units = "nat/token", .description = "interval of delta_nll", .axes = {"step", "slice", "bound"}});
   group.write("delta_nll_sequence",
               gather(
                   rows, [](const ProbeRow& row) -> const auto& { return row.mask.delta_nll_sequence; }),
               {steps, num_slices, identity.tokens.sequences},
-              {.units = "nats per token",
+              {.units = "nat/token",
                .description = "delta_nll of each sequence",
-               .axes = {"step", "slice", "sequence"},
+               .axes = {"step", "slice", "seq"},
                .deflate = 4});
 }
 

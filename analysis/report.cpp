@@ -176,9 +176,10 @@ json estimands(const RoutingRecordView& record, const AnalysisRecord& analysis) 
            "softmax over the rest; a read that would keep no source is left alone) minus that of the intact model, in "
            "nats per token, mean over the {} predicted tokens of each of {} sequences ({}).",
            tokens.positions - 1, tokens.sequences, tokens.origin)});
-  out.push_back({"Intervals and tests.",
-                 "95 % BCa bootstrap over sequences, paired; two-sided sign-flip tests over sequences, adjusted by "
-                 "Holm's method over the slices of a step."});
+  out.push_back(
+      {"Intervals and tests.",
+       "95\u00a0% BCa bootstrap over sequences, paired; two-sided sign-flip tests over sequences, adjusted by "
+       "Holm's method over the slices of a step."});
   return out;
 }
 

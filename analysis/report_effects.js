@@ -71,8 +71,14 @@ const plane = {
     const heaviest = tested.reduce((a, b) => (at("mass", b) > at("mass", a) ? b : a), tested[0]);
     const strongest = tested.reduce((a, b) => (at("delta", b) > at("delta", a) ? b : a), tested[0]);
     const name = (s) => `${depths[slices[s].depth]} ${sublayerName[sublayers[slices[s].sublayer]]} \u2190 ${families[slices[s].family]}`;
-    let said = `Each of the ${tested.length} slices that masking can change, at step ${grouped(probes.step[p])}: its mean weight against the rise of the loss when it is masked, with 95 % intervals over ${data.probe.sequences} sequences. Faded: adjusted p of 0.05 or more.`;
-    if (tested.length > 1) said += ` The heaviest slice is ${name(heaviest)} (mass ${digits(at("mass", heaviest), 2)}, \u0394 nll ${signed(at("delta", heaviest), 3)}); the largest effect is that of ${name(strongest)} (mass ${digits(at("mass", strongest), 2)}, \u0394 nll ${signed(at("delta", strongest), 3)}). Rank correlation of mass and effect: ${digits(rankCorrelation(tested.map((s) => [at("mass", s), at("delta", s)])), 2)}.`;
+    let said = `Each of the ${tested.length} slices that masking can change, at step ${grouped(probes.step[p])}: its mean weight against the rise of the loss when it is masked, with 95\u00a0% intervals over ${data.probe.sequences} sequences. Faded: adjusted p of 0.05 or more.`;
+    const figures = (s) => `(mass ${digits(at("mass", s), 2)}, \u0394 nll ${signed(at("delta", s), 3)})`;
+    if (tested.length > 1) {
+      said += heaviest === strongest
+        ? ` The heaviest slice, ${name(heaviest)} ${figures(heaviest)}, has the largest effect as well.`
+        : ` The heaviest slice is ${name(heaviest)} ${figures(heaviest)}; the largest effect is that of ${name(strongest)} ${figures(strongest)}.`;
+      said += ` Rank correlation of mass and effect over the slices: ${digits(rankCorrelation(tested.map((s) => [at("mass", s), at("delta", s)])), 2)}.`;
+    }
     this.text.textContent = said;
   },
   /// Names beside points, the largest effects and masses first, wherever there is room.
@@ -81,7 +87,7 @@ const plane = {
     const free = (box) => box.x >= this.area.x && box.x + box.w <= this.area.x + this.area.width && box.y >= this.area.y && taken.every((o) => box.x + box.w < o.x || o.x + o.w < box.x || box.y + box.h < o.y || o.y + o.h < box.y);
     const first = (field, count) => [...points].sort((a, b) => at(field, b.s) - at(field, a.s)).slice(0, count);
     for (const { s, x, y } of new Set([...first("delta", 5), ...first("mass", 4)])) {
-      const text = `${families[slices[s].family]}, ${depths[slices[s].depth]} ${sublayers[slices[s].sublayer]}`, w = text.length * 5.7;
+      const text = `${families[slices[s].family]}, ${depths[slices[s].depth]} ${shortName[sublayers[slices[s].sublayer]]}`, w = text.length * 5.7;
       const places = [[x + 11, y - 7], [x - 11 - w, y - 7], [x - w / 2, y - 25], [x - w / 2, y + 11], [x + 9, y - 20], [x + 9, y + 6]];
       const place = places.map(([px, py]) => ({ x: px, y: py, w, h: 14 })).find(free);
       if (!place) continue;
@@ -100,14 +106,14 @@ const emergence = {
     const width = figure.clientWidth, across = width >= 760;
     const columns = across ? families : sublayers, rows = across ? sublayers : families;
     const left = 66, gapX = 18, gapY = 34, w = (width - left - 10 - gapX * (columns.length - 1)) / columns.length, h = across ? 210 : 170;
-    const drawing = canvas(width, 26 + rows.length * (h + gapY) + 34, "effects of the slices over training");
+    const drawing = canvas(width, 26 + rows.length * (h + gapY) + 12, "effects of the slices over training");
     const high = probes.step.at(-1);
     rows.forEach((row, j) => columns.forEach((column, i) => {
       const [family, sublayer] = across ? [column, row] : [row, column];
       const area = { x: left + i * (w + gapX), y: 26 + j * (h + gapY), width: w, height: h };
       const x = stepScale(high, [area.x, area.x + w]), y = effectScale([area.y + h, area.y]);
       const last = j === rows.length - 1;
-      panel(drawing, area, x, y, { title: `${family} source, ${sublayerName[sublayer]}`, xTicks: last, yTicks: i === 0, xLabel: last ? "training step" : null, yLabel: i === 0 ? EFFECT : null, zero: true });
+      panel(drawing, area, x, y, { title: w < 210 ? `${family}, ${shortName[sublayer]}` : `${family} source, ${sublayerName[sublayer]}`, xTicks: last, yTicks: i === 0, xLabel: last ? "training step" : null, yLabel: i === 0 ? EFFECT : null, zero: true });
       const points = [];
       depths.forEach((depth, d) => {
         const s = families.indexOf(family) * 6 + sublayers.indexOf(sublayer) * 3 + d, colour = thirdColour(depth);
@@ -126,7 +132,7 @@ const emergence = {
     figure.replaceChildren(
       html("div", { class: "tools" }, ...depths.map((d) => key(svg("rect", { y: 5, width: 18, height: 4, fill: thirdColour(d) }), `${d} layers`)), effectChoice()),
       drawing,
-      caption(3, "Effect of masking each slice, over training.", `Lines: rise of the loss when the slice is masked; bands: 95 % intervals, pointwise, paired over ${data.probe.sequences} sequences. No line: masking the slice could change no read. Steps are spaced as log(1 + step).`));
+      caption(3, "Effect of masking each slice, over training.", `Lines: rise of the loss when the slice is masked; bands: 95\u00a0% intervals, pointwise, paired over ${data.probe.sequences} sequences. No line: masking the slice could change no read. Steps are spaced as log(1 + step).`));
   },
   update() {
     for (const move of this.marks) move();

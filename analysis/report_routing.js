@@ -3,6 +3,8 @@
 
 // ---- 1: weights of every read -----------------------------------------------------------------------------------------
 
+const shade = (weight) => weightColour(settings.stretch ? Math.sqrt(weight) : weight);
+
 const routing = {
   draw(figure) {
     this.cells = [];
@@ -13,14 +15,15 @@ const routing = {
     const finals = order("final").length;
     const cell = (width - left - 8 - (finals ? gap : 0)) / (layers + finals);
     const height = Math.min(30, Math.max(9, Math.round(360 / sources.length)));
-    const drawing = canvas(width, 2 * (height * sources.length + 70) + 8, "routing weights of every read");
+    const drawing = canvas(width, 2 * (height * sources.length + 82) - 4, "routing weights of every read");
     const every = Math.max(1, Math.ceil(26 / cell)), everySource = Math.max(1, Math.ceil(13 / height));
     rows.forEach(([title, list], row) => {
-      const top = 40 + row * (height * sources.length + 70), bottom = top + height * sources.length;
+      const top = 38 + row * (height * sources.length + 82), bottom = top + height * sources.length;
       const x = (read) => left + (isFinal(read) ? layers * cell + gap : reads.layer[read] * cell);
       drawing.append(svg("text", { class: "title", x: 0, y: top - 24 }, title));
       sources.forEach((source, s) => {
-        if (s % everySource && s !== sources.length - 1) return;
+        const last = sources.length - 1;
+        if (s !== last && (s % everySource || last - s < everySource)) return;
         drawing.append(svg("text", { class: "tick", x: left - 8, y: top + (s + 0.5) * height + 4, "text-anchor": "end" }, source.replace("_", " ")));
       });
       for (const depth of depths) {
@@ -49,9 +52,12 @@ const routing = {
       }
       drawing.append(svg("text", { x: left + (layers * cell) / 2, y: bottom + 31, "text-anchor": "middle" }, "layer"));
     });
-    const bar = svg("g", {}, ...Array.from({ length: 50 }, (_, i) => svg("rect", { x: i * 3, y: 0, width: 3.2, height: 14, fill: weightColour(i / 49) })));
+    const bar = svg("g", {}, ...Array.from({ length: 50 }, (_, i) => svg("rect", { x: i * 3, y: 0, width: 3.2, height: 14, fill: shade(i / 49) })));
     figure.replaceChildren(
-      html("div", { class: "tools" }, html("span", {}, "mean weight \u03b1"), html("span", {}, "0"), key(bar, "1", 150), key(svg("rect", { width: 18, height: 14, fill: "url(#absent)" }), "source does not exist yet")),
+      html("div", { class: "tools" }, html("span", {}, "mean weight \u03b1"), html("span", {}, "0"), key(bar, "1", 150), key(svg("rect", { width: 18, height: 14, fill: "url(#absent)" }), "source does not exist yet"), choice("stretch low weights (square root)", settings.stretch, (on) => {
+        settings.stretch = on;
+        redraw();
+      })),
       drawing,
       caption(1, "Mean routing weight of every read on every source.", "Weights of one read (a column) sum to one over its sources; the mean is over all probe tokens. Move the step at the top of the page, or play it."));
     const hatch = svg("pattern", { id: "absent", width: 5, height: 5, patternUnits: "userSpaceOnUse", patternTransform: "rotate(45)" }, svg("rect", { width: 5, height: 5, fill: "#f5f6f7" }), svg("line", { x1: 0, y1: 0, x2: 0, y2: 5, stroke: "#dfe3e6", "stroke-width": 1.5 }));
@@ -68,10 +74,10 @@ const routing = {
   update() {
     for (const { box, text, read, s } of this.cells) {
       const value = this.weight(read, s);
-      box.setAttribute("fill", value < 0 ? "url(#absent)" : weightColour(value));
+      box.setAttribute("fill", value < 0 ? "url(#absent)" : shade(value));
       if (!text) continue;
       text.textContent = value < 0 ? "" : value.toFixed(2);
-      text.style.fill = value > 0.42 ? "#fff" : "#1b1f24";
+      text.style.fill = (settings.stretch ? Math.sqrt(value) : value) > 0.42 ? "#fff" : "#1b1f24";
     }
   },
 };
@@ -92,7 +98,7 @@ const loss = {
     const series = (rows) => rows.step.map((_, i) => (known(rows.loss[i]) ? [x(rows.tokens[i]), y(rows.loss[i])] : null));
     const points = (rows, name) => rows.step.map((step, i) => ({ x: x(rows.tokens[i]), y: y(rows.loss[i]), text: `${name} ${digits(rows.loss[i], 4)}\nstep ${grouped(step)}, ${metric(rows.tokens[i])} tokens` }));
     const colour = { train: "#8a949e", valid: "#d55e00" };
-    drawing.append(line(series(train), { stroke: colour.train, "stroke-width": 1.4 }), line(series(valid), { stroke: colour.valid, "stroke-width": 2 }));
+    drawing.append(line(series(train), { stroke: colour.train, "stroke-width": 1.4 }), line(series(valid), { stroke: colour.valid, "stroke-width": 1.4 }));
     for (const point of series(valid)) if (point) drawing.append(svg("circle", { cx: point[0], cy: point[1], r: 2.8, fill: colour.valid }));
     this.marks.push(marker(drawing, area, x, () => Math.min(tokensOf(drawn.step), high)));
     hover(drawing, area, [...points(train, "training"), ...points(valid, "validation")]);
@@ -117,7 +123,7 @@ const entropy = {
     this.marks = [];
     if (!reads.name.length || !snapshots.step.length) return noteNothing(figure, "This model's residual stream is not routed: there is nothing to show.");
     const width = figure.clientWidth, across = width >= 700, relative = settings.relativeEntropy;
-    const left = 66, gap = across ? 78 : 0, h = 250, w = across ? (width - left - gap - 76) / 2 : width - left - 76;
+    const left = 66, gap = across ? 104 : 0, h = 250, w = across ? (width - left - gap - 76) / 2 : width - left - 76;
     const drawing = canvas(width, across ? h + 84 : 2 * (h + 84), "entropy of the routing over training");
     const counts = reads.name.map((_, read) => sources.filter((__, s) => snapshots.alpha[0][read * sources.length + s] >= 0).length);
     const most = Math.log(Math.max(2, ...counts)), high = snapshots.step.at(-1);

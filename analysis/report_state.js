@@ -3,10 +3,10 @@
 const data = JSON.parse(document.getElementById("data").textContent);
 const { reads, sources, snapshots, train, valid, probes, slices } = data;
 const families = ["embedding", "history", "current"], sublayers = ["attn", "mlp"], depths = ["early", "mid", "late"];
-const sublayerName = { attn: "attention", mlp: "MLP", final: "final read" };
+const sublayerName = { attn: "attention", mlp: "MLP", final: "final read" }, shortName = { attn: "attn", mlp: "MLP" };
 const layers = Math.max(1, ...reads.layer.map((layer) => layer + 1));
 const drawn = { snapshot: 0, probe: 0, step: 0 };
-const settings = { logTokens: true, relativeEntropy: false, logEffect: true };
+const settings = { logTokens: true, relativeEntropy: false, logEffect: true, stretch: sources.length > 16 };
 const EFFECT = "\u0394 nll (nats per token)";
 
 const tokensOf = (step) => step * data.tokens_per_step;

@@ -1,0 +1,173 @@
+// routescope-analyze from the outside: what a person types, what comes back, and that bad input leaves nothing behind.
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdio>
+#include <fstream>
+
+#include "analysis/record.h"
+#include "data/hdf5.h"
+#include "data/shard.h"
+#include "tests/analysis/micro_run.h"
+#include "tests/data/temp_dir.h"
+
+namespace routescope {
+namespace {
+
+using testing::make_run;
+using testing::micro_config;
+using testing::micro_model;
+using testing::micro_tokens;
+
+struct Result {
+  int status;
+  std::string output;  // stdout and stderr
+};
+
+class AnalyzeTool : public ::testing::Test {
+ protected:
+  TempDir dir;
+
+  Result run(const std::string& arguments) const {
+    const std::string command = "cd " + dir.path().string() +
+                                " && OMP_NUM_THREADS=1 " ROUTESCOPE_BIN_DIR "/routescope-analyze " + arguments +
+                                " 2>&1";
+    FILE* pipe = ::popen(command.c_str(), "r");
+    std::string output;
+    std::array<char, 4096> buffer;
+    while (const std::size_t n = std::fread(buffer.data(), 1, buffer.size(), pipe)) output.append(buffer.data(), n);
+    const int status = ::pclose(pipe);
+    return {WEXITSTATUS(status), output};
+  }
+  void expect_done(const std::string& arguments, const std::string& part) const {
+    const Result result = run(arguments);
+    EXPECT_EQ(result.status, 0) << result.output;
+    EXPECT_NE(result.output.find(part), std::string::npos) << result.output << "lacks " << part;
+  }
+  /// One line that holds `part`, the given status, and no file or directory but those that were there.
+  void expect_refused(const std::string& arguments, int status, const std::string& part) const {
+    const auto count = [&] { return std::distance(std::filesystem::recursive_directory_iterator(dir.path()), {}); };
+    const auto before = count();
+    const Result result = run(arguments);
+    EXPECT_EQ(result.status, status) << result.output;
+    EXPECT_NE(result.output.find(part), std::string::npos) << result.output << "lacks " << part;
+    EXPECT_EQ(std::count(result.output.begin(), result.output.end(), '\n'), 1) << result.output;
+    EXPECT_EQ(before, count()) << "debris after: " << arguments;
+  }
+  void make(const std::string& name = "run", const std::vector<std::int64_t>& steps = {0, 1, 2, 4}) const {
+    make_run(dir / name, micro_config(Residual::block_attn_res, AttnResSource::block_sum), steps);
+  }
+  std::size_t rows(const std::string& file) const { return AnalysisRecord::load(dir / file).rows.size(); }
+};
+
+TEST_F(AnalyzeTool, ProbesARunStepByStepOrAllAtOnce) {
+  make();
+  expect_done("probe --run run", "step 4: intact nll");
+  EXPECT_EQ(rows("run/analysis.h5"), 1U);
+  expect_done("probe --run run --step 1", "embedding.mlp.early");
+  EXPECT_EQ(rows("run/analysis.h5"), 2U);
+  expect_done("probe --run run --step all", "run/analysis.h5: step 1 is there already");
+  EXPECT_EQ(rows("run/analysis.h5"), 4U);
+  expect_done("probe --run run --step all --seed 2 --sequences 4 --out other.h5", "other.h5: 4 rows");
+  EXPECT_EQ(AnalysisRecord::load(dir / "other.h5").identity.tokens.sequences, 4);
+}
+
+TEST_F(AnalyzeTool, TrackFollowsReportAndInspect) {
+  make("run", {0, 1});
+  expect_done("track --run run", "run/analysis.h5: 2 rows");
+  EXPECT_EQ(run("track --run run").output.find(" s\n"), std::string::npos) << "probed again what was there";
+  // The run goes on; following it ends with the last planned step (4).
+  std::filesystem::remove_all(dir / "run/routing.h5");
+  make("run", {0, 1, 2, 4});
+  expect_done("track --run run --follow", "run/analysis.h5: 4 rows");
+  expect_done("report --run run", "run/report.html");
+  EXPECT_TRUE(std::filesystem::exists(dir / "run/report.html"));
+  expect_done("report --run run --out page.html", "page.html");
+  expect_done("inspect --run run", "probes       4 of 4 checkpoints");
+  expect_done("inspect --run run", "mean entropy of 13 reads");
+}
+
+TEST_F(AnalyzeTool, FollowWaitsForTheLastStep) {
+  make("run", {0, 1});
+  const std::string follow = "cd " + dir.path().string() +
+                             " && OMP_NUM_THREADS=1 " ROUTESCOPE_BIN_DIR
+                             "/routescope-analyze track --run run --follow > log 2>&1; echo $? > status";
+  ASSERT_EQ(std::system(("(" + follow + ") &").c_str()), 0);
+  const auto wait_for = [&](const auto& condition) {
+    for (int i = 0; i < 300 && !condition(); ++i) ::usleep(100'000);
+    return condition();
+  };
+  ASSERT_TRUE(
+      wait_for([&] { return std::filesystem::exists(dir / "run/analysis.h5") && rows("run/analysis.h5") == 2; }));
+  EXPECT_FALSE(std::filesystem::exists(dir / "status"));
+  Model model = micro_model(micro_config(Residual::block_attn_res, AttnResSource::block_sum));
+  testing::save_checkpoint(dir / "run", 4, model);
+  ASSERT_TRUE(wait_for([&] { return std::filesystem::exists(dir / "status") && !read_text(dir / "status").empty(); }));
+  EXPECT_EQ(read_text(dir / "status"), "0\n") << read_text(dir / "log");
+  EXPECT_EQ(rows("run/analysis.h5"), 3U);
+}
+
+TEST_F(AnalyzeTool, ProbesABareModelOnGivenTokens) {
+  std::filesystem::create_directories(dir / "model");
+  micro_model(micro_config(Residual::full_attn_res, AttnResSource::cumulative)).save(dir / "model");
+  const ProbeTokens tokens = micro_tokens(3, 8);
+  {
+    hdf5::File file = hdf5::File::create(dir / "tokens.h5");
+    file.write("tokens", tokens.ids, {3, 8});
+  }
+  ShardWriter shard(dir / "tokens.bin", 37);
+  shard.append(tokens.ids);
+  shard.finish();
+  expect_done("probe --model model --tokens tokens.h5", "3 sequences of 8 tokens (tokens.h5)");
+  EXPECT_FALSE(std::filesystem::exists(dir / "model/analysis.h5"));
+  expect_done("probe --model model --tokens tokens.h5 --out a.h5", "a.h5: 1 rows");
+  expect_done("probe --model model --tokens tokens.bin --sequence-length 6 --out b.h5",
+              "4 sequences of 6 tokens (tokens.bin)");
+  EXPECT_EQ(AnalysisRecord::load(dir / "a.h5").rows[0].step, 0);
+  expect_refused("probe --model model --tokens tokens.h5 --sequences 4", 1,
+                 "found 3 sequences of 8 tokens, expected 4");
+  expect_refused("probe --model model --tokens tokens.bin --sequence-length 6 --sequences 5", 1, "expected 5");
+}
+
+TEST_F(AnalyzeTool, WrongUseEndsWithOneLineAndStatusTwo) {
+  make("run", {0});
+  expect_refused("", 2, "subcommand");
+  expect_refused("probe", 2, "expected either --run or --model");
+  expect_refused("probe --run run --model run", 2, "expected either --run or --model");
+  expect_refused("probe --model run", 2, "--model needs --tokens");
+  expect_refused("probe --run run --ablation zero", 2,
+                 "--ablation: 'zero' is not available in this version; available: mask");
+  expect_refused("probe --run run --ablation mask,mean", 2, "'mean' is not available");
+  expect_refused("probe --run run --step soon", 2, "--step: found 'soon', expected a number, latest or all");
+  expect_refused("probe --run run --sequences 0", 2, "--sequences");
+  expect_refused("probe --run run --device tpu", 2, "--device");
+  expect_refused("track --run run --steps 3", 2, "--steps");
+}
+
+TEST_F(AnalyzeTool, BadInputEndsWithOneLineAndLeavesNothing) {
+  make("run", {0, 1});
+  make_run(dir / "standard", micro_config(Residual::standard, AttnResSource::block_sum), {0});
+  expect_refused("probe --run nowhere", 1, "nowhere: no such directory, expected a run");
+  expect_refused("probe --run run --step 7", 1, "run/checkpoints: found no step 7, expected one of 0 1");
+  expect_refused("probe --run standard", 1, "'standard': it has no reads to probe");
+  expect_refused("probe --run run --tokens nothing.h5", 1, "nothing.h5");
+  expect_refused("probe --run run --out no/such/dir/a.h5", 1, "no/such/dir/a.h5");
+  expect_refused("probe --run run --device cuda", 1, "cuda is not available");
+  expect_refused("report --run nowhere", 1, "nowhere: no such directory, expected a run");
+  expect_refused("inspect --run run/checkpoints", 1, "routing.h5: no such file, expected a run directory");
+  {
+    hdf5::File file = hdf5::File::create(dir / "beyond.h5");
+    file.write("tokens", std::vector<std::int32_t>{1, 2, 37, 4}, {1, 4});
+  }
+  expect_refused("probe --run run --tokens beyond.h5", 1, "found id 37, expected 0 to 36");
+  ASSERT_EQ(run("probe --run run --step 0").status, 0);
+  expect_refused("probe --run run --seed 2", 1, "analysis.h5: was probed with seed 1, now 2");
+  expect_refused("track --run run --sequences 3", 1, "was probed on 6 sequences of 10 tokens, now 3 of 10");
+  std::ofstream(dir / "run/analysis.h5", std::ios::trunc) << "torn";
+  expect_refused("track --run run", 1, "run/analysis.h5");
+}
+
+}  // namespace
+}  // namespace routescope
