@@ -79,6 +79,9 @@ Handle& Handle::operator=(Handle&& other) noexcept {
 void Handle::reset() {
   if (id_ >= 0) {
     silence();
+    // Flushed first: a dataset whose closing fails stays half open, and HDF5 crashes over it at the end of the process.
+    const bool may_write = file_ && file_->writable && file_->failure.empty();
+    if (may_write && H5Iget_type(id_) == H5I_DATASET && H5Dflush(id_) < 0) file_->give_up(last_error());
     if (close_(id_) < 0 && file_) file_->give_up(last_error());
   }
   id_ = -1;
@@ -284,7 +287,7 @@ Handle file_access(const std::string& name) {
 
 std::shared_ptr<FileState> create_file(const std::filesystem::path& file, bool swmr) {
   silence();
-  const auto state = std::make_shared<FileState>(FileState{final_name(file).string(), -1, ""});
+  const auto state = std::make_shared<FileState>(FileState{final_name(file).string(), -1, true, ""});
   const std::string& name = state->name;
   Handle access = file_access(name);
   check(H5Pset_libver_bounds(access.id(), swmr ? H5F_LIBVER_V110 : H5F_LIBVER_V18, H5F_LIBVER_V110), name,
@@ -350,7 +353,7 @@ File File::open(const std::filesystem::path& file) {
   for (int attempt = 0; attempt < 20; ++attempt) {
     for (const unsigned flags : {H5F_ACC_RDONLY, H5F_ACC_RDONLY | H5F_ACC_SWMR_READ}) {
       const hid_t opened = H5Fopen(name.c_str(), flags, access.id());
-      if (opened >= 0) return File(std::make_shared<FileState>(FileState{name, opened, ""}));
+      if (opened >= 0) return File(std::make_shared<FileState>(FileState{name, opened, false, ""}));
       reason = last_error();
     }
     if (reason.find("signature not found") != std::string::npos) throw Error("{}: not an HDF5 file", name);
@@ -365,7 +368,7 @@ File File::open_writable(const std::filesystem::path& file) {
   const Handle access = file_access(name);
   const hid_t opened = H5Fopen(name.c_str(), H5F_ACC_RDWR, access.id());
   if (opened < 0) fail(name, "cannot open for writing");
-  return File(std::make_shared<FileState>(FileState{name, opened, ""}));
+  return File(std::make_shared<FileState>(FileState{name, opened, true, ""}));
 }
 
 void File::start_swmr() {

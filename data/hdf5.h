@@ -44,8 +44,9 @@ constexpr Type type_of() {
 
 /// What everything opened in one file shares.
 struct FileState {
-  std::string name;     // for errors
-  hid_t id = -1;        // -1: closed
+  std::string name;  // for errors
+  hid_t id = -1;     // -1: closed
+  bool writable = false;
   std::string failure;  // why a write failed; empty: none did
 
   /// After a failed write nothing more reaches the file: it stays as the last successful write left it, and closing
@@ -53,7 +54,7 @@ struct FileState {
   void give_up(const std::string& reason);
 };
 
-/// Owns one HDF5 identifier of any kind. Closing a dataset can be what writes it, so a failure is told to the file.
+/// Owns one HDF5 identifier of any kind. Closing a dataset can be what writes it; if that fails, the file is told.
 class Handle {
  public:
   using Close = herr_t (*)(hid_t);
