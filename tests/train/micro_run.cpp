@@ -168,6 +168,7 @@ pid_t MicroRun::start(const std::string& run, const std::vector<std::string>& ov
     ::dup2(file, descriptor);
   }
   ::setenv("OMP_NUM_THREADS", "1", 1);
+  ::setenv("OMP_WAIT_POLICY", "passive", 1);
   if (prepare) prepare();
   ::execv(argv[0], argv.data());
   ::_exit(127);

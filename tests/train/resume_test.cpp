@@ -94,6 +94,7 @@ TEST_F(Resume, StoppedAfterAnyStep) {
     const LoopResult result = micro_->train(run, {}, [step](std::int64_t at) { return at == step ? SIGTERM : 0; });
     EXPECT_EQ(result.stopped, SIGTERM);
     EXPECT_EQ(result.step, step);
+    EXPECT_EQ(newest_intact_checkpoint(micro_->dir(run))->step, step);
     EXPECT_EQ(micro_->train(run).stopped, 0);
     expect_same_run(micro_->dir(run), micro_->dir("whole"));
   }
@@ -222,9 +223,9 @@ TEST_F(Resume, DebrisOfAKilledSaveIsRemoved) {
   EXPECT_EQ(checkpoint_names(micro_->dir("debris")), checkpoint_names(micro_->dir("whole")));
 }
 
-TEST_F(Resume, StandardAndCumulativeModelsToo) {
-  for (const char* kind :
-       {"model.residual=standard", "model.attn_res.source=cumulative", "model.residual=full_attn_res"}) {
+TEST_F(Resume, OtherModelsAndArithmeticToo) {
+  for (const char* kind : {"model.residual=standard", "model.attn_res.source=cumulative",
+                           "model.residual=full_attn_res", "precision=bf16"}) {
     SCOPED_TRACE(kind);
     const std::string whole = std::string("whole-") + kind, cut = std::string("cut-") + kind;
     const std::vector<std::string> overrides{kind, "model.attn_res.recency_bias=0.5"};

@@ -1,0 +1,105 @@
+// AdamW as the loop uses it: which parameters decay, what clipping scales, that padding stays zero.
+#include "train/optimizer.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "kernels/ops.h"
+#include "tests/train/micro_run.h"
+
+namespace routescope {
+namespace {
+
+// A handful of f32 operations on each number.
+constexpr double kRounding = 16 * static_cast<double>(std::numeric_limits<float>::epsilon());
+
+class Optimizer : public ::testing::Test {
+ protected:
+  Optimizer()
+      : config_(micro_.config("unused")),
+        model_(config_.model, config_.model_options()),
+        gradients_(DType::f32, Device::cpu, {model_.layout().total()}) {
+    model_.initialize(5);
+    for (const ParameterInfo& info : model_.layout().all()) {
+      random_normal(gradients_.tensor.rows(info.offset, info.offset + info.size), 0.3, 9,
+                    static_cast<std::uint64_t>(info.offset), stream_);
+    }
+    const std::size_t bytes = workspace_bytes({.tokens = 1, .hidden_size = 32}, Device::cpu);
+    workspace_ = Buffer(bytes, Device::cpu);
+    stream_.workspace = static_cast<std::byte*>(workspace_.data());
+    stream_.workspace_size = bytes;
+  }
+
+  testing::MicroRun micro_;
+  TrainConfig config_;
+  Model model_;
+  OwnedTensor gradients_;
+  Stream stream_;
+  Buffer workspace_;
+};
+
+TEST_F(Optimizer, TwoUpdatesAreAdamW) {
+  const TrainConfig::Optimizer settings{
+      .learning_rate = 0, .beta1 = 0.8, .beta2 = 0.9, .eps = 1e-3, .weight_decay = 0.25};
+  constexpr double kRate = 0.05, kMaxNorm = 2.0;
+  const std::vector<float> before(model_.flat().as<float>(), model_.flat().as<float>() + model_.flat().numel());
+  AdamW optimizer(model_, settings);
+
+  double sum = 0;
+  for (const float g : gradients_.tensor.span<float>()) sum += static_cast<double>(g) * static_cast<double>(g);
+  const double scale = kMaxNorm / std::sqrt(sum);
+  ASSERT_LT(scale, 0.1);  // clipping has something to do
+  for (std::int64_t step = 1; step <= 2; ++step) {
+    EXPECT_NEAR(optimizer.clip(gradients_.tensor, kMaxNorm, stream_), std::sqrt(sum), 1e-5 * std::sqrt(sum));
+    optimizer.update(model_.flat(), gradients_.tensor, kRate, step, stream_);
+  }
+
+  std::size_t decayed = 0;
+  for (const ParameterInfo& info : model_.layout().all()) {
+    EXPECT_EQ(info.decay, info.shape.size() == 2 && info.shape[0] > 1) << info.name;
+    for (std::int64_t i = info.offset; i < info.offset + info.size; ++i) {
+      const auto at = static_cast<std::size_t>(i);
+      const double g = scale * static_cast<double>(gradients_.tensor.as<float>()[i]);
+      double p = static_cast<double>(before[at]), m = 0, v = 0;
+      for (int step = 1; step <= 2; ++step) {
+        m = 0.8 * m + 0.2 * g;
+        v = 0.9 * v + 0.1 * g * g;
+        p -= kRate * (m / (1 - std::pow(0.8, step)) / (std::sqrt(v / (1 - std::pow(0.9, step))) + 1e-3) +
+                      (info.decay ? 0.25 : 0.0) * p);
+      }
+      ASSERT_NEAR(model_.flat().as<float>()[i], p, kRounding * (std::abs(p) + kRate)) << info.name;
+      ASSERT_NEAR(optimizer.exp_avg().as<float>()[i], m, kRounding * std::abs(m) + 1e-6 * std::abs(g)) << info.name;
+    }
+    if (info.decay) ++decayed;
+  }
+  EXPECT_EQ(decayed, 1u + 4 * 7);  // the embedding, and q k v o gate up down of each layer
+}
+
+TEST_F(Optimizer, PaddingStaysZero) {
+  AdamW optimizer(model_, {});
+  optimizer.clip(gradients_.tensor, 0, stream_);
+  optimizer.update(model_.flat(), gradients_.tensor, 0.1, 1, stream_);
+  std::vector<bool> parameter(static_cast<std::size_t>(model_.layout().total()), false);
+  for (const ParameterInfo& info : model_.layout().all()) {
+    std::fill_n(parameter.begin() + info.offset, info.size, true);
+  }
+  for (std::size_t i = 0; i < parameter.size(); ++i) {
+    EXPECT_TRUE(parameter[i] || model_.flat().as<float>()[i] == 0.0F) << i;
+  }
+}
+
+TEST_F(Optimizer, WithoutALimitNothingIsScaled) {
+  AdamW optimizer(model_, {.beta1 = 0.0});
+  optimizer.clip(gradients_.tensor, 0, stream_);
+  optimizer.update(model_.flat(), gradients_.tensor, 0.1, 1, stream_);
+  const ParameterInfo& info = model_.layout().at("model.embed_tokens.weight");
+  for (std::int64_t i = info.offset; i < info.offset + info.size; ++i) {
+    ASSERT_EQ(optimizer.exp_avg().as<float>()[i], gradients_.tensor.as<float>()[i]);
+  }
+}
+
+}  // namespace
+}  // namespace routescope
