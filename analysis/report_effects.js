@@ -87,7 +87,7 @@ const plane = {
     const free = (box) => box.x >= this.area.x && box.x + box.w <= this.area.x + this.area.width && box.y >= this.area.y && taken.every((o) => box.x + box.w < o.x || o.x + o.w < box.x || box.y + box.h < o.y || o.y + o.h < box.y);
     const first = (field, count) => [...points].sort((a, b) => at(field, b.s) - at(field, a.s)).slice(0, count);
     for (const { s, x, y } of new Set([...first("delta", 5), ...first("mass", 4)])) {
-      const text = `${families[slices[s].family]}, ${depths[slices[s].depth]} ${shortName[sublayers[slices[s].sublayer]]}`, w = text.length * 5.7;
+      const text = `${families[slices[s].family]}, ${depths[slices[s].depth]} ${shortName[sublayers[slices[s].sublayer]]}`, w = text.length * 6.4;
       const places = [[x + 11, y - 7], [x - 11 - w, y - 7], [x - w / 2, y - 25], [x - w / 2, y + 11], [x + 9, y - 20], [x + 9, y + 6]];
       const place = places.map(([px, py]) => ({ x: px, y: py, w, h: 14 })).find(free);
       if (!place) continue;
