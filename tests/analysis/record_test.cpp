@@ -13,6 +13,7 @@
 #include "data/error.h"
 #include "data/hdf5.h"
 #include "tests/analysis/micro_run.h"
+#include "tests/data/full_disk.h"
 #include "tests/data/temp_dir.h"
 
 namespace routescope {
@@ -148,6 +149,25 @@ TEST(AnalysisRecordTest, RefusesOtherFilesAndNewerVersions) {
   EXPECT_NE(
       error_of([&] { AnalysisRecord::load(dir / "short.h5"); }).find("/mass: found shape [1, 17], expected [1, 18]"),
       std::string::npos);
+}
+
+TEST(AnalysisRecordTest, AFullDiskLeavesTheFileAsItWas) {
+  const TempDir dir;
+  const auto file = dir / "analysis.h5";
+  AnalysisRecord record = record_of(micro_model(routed()), {0, 1});
+  record.save(file);
+  const std::string before = sha256_file(file);
+  record.rows[1].intact_nll = 1;
+  for (rlim_t bytes : {0, 500, 5000, 20000}) {
+    const std::string said = on_full_disk(bytes, [&] {
+      record.save(file);
+      return std::string("saved");
+    });
+    EXPECT_NE(said.find("analysis.h5: cannot "), std::string::npos) << bytes << " bytes: " << said;
+    EXPECT_EQ(sha256_file(file), before);
+    EXPECT_EQ(std::distance(std::filesystem::directory_iterator(dir.path()), {}), 1)
+        << "debris at " << bytes << " bytes";
+  }
 }
 
 TEST(AnalysisRecordTest, RefusesRowsMeasuredOtherwise) {
