@@ -1,12 +1,13 @@
-// CPU: causal grouped-query attention, a strip of queries of one head at a time:
-//   z = q k^T / sqrt(head_dim),  lse = log sum exp z,  out = softmax(z) v
-// A strip sees the keys up to its last query; those after a row's own position get weight 0.
-#include "kernels/cpu/attention.h"
-
+// CPU: causal grouped-query attention, a strip of queries of one head at a time, which goes through its keys a tile at
+// a time with a running maximum m and sum l of exponentials (as in FlashAttention, Dao et al. 2022):
+//   z = q k^T / sqrt(head_dim);  m' = max(m, max z);  w = exp(z - m');  l = l exp(m - m') + sum w;
+//   out = out exp(m - m') + w v;  in the end out /= l and lse = m + ln l.
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "kernels/backends.h"
+#include "kernels/cpu/attention_tiles.h"
 #include "kernels/cpu/exp.h"
 #include "kernels/cpu/operand.h"
 #include "kernels/cpu/per_thread.h"
@@ -15,21 +16,44 @@ namespace routescope::cpu {
 
 namespace {
 
-/// z [visible] become exp(z - max) and z [visible, keys) become 0; returns log sum exp and the factor 1 / sum.
-struct Softmax {
-  float lse;
-  float factor;
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+
+/// A thread's scratch.
+struct Piece {
+  float* turned;  // [head_dim, kStrip], the queries
+  float* tile;    // [kTile, kStrip], logits, then weights
+  float* out;     // [kStrip, head_dim]
+  float* max;     // [kStrip]
+  float* sum;     // [kStrip]
+  float* factor;  // [kStrip], exp(m - m')
+  Piece(float* at, std::int64_t head_dim)
+      : turned(at),
+        tile(turned + head_dim * kStrip),
+        out(tile + kTile * kStrip),
+        max(out + kStrip * head_dim),
+        sum(max + kStrip),
+        factor(sum + kStrip) {}
+  static std::int64_t floats(std::int64_t head_dim) { return kStrip * (2 * head_dim + kTile + 3); }
 };
 
-Softmax exponentiate(float* z, std::int64_t visible, std::int64_t keys) {
-  const float largest = max_columns(z, visible);
-  const float sum = sum_columns(visible, [=](auto at) {
-    const Vec w = exp(at.load(z) - largest);
-    at.store(z, w);
-    return w;
-  });
-  std::fill(z + visible, z + keys, 0.0f);
-  return {largest + std::log(sum), 1.0f / sum};
+/// The tile's logits become weights; max, sum and factor move on.
+void exponentiate(const Piece& piece, std::int64_t keys, std::int64_t columns) {
+  for (std::int64_t q = 0; q < columns; q += kWidth) {
+    const Whole at{q};
+    const Vec before = at.load(piece.max);
+    Vec largest = before;
+    for (std::int64_t k = 0; k < keys; ++k) largest = larger(largest, at.load(piece.tile + k * kStrip));
+    Vec sum{};
+    for (std::int64_t k = 0; k < keys; ++k) {
+      const Vec w = exp(at.load(piece.tile + k * kStrip) - largest);
+      at.store(piece.tile + k * kStrip, w);
+      sum += w;
+    }
+    const Vec factor = exp(before - largest);
+    at.store(piece.factor, factor);
+    at.store(piece.sum, at.load(piece.sum) * factor + sum);
+    at.store(piece.max, largest);
+  }
 }
 
 }  // namespace
@@ -39,34 +63,41 @@ void attention_forward(Tensor out, Tensor lse, Tensor qkv, const AttentionShape&
   const std::int64_t group = shape.heads / shape.kv_heads, strips = (seq_len + kStrip - 1) / kStrip;
   const float scale = 1.0f / std::sqrt(static_cast<float>(head_dim));
   Scratch scratch(stream);
-  const PerThread weights(scratch, kStrip * seq_len);
-  const PerThread results(scratch, kStrip * head_dim);
-  const std::int64_t tasks = shape.batch * shape.heads * strips;
+  const PerThread pieces(scratch, Piece::floats(head_dim));
+  const std::int64_t heads = shape.batch * shape.heads;
   with_operand(out, [&]<class T>(T* result) {
-#pragma omp parallel for schedule(dynamic, 1)
-    for (std::int64_t task = 0; task < tasks; ++task) {
+#pragma omp parallel for schedule(dynamic, 1) if (heads * strips > 1)
+    for (std::int64_t task = 0; task < heads * strips; ++task) {
       // The longest strips first, which evens out the threads' ends.
-      const std::int64_t strip = strips - 1 - task / (shape.batch * shape.heads);
-      const std::int64_t head = task % shape.heads, sequence = task / shape.heads % shape.batch;
-      const std::int64_t first = strip * kStrip, keys = std::min(seq_len, first + kStrip), queries = keys - first;
+      const Strip strip = strip_of((strips - 1 - task / heads) * kStrip, seq_len);
+      const std::int64_t head = task % shape.heads, sequence = task % heads / shape.heads;
       const float* rows = qkv.as<float>() + sequence * seq_len * width;
-      const float* q = rows + first * width + head * head_dim;
-      const float* k = rows + (shape.heads + head / group) * head_dim;
-      const float* v = k + shape.kv_heads * head_dim;
-      float* z = weights.mine();
-      float* o = results.mine();
+      const float* keys = rows + (shape.heads + head / group) * head_dim;
+      const float* values = keys + shape.kv_heads * head_dim;
 
-      sgemm(z, keys, q, width, false, k, width, true, queries, keys, head_dim, scale, 0);
-      float factor[kStrip];
-      for (std::int64_t i = 0; i < queries; ++i) {
-        const Softmax softmax = exponentiate(z + i * keys, first + i + 1, keys);
-        lse.as<float>()[(sequence * shape.heads + head) * seq_len + first + i] = softmax.lse;
-        factor[i] = softmax.factor;
+      const Piece piece(pieces.mine(), head_dim);
+      turn(piece.turned, rows + strip.first * width + head * head_dim, width, strip, head_dim, scale);
+      std::fill_n(piece.max, kStrip, -kInfinity);
+      std::fill_n(piece.sum, kStrip, 0.0f);
+      std::fill_n(piece.out, kStrip * head_dim, 0.0f);
+      for (std::int64_t first = 0; first < strip.keys(); first += kTile) {
+        const std::int64_t count = std::min(kTile, strip.keys() - first);
+        tile_against(piece.tile, keys + first * width, width, count, piece.turned, strip, head_dim);
+        set_unseen(piece.tile, first, count, strip, -kInfinity);
+        exponentiate(piece, count, strip.columns());
+        for (std::int64_t q = 0; q < strip.queries; ++q) {
+          float* row = piece.out + q * head_dim;
+          for_columns(head_dim, [&](auto at) { at.store(row, at.load(row) * piece.factor[q]); });
+        }
+        tile_product<true>(piece.out, head_dim, {piece.tile, 1, kStrip}, values + first * width, width, strip.queries,
+                           head_dim, count);
       }
-      sgemm(o, head_dim, z, keys, false, v, width, false, queries, head_dim, keys, 1, 0);
-      for (std::int64_t i = 0; i < queries; ++i) {
-        T* to = result + ((sequence * seq_len + first + i) * shape.heads + head) * head_dim;
-        for_columns(head_dim, [&](auto at) { at.store(to, at.load(o + i * head_dim) * factor[i]); });
+      for (std::int64_t q = 0; q < strip.queries; ++q) {
+        const std::int64_t position = strip.first + q;
+        lse.as<float>()[(sequence * shape.heads + head) * seq_len + position] = piece.max[q] + std::log(piece.sum[q]);
+        const float* from = piece.out + q * head_dim;
+        T* to = result + ((sequence * seq_len + position) * shape.heads + head) * head_dim;
+        for_columns(head_dim, [&](auto at) { at.store(to, at.load(from) / piece.sum[q]); });
       }
     }
   });

@@ -102,14 +102,16 @@ inline void for_columns(std::int64_t n, Body&& body) {
   if (j < n) body(Part{j, n - j});
 }
 
-/// body(count, at) for blocks of kVecs vectors, then for single ones: `count` is an integral constant, and the body
-/// takes vectors at, next(at, 1), .. next(at, count - 1).
+/// body(count, at) for blocks of kVecs vectors (a power of two), then for smaller ones: `count` is an integral
+/// constant, and the body takes the vectors at, next(at, 1), .. next(at, count - 1).
 template <int kVecs, class Body>
-inline void for_column_blocks(std::int64_t n, Body&& body) {
-  std::int64_t j = 0;
+inline void for_column_blocks(std::int64_t n, Body&& body, std::int64_t j = 0) {
   for (; j + kVecs * kWidth <= n; j += kVecs * kWidth) body(std::integral_constant<int, kVecs>{}, Whole{j});
-  for (; j + kWidth <= n; j += kWidth) body(std::integral_constant<int, 1>{}, Whole{j});
-  if (j < n) body(std::integral_constant<int, 1>{}, Part{j, n - j});
+  if constexpr (kVecs > 1) {
+    for_column_blocks<kVecs / 2>(n, body, j);
+  } else {
+    if (j < n) body(std::integral_constant<int, 1>{}, Part{j, n - j});
+  }
 }
 
 inline Whole next(Whole at, int vecs) {

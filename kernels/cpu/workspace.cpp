@@ -6,22 +6,22 @@
 #include <initializer_list>
 
 #include "kernels/backends.h"
-#include "kernels/cpu/attention.h"
+#include "kernels/cpu/attention_tiles.h"
 #include "kernels/cpu/parallel.h"
 
 namespace routescope::cpu {
 
 std::size_t workspace_bytes(const WorkspaceLimits& limits) {
   const std::int64_t d = limits.hidden_size, threads = omp_get_max_threads();
-  const std::int64_t head_dim = limits.attention.head_dim, seq_len = limits.attention.seq_len;
+  const std::int64_t head_dim = limits.attention.head_dim;
   const std::int64_t floats = std::max({
-      kMaxPartials * d,                                                 // add_rms_norm_backward
-      d + kMaxPartials * (2 * d + 1) + threads * d,                     // attn_res_*
-      16 * d + threads * limits.sources * 33,                           // attn_res_backward_sources
-      2 * kMaxPartials * (3 * limits.sources + 1),                      // routing_statistics
-      head_dim + kMaxPartials * 2 * head_dim + threads * 2 * head_dim,  // qk_norm_rope_*
-      threads * kStrip * (2 * seq_len + head_dim),                      // attention_*
-      2 * kMaxPartials,                                                 // gradient_norm
+      kMaxPartials * d,                                                        // add_rms_norm_backward
+      d + kMaxPartials * (2 * d + 1) + threads * d,                            // attn_res_*
+      16 * d + threads * limits.sources * 33,                                  // attn_res_backward_sources
+      2 * kMaxPartials * (3 * limits.sources + 1),                             // routing_statistics
+      head_dim + kMaxPartials * 2 * head_dim + threads * 2 * head_dim,         // qk_norm_rope_*
+      threads * (kStrip * (4 * head_dim + 2 * kTile + 3) + kTile * head_dim),  // attention_*
+      2 * kMaxPartials,                                                        // gradient_norm
   });
   // Arrays are rounded up to whole cache lines, and rows of a thread to whole vectors.
   constexpr std::int64_t kArrays = 8;
