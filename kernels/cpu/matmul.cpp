@@ -11,10 +11,17 @@ namespace routescope::cpu {
 
 namespace {
 
-/// A cut of an extent into equal tiles of at most `largest`, rounded up to whole vectors.
-Chunks tiles(std::int64_t extent, std::int64_t largest) {
-  const std::int64_t number = (extent + largest - 1) / largest;
+/// Tiles of this size reach the rate of a product as a whole; a smaller result is cut into at least kFewest tiles as
+/// long as they keep kSmallest rows, so that a few threads find equal shares.
+constexpr std::int64_t kTileRows = 256, kTileColumns = 512, kFewest = 8, kSmallest = 64;
+
+/// A cut of an extent into `number` equal tiles, rounded up to whole vectors.
+Chunks cut(std::int64_t extent, std::int64_t number) {
   return {extent, ((extent + number - 1) / number + 15) / 16 * 16};
+}
+
+std::int64_t tiles_of(std::int64_t extent, std::int64_t size) {
+  return (extent + size - 1) / size;
 }
 
 const std::byte* at(const Tensor& t, std::int64_t row, std::int64_t column) {
@@ -32,7 +39,9 @@ void matmul(Tensor c, Tensor a, Transpose transpose_a, Tensor b, Transpose trans
     if (!accumulate) fill(c, 0, stream);
     return;
   }
-  const Chunks row_tiles = tiles(m, 256), column_tiles = tiles(n, 512);
+  const std::int64_t across = tiles_of(n, kTileColumns), wanted = tiles_of(kFewest, across);
+  const Chunks column_tiles = cut(n, across);
+  const Chunks row_tiles = cut(m, std::max(tiles_of(m, kTileRows), std::min(wanted, tiles_of(m, kSmallest))));
   const std::int64_t last_m = m - (row_tiles.number() - 1) * row_tiles.size;
   const std::int64_t last_n = n - (column_tiles.number() - 1) * column_tiles.size;
   const auto product_of = [&](std::int64_t tile_m, std::int64_t tile_n) {
