@@ -99,7 +99,15 @@ bool catch_up(RecordedProbe& probe, const fs::path& run) {
       continue;
     }
     const auto start = std::chrono::steady_clock::now();
-    const ProbeRow& row = probe.row(entry.step, entry.dir);
+    try {
+      probe.row(entry.step, entry.dir);
+    } catch (const Error&) {
+      // A run that keeps its newest checkpoints only may take one away at any moment.
+      if (fs::exists(entry.dir)) throw;
+      fmt::print("step {:>8}  was removed before it could be probed\n", entry.step);
+      continue;
+    }
+    const ProbeRow& row = *probe.record().find(entry.step);
     const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
     std::size_t strongest = num_slices;
     for (std::size_t s = 0; s < num_slices; ++s) {
