@@ -1,4 +1,4 @@
-// The implementations behind ops.h, one namespace each, with identical signatures. For ops.cpp, the backends and their tests.
+// The implementations behind ops.h, one namespace each, with identical signatures. For ops.cpp, the backends and tests.
 #pragma once
 
 #include "kernels/op_types.h"
