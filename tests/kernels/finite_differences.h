@@ -38,7 +38,7 @@ inline Values zeros(const std::vector<std::int64_t>& shape) {
 /// Random numbers: another stream for each call with another `stream`.
 inline Values random_values(const std::vector<std::int64_t>& shape, std::uint64_t stream, double spread = 1,
                             double center = 0) {
-  return {shape, normals(elements(shape), stream, spread, center)};
+  return {shape, random_numbers(elements(shape), stream, spread, center)};
 }
 
 inline double inner_product(const Tensor& a, const Tensor& b) {

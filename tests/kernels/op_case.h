@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <ostream>
 #include <string>
 #include <utility>
 #include <vector>
@@ -50,6 +51,7 @@ struct Argument {
   std::vector<std::int64_t> shape;
   std::function<std::vector<double>()> values;  // what it starts from, made when a test runs
   double reduction = 0;                         // of a result: the number of terms in a sum; 0: an input
+  double magnitude = 0;                         // of a result: the size of the sums on the way where they cancel
 };
 
 inline std::int64_t elements(const std::vector<std::int64_t>& shape) {
@@ -113,13 +115,14 @@ inline double rounded(double value, DType dtype) {
   return value;
 }
 
-/// center + spread N(0, 1); another stream of random numbers for each `stream`.
-inline std::vector<double> normals(std::int64_t count, std::uint64_t stream, double spread = 1, double center = 0) {
+/// Numbers of mean `center` and standard deviation `spread`, evenly spread; another sequence for each `stream`.
+inline std::vector<double> random_numbers(std::int64_t count, std::uint64_t stream, double spread = 1,
+                                          double center = 0) {
   std::vector<double> out(static_cast<std::size_t>(count));
-  double block[4] = {};
+  Philox4x32 words{};
   for (std::size_t i = 0; i < out.size(); ++i) {
-    if (i % 4 == 0) random_normals(block, kSeed, stream, i / 4);
-    out[i] = center + spread * block[i % 4];
+    if (i % 4 == 0) words = random_words(kSeed, stream, i / 4);
+    out[i] = center + spread * std::sqrt(12.0) * (to_uniform(words.word[i % 4]) - 0.5);
   }
   return out;
 }
@@ -149,7 +152,7 @@ class OpCase {
   OpCase& input(const std::string& name, Role role, const std::vector<std::int64_t>& shape, double spread = 1,
                 double center = 0) {
     arguments_.push_back({name, role, shape, [=, stream = arguments_.size()] {
-                            return normals(elements(shape), stream, spread, center);
+                            return random_numbers(elements(shape), stream, spread, center);
                           }});
     return *this;
   }
@@ -159,10 +162,12 @@ class OpCase {
     return *this;
   }
   /// A result, with the number of terms that one of its elements sums. It starts from random numbers, so that "+=" and
-  /// "=" are told apart.
-  OpCase& output(const std::string& name, Role role, const std::vector<std::int64_t>& shape, double reduction) {
+  /// "=" are told apart. `magnitude` is for results that are small because larger numbers cancelled.
+  OpCase& output(const std::string& name, Role role, const std::vector<std::int64_t>& shape, double reduction,
+                 double magnitude = 0) {
     input(name, role, shape);
     arguments_.back().reduction = reduction;
+    arguments_.back().magnitude = magnitude;
     return *this;
   }
   OpCase& limits(const WorkspaceLimits& limits) {
@@ -175,6 +180,7 @@ class OpCase {
   }
 
   const std::string& name() const { return name_; }
+  friend void PrintTo(const OpCase& op, std::ostream* os) { *os << op.name_; }
   const std::vector<Argument>& arguments() const { return arguments_; }
 
   /// Runs with these types; starts from values that have gone through `inputs_rounded_as`, so that a reference run

@@ -20,7 +20,7 @@ struct ReadOptions {
 };
 
 inline std::vector<double> masking_bias(std::int64_t columns) {
-  std::vector<double> out = normals(columns, 77);
+  std::vector<double> out = random_numbers(columns, 77);
   for (std::size_t i = 0; i + 1 < out.size(); i += 3) out[i] = -std::numeric_limits<double>::infinity();
   return out;
 }
@@ -60,8 +60,9 @@ inline OpCase read_case(const char* operation, std::int64_t tokens, std::int64_t
   OpCase out(read_label(operation, tokens, d, n, options));
   const auto terms = static_cast<double>(d);
   for (std::int64_t i = 0; i < n; ++i) {
-    out.input("source" + std::to_string(i), Role::real, {tokens, d}, 1 + 0.3 * static_cast<double>(i));
-    out.input("source_inv_rms" + std::to_string(i), Role::real, {tokens}, 0.05, 1);
+    const double rms = 1 + 0.3 * static_cast<double>(i);
+    out.input("source" + std::to_string(i), Role::real, {tokens, d}, rms)
+        .input("source_inv_rms" + std::to_string(i), Role::real, {tokens}, 0.05 / rms, 1 / rms);
   }
   out.input("query", Role::real, {d}, options.zero_query ? 0.0 : 1 / std::sqrt(terms))
       .input("key_gain", Role::real, {d}, 0.3, 1)
@@ -98,7 +99,9 @@ inline void add_read(std::vector<OpCase>& cases, std::int64_t tokens, std::int64
       .output("dquery", Role::real, {d}, rows + terms)
       .output("dkey_gain", Role::real, {d}, rows + terms)
       .output("dnorm_gain", Role::real, {d}, rows + terms);
-  if (options.learned_bias) backward.output("dbias", Role::real, {1}, rows + terms);
+  // A sum over tokens of alpha times differences of inner products <dh, v>, which have d terms of order 1 each.
+  if (options.learned_bias)
+    backward.output("dbias", Role::real, {1}, rows + terms, std::sqrt(static_cast<double>(tokens) * terms));
   for (std::int64_t i = 0; i < n; ++i)
     backward.output("dsource" + std::to_string(i), Role::real, {tokens, d}, 2 * terms);
   cases.push_back(backward.call([=](const Tensors& r, const Stream& s) {
@@ -164,7 +167,7 @@ inline void add_deferred(std::vector<OpCase>& cases, std::int64_t tokens, std::i
 inline void add_statistics(std::vector<OpCase>& cases, std::int64_t tokens, std::int64_t columns) {
   OpCase out(label("routing_statistics", {{"tokens", tokens}, {"columns", columns}}));
   for (std::int64_t i = 0; i < columns; ++i) out.input("inv_rms" + std::to_string(i), Role::real, {tokens}, 0.1, 1);
-  std::vector<double> alpha = normals(tokens * columns, 5);
+  std::vector<double> alpha = random_numbers(tokens * columns, 5);
   for (double& a : alpha) a = a < -1 ? 0 : std::fabs(a);  // zeros too: masked sources
   out.given("alpha", Role::real, {tokens, columns}, alpha)
       .output("sums", Role::sums, {3, columns}, static_cast<double>(tokens))

@@ -101,7 +101,7 @@ TEST(Bf16, RoundsToNearestEven) {
 }
 
 TEST(Cast, EveryPairOfTypes) {
-  const std::vector<double> start = normals(1001, 3);
+  const std::vector<double> start = random_numbers(1001, 3);
   for (const DType from : {DType::f64, DType::f32, DType::bf16}) {
     const OwnedTensor src(from, Device::cpu, {1001});
     for (std::int64_t i = 0; i < 1001; ++i) set(src.tensor, i, start[static_cast<std::size_t>(i)]);

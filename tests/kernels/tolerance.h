@@ -2,8 +2,8 @@
 //
 // A result in a type with p significant bits is off by its rounding, 2^-p of itself. A sum of k terms in float picks up
 // k roundings of 2^-24 of the partial sums; roundings are as good as random, so together they grow like sqrt(k). The
-// partial sums are of the size of the largest results. kSafety covers the handful of roundings in each term (products,
-// a normalisation, an exponential) and the tail of the random walk.
+// partial sums are of the size of the largest results where a test does not say that they cancel. kSafety covers the
+// handful of roundings in each term (products, a normalisation, an exponential) and the tail of the random walk.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -34,14 +34,14 @@ inline double unit_roundoff(DType dtype) {
 }
 
 struct Tolerance {
-  DType stored;      // the type that the result was rounded to
-  double reduction;  // k: how many terms were added up on the way to one result
-  DType arithmetic = DType::f32;
+  DType stored;          // the type that the result was rounded to
+  double reduction;      // k: how many terms were added up on the way to one result
+  double magnitude = 0;  // the size of the partial sums, where the results are smaller because the sums cancelled
 
   /// The largest error allowed of a result whose true value is `expected`, among results as large as `largest`.
   double of(double expected, double largest) const {
     return unit_roundoff(stored) * std::fabs(expected) +
-           kSafety * unit_roundoff(arithmetic) * std::sqrt(std::fmax(1.0, reduction)) * largest;
+           kSafety * unit_roundoff(DType::f32) * std::sqrt(std::fmax(1.0, reduction)) * std::fmax(largest, magnitude);
   }
 };
 
