@@ -6,12 +6,12 @@ cd "$(dirname "$0")/.."
 
 status=0
 if command -v clang-format-14 >/dev/null; then
-  git ls-files -z '*.cpp' '*.h' '*.cu' '*.cuh' | xargs -0 clang-format-14 --dry-run -Werror || status=1
+  find analysis data kernels model tests train -regex '.*\.\(cpp\|h\|cu\|cuh\)' -print0 | xargs -0 clang-format-14 --dry-run -Werror || status=1
 else
   echo "check_style.sh: no clang-format-14 here; C++ was not checked"
 fi
 if command -v shellcheck >/dev/null; then
-  git ls-files -z '*.sh' .ci/run | xargs -0 shellcheck -x || status=1
+  shellcheck -x scripts/*.sh .ci/run || status=1
 else
   echo "check_style.sh: no shellcheck here; scripts were not checked"
 fi
