@@ -152,6 +152,10 @@ TEST_F(Resume, NoIntactCheckpointIsAnErrorAndNothingIsLost) {
   const std::string record = sha256_file(micro_->dir("broken") / "routing.h5");
   EXPECT_NE(refusal("broken", {}).find("found no intact checkpoint"), std::string::npos);
   EXPECT_EQ(sha256_file(micro_->dir("broken") / "routing.h5"), record);
+  for (const std::string& name : checkpoint_names(micro_->dir("broken"))) {
+    fs::remove(checkpoints / name / "MANIFEST.json");
+  }
+  EXPECT_NE(refusal("broken", {}).find("found no intact checkpoint"), std::string::npos);
   fs::remove_all(checkpoints);
   EXPECT_NE(refusal("broken", {}).find("no checkpoint, expected a checkpoint to resume from"), std::string::npos);
   EXPECT_EQ(sha256_file(micro_->dir("broken") / "routing.h5"), record);
