@@ -22,7 +22,7 @@ struct ShardWriter::Impl {
 
   [[noreturn]] void fail() const { throw Error("{}: cannot write: {}", file.string(), std::strerror(errno)); }
   void put(const void* data, std::size_t bytes) {
-    if (std::fwrite(data, 1, bytes, out) != bytes) fail();
+    if (bytes > 0 && std::fwrite(data, 1, bytes, out) != bytes) fail();
   }
 };
 

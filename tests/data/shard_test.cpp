@@ -33,7 +33,7 @@ class ShardTest : public ::testing::Test {
   // A file whose header says what it is told to.
   std::filesystem::path raw(const std::vector<std::int32_t>& header, std::size_t bytes) {
     std::string content(bytes, '\0');
-    std::memcpy(content.data(), header.data(), std::min(bytes, header.size() * 4));
+    if (!header.empty()) std::memcpy(content.data(), header.data(), std::min(bytes, header.size() * 4));
     write_text_atomically(dir_ / "raw.bin", content);
     return dir_ / "raw.bin";
   }
