@@ -1,5 +1,7 @@
 #include "train/plan.h"
 
+#include <unistd.h>
+
 #include <cstddef>
 #include <vector>
 
@@ -17,6 +19,18 @@ namespace {
 
 constexpr double kMatrixRateSeconds = 1.0;
 
+/// Counting a pass takes a model, whose parameters are really allocated: said before the system ends the process for
+/// it.
+void require_room_for_parameters(const TrainConfig& config) {
+  const auto parameters = static_cast<double>(ParameterLayout(config.model).total());
+  const double needed = parameters * static_cast<double>(size_of(DType::f32) + size_of(DType::bf16));
+  const double present = static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGESIZE));
+  if (needed > 0.9 * present) {
+    throw Error("--plan: the parameters alone need {:.1f} GiB, expected at most 90 % of this machine's {:.1f} GiB",
+                needed / (1 << 30), present / (1 << 30));
+  }
+}
+
 /// The parts of a training pass, counted and not allocated.
 std::vector<Arena::Part> pass_parts(const TrainConfig& config, const Model& model) {
   Arena planner(model.options().device);
@@ -30,6 +44,7 @@ std::vector<Arena::Part> pass_parts(const TrainConfig& config, const Model& mode
 
 std::string plan_text(const TrainConfig& config) {
   const ModelOptions options = config.model_options();
+  require_room_for_parameters(config);
   const Model model(config.model, options);
   const auto parameters = static_cast<std::size_t>(model.layout().total());
 

@@ -1,6 +1,7 @@
 #include "train/progress.h"
 
 #include <spdlog/spdlog.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -12,7 +13,7 @@ namespace routescope {
 namespace {
 
 constexpr double kBarSeconds = 0.2, kLineSeconds = 5.0;
-constexpr int kBarWidth = 24;
+constexpr std::size_t kLeastBar = 6, kMostBar = 24;
 
 }  // namespace
 
@@ -56,8 +57,18 @@ void Progress::update(const Row& row) {
     spdlog::info("{}", line(row));
     return;
   }
-  const int filled = static_cast<int>(kBarWidth * row.step / totals_.last_step);
-  fmt::print("\r\x1b[K[{:#<{}}{:.<{}}] {}", "", filled, "", kBarWidth - filled, line(row));
+  // A line that wraps could not be rewritten: the bar makes room for the figures, then the figures are cut.
+  winsize size{};
+  const bool known = ::ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0;
+  const std::size_t columns = known ? size.ws_col - 1u : 1000;
+  std::string text = line(row);
+  if (const std::size_t taken = text.size() + 3; columns >= taken + kLeastBar) {
+    const std::size_t width = std::min(kMostBar, columns - taken);
+    const auto filled = width * static_cast<std::size_t>(row.step) / static_cast<std::size_t>(totals_.last_step);
+    text = fmt::format("[{}{}] {}", std::string(filled, '#'), std::string(width - filled, '.'), text);
+  }
+  text.resize(std::min(text.size(), columns));
+  fmt::print("\r\x1b[K{}", text);
   std::fflush(stdout);
   bar_shown_ = true;
 }
