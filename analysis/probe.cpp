@@ -132,8 +132,7 @@ void summarize(AblationEffects& effects, std::int64_t sequences, const ProbeOpti
   const std::size_t slices = effects.coverage.size();
   for (auto* values : {&effects.delta_nll, &effects.ci_lower, &effects.ci_upper, &effects.p_value})
     values->assign(slices, nan);
-  for (std::size_t s = 0; s < slices; ++s) {
-    if (!(effects.coverage[s] > 0)) continue;
+  for (std::size_t s = 0; s < slices; ++s) {  // a slice that was not tested is NaN, and so is all that follows from it
     const std::span<const double> values(effects.delta_nll_sequence.data() + s * index(sequences), index(sequences));
     const RandomKey key{options.seed, static_cast<std::uint64_t>(options.step), s};
     const Interval interval = bootstrap_interval(values, key);
