@@ -89,7 +89,7 @@ void create_alpha(File& file, const RoutingRecordInfo& info) {
   Layout layout{"1",
                 "routing weight of every probe token; NaN: no such source",
                 {"alpha_step", "read", "seq", "pos", "source"},
-                4,
+                1,
                 {1, 1, seq, pos, at_least_one(sources)}};
   file.create_growing("/alpha", Type::f16, {reads, info.sequences, info.positions, sources}, layout);
 }
