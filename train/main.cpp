@@ -2,8 +2,6 @@
 #include <spdlog/spdlog.h>
 
 #include <CLI/CLI.hpp>
-#include <atomic>
-#include <csignal>
 #include <cstdlib>
 #include <string>
 #include <vector>
@@ -13,22 +11,11 @@
 #include "train/config.h"
 #include "train/loop.h"
 #include "train/plan.h"
+#include "train/signals.h"
 
 namespace {
 
 using namespace routescope;
-
-std::atomic<int> received_signal = 0;
-static_assert(std::atomic<int>::is_always_lock_free);
-
-/// The first SIGINT or SIGTERM asks for a checkpoint and an end; a second one ends at once, which loses only the step.
-void stop_on_signals() {
-  struct sigaction action {};
-  action.sa_handler = [](int number) { received_signal = number; };
-  action.sa_flags = SA_RESETHAND;
-  sigaction(SIGINT, &action, nullptr);
-  sigaction(SIGTERM, &action, nullptr);
-}
 
 /// A launcher that started several processes meant them to train together, which this build cannot.
 void require_one_process() {
@@ -61,8 +48,8 @@ int train(int argc, char** argv) {
     fmt::print("{}", plan_text(config));
     return 0;
   }
-  stop_on_signals();
-  const LoopResult result = run_training(config, {.stop = [](std::int64_t) { return received_signal.load(); }});
+  wait_for_signals_aside();
+  const LoopResult result = run_training(config, {.stop = [](std::int64_t) { return received_signal(); }});
   if (result.stopped == 0) return 0;
   spdlog::info("stopped by signal {} after step {}; the same command goes on", result.stopped, result.step);
   return 128 + result.stopped;

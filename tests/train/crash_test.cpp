@@ -8,6 +8,8 @@
 #include <algorithm>
 #include <chrono>
 #include <csignal>
+#include <filesystem>
+#include <fstream>
 #include <random>
 #include <thread>
 
@@ -154,6 +156,36 @@ TEST_F(Crash, SigtermWritesACheckpointAndSaysSo) {
       break;
     }
   }
+}
+
+/// Threads of a process that a signal can reach (SigBlk of /proc/PID/task/*/status, a hexadecimal mask), and all
+/// threads.
+std::pair<int, int> threads_open_to(pid_t process, int signal) {
+  int open = 0, all = 0;
+  for (const auto& task : fs::directory_iterator(fmt::format("/proc/{}/task", process))) {
+    std::ifstream status(task.path() / "status");
+    for (std::string line; std::getline(status, line);) {
+      if (line.rfind("SigBlk:", 0) != 0) continue;
+      ++all;
+      if ((std::stoull(line.substr(7), nullptr, 16) >> (signal - 1) & 1) == 0) ++open;
+    }
+  }
+  return {open, all};
+}
+
+TEST_F(Crash, NoSignalInterruptsAThreadThatComputes) {
+  // A handler's frame on a thread inside a oneDNN product would overwrite its operands (train/signals.h).
+  const pid_t child = micro_->start("blocked", {"train.steps=100000"});
+  while (!ended(child) && !fs::exists(micro_->dir("blocked") / "checkpoints" / "step-00000002")) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  for (int signal : {SIGTERM, SIGINT}) {
+    const auto [open, all] = threads_open_to(child, signal);
+    EXPECT_EQ(open, 1) << "only the thread that waits for it";
+    EXPECT_GT(all, 1);
+  }
+  ::kill(child, SIGKILL);
+  micro_->wait(child, "blocked");
 }
 
 TEST_F(Crash, ASecondProcessIsTurnedAway) {
