@@ -11,7 +11,7 @@ namespace routescope {
 
 namespace {
 
-constexpr int kRepeats = 3;
+constexpr int kRepeats = 2;
 
 dnnl::memory::desc desc_of(std::int64_t rows, std::int64_t columns, Transpose transposed, DType dtype) {
   const auto type = dtype == DType::bf16 ? dnnl::memory::data_type::bf16 : dnnl::memory::data_type::f32;
