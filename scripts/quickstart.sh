@@ -27,6 +27,7 @@ cd "$(dirname "$0")/.."
 # verses are lines without their numbers, and every 20th chapter is held out.
 text=shards/text
 bible_documents() {
+  command -v bible >/dev/null || fail "no program 'bible' (Debian's package bible-kjv) here; give your own text with --text FILE..."
   rm -rf "$text"
   mkdir -p "$text/train" "$text/valid"
   bible -f gen1:1-rev22:21 </dev/null | LC_ALL=C awk -v text="$text" '
