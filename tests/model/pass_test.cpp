@@ -111,7 +111,6 @@ TEST_P(EveryMode, Bf16OperandsAreNearAndRefreshed) {
 
 TEST_P(RoutedMode, TakenUpPassEqualsWholePass) {
   const Model m = model();
-  if (!config.routed()) GTEST_SKIP() << "a standard model has no read to intervene on; covered by the routed modes";
   Pass shared(m, kBatch, kLength, Pass::Kind::infer), whole(m, kBatch, kLength, Pass::Kind::infer);
   shared.forward(ids);
   const auto intact = nll(shared);
