@@ -37,29 +37,19 @@ double median(std::vector<double> values) {
   return values.size() % 2 == 1 ? values[half] : (values[half - 1] + values[half]) / 2;
 }
 
-/// A shard of random tokens, removed at the end: Batches reads files.
-class RandomShard {
- public:
-  explicit RandomShard(std::int64_t vocab_size, std::int64_t tokens) {
-    file_ = fs::temp_directory_path() / fmt::format("routescope-bench-{}.bin", ::getpid());
-    std::mt19937_64 random(1);
-    std::vector<std::int32_t> ids(static_cast<std::size_t>(tokens));
-    for (std::int32_t& id : ids) id = static_cast<std::int32_t>(random() % static_cast<std::uint64_t>(vocab_size));
-    ShardWriter writer(file_, vocab_size);
-    writer.append(ids);
-    writer.finish();
-  }
-  ~RandomShard() {
-    std::error_code ignored;
-    fs::remove(file_, ignored);
-  }
-  RandomShard(const RandomShard&) = delete;
-  RandomShard& operator=(const RandomShard&) = delete;
-  const fs::path& file() const { return file_; }
-
- private:
-  fs::path file_;
-};
+/// A stream of random tokens. Its file is gone as soon as it is mapped: an interrupted benchmark leaves nothing behind.
+TokenStream random_stream(std::int64_t vocab_size, std::int64_t tokens) {
+  const fs::path file = fs::temp_directory_path() / fmt::format("routescope-bench-{}.bin", ::getpid());
+  std::mt19937_64 random(1);
+  std::vector<std::int32_t> ids(static_cast<std::size_t>(tokens));
+  for (std::int32_t& id : ids) id = static_cast<std::int32_t>(random() % static_cast<std::uint64_t>(vocab_size));
+  ShardWriter writer(file, vocab_size);
+  writer.append(ids);
+  writer.finish();
+  TokenStream stream({file.string()}, vocab_size);
+  fs::remove(file);
+  return stream;
+}
 
 /// A model that can be stepped and timed.
 class Subject {
@@ -236,8 +226,7 @@ int bench(int argc, char** argv) {
       model.num_key_value_heads, model.intermediate_size, model.vocab_size, arguments.batch, arguments.sequence_length);
   fmt::print("arithmetic: {:.4g} FLOP a token (train/README.md)\n", flops_per_token(model, arguments.sequence_length));
   std::fflush(stdout);
-  const RandomShard shard(model.vocab_size, 8 * arguments.batch * arguments.sequence_length + 1);
-  const TokenStream stream({shard.file().string()}, model.vocab_size);
+  const TokenStream stream = random_stream(model.vocab_size, 8 * arguments.batch * arguments.sequence_length + 1);
   const Batches batches(stream, arguments.sequence_length, arguments.batch, 1);
   std::vector<std::pair<std::string, Result>> results;
   if (arguments.precision != "bf16") results.emplace_back("f32", measure(arguments, DType::f32, batches));

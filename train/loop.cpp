@@ -37,16 +37,30 @@ struct Streams {
         valid(config.data.valid, config.model.vocab_size),
         train_batches(train, config.data.sequence_length, config.sequences_per_step(),
                       static_cast<std::uint64_t>(config.run.seed)),
-        valid_batches(valid, config.data.sequence_length, 1, static_cast<std::uint64_t>(config.run.seed)) {
+        valid_batches(valid, config.data.sequence_length, 1, static_cast<std::uint64_t>(config.run.seed)),
+        valid_windows(std::min(config.valid.tokens / config.data.sequence_length, valid_batches.windows())) {
     if (valid_batches.windows() < config.routing.sequences) {
       throw Error("routing.sequences: found {}, expected at most {}: data.valid holds no more windows of {} tokens",
                   config.routing.sequences, valid_batches.windows(), config.data.sequence_length);
+    }
+    if (const std::int64_t asked = config.valid.tokens / config.data.sequence_length; asked > valid_windows) {
+      spdlog::warn("valid.tokens: found {}, but data.valid holds {} windows of {} tokens: all of them are used",
+                   config.valid.tokens, valid_windows, config.data.sequence_length);
     }
   }
 
   TokenStream train, valid;
   Batches train_batches, valid_batches;
+  std::int64_t valid_windows;  // that validation takes
 };
+
+TrainState state_after(std::int64_t step, const TrainConfig& config, const Streams& streams) {
+  return {.step = step,
+          .tokens_seen = step * config.train.tokens_per_step,
+          .seed = config.run.seed,
+          .train_fingerprint = streams.train.fingerprint(),
+          .valid_fingerprint = streams.valid.fingerprint()};
+}
 
 /// Refuses a checkpoint of other data or another seed.
 void check_same_run(const TrainState& state, const TrainState& expected, const fs::path& dir) {
@@ -100,11 +114,7 @@ class Loop {
         options_(options),
         streams_(streams),
         dir_(config.run.dir),
-        state_{.step = checkpoint ? checkpoint->step : 0,
-               .tokens_seen = (checkpoint ? checkpoint->step : 0) * config.train.tokens_per_step,
-               .seed = config.run.seed,
-               .train_fingerprint = streams.train.fingerprint(),
-               .valid_fingerprint = streams.valid.fingerprint()},
+        state_(state_after(checkpoint ? checkpoint->step : 0, config, streams)),
         model_(start_model(config, checkpoint)),
         optimizer_(model_, config.train.optimizer),
         gradients_(model_.options().storage, model_.options().device, {model_.layout().total()}),
@@ -115,10 +125,7 @@ class Loop {
         validations_{config.valid.every, 0, config.train.steps},
         snapshots_{config.routing.every, config.routing.log_spaced_until, config.train.steps},
         per_token_{config.routing.per_token_every, 0, config.train.steps} {
-    if (checkpoint) {
-      check_same_run(read_train_state(*checkpoint), state_, checkpoint->dir);
-      read_moments(*checkpoint, model_, optimizer_);
-    }
+    if (checkpoint) read_moments(*checkpoint, model_, optimizer_);
   }
 
   LoopResult run() {
@@ -130,6 +137,9 @@ class Loop {
                            ? measure_matrix_rate(config_.model_options(), options_.matrix_rate_seconds)
                            : 0};
     Progress progress(totals);
+    spdlog::info("{}: {}, {:.2f} M parameters, {} steps of {} tokens", dir_.string(), to_string(config_.model.residual),
+                 static_cast<double>(model_.layout().count()) / 1e6, config_.train.steps,
+                 config_.train.tokens_per_step);
     if (totals.matrix_rate > 0) {
       spdlog::info("matrix rate {:.0f} GFLOP/s ({}), {:.3g} FLOP a token", totals.matrix_rate / 1e9, config_.precision,
                    totals.flops_per_token);
@@ -183,9 +193,7 @@ class Loop {
   void observe(Progress& progress, const std::optional<TrainRow>& row) {
     if (row) record_.append(*row);
     if (validations_.contains(state_.step)) {
-      const std::int64_t windows =
-          std::min(config_.valid.tokens / config_.data.sequence_length, streams_.valid_batches.windows());
-      const double loss = mean_nll(pass_, streams_.valid_batches, windows);
+      const double loss = mean_nll(pass_, streams_.valid_batches, streams_.valid_windows);
       record_.append(ValidRow{.step = state_.step, .loss = loss});
       progress.validated(loss);
     }
@@ -237,9 +245,14 @@ LoopResult run_training(const TrainConfig& config, const LoopOptions& options) {
   const fs::path dir = config.run.dir;
   Streams streams(config);  // before anything is written: bad data leave no run directory behind
   const RunLock lock(dir);
-  adopt_config(dir, config);
-  remove_debris(dir);
+  check_config(dir, config);
   const std::optional<CheckpointEntry> checkpoint = newest_intact_checkpoint(dir);
+  if (checkpoint) {
+    check_same_run(read_train_state(*checkpoint), state_after(checkpoint->step, config, streams), checkpoint->dir);
+  }
+  // It is this run: from here on things are written.
+  write_config(dir, config);
+  remove_debris(dir);
   if (checkpoint && checkpoint->step >= config.train.steps) {
     spdlog::info("{}: finished, {} steps", dir.string(), checkpoint->step);
     return {.step = checkpoint->step};

@@ -52,14 +52,9 @@ RunLock::~RunLock() {
   ::close(file_);
 }
 
-void adopt_config(const fs::path& run_dir, const TrainConfig& config) {
+void check_config(const fs::path& run_dir, const TrainConfig& config) {
   const fs::path file = run_dir / "config.yaml";
-  const std::string yaml = to_yaml(config);
-  const bool begun = fs::exists(run_dir / "routing.h5") || fs::exists(run_dir / "checkpoints");
-  if (!begun) {
-    write_text_atomically(file, yaml);
-    return;
-  }
+  if (!fs::exists(run_dir / "routing.h5") && !fs::exists(run_dir / "checkpoints")) return;
   if (!fs::exists(file)) {
     throw Error("{}: found routing.h5 or checkpoints without config.yaml, expected a run of this program or nothing",
                 run_dir.string());
@@ -79,7 +74,12 @@ void adopt_config(const fs::path& run_dir, const TrainConfig& config) {
   };
   for (const auto& [path, value] : held_list) refuse_if_different(path);
   for (const auto& [path, value] : wanted_list) refuse_if_different(path);
-  if (held_list != wanted_list) write_text_atomically(file, yaml);
+}
+
+void write_config(const fs::path& run_dir, const TrainConfig& config) {
+  const fs::path file = run_dir / "config.yaml";
+  const std::string yaml = to_yaml(config);
+  if (!fs::exists(file) || read_text(file) != yaml) write_text_atomically(file, yaml);
 }
 
 }  // namespace routescope

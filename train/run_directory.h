@@ -20,8 +20,11 @@ class RunLock {
   int file_ = -1;
 };
 
-/// Compares `config` with the one that the directory holds, if any, and writes config.yaml if there is none or a key
-/// that may change has changed. Throws Error naming the first key that would make it another run (train/README.md).
-void adopt_config(const std::filesystem::path& run_dir, const TrainConfig& config);
+/// Compares `config` with the one that the directory holds. Throws Error naming the first key that would make it
+/// another run (train/README.md). A directory without record and checkpoints holds nothing to compare with.
+void check_config(const std::filesystem::path& run_dir, const TrainConfig& config);
+
+/// Writes config.yaml if there is none or it says something else.
+void write_config(const std::filesystem::path& run_dir, const TrainConfig& config);
 
 }  // namespace routescope

@@ -163,6 +163,8 @@ TEST_F(Resume, NoIntactCheckpointIsAnErrorAndNothingIsLost) {
 
 TEST_F(Resume, AnotherRunIsRefusedNamingTheKey) {
   crash_after("mine", 5);
+  const std::string config = read_text(micro_->dir("mine") / "config.yaml");
+  const std::string record = sha256_file(micro_->dir("mine") / "routing.h5");
   const auto expect_refused = [](const std::string& override, const std::string& words) {
     const std::string message = refusal("mine", {override});
     EXPECT_NE(message.find(words), std::string::npos) << override << ": " << message;
@@ -181,6 +183,8 @@ TEST_F(Resume, AnotherRunIsRefusedNamingTheKey) {
   expect_refused("valid.every=5", "valid.every: found 5, expected 4");
   expect_refused(fmt::format("data.train=['{}']", (micro_->directory() / "valid.bin").string()),
                  "data.train (fingerprint)");
+  EXPECT_EQ(read_text(micro_->dir("mine") / "config.yaml"), config);
+  EXPECT_EQ(sha256_file(micro_->dir("mine") / "routing.h5"), record);
   micro_->train("mine");
   expect_same_run(micro_->dir("mine"), micro_->dir("whole"));
 }
