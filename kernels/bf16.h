@@ -5,18 +5,19 @@
 #include <cmath>
 #include <cstdint>
 
+#include "kernels/host_device.h"
 #include "kernels/tensor.h"
 
 namespace routescope {
 
-inline float to_float(float x) {
+ROUTESCOPE_HOST_DEVICE inline float to_float(float x) {
   return x;
 }
-inline float to_float(bf16 x) {
+ROUTESCOPE_HOST_DEVICE inline float to_float(bf16 x) {
   return std::bit_cast<float>(static_cast<std::uint32_t>(x.bits) << 16);
 }
 
-inline bf16 to_bf16(float x) {
+ROUTESCOPE_HOST_DEVICE inline bf16 to_bf16(float x) {
   const std::uint32_t bits = std::bit_cast<std::uint32_t>(x);
   const std::uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
   // Rounding could carry a NaN's payload into infinity; a quiet NaN is kept instead.
@@ -37,13 +38,13 @@ inline bf16 to_bf16(double x) {
 }
 
 template <class T>
-inline T from_float(float x);
+ROUTESCOPE_HOST_DEVICE inline T from_float(float x);
 template <>
-inline float from_float<float>(float x) {
+ROUTESCOPE_HOST_DEVICE inline float from_float<float>(float x) {
   return x;
 }
 template <>
-inline bf16 from_float<bf16>(float x) {
+ROUTESCOPE_HOST_DEVICE inline bf16 from_float<bf16>(float x) {
   return to_bf16(x);
 }
 

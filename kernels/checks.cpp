@@ -29,12 +29,14 @@ std::string text(const Extents& shape, std::size_t rank) {
   return out + "]";
 }
 
-std::string text(Kind kind, bool reference) {
+std::string text(Kind kind, bool reference, Device device) {
   switch (kind) {
     case Kind::real:
       return reference ? "f64" : "f32";
     case Kind::operand:
       return reference ? "f64" : "f32 or bf16";
+    case Kind::activation:
+      return reference ? "f64" : device == Device::cuda ? "f32 or bf16" : "f32";
     case Kind::ids:
       return "i32";
     case Kind::sums:
@@ -45,13 +47,15 @@ std::string text(Kind kind, bool reference) {
   return "?";
 }
 
-bool fits(DType dtype, Kind kind, bool reference) {
+bool fits(DType dtype, Kind kind, bool reference, Device device) {
   const DType real = reference ? DType::f64 : DType::f32;
   switch (kind) {
     case Kind::real:
       return dtype == real;
     case Kind::operand:
       return dtype == real || (!reference && dtype == DType::bf16);
+    case Kind::activation:
+      return dtype == real || (device == Device::cuda && dtype == DType::bf16);
     case Kind::ids:
       return dtype == DType::i32;
     case Kind::sums:
@@ -80,9 +84,9 @@ Checks::Checks(const char* operation, const Tensor& pivot)
 
 const Checks& Checks::is(const char* name, const Tensor& t, Kind kind,
                          std::initializer_list<std::int64_t> shape) const {
-  const std::string expected = text(kind, reference_) + " " + text(shape, shape.size());
+  const std::string expected = text(kind, reference_, device_) + " " + text(shape, shape.size());
   if (!t) throw std::invalid_argument(std::string(operation_) + ": " + name + " is undefined, expected " + expected);
-  if (!fits(t.dtype, kind, reference_) || !same_shape(t, shape))
+  if (!fits(t.dtype, kind, reference_, device_) || !same_shape(t, shape))
     throw std::invalid_argument(std::string(operation_) + ": " + name + " is " + text(t.dtype) + " " +
                                 text(t.shape, static_cast<std::size_t>(t.rank)) + ", expected " + expected);
   if (t.device != device_)
@@ -123,14 +127,9 @@ void check_attention_shape(const Checks& checks, const AttentionShape& shape) {
       .that(shape.head_dim % 2 == 0, "an even head_dim, found " + std::to_string(shape.head_dim));
 }
 
-void check_read(const Checks& checks, const AttnResState& state, const AttnResSources& sources,
-                const AttnResParams& params) {
+void check_state(const Checks& checks, const AttnResState& state, std::int64_t n, const AttnResParams& params) {
   const std::int64_t tokens = checks.rows(), d = checks.columns();
-  const auto n = static_cast<std::int64_t>(sources.values.size());
-  checks.that(sources.inv_rms.size() == sources.values.size(), "as many inv_rms as values of sources");
-  for (const Tensor& value : sources.values) checks.is("sources.values", value, Kind::real, {tokens, d});
-  for (const Tensor& inv_rms : sources.inv_rms) checks.is("sources.inv_rms", inv_rms, Kind::real, {tokens});
-  checks.is("state.partial", state.partial, Kind::real, {tokens, d})
+  checks.is("state.partial", state.partial, Kind::activation, {tokens, d})
       .is("state.inv_rms", state.inv_rms, Kind::real, {tokens})
       .is("state.score", state.score, Kind::real, {tokens, n + 1})
       .is("state.alpha", state.alpha, Kind::real, {tokens, n + 1})
@@ -140,6 +139,15 @@ void check_read(const Checks& checks, const AttnResState& state, const AttnResSo
       .is("params.norm_gain", params.norm_gain, Kind::real, {d})
       .may("params.bias", params.bias, Kind::real, {1})
       .may("params.logit_bias", params.logit_bias, Kind::real, {n + 1});
+}
+
+void check_read(const Checks& checks, const AttnResState& state, const AttnResSources& sources,
+                const AttnResParams& params) {
+  const std::int64_t tokens = checks.rows(), d = checks.columns();
+  checks.that(sources.inv_rms.size() == sources.values.size(), "as many inv_rms as values of sources");
+  for (const Tensor& value : sources.values) checks.is("sources.values", value, Kind::activation, {tokens, d});
+  for (const Tensor& inv_rms : sources.inv_rms) checks.is("sources.inv_rms", inv_rms, Kind::real, {tokens});
+  check_state(checks, state, static_cast<std::int64_t>(sources.values.size()), params);
 }
 
 }  // namespace routescope

@@ -11,10 +11,11 @@ namespace routescope {
 
 /// The element types an argument may have.
 enum class Kind {
-  real,     // f64 on the reference, f32 on the fast backends
-  operand,  // real, or bf16 on the fast backends
-  ids,      // i32
-  sums,     // f64 everywhere
+  real,        // f64 on the reference, f32 on the fast backends
+  operand,     // real, or bf16 on the fast backends
+  activation,  // real, or bf16 on CUDA
+  ids,         // i32
+  sums,        // f64 everywhere
   any,
 };
 
@@ -48,6 +49,8 @@ class Checks {
 };
 
 void check_attention_shape(const Checks& checks, const AttentionShape& shape);
+/// What a read leaves and is given, for n completed sources; check_read looks at the sources too.
+void check_state(const Checks& checks, const AttnResState& state, std::int64_t n, const AttnResParams& params);
 void check_read(const Checks& checks, const AttnResState& state, const AttnResSources& sources,
                 const AttnResParams& params);
 

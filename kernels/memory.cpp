@@ -8,6 +8,8 @@
 #include <stdexcept>
 #include <utility>
 
+#include "kernels/device.h"
+
 namespace routescope {
 
 namespace {
@@ -26,9 +28,11 @@ std::byte* planning_address() {
 }  // namespace
 
 Buffer::Buffer(std::size_t bytes, Device device) : bytes_(bytes), device_(device) {
-  if (device != Device::cpu)
-    throw std::runtime_error("this build has no CUDA backend: device memory cannot be allocated");
   if (bytes == 0) return;
+  if (device == Device::cuda) {
+    data_ = cuda_allocate(bytes);
+    return;
+  }
   data_ = std::aligned_alloc(kAlignment, round_up(bytes));
   if (!data_) throw std::bad_alloc();
   // Pages are touched by the threads that will use them, which places them well on machines with several memory nodes.
@@ -40,7 +44,15 @@ Buffer::Buffer(std::size_t bytes, Device device) : bytes_(bytes), device_(device
 }
 
 Buffer::~Buffer() {
-  std::free(data_);
+  release();
+}
+
+void Buffer::release() {
+  if (device_ == Device::cuda) {
+    if (data_) cuda_release(data_);
+  } else {
+    std::free(data_);
+  }
 }
 
 Buffer::Buffer(Buffer&& other) noexcept
@@ -48,7 +60,7 @@ Buffer::Buffer(Buffer&& other) noexcept
 
 Buffer& Buffer::operator=(Buffer&& other) noexcept {
   if (this != &other) {
-    std::free(data_);
+    release();
     data_ = std::exchange(other.data_, nullptr);
     bytes_ = std::exchange(other.bytes_, 0);
     device_ = other.device_;

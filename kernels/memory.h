@@ -25,6 +25,7 @@ class Buffer {
   Device device() const { return device_; }
 
  private:
+  void release();
   void* data_ = nullptr;
   std::size_t bytes_ = 0;
   Device device_ = Device::cpu;

@@ -57,6 +57,13 @@ struct AttnResParamGrads {
   Tensor norm_gain;  // [d]
 };
 
+/// What phase one leaves for one read's phase two (attn_res_prepare, attn_res_merge).
+struct AttnResPrepared {
+  Tensor output;  // [tokens, d]: the read's mixture of the completed sources alone
+  Tensor lse;     // [tokens]: log-sum-exp of their biased scores
+  Tensor score;   // [tokens, n+1]: the read's state.score, of which phase one writes the first n columns
+};
+
 /// One read's share of the deferred gradient of completed sources.
 struct AttnResDeferred {
   Tensor dh;        // [tokens, d]

@@ -9,18 +9,13 @@
 
 namespace routescope {
 
-bool cuda_built() {
-  return false;
-}
-bool cuda_available() {
-  return false;
-}
-
 namespace {
 
+#ifndef ROUTESCOPE_CUDA
 [[noreturn]] void no_cuda() {
   throw std::runtime_error("this build has no CUDA backend: use tensors on the CPU");
 }
+#endif
 
 std::int64_t columns_of(const Tensor& t) {
   return t.shape[1];
@@ -29,9 +24,14 @@ std::int64_t columns_of(const Tensor& t) {
 }  // namespace
 
 // `call` is spelled once and compiled for each backend.
-#define ROUTESCOPE_DISPATCH(checks, call)           \
-  if ((checks).device() != Device::cpu) no_cuda();  \
-  if ((checks).reference()) return reference::call; \
+#ifdef ROUTESCOPE_CUDA
+#define ROUTESCOPE_ON_CUDA(call) return cuda::call
+#else
+#define ROUTESCOPE_ON_CUDA(call) no_cuda()
+#endif
+#define ROUTESCOPE_DISPATCH(checks, call)                          \
+  if ((checks).device() == Device::cuda) ROUTESCOPE_ON_CUDA(call); \
+  if ((checks).reference()) return reference::call;                \
   return cpu::call
 
 std::size_t workspace_bytes(const WorkspaceLimits& limits) {
@@ -39,7 +39,7 @@ std::size_t workspace_bytes(const WorkspaceLimits& limits) {
 }
 
 std::size_t workspace_bytes(const WorkspaceLimits& limits, Device device) {
-  if (device != Device::cpu) no_cuda();
+  if (device == Device::cuda) ROUTESCOPE_ON_CUDA(workspace_bytes(limits));
   return cpu::workspace_bytes(limits);
 }
 
@@ -52,7 +52,7 @@ void cast(Tensor dst, Tensor src, const Stream& stream) {
   const Checks checks("cast", dst);
   checks.is("src", src, Kind::any, {dst.numel()})
       .that(dst.dtype != DType::i32 && src.dtype != DType::i32, "f64, f32 or bf16 on both sides");
-  if (checks.device() != Device::cpu) no_cuda();
+  if (checks.device() == Device::cuda) ROUTESCOPE_ON_CUDA(cast(dst, src, stream));
   // Any pair of types: only those with f64 on a side are the reference's.
   if (dst.dtype == DType::f64 || src.dtype == DType::f64) return reference::cast(dst, src, stream);
   return cpu::cast(dst, src, stream);
@@ -66,13 +66,13 @@ void random_normal(Tensor dst, double std, std::uint64_t seed, std::uint64_t seq
 
 void add(Tensor dst, Tensor src, const Stream& stream) {
   const Checks checks("add", dst);
-  checks.is("dst", dst, Kind::real, {dst.numel()}).is("src", src, Kind::real, {dst.numel()});
+  checks.is("dst", dst, Kind::activation, {dst.numel()}).is("src", src, Kind::activation, {dst.numel()});
   ROUTESCOPE_DISPATCH(checks, add(dst, src, stream));
 }
 
 void embedding_forward(Tensor out, Tensor ids, Tensor weight, const Stream& stream) {
   const Checks checks("embedding_forward", out);
-  checks.is("out", out, Kind::real, {out.shape[0], out.shape[1]})
+  checks.is("out", out, Kind::activation, {out.shape[0], out.shape[1]})
       .is("weight", weight, Kind::real, {weight.shape[0], out.shape[1]})
       .is("ids", ids, Kind::ids, {out.shape[0]})
       .ids_within("ids", ids, 0, weight.shape[0]);
@@ -81,7 +81,7 @@ void embedding_forward(Tensor out, Tensor ids, Tensor weight, const Stream& stre
 
 void embedding_backward(Tensor dweight, Tensor dout, Tensor ids, const Stream& stream) {
   const Checks checks("embedding_backward", dweight);
-  checks.is("dout", dout, Kind::real, {dout.shape[0], dweight.shape[1]})
+  checks.is("dout", dout, Kind::activation, {dout.shape[0], dweight.shape[1]})
       .is("dweight", dweight, Kind::real, {dweight.shape[0], dweight.shape[1]})
       .is("ids", ids, Kind::ids, {dout.shape[0]})
       .ids_within("ids", ids, 0, dweight.shape[0]);
@@ -92,11 +92,11 @@ void add_rms_norm_forward(Tensor x, Tensor p, Tensor inv_rms, Tensor p_in, Tenso
                           const Stream& stream) {
   const Checks checks("add_rms_norm_forward", p);
   const std::int64_t tokens = p.shape[0], d = p.shape[1];
-  checks.is("p", p, Kind::real, {tokens, d})
+  checks.is("p", p, Kind::activation, {tokens, d})
       .is("x", x, Kind::operand, {tokens, d})
       .is("inv_rms", inv_rms, Kind::real, {tokens})
-      .may("p_in", p_in, Kind::real, {tokens, d})
-      .may("y", y, Kind::real, {tokens, d})
+      .may("p_in", p_in, Kind::activation, {tokens, d})
+      .may("y", y, Kind::activation, {tokens, d})
       .is("gain", gain, Kind::real, {d});
   ROUTESCOPE_DISPATCH(checks, add_rms_norm_forward(x, p, inv_rms, p_in, y, gain, eps, stream));
 }
@@ -105,10 +105,10 @@ void add_rms_norm_backward(Tensor dp, Tensor dgain, Tensor dx, Tensor p, Tensor 
                            const Stream& stream) {
   const Checks checks("add_rms_norm_backward", dp);
   const std::int64_t tokens = dp.shape[0], d = dp.shape[1];
-  checks.is("dp", dp, Kind::real, {tokens, d})
+  checks.is("dp", dp, Kind::activation, {tokens, d})
       .is("dgain", dgain, Kind::real, {d})
-      .is("dx", dx, Kind::real, {tokens, d})
-      .is("p", p, Kind::real, {tokens, d})
+      .is("dx", dx, Kind::activation, {tokens, d})
+      .is("p", p, Kind::activation, {tokens, d})
       .is("inv_rms", inv_rms, Kind::real, {tokens})
       .is("gain", gain, Kind::real, {d});
   ROUTESCOPE_DISPATCH(checks, add_rms_norm_backward(dp, dgain, dx, p, inv_rms, gain, stream));
@@ -131,8 +131,8 @@ void qk_norm_rope_forward(Tensor out, Tensor qkv, Tensor q_gain, Tensor k_gain, 
                           double theta, double eps, const Stream& stream) {
   const Checks checks("qk_norm_rope_forward", out);
   check_attention_shape(checks, shape);
-  checks.is("out", out, Kind::real, {shape.tokens(), shape.packed_width()})
-      .is("qkv", qkv, Kind::real, {shape.tokens(), shape.packed_width()})
+  checks.is("out", out, Kind::activation, {shape.tokens(), shape.packed_width()})
+      .is("qkv", qkv, Kind::activation, {shape.tokens(), shape.packed_width()})
       .is("q_gain", q_gain, Kind::real, {shape.head_dim})
       .is("k_gain", k_gain, Kind::real, {shape.head_dim});
   ROUTESCOPE_DISPATCH(checks, qk_norm_rope_forward(out, qkv, q_gain, k_gain, shape, theta, eps, stream));
@@ -145,8 +145,8 @@ void qk_norm_rope_backward(Tensor dqkv, Tensor dq_gain, Tensor dk_gain, Tensor d
   checks.is("dqkv", dqkv, Kind::operand, {shape.tokens(), shape.packed_width()})
       .is("dq_gain", dq_gain, Kind::real, {shape.head_dim})
       .is("dk_gain", dk_gain, Kind::real, {shape.head_dim})
-      .is("dout", dout, Kind::real, {shape.tokens(), shape.packed_width()})
-      .is("qkv", qkv, Kind::real, {shape.tokens(), shape.packed_width()})
+      .is("dout", dout, Kind::activation, {shape.tokens(), shape.packed_width()})
+      .is("qkv", qkv, Kind::activation, {shape.tokens(), shape.packed_width()})
       .is("q_gain", q_gain, Kind::real, {shape.head_dim})
       .is("k_gain", k_gain, Kind::real, {shape.head_dim});
   ROUTESCOPE_DISPATCH(
@@ -158,7 +158,7 @@ void attention_forward(Tensor out, Tensor lse, Tensor qkv, const AttentionShape&
   check_attention_shape(checks, shape);
   checks.is("out", out, Kind::operand, {shape.tokens(), shape.heads * shape.head_dim})
       .is("lse", lse, Kind::real, {shape.batch, shape.heads, shape.seq_len})
-      .is("qkv", qkv, Kind::real, {shape.tokens(), shape.packed_width()});
+      .is("qkv", qkv, Kind::activation, {shape.tokens(), shape.packed_width()});
   ROUTESCOPE_DISPATCH(checks, attention_forward(out, lse, qkv, shape, stream));
 }
 
@@ -166,26 +166,26 @@ void attention_backward(Tensor dqkv, Tensor dout, Tensor out, Tensor lse, Tensor
                         const Stream& stream) {
   const Checks checks("attention_backward", dqkv);
   check_attention_shape(checks, shape);
-  checks.is("dqkv", dqkv, Kind::real, {shape.tokens(), shape.packed_width()})
-      .is("dout", dout, Kind::real, {shape.tokens(), shape.heads * shape.head_dim})
+  checks.is("dqkv", dqkv, Kind::activation, {shape.tokens(), shape.packed_width()})
+      .is("dout", dout, Kind::activation, {shape.tokens(), shape.heads * shape.head_dim})
       .is("out", out, Kind::operand, {shape.tokens(), shape.heads * shape.head_dim})
       .is("lse", lse, Kind::real, {shape.batch, shape.heads, shape.seq_len})
-      .is("qkv", qkv, Kind::real, {shape.tokens(), shape.packed_width()});
+      .is("qkv", qkv, Kind::activation, {shape.tokens(), shape.packed_width()});
   ROUTESCOPE_DISPATCH(checks, attention_backward(dqkv, dout, out, lse, qkv, shape, stream));
 }
 
 void swiglu_forward(Tensor act, Tensor gate_up, const Stream& stream) {
   const Checks checks("swiglu_forward", gate_up);
   checks.is("act", act, Kind::operand, {gate_up.shape[0], act.shape[1]})
-      .is("gate_up", gate_up, Kind::real, {gate_up.shape[0], 2 * act.shape[1]});
+      .is("gate_up", gate_up, Kind::activation, {gate_up.shape[0], 2 * act.shape[1]});
   ROUTESCOPE_DISPATCH(checks, swiglu_forward(act, gate_up, stream));
 }
 
 void swiglu_backward(Tensor dgate_up, Tensor dact, Tensor gate_up, const Stream& stream) {
   const Checks checks("swiglu_backward", dact);
-  checks.is("dact", dact, Kind::real, {dact.shape[0], dact.shape[1]})
+  checks.is("dact", dact, Kind::activation, {dact.shape[0], dact.shape[1]})
       .is("dgate_up", dgate_up, Kind::operand, {dact.shape[0], 2 * dact.shape[1]})
-      .is("gate_up", gate_up, Kind::real, {dact.shape[0], 2 * dact.shape[1]});
+      .is("gate_up", gate_up, Kind::activation, {dact.shape[0], 2 * dact.shape[1]});
   ROUTESCOPE_DISPATCH(checks, swiglu_backward(dgate_up, dact, gate_up, stream));
 }
 
@@ -195,10 +195,45 @@ void attn_res_forward(Tensor x, const AttnResState& state, Tensor p_in, Tensor y
   const std::int64_t tokens = state.partial.shape[0], d = state.partial.shape[1];
   check_read(checks, state, sources, params);
   checks.is("x", x, Kind::operand, {tokens, d})
-      .may("p_in", p_in, Kind::real, {tokens, d})
-      .may("y", y, Kind::real, {tokens, d})
+      .may("p_in", p_in, Kind::activation, {tokens, d})
+      .may("y", y, Kind::activation, {tokens, d})
       .may("alpha_override", alpha_override, Kind::real, {tokens, columns_of(state.alpha)});
   ROUTESCOPE_DISPATCH(checks, attn_res_forward(x, state, p_in, y, sources, params, alpha_override, stream));
+}
+
+void attn_res_prepare(std::span<const AttnResPrepared> reads, std::span<const AttnResParams> params,
+                      const AttnResSources& sources, const Stream& stream) {
+  if (reads.empty() && params.empty()) return;
+  const Checks checks("attn_res_prepare", sources.values.empty() ? Tensor() : sources.values[0]);
+  const std::int64_t tokens = checks.rows(), d = checks.columns();
+  const auto n = static_cast<std::int64_t>(sources.values.size());
+  checks.that(reads.size() == params.size(), "as many params as reads")
+      .that(sources.inv_rms.size() == sources.values.size(), "as many inv_rms as values of sources");
+  for (const Tensor& value : sources.values) checks.is("sources.values", value, Kind::activation, {tokens, d});
+  for (const Tensor& inv_rms : sources.inv_rms) checks.is("sources.inv_rms", inv_rms, Kind::real, {tokens});
+  for (std::size_t i = 0; i < reads.size(); ++i) {
+    checks.is("output", reads[i].output, Kind::activation, {tokens, d})
+        .is("lse", reads[i].lse, Kind::real, {tokens})
+        .is("score", reads[i].score, Kind::real, {tokens, n + 1})
+        .is("params.query", params[i].query, Kind::real, {d})
+        .is("params.key_gain", params[i].key_gain, Kind::real, {d})
+        .may("params.logit_bias", params[i].logit_bias, Kind::real, {n + 1});
+  }
+  ROUTESCOPE_DISPATCH(checks, attn_res_prepare(reads, params, sources, stream));
+}
+
+void attn_res_merge(Tensor x, const AttnResState& state, Tensor p_in, Tensor y, const AttnResPrepared& prepared,
+                    const AttnResParams& params, const Stream& stream) {
+  const Checks checks("attn_res_merge", state.partial);
+  const std::int64_t tokens = state.partial.shape[0], d = state.partial.shape[1];
+  check_state(checks, state, columns_of(state.alpha) - 1, params);
+  checks.is("x", x, Kind::operand, {tokens, d})
+      .may("p_in", p_in, Kind::activation, {tokens, d})
+      .may("y", y, Kind::activation, {tokens, d})
+      .is("prepared.output", prepared.output, Kind::activation, {tokens, d})
+      .is("prepared.lse", prepared.lse, Kind::real, {tokens})
+      .that(prepared.score.data == state.score.data, "prepared.score to be state.score");
+  ROUTESCOPE_DISPATCH(checks, attn_res_merge(x, state, p_in, y, prepared, params, stream));
 }
 
 void attn_res_backward(Tensor dh, Tensor dlogit, Tensor dp, const AttnResParamGrads& grads, Tensor dx,
@@ -207,10 +242,10 @@ void attn_res_backward(Tensor dh, Tensor dlogit, Tensor dp, const AttnResParamGr
   const Checks checks("attn_res_backward", state.partial);
   const std::int64_t tokens = state.partial.shape[0], d = state.partial.shape[1];
   check_read(checks, state, sources, params);
-  checks.is("dh", dh, Kind::real, {tokens, d})
+  checks.is("dh", dh, Kind::activation, {tokens, d})
       .is("dlogit", dlogit, Kind::real, {tokens, columns_of(state.alpha)})
-      .is("dp", dp, Kind::real, {tokens, d})
-      .is("dx", dx, Kind::real, {tokens, d})
+      .is("dp", dp, Kind::activation, {tokens, d})
+      .is("dx", dx, Kind::activation, {tokens, d})
       .is("grads.query", grads.query, Kind::real, {d})
       .is("grads.key_gain", grads.key_gain, Kind::real, {d})
       .is("grads.norm_gain", grads.norm_gain, Kind::real, {d})
@@ -227,11 +262,11 @@ void attn_res_backward_sources(std::span<const Tensor> dsources, std::span<const
   const auto n = static_cast<std::int64_t>(sources.values.size());
   checks.that(dsources.size() == sources.values.size() && sources.inv_rms.size() == sources.values.size(),
               "as many dsources and inv_rms as values of sources");
-  for (const Tensor& value : sources.values) checks.is("sources.values", value, Kind::real, {tokens, d});
+  for (const Tensor& value : sources.values) checks.is("sources.values", value, Kind::activation, {tokens, d});
   for (const Tensor& inv_rms : sources.inv_rms) checks.is("sources.inv_rms", inv_rms, Kind::real, {tokens});
-  for (const Tensor& dsource : dsources) checks.is("dsources", dsource, Kind::real, {tokens, d});
+  for (const Tensor& dsource : dsources) checks.is("dsources", dsource, Kind::activation, {tokens, d});
   for (const AttnResDeferred& read : reads) {
-    checks.is("dh", read.dh, Kind::real, {tokens, d})
+    checks.is("dh", read.dh, Kind::activation, {tokens, d})
         .is("dlogit", read.dlogit, Kind::real, {tokens, n + 1})
         .is("alpha", read.alpha, Kind::real, {tokens, n + 1})
         .is("score", read.score, Kind::real, {tokens, n + 1})
@@ -256,7 +291,7 @@ void routing_statistics(Tensor sums, Tensor entropy, Tensor alpha, std::span<con
 void cross_entropy(Tensor nll, Tensor dlogits, Tensor logits, Tensor targets, double grad_scale, const Stream& stream) {
   const Checks checks("cross_entropy", logits);
   const std::int64_t tokens = logits.shape[0], vocabulary = logits.shape[1];
-  checks.is("logits", logits, Kind::real, {tokens, vocabulary})
+  checks.is("logits", logits, Kind::activation, {tokens, vocabulary})
       .is("nll", nll, Kind::real, {tokens})
       .may("dlogits", dlogits, Kind::operand, {tokens, vocabulary})
       .is("targets", targets, Kind::ids, {tokens})
@@ -267,11 +302,17 @@ void cross_entropy(Tensor nll, Tensor dlogits, Tensor logits, Tensor targets, do
 void compare_logits(Tensor kl, Tensor agree, Tensor intact, Tensor ablated, const Stream& stream) {
   const Checks checks("compare_logits", intact);
   const std::int64_t tokens = intact.shape[0], vocabulary = intact.shape[1];
-  checks.is("intact", intact, Kind::real, {tokens, vocabulary})
-      .is("ablated", ablated, Kind::real, {tokens, vocabulary})
+  checks.is("intact", intact, Kind::activation, {tokens, vocabulary})
+      .is("ablated", ablated, Kind::activation, {tokens, vocabulary})
       .is("kl", kl, Kind::real, {tokens})
       .is("agree", agree, Kind::real, {tokens});
   ROUTESCOPE_DISPATCH(checks, compare_logits(kl, agree, intact, ablated, stream));
+}
+
+void accumulate_loss(Tensor total, Tensor nll, const Stream& stream) {
+  const Checks checks("accumulate_loss", nll);
+  checks.is("nll", nll, Kind::real, {nll.numel()}).is("total", total, Kind::sums, {1});
+  ROUTESCOPE_DISPATCH(checks, accumulate_loss(total, nll, stream));
 }
 
 void gradient_norm(Tensor norm, Tensor scale, Tensor grads, double max_norm, const Stream& stream) {

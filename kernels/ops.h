@@ -2,13 +2,10 @@
 // implementation: CPU f64 the reference, CPU f32 the fast one, CUDA the kernels of kernels/cuda.
 #pragma once
 
+#include "kernels/device.h"
 #include "kernels/op_types.h"
 
 namespace routescope {
-
-/// Whether this build contains the CUDA backend, and whether a device answers.
-bool cuda_built();
-bool cuda_available();
 
 #include "kernels/op_declarations.inc"
 

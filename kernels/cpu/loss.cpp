@@ -93,4 +93,10 @@ void compare_logits(Tensor kl, Tensor agree, Tensor intact, Tensor ablated, cons
   });
 }
 
+void accumulate_loss(Tensor total, Tensor nll, const Stream&) {
+  double sum = 0;
+  for (const float value : nll.span<float>()) sum += static_cast<double>(value);
+  total.as<double>()[0] += sum;
+}
+
 }  // namespace routescope::cpu

@@ -48,4 +48,10 @@ void compare_logits(Tensor kl, Tensor agree, Tensor intact, Tensor ablated, cons
   }
 }
 
+void accumulate_loss(Tensor total, Tensor nll, const Stream&) {
+  double sum = 0;
+  for (const double value : nll.span<double>()) sum += value;
+  total.as<double>()[0] += sum;
+}
+
 }  // namespace routescope::reference

@@ -20,7 +20,7 @@ class Values {
  public:
   Values() = default;
   Values(const std::vector<std::int64_t>& shape, const std::vector<double>& values)
-      : owned_(make_tensor(DType::f64, shape)) {
+      : owned_(make_tensor(DType::f64, Device::cpu, shape)) {
     for (std::size_t i = 0; i < values.size(); ++i) owned_.tensor.as<double>()[i] = values[i];
   }
   operator const Tensor&() const { return owned_.tensor; }

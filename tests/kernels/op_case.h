@@ -20,18 +20,23 @@ namespace routescope::testing {
 
 inline constexpr std::uint64_t kSeed = 20240607;
 
-enum class Role { real, operand, ids, sums };
+enum class Role { real, operand, activation, ids, sums };
 
-/// The element types of a run: f64 throughout (reference), f32, or f32 with bf16 operands.
+/// Where a run happens and in which element types: f64 throughout (reference), f32, or f32 with bf16 operands and, on
+/// CUDA, bf16 activations.
 struct Types {
   DType real;
   DType operand;
+  DType activation;
+  Device device = Device::cpu;
   DType of(Role role) const {
     switch (role) {
       case Role::real:
         return real;
       case Role::operand:
         return operand;
+      case Role::activation:
+        return activation;
       case Role::ids:
         return DType::i32;
       case Role::sums:
@@ -41,9 +46,11 @@ struct Types {
   }
 };
 
-inline constexpr Types kReference{DType::f64, DType::f64};
-inline constexpr Types kFloat{DType::f32, DType::f32};
-inline constexpr Types kMixed{DType::f32, DType::bf16};
+inline constexpr Types kReference{DType::f64, DType::f64, DType::f64};
+inline constexpr Types kFloat{DType::f32, DType::f32, DType::f32};
+inline constexpr Types kMixed{DType::f32, DType::bf16, DType::f32};
+inline constexpr Types kCudaFloat{DType::f32, DType::f32, DType::f32, Device::cuda};
+inline constexpr Types kCudaBf16{DType::f32, DType::bf16, DType::bf16, Device::cuda};
 
 struct Argument {
   std::string name;
@@ -60,15 +67,22 @@ inline std::int64_t elements(const std::vector<std::int64_t>& shape) {
   return count;
 }
 
-inline OwnedTensor make_tensor(DType dtype, const std::vector<std::int64_t>& shape) {
+inline OwnedTensor make_tensor(DType dtype, Device device, const std::vector<std::int64_t>& shape) {
   switch (shape.size()) {
     case 1:
-      return {dtype, Device::cpu, {shape[0]}};
+      return {dtype, device, {shape[0]}};
     case 2:
-      return {dtype, Device::cpu, {shape[0], shape[1]}};
+      return {dtype, device, {shape[0], shape[1]}};
     default:
-      return {dtype, Device::cpu, {shape.at(0), shape.at(1), shape.at(2)}};
+      return {dtype, device, {shape.at(0), shape.at(1), shape.at(2)}};
   }
+}
+
+/// The same tensor in the host's memory.
+inline OwnedTensor on_host(const Tensor& t) {
+  OwnedTensor host = make_tensor(t.dtype, Device::cpu, {t.shape.begin(), t.shape.begin() + t.rank});
+  copy(host.tensor, t, Stream{.device = t.device});
+  return host;
 }
 
 inline double get(const Tensor& t, std::int64_t i) {
@@ -103,8 +117,9 @@ inline void set(const Tensor& t, std::int64_t i, double value) {
 }
 
 inline std::vector<double> values_of(const Tensor& t) {
+  const OwnedTensor host = on_host(t);
   std::vector<double> out(static_cast<std::size_t>(t.numel()));
-  for (std::size_t i = 0; i < out.size(); ++i) out[i] = get(t, static_cast<std::int64_t>(i));
+  for (std::size_t i = 0; i < out.size(); ++i) out[i] = get(host.tensor, static_cast<std::int64_t>(i));
   return out;
 }
 
@@ -174,12 +189,21 @@ class OpCase {
     limits_ = limits;
     return *this;
   }
+  /// With bf16 activations, numbers on the way to the results are rounded to bf16, not only the results.
+  OpCase& rounds_on_the_way() {
+    rounds_on_the_way_ = true;
+    return *this;
+  }
   OpCase& call(Call call) {
     call_ = std::move(call);
     return *this;
   }
 
   const std::string& name() const { return name_; }
+  /// The roundoff of numbers on the way to this case's results.
+  double roundoff_on_the_way(const Types& types) const {
+    return rounds_on_the_way_ && types.activation == DType::bf16 ? 0x1p-9 : 0x1p-24;
+  }
   friend void PrintTo(const OpCase& op, std::ostream* os) { *os << op.name_; }
   const std::vector<Argument>& arguments() const { return arguments_; }
 
@@ -188,12 +212,15 @@ class OpCase {
   Tensors run(const Types& types, const Types& inputs_rounded_as) const {
     Tensors out(*this, types, inputs_rounded_as);
     // The workspace is filled with NaN: nothing may be taken from what a former operation left there.
-    std::vector<float> workspace(workspace_bytes(limits_, Device::cpu) / sizeof(float) + 16, std::nanf(""));
-    auto address = reinterpret_cast<std::uintptr_t>(workspace.data());
-    address = (address + 63) / 64 * 64;
-    const Stream stream{Device::cpu, nullptr, reinterpret_cast<std::byte*>(address),
-                        workspace_bytes(limits_, Device::cpu)};
+    const std::size_t bytes = workspace_bytes(limits_, types.device);
+    const std::vector<float> garbage(bytes / sizeof(float) + 1, std::nanf(""));
+    const auto count = static_cast<std::int64_t>(garbage.size());
+    const OwnedTensor workspace(DType::f32, types.device, {count});
+    copy(workspace.tensor, Tensor(const_cast<float*>(garbage.data()), DType::f32, Device::cpu, {count}),
+         Stream{.device = types.device});
+    const Stream stream{types.device, nullptr, static_cast<std::byte*>(workspace.tensor.data), bytes};
     call_(out, stream);
+    synchronize(stream);
     return out;
   }
 
@@ -201,16 +228,24 @@ class OpCase {
   std::string name_;
   std::vector<Argument> arguments_;
   WorkspaceLimits limits_{};
+  bool rounds_on_the_way_ = false;
   Call call_;
 };
 
 inline Tensors::Tensors(const OpCase& op, const Types& types, const Types& inputs_rounded_as) {
   for (const Argument& argument : op.arguments()) {
-    OwnedTensor& owned = tensors_[argument.name] = make_tensor(types.of(argument.role), argument.shape);
+    OwnedTensor host = make_tensor(types.of(argument.role), Device::cpu, argument.shape);
     const DType through = inputs_rounded_as.of(argument.role);
     const std::vector<double> values = argument.values();
     for (std::size_t i = 0; i < values.size(); ++i)
-      set(owned.tensor, static_cast<std::int64_t>(i), rounded(values[i], through));
+      set(host.tensor, static_cast<std::int64_t>(i), rounded(values[i], through));
+    OwnedTensor& owned = tensors_[argument.name];
+    if (types.device == Device::cpu) {
+      owned = std::move(host);
+    } else {
+      owned = make_tensor(types.of(argument.role), types.device, argument.shape);
+      copy(owned.tensor, host.tensor, Stream{.device = types.device});
+    }
   }
 }
 

@@ -30,8 +30,8 @@ inline std::vector<double> random_ids(std::int64_t count, std::int64_t lowest, s
 inline void add_basics(std::vector<OpCase>& cases) {
   for (const std::int64_t n : {1, 15, 70001}) {
     cases.push_back(OpCase(label("add", {{"n", n}}))
-                        .input("src", Role::real, {n})
-                        .output("dst", Role::real, {n}, 2)
+                        .input("src", Role::activation, {n})
+                        .output("dst", Role::activation, {n}, 2)
                         .call([](const Tensors& r, const Stream& s) { add(r["dst"], r["src"], s); }));
     cases.push_back(OpCase(label("fill", {{"n", n}}))
                         .output("dst", Role::operand, {n}, 1)
@@ -69,63 +69,71 @@ inline void add_rows(std::vector<OpCase>& cases, std::int64_t tokens, std::int64
   const WorkspaceLimits limits{.tokens = tokens, .hidden_size = d};
   const auto terms = static_cast<double>(d), rows = static_cast<double>(tokens);
   cases.push_back(OpCase(label("add_rms_norm_forward", {{"tokens", tokens}, {"d", d}}))
-                      .input("p_in", Role::real, {tokens, d})
-                      .input("y", Role::real, {tokens, d})
+                      .input("p_in", Role::activation, {tokens, d})
+                      .input("y", Role::activation, {tokens, d})
                       .input("gain", Role::real, {d}, 0.2, 1)
                       .output("x", Role::operand, {tokens, d}, terms)
-                      .output("p", Role::real, {tokens, d}, 2)
+                      .output("p", Role::activation, {tokens, d}, 2)
                       .output("inv_rms", Role::real, {tokens}, terms)
                       .call([](const Tensors& r, const Stream& s) {
                         add_rms_norm_forward(r["x"], r["p"], r["inv_rms"], r["p_in"], r["y"], r["gain"], 1e-6, s);
                       }));
   cases.push_back(OpCase(label("add_rms_norm_in_place", {{"tokens", tokens}, {"d", d}}))
-                      .input("y", Role::real, {tokens, d})
+                      .input("y", Role::activation, {tokens, d})
                       .input("gain", Role::real, {d}, 0.2, 1)
                       .output("x", Role::operand, {tokens, d}, terms)
-                      .output("p", Role::real, {tokens, d}, 2)
+                      .output("p", Role::activation, {tokens, d}, 2)
                       .output("inv_rms", Role::real, {tokens}, terms)
                       .call([](const Tensors& r, const Stream& s) {
                         add_rms_norm_forward(r["x"], r["p"], r["inv_rms"], r["p"], r["y"], r["gain"], 1e-6, s);
                       }));
   cases.push_back(OpCase(label("add_rms_norm_backward", {{"tokens", tokens}, {"d", d}}))
-                      .input("dx", Role::real, {tokens, d})
-                      .input("p", Role::real, {tokens, d})
+                      .input("dx", Role::activation, {tokens, d})
+                      .input("p", Role::activation, {tokens, d})
                       .input("inv_rms", Role::real, {tokens}, 0.1, 1)
                       .input("gain", Role::real, {d}, 0.2, 1)
-                      .output("dp", Role::real, {tokens, d}, terms)
+                      .output("dp", Role::activation, {tokens, d}, terms)
                       .output("dgain", Role::real, {d}, rows)
                       .limits(limits)
                       .call([](const Tensors& r, const Stream& s) {
                         add_rms_norm_backward(r["dp"], r["dgain"], r["dx"], r["p"], r["inv_rms"], r["gain"], s);
                       }));
   cases.push_back(OpCase(label("swiglu_forward", {{"tokens", tokens}, {"f", d}}))
-                      .input("gate_up", Role::real, {tokens, 2 * d}, 3)
+                      .input("gate_up", Role::activation, {tokens, 2 * d}, 3)
                       .output("act", Role::operand, {tokens, d}, 2)
                       .call([](const Tensors& r, const Stream& s) { swiglu_forward(r["act"], r["gate_up"], s); }));
   cases.push_back(
       OpCase(label("swiglu_backward", {{"tokens", tokens}, {"f", d}}))
-          .input("gate_up", Role::real, {tokens, 2 * d}, 3)
-          .input("dact", Role::real, {tokens, d})
+          .input("gate_up", Role::activation, {tokens, 2 * d}, 3)
+          .input("dact", Role::activation, {tokens, d})
           .output("dgate_up", Role::operand, {tokens, 2 * d}, 3)
           .call([](const Tensors& r, const Stream& s) { swiglu_backward(r["dgate_up"], r["dact"], r["gate_up"], s); }));
 }
 
+inline void add_losses(std::vector<OpCase>& cases, std::int64_t tokens) {
+  cases.push_back(OpCase(label("accumulate_loss", {{"tokens", tokens}}))
+                      .input("nll", Role::real, {tokens}, 1, 3)
+                      .output("total", Role::sums, {1}, static_cast<double>(tokens))
+                      .call([](const Tensors& r, const Stream& s) { accumulate_loss(r["total"], r["nll"], s); }));
+}
+
 inline void add_vocabulary(std::vector<OpCase>& cases, std::int64_t tokens, std::int64_t vocabulary, std::int64_t d) {
+  add_losses(cases, tokens);
   const auto terms = static_cast<double>(vocabulary);
   cases.push_back(
       OpCase(label("embedding_forward", {{"tokens", tokens}, {"vocab", vocabulary}}))
           .input("weight", Role::real, {vocabulary, d})
           .given("ids", Role::ids, {tokens}, random_ids(tokens, 0, vocabulary))
-          .output("out", Role::real, {tokens, d}, 1)
+          .output("out", Role::activation, {tokens, d}, 1)
           .call([](const Tensors& r, const Stream& s) { embedding_forward(r["out"], r["ids"], r["weight"], s); }));
   cases.push_back(
       OpCase(label("embedding_backward", {{"tokens", tokens}, {"vocab", vocabulary}}))
-          .input("dout", Role::real, {tokens, d})
+          .input("dout", Role::activation, {tokens, d})
           .given("ids", Role::ids, {tokens}, random_ids(tokens, 0, vocabulary))
           .output("dweight", Role::real, {vocabulary, d}, static_cast<double>(tokens))
           .call([](const Tensors& r, const Stream& s) { embedding_backward(r["dweight"], r["dout"], r["ids"], s); }));
   cases.push_back(OpCase(label("cross_entropy", {{"tokens", tokens}, {"vocab", vocabulary}}))
-                      .input("logits", Role::real, {tokens, vocabulary}, 3)
+                      .input("logits", Role::activation, {tokens, vocabulary}, 3)
                       .given("targets", Role::ids, {tokens}, random_ids(tokens, -1, vocabulary))
                       .output("nll", Role::real, {tokens}, terms)
                       .output("dlogits", Role::operand, {tokens, vocabulary}, terms)
@@ -135,20 +143,20 @@ inline void add_vocabulary(std::vector<OpCase>& cases, std::int64_t tokens, std:
   cases.push_back(OpCase(label("cross_entropy_in_place", {{"tokens", tokens}, {"vocab", vocabulary}}))
                       .given("targets", Role::ids, {tokens}, random_ids(tokens, -1, vocabulary))
                       .output("nll", Role::real, {tokens}, terms)
-                      .output("logits", Role::real, {tokens, vocabulary}, terms)
+                      .output("logits", Role::activation, {tokens, vocabulary}, terms)
                       .call([](const Tensors& r, const Stream& s) {
                         cross_entropy(r["nll"], r["logits"], r["logits"], r["targets"], 0.25, s);
                       }));
   cases.push_back(OpCase(label("cross_entropy_loss_only", {{"tokens", tokens}, {"vocab", vocabulary}}))
-                      .input("logits", Role::real, {tokens, vocabulary}, 3)
+                      .input("logits", Role::activation, {tokens, vocabulary}, 3)
                       .given("targets", Role::ids, {tokens}, random_ids(tokens, -1, vocabulary))
                       .output("nll", Role::real, {tokens}, terms)
                       .call([](const Tensors& r, const Stream& s) {
                         cross_entropy(r["nll"], Tensor(), r["logits"], r["targets"], 1, s);
                       }));
   cases.push_back(OpCase(label("compare_logits", {{"tokens", tokens}, {"vocab", vocabulary}}))
-                      .input("intact", Role::real, {tokens, vocabulary}, 2)
-                      .input("ablated", Role::real, {tokens, vocabulary}, 2)
+                      .input("intact", Role::activation, {tokens, vocabulary}, 2)
+                      .input("ablated", Role::activation, {tokens, vocabulary}, 2)
                       .output("kl", Role::real, {tokens}, terms)
                       .output("agree", Role::real, {tokens}, 1)
                       .call([](const Tensors& r, const Stream& s) {
@@ -189,19 +197,19 @@ inline void add_attention(std::vector<OpCase>& cases, const AttentionShape& shap
   const double theta = 1e6, eps = 1e-6;
   const double terms = static_cast<double>(head_dim), rows = static_cast<double>(tokens * shape.heads);
   cases.push_back(OpCase(name("qk_norm_rope_forward"))
-                      .input("qkv", Role::real, {tokens, width})
+                      .input("qkv", Role::activation, {tokens, width})
                       .input("q_gain", Role::real, {head_dim}, 0.2, 1)
                       .input("k_gain", Role::real, {head_dim}, 0.2, 1)
-                      .output("out", Role::real, {tokens, width}, terms)
+                      .output("out", Role::activation, {tokens, width}, terms)
                       .limits(limits)
                       .call([=](const Tensors& r, const Stream& s) {
                         qk_norm_rope_forward(r["out"], r["qkv"], r["q_gain"], r["k_gain"], shape, theta, eps, s);
                       }));
   cases.push_back(OpCase(name("qk_norm_rope_backward"))
-                      .input("qkv", Role::real, {tokens, width})
+                      .input("qkv", Role::activation, {tokens, width})
                       .input("q_gain", Role::real, {head_dim}, 0.2, 1)
                       .input("k_gain", Role::real, {head_dim}, 0.2, 1)
-                      .input("dout", Role::real, {tokens, width})
+                      .input("dout", Role::activation, {tokens, width})
                       .output("dqkv", Role::operand, {tokens, width}, terms)
                       .output("dq_gain", Role::real, {head_dim}, rows)
                       .output("dk_gain", Role::real, {head_dim}, rows)
@@ -213,24 +221,26 @@ inline void add_attention(std::vector<OpCase>& cases, const AttentionShape& shap
   const double reach = static_cast<double>(shape.seq_len + head_dim);
   cases.push_back(
       OpCase(name("attention"))
-          .input("qkv", Role::real, {tokens, width})
-          .input("dout", Role::real, {tokens, shape.heads * head_dim})
+          .input("qkv", Role::activation, {tokens, width})
+          .input("dout", Role::activation, {tokens, shape.heads * head_dim})
           .output("out", Role::operand, {tokens, shape.heads * head_dim}, reach)
           .output("lse", Role::real, {shape.batch, shape.heads, shape.seq_len}, reach)
           .limits(limits)
-          .call([=](const Tensors& r, const Stream& s) { attention_forward(r["out"], r["lse"], r["qkv"], shape, s); }));
+          .call([=](const Tensors& r, const Stream& s) { attention_forward(r["out"], r["lse"], r["qkv"], shape, s); })
+          .rounds_on_the_way());
   // The backward pass is held for itself: it takes any `out` and `lse`, also those of no forward pass.
   cases.push_back(
       OpCase(name("attention_backward"))
-          .input("qkv", Role::real, {tokens, width})
-          .input("dout", Role::real, {tokens, shape.heads * head_dim})
+          .input("qkv", Role::activation, {tokens, width})
+          .input("dout", Role::activation, {tokens, shape.heads * head_dim})
           .input("out", Role::operand, {tokens, shape.heads * head_dim})
           .input("lse", Role::real, {shape.batch, shape.heads, shape.seq_len}, 0.3, 4)
-          .output("dqkv", Role::real, {tokens, width}, reach * static_cast<double>(shape.heads / shape.kv_heads))
+          .output("dqkv", Role::activation, {tokens, width}, reach * static_cast<double>(shape.heads / shape.kv_heads))
           .limits(limits)
           .call([=](const Tensors& r, const Stream& s) {
             attention_backward(r["dqkv"], r["dout"], r["out"], r["lse"], r["qkv"], shape, s);
-          }));
+          })
+          .rounds_on_the_way());
 }
 
 }  // namespace routescope::testing

@@ -61,19 +61,19 @@ inline OpCase read_case(const char* operation, std::int64_t tokens, std::int64_t
   const auto terms = static_cast<double>(d);
   for (std::int64_t i = 0; i < n; ++i) {
     const double rms = 1 + 0.3 * static_cast<double>(i);
-    out.input("source" + std::to_string(i), Role::real, {tokens, d}, rms)
+    out.input("source" + std::to_string(i), Role::activation, {tokens, d}, rms)
         .input("source_inv_rms" + std::to_string(i), Role::real, {tokens}, 0.05 / rms, 1 / rms);
   }
   out.input("query", Role::real, {d}, options.zero_query ? 0.0 : 1 / std::sqrt(terms))
       .input("key_gain", Role::real, {d}, 0.3, 1)
       .input("norm_gain", Role::real, {d}, 0.3, 1)
-      .input("y", Role::real, {tokens, d});
-  if (!options.fresh_partial) out.input("p_in", Role::real, {tokens, d});
+      .input("y", Role::activation, {tokens, d});
+  if (!options.fresh_partial) out.input("p_in", Role::activation, {tokens, d});
   if (options.logit_bias) out.given("logit_bias", Role::real, {n + 1}, masking_bias(n + 1));
   if (options.learned_bias) out.given("bias", Role::real, {1}, {1.5});
   if (options.alpha_override) out.input("alpha_override", Role::real, {tokens, n + 1}, 0.3, 0.5);
   out.output("x", Role::operand, {tokens, d}, terms)
-      .output("p", Role::real, {tokens, d}, 2)
+      .output("p", Role::activation, {tokens, d}, 2)
       .output("inv_rms", Role::real, {tokens}, terms)
       .output("score", Role::real, {tokens, n + 1}, terms)
       .output("alpha", Role::real, {tokens, n + 1}, terms)
@@ -92,10 +92,10 @@ inline void add_read(std::vector<OpCase>& cases, std::int64_t tokens, std::int64
   }));
   const auto terms = static_cast<double>(d), rows = static_cast<double>(tokens * (n + 1));
   OpCase backward = read_case("attn_res_backward", tokens, d, n, options);
-  backward.input("dx", Role::real, {tokens, d})
-      .output("dh", Role::real, {tokens, d}, terms)
+  backward.input("dx", Role::activation, {tokens, d})
+      .output("dh", Role::activation, {tokens, d}, terms)
       .output("dlogit", Role::real, {tokens, n + 1}, 2 * terms)
-      .output("dp", Role::real, {tokens, d}, 2 * terms)
+      .output("dp", Role::activation, {tokens, d}, 2 * terms)
       .output("dquery", Role::real, {d}, rows + terms)
       .output("dkey_gain", Role::real, {d}, rows + terms)
       .output("dnorm_gain", Role::real, {d}, rows + terms);
@@ -103,17 +103,21 @@ inline void add_read(std::vector<OpCase>& cases, std::int64_t tokens, std::int64
   if (options.learned_bias)
     backward.output("dbias", Role::real, {1}, rows + terms, std::sqrt(static_cast<double>(tokens) * terms));
   for (std::int64_t i = 0; i < n; ++i)
-    backward.output("dsource" + std::to_string(i), Role::real, {tokens, d}, 2 * terms);
-  cases.push_back(backward.call([=](const Tensors& r, const Stream& s) {
-    const ReadArguments read(r, n, options.last_source_is_partial);
-    forward(r, read, r["x"], s);
-    attn_res_backward(r["dh"], r["dlogit"], r["dp"], {r["dquery"], r["dkey_gain"], r["dbias"], r["dnorm_gain"]},
-                      r["dx"], read.state, read.sources(), read.params, options.alpha_override, s);
-    std::vector<Tensor> dsources;
-    for (std::int64_t i = 0; i < n; ++i) dsources.push_back(r["dsource" + std::to_string(i)]);
-    const AttnResDeferred deferred{r["dh"], r["dlogit"], read.state.alpha, read.state.score, r["query"], r["key_gain"]};
-    attn_res_backward_sources(dsources, {&deferred, 1}, read.sources(), s);
-  }));
+    backward.output("dsource" + std::to_string(i), Role::activation, {tokens, d}, 2 * terms);
+  cases.push_back(backward
+                      .call([=](const Tensors& r, const Stream& s) {
+                        const ReadArguments read(r, n, options.last_source_is_partial);
+                        forward(r, read, r["x"], s);
+                        attn_res_backward(r["dh"], r["dlogit"], r["dp"],
+                                          {r["dquery"], r["dkey_gain"], r["dbias"], r["dnorm_gain"]}, r["dx"],
+                                          read.state, read.sources(), read.params, options.alpha_override, s);
+                        std::vector<Tensor> dsources;
+                        for (std::int64_t i = 0; i < n; ++i) dsources.push_back(r["dsource" + std::to_string(i)]);
+                        const AttnResDeferred deferred{r["dh"],          r["dlogit"], read.state.alpha,
+                                                       read.state.score, r["query"],  r["key_gain"]};
+                        attn_res_backward_sources(dsources, {&deferred, 1}, read.sources(), s);
+                      })
+                      .rounds_on_the_way());
 }
 
 /// Many reads of the same sources: more than the fast backend takes in one pass.
@@ -123,13 +127,13 @@ inline void add_deferred(std::vector<OpCase>& cases, std::int64_t tokens, std::i
   const auto terms = static_cast<double>(d);
   for (std::int64_t i = 0; i < n; ++i) {
     const std::string number = std::to_string(i);
-    out.input("source" + number, Role::real, {tokens, d})
+    out.input("source" + number, Role::activation, {tokens, d})
         .input("inv_rms" + number, Role::real, {tokens}, 0.05, 1)
-        .output("dsource" + number, Role::real, {tokens, d}, static_cast<double>(2 * reads));
+        .output("dsource" + number, Role::activation, {tokens, d}, static_cast<double>(2 * reads));
   }
   for (std::int64_t q = 0; q < reads; ++q) {
     const std::string number = std::to_string(q);
-    out.input("dh" + number, Role::real, {tokens, d})
+    out.input("dh" + number, Role::activation, {tokens, d})
         .input("dlogit" + number, Role::real, {tokens, n + 1})
         .input("alpha" + number, Role::real, {tokens, n + 1})
         .input("query" + number, Role::real, {d}, 1 / std::sqrt(terms))
@@ -138,10 +142,13 @@ inline void add_deferred(std::vector<OpCase>& cases, std::int64_t tokens, std::i
   }
   out.limits({.tokens = tokens, .hidden_size = d, .sources = n + 1}).call([=](const Tensors& r, const Stream& s) {
     std::vector<Tensor> values, inv_rms, dsources;
+    std::vector<std::vector<double>> rows, scales;
     for (std::int64_t i = 0; i < n; ++i) {
       values.push_back(r["source" + std::to_string(i)]);
       inv_rms.push_back(r["inv_rms" + std::to_string(i)]);
       dsources.push_back(r["dsource" + std::to_string(i)]);
+      rows.push_back(values_of(values.back()));
+      scales.push_back(values_of(inv_rms.back()));
     }
     std::vector<AttnResDeferred> deferred;
     for (std::int64_t q = 0; q < reads; ++q) {
@@ -149,14 +156,18 @@ inline void add_deferred(std::vector<OpCase>& cases, std::int64_t tokens, std::i
       const AttnResDeferred read{r["dh" + number],    r["dlogit" + number], r["alpha" + number],
                                  r["score" + number], r["query" + number],  r["key_gain" + number]};
       // The score has to be that of the sources (the fast backend uses it, the reference computes it again).
+      const std::vector<double> query = values_of(read.query), gain = values_of(read.key_gain);
+      const OwnedTensor score = on_host(read.score);
       for (std::int64_t t = 0; t < tokens; ++t) {
         for (std::int64_t i = 0; i < n; ++i) {
           double dot = 0;
           for (std::int64_t j = 0; j < d; ++j)
-            dot += get(read.query, j) * get(read.key_gain, j) * get(values[static_cast<std::size_t>(i)], t * d + j);
-          set(read.score, t * (n + 1) + i, dot * get(inv_rms[static_cast<std::size_t>(i)], t));
+            dot += query[static_cast<std::size_t>(j)] * gain[static_cast<std::size_t>(j)] *
+                   rows[static_cast<std::size_t>(i)][static_cast<std::size_t>(t * d + j)];
+          set(score.tensor, t * (n + 1) + i, dot * scales[static_cast<std::size_t>(i)][static_cast<std::size_t>(t)]);
         }
       }
+      copy(read.score, score.tensor, s);
       deferred.push_back(read);
     }
     attn_res_backward_sources(dsources, deferred, {values, inv_rms}, s);

@@ -3,7 +3,9 @@
 // A result in a type with p significant bits is off by its rounding, 2^-p of itself. A sum of k terms in float picks up
 // k roundings of 2^-24 of the partial sums; roundings are as good as random, so together they grow like sqrt(k). The
 // partial sums are of the size of the largest results where a test does not say that they cancel. kSafety covers the
-// handful of roundings in each term (products, a normalisation, an exponential) and the tail of the random walk.
+// handful of roundings in each term (products, a normalisation, an exponential) and the tail of the random walk. Terms
+// that were themselves rounded to bf16 beforehand bring an error of 2^-9 of the result's size, whatever the number of
+// terms: k independent errors add up to sqrt(k) of one, as k independent terms do.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -34,14 +36,16 @@ inline double unit_roundoff(DType dtype) {
 }
 
 struct Tolerance {
-  DType stored;          // the type that the result was rounded to
-  double reduction;      // k: how many terms were added up on the way to one result
-  double magnitude = 0;  // the size of the partial sums, where the results are smaller because the sums cancelled
+  DType stored;           // the type that the result was rounded to
+  double reduction;       // k: how many terms were added up on the way to one result
+  double magnitude = 0;   // the size of the partial sums, where the results are smaller because the sums cancelled
+  double on_the_way = 0;  // the roundoff of the terms themselves, where it is not float's
 
   /// The largest error allowed of a result whose true value is `expected`, among results as large as `largest`.
   double of(double expected, double largest) const {
     return unit_roundoff(stored) * std::fabs(expected) +
-           kSafety * unit_roundoff(DType::f32) * std::sqrt(std::fmax(1.0, reduction)) * std::fmax(largest, magnitude);
+           kSafety * std::fmax(unit_roundoff(DType::f32) * std::sqrt(std::fmax(1.0, reduction)), on_the_way) *
+               std::fmax(largest, magnitude);
   }
 };
 
