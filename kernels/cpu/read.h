@@ -35,12 +35,30 @@ class ReadRow {
   std::int64_t n_;
 };
 
+/// One token's completed sources alone.
+class SourceRow {
+ public:
+  SourceRow(const AttnResSources& sources, std::int64_t token) : sources_(sources), token_(token) {}
+
+  std::int64_t count() const { return static_cast<std::int64_t>(sources_.values.size()); }
+  const float* value(std::int64_t i) const {
+    const Tensor& source = sources_.values[static_cast<std::size_t>(i)];
+    return source.as<float>() + token_ * source.shape[1];
+  }
+  float inv_rms(std::int64_t i) const { return sources_.inv_rms[static_cast<std::size_t>(i)].as<float>()[token_]; }
+
+ private:
+  const AttnResSources& sources_;
+  std::int64_t token_;
+};
+
 inline void multiply_rows(float* out, const float* a, const float* b, std::int64_t d) {
   for_columns(d, [=](auto at) { at.store(out, at.load(a) * at.load(b)); });
 }
 
 /// result_i = <a, v_i> for every value of the read, four values at a time: a is loaded once for the four.
-inline void dots(float* result, const float* a, const ReadRow& v, std::int64_t d) {
+template <class Row>
+inline void dots(float* result, const float* a, const Row& v, std::int64_t d) {
   std::int64_t i = 0;
   for (; i + 4 <= v.count(); i += 4) {
     const float *v0 = v.value(i), *v1 = v.value(i + 1), *v2 = v.value(i + 2), *v3 = v.value(i + 3);
@@ -62,8 +80,8 @@ inline void dots(float* result, const float* a, const ReadRow& v, std::int64_t d
 
 /// body(at, sum_i weight(i) v_i) for every vector of columns: blocks of columns stay in registers while the values go
 /// by.
-template <class Weight, class Body>
-inline void weighted_sums(const ReadRow& v, std::int64_t d, Weight&& weight, Body&& body) {
+template <class Row, class Weight, class Body>
+inline void weighted_sums(const Row& v, std::int64_t d, Weight&& weight, Body&& body) {
   for_column_blocks<8>(d, [&](auto vecs, auto at) {
     Vec sum[vecs];
     for (int k = 0; k < vecs; ++k) sum[k] = Vec{};

@@ -275,6 +275,54 @@ TEST(AttnRes, WithoutSourcesIsTheStandardNorm) {
   EXPECT_EQ(values_of(read.h_inv_rms), values_of(inv_rms));
 }
 
+/// Both phases together leave what the fused read leaves, masks that leave one side nothing included.
+TEST(AttnRes, PhasesEqualTheFusedRead) {
+  for (std::int64_t n = 1; n <= 9; ++n) {
+    for (const auto& masked : {std::pair<std::int64_t, std::int64_t>{0, 0}, {0, n}, {n, n + 1}, {0, 1}}) {
+      SCOPED_TRACE(std::to_string(n) + " sources, masked from " + std::to_string(masked.first) + " up to " +
+                   std::to_string(masked.second));
+      Chain chain({.n = n, .reads = 2, .learned_bias = true});
+      for (Chain::Read& read : chain.reads) {
+        read.logit_bias = random_values({n + 1}, 900);
+        for (std::int64_t i = masked.first; i < masked.second; ++i) read.logit_bias.data()[i] = -kInfinity;
+      }
+      chain.loss();
+      Tensor before = chain.start;
+      std::vector<Values> outputs(2), lses(2), scores(2);
+      std::vector<AttnResPrepared> prepared;
+      std::vector<AttnResParams> params;
+      for (std::size_t r = 0; r < 2; ++r) {
+        outputs[r] = random_values({Chain::kTokens, Chain::kWidth}, 901);
+        lses[r] = random_values({Chain::kTokens}, 902);
+        scores[r] = random_values({Chain::kTokens, n + 1}, 903);
+        prepared.push_back({outputs[r], lses[r], scores[r]});
+        params.push_back(chain.reads[r].params());
+      }
+      attn_res_prepare(prepared, params, chain.sources(), kStream);
+      for (std::size_t r = 0; r < 2; ++r) {
+        const Chain::Read& read = chain.reads[r];
+        const Values x = zeros({Chain::kTokens, Chain::kWidth}), p = zeros({Chain::kTokens, Chain::kWidth});
+        const Values inv_rms = zeros({Chain::kTokens}), alpha = zeros({Chain::kTokens, n + 1});
+        const Values h_inv_rms = zeros({Chain::kTokens});
+        attn_res_merge(x, {p, inv_rms, scores[r], alpha, h_inv_rms}, before, read.y, prepared[r], params[r], kStream);
+        before = read.partial;
+        const auto expect_equal = [](const Tensor& actual, const Tensor& expected) {
+          for (std::int64_t i = 0; i < expected.numel(); ++i)
+            EXPECT_NEAR(actual.as<double>()[i], expected.as<double>()[i], 1e-13);
+        };
+        expect_equal(x, read.x);
+        expect_equal(p, read.partial);
+        expect_equal(inv_rms, read.inv_rms);
+        expect_equal(scores[r], read.score);
+        expect_equal(alpha, read.alpha);
+        expect_equal(h_inv_rms, read.h_inv_rms);
+        for (std::int64_t t = 0; t < Chain::kTokens; ++t)
+          for (std::int64_t i = masked.first; i < masked.second; ++i) EXPECT_EQ(alpha.data()[t * (n + 1) + i], 0) << i;
+      }
+    }
+  }
+}
+
 TEST(AttnRes, RoutingStatistics) {
   const Values alpha({2, 2}, {0.25, 0.75, 1, 0}), s0({2}, {0.5, 0.25}), s1({2}, {1, 2});
   const Values sums({2 + 1, 2}, {1, 1, 1, 1, 1, 1}), entropy({1}, {1});

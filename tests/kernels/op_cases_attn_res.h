@@ -17,11 +17,25 @@ struct ReadOptions {
   bool alpha_override = false;
   bool zero_query = false;     // as at initialisation
   bool fresh_partial = false;  // p = y alone, as after a completed block
+  bool only_current = false;   // all completed sources masked
+  bool no_current = false;     // the current source masked
 };
 
 inline std::vector<double> masking_bias(std::int64_t columns) {
   std::vector<double> out = random_numbers(columns, 77);
   for (std::size_t i = 0; i + 1 < out.size(); i += 3) out[i] = -std::numeric_limits<double>::infinity();
+  return out;
+}
+
+inline std::vector<double> only_current_bias(std::int64_t columns) {
+  std::vector<double> out(static_cast<std::size_t>(columns), -std::numeric_limits<double>::infinity());
+  out.back() = -0.5;
+  return out;
+}
+
+inline std::vector<double> no_current_bias(std::int64_t columns) {
+  std::vector<double> out = random_numbers(columns, 78);
+  out.back() = -std::numeric_limits<double>::infinity();
   return out;
 }
 
@@ -51,7 +65,8 @@ inline std::string read_label(const char* operation, std::int64_t tokens, std::i
   return label(operation, {{"tokens", tokens}, {"d", d}, {"n", n}}) + (options.last_source_is_partial ? "_alias" : "") +
          (options.logit_bias ? "_masked" : "") + (options.learned_bias ? "_bias" : "") +
          (options.alpha_override ? "_given" : "") + (options.zero_query ? "_zero" : "") +
-         (options.fresh_partial ? "_fresh" : "");
+         (options.fresh_partial ? "_fresh" : "") + (options.only_current ? "_current" : "") +
+         (options.no_current ? "_history" : "");
 }
 
 /// The inputs and outputs of a forward read. Queries are scaled so that logits are of order 1.
@@ -70,6 +85,8 @@ inline OpCase read_case(const char* operation, std::int64_t tokens, std::int64_t
       .input("y", Role::activation, {tokens, d});
   if (!options.fresh_partial) out.input("p_in", Role::activation, {tokens, d});
   if (options.logit_bias) out.given("logit_bias", Role::real, {n + 1}, masking_bias(n + 1));
+  if (options.only_current) out.given("logit_bias", Role::real, {n + 1}, only_current_bias(n + 1));
+  if (options.no_current) out.given("logit_bias", Role::real, {n + 1}, no_current_bias(n + 1));
   if (options.learned_bias) out.given("bias", Role::real, {1}, {1.5});
   if (options.alpha_override) out.input("alpha_override", Role::real, {tokens, n + 1}, 0.3, 0.5);
   out.output("x", Role::operand, {tokens, d}, terms)
@@ -118,6 +135,59 @@ inline void add_read(std::vector<OpCase>& cases, std::int64_t tokens, std::int64
                         attn_res_backward_sources(dsources, {&deferred, 1}, read.sources(), s);
                       })
                       .rounds_on_the_way());
+}
+
+/// A read in two phases. What it leaves is what attn_res_forward leaves.
+inline void add_phases(std::vector<OpCase>& cases, std::int64_t tokens, std::int64_t d, std::int64_t n,
+                       const ReadOptions& options) {
+  const auto terms = static_cast<double>(d);
+  cases.push_back(read_case("attn_res_phases", tokens, d, n, options)
+                      .output("output", Role::activation, {tokens, d}, terms)
+                      .output("lse", Role::real, {tokens}, terms)
+                      .rounds_on_the_way()
+                      .call([=](const Tensors& r, const Stream& s) {
+                        const ReadArguments read(r, n, false);
+                        const AttnResPrepared prepared{r["output"], r["lse"], read.state.score};
+                        attn_res_prepare({&prepared, 1}, {&read.params, 1}, read.sources(), s);
+                        attn_res_merge(r["x"], read.state, r["p_in"], r["y"], prepared, read.params, s);
+                      }));
+}
+
+/// Phase one for several reads: some without given biases, some with masks, some with nothing but masks.
+inline void add_prepare(std::vector<OpCase>& cases, std::int64_t tokens, std::int64_t d, std::int64_t n,
+                        std::int64_t reads) {
+  OpCase out(label("attn_res_prepare", {{"tokens", tokens}, {"d", d}, {"n", n}, {"reads", reads}}));
+  const auto terms = static_cast<double>(d);
+  for (std::int64_t i = 0; i < n; ++i)
+    out.input("source" + std::to_string(i), Role::activation, {tokens, d})
+        .input("inv_rms" + std::to_string(i), Role::real, {tokens}, 0.05, 1);
+  for (std::int64_t q = 0; q < reads; ++q) {
+    const std::string number = std::to_string(q);
+    out.input("query" + number, Role::real, {d}, 1 / std::sqrt(terms))
+        .input("key_gain" + number, Role::real, {d}, 0.3, 1)
+        .output("output" + number, Role::activation, {tokens, d}, terms)
+        .output("lse" + number, Role::real, {tokens}, terms)
+        .output("score" + number, Role::real, {tokens, n + 1}, terms);
+    if (q % 4 == 1) out.given("logit_bias" + number, Role::real, {n + 1}, masking_bias(n + 1));
+    if (q % 4 == 2) out.given("logit_bias" + number, Role::real, {n + 1}, only_current_bias(n + 1));
+    if (q % 4 == 3) out.given("logit_bias" + number, Role::real, {n + 1}, no_current_bias(n + 1));
+  }
+  out.limits({.tokens = tokens, .hidden_size = d, .sources = n + 1}).call([=](const Tensors& r, const Stream& s) {
+    std::vector<Tensor> values, inv_rms;
+    for (std::int64_t i = 0; i < n; ++i) {
+      values.push_back(r["source" + std::to_string(i)]);
+      inv_rms.push_back(r["inv_rms" + std::to_string(i)]);
+    }
+    std::vector<AttnResPrepared> prepared;
+    std::vector<AttnResParams> params;
+    for (std::int64_t q = 0; q < reads; ++q) {
+      const std::string number = std::to_string(q);
+      prepared.push_back({r["output" + number], r["lse" + number], r["score" + number]});
+      params.push_back({r["query" + number], r["key_gain" + number], Tensor(), r["logit_bias" + number], Tensor()});
+    }
+    attn_res_prepare(prepared, params, {values, inv_rms}, s);
+  });
+  cases.push_back(out);
 }
 
 /// Many reads of the same sources: more than the fast backend takes in one pass.
@@ -202,6 +272,18 @@ inline void add_reads(std::vector<OpCase>& cases) {
   add_read(cases, 33, 64, 8, {.zero_query = true, .fresh_partial = true});
   add_read(cases, 7, 64, 56, {});
   add_read(cases, 1000, 96, 4, {.learned_bias = true});
+  add_read(cases, 7, 96, 3, {.learned_bias = true, .only_current = true});
+  add_read(cases, 7, 96, 3, {.learned_bias = true, .no_current = true});
+  for (std::int64_t n = 1; n <= 9; ++n)
+    add_phases(cases, 33, widths[n % 4], n, {.learned_bias = n % 2 == 1, .fresh_partial = n % 3 == 1});
+  add_phases(cases, 7, 100, 5, {.logit_bias = true, .learned_bias = true});
+  add_phases(cases, 1, 64, 3, {.learned_bias = true, .only_current = true});
+  add_phases(cases, 7, 96, 3, {.learned_bias = true, .no_current = true});
+  add_phases(cases, 7, 64, 56, {});
+  add_prepare(cases, 1, 64, 1, 1);
+  add_prepare(cases, 7, 100, 3, 4);
+  add_prepare(cases, 33, 896, 8, 7);
+  add_prepare(cases, 33, 64, 5, 18);
   add_deferred(cases, 7, 100, 3, 1);
   add_deferred(cases, 33, 64, 8, 37);
   for (const std::int64_t tokens : {1, 33, 1000}) add_statistics(cases, tokens, 5);
