@@ -27,7 +27,7 @@ ROUTESCOPE_HOST_DEVICE inline bf16 to_bf16(float x) {
 
 /// From double in one rounding: the float in between is rounded to odd, which keeps the information of what was cut
 /// off.
-inline bf16 to_bf16(double x) {
+ROUTESCOPE_HOST_DEVICE inline bf16 to_bf16(double x) {
   const float nearest = static_cast<float>(x);
   std::uint32_t bits = std::bit_cast<std::uint32_t>(nearest);
   if (!std::isinf(nearest) && nearest == nearest && static_cast<double>(nearest) != x) {

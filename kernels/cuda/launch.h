@@ -45,8 +45,11 @@ void launch(const char* name, void (*kernel)(Parameters...), const Grid& grid, c
   if (grid.shared_bytes > kOrdinaryShared)
     check(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
                                static_cast<int>(grid.shared_bytes)));
+  // The formatter takes the brackets apart.
+  // clang-format off
   kernel<<<grid.blocks, static_cast<unsigned>(grid.threads), grid.shared_bytes,
-           static_cast<cudaStream_t>(stream.handle)> > >(static_cast<Parameters>(arguments)...);
+           static_cast<cudaStream_t>(stream.handle)>>>(static_cast<Parameters>(arguments)...);
+  // clang-format on
   check(cudaGetLastError());
 #endif
 }

@@ -93,10 +93,38 @@ __device__ void store_row(T* row, int begin, int d, bool aligned, const Vec<T>& 
     if (begin + i < d) store(row + begin + i, v.value[i]);
 }
 
+/// The same of a row of f32 beside a row of T (a gain, an embedding, a gradient of parameters): kVec<T> floats from
+/// column `begin`, in one or two pieces of 16 bytes.
+template <class T>
+__device__ Vec<T> load_floats(const float* row, int begin, int d, bool aligned) {
+  Vec<T> v;
+#pragma unroll
+  for (int part = 0; part < kVec<T>; part += kVec<float>) {
+    const Vec<float> piece = load_row(row, begin + part, d, aligned);
+#pragma unroll
+    for (int i = 0; i < kVec<float>; ++i) v.value[part + i] = piece.value[i];
+  }
+  return v;
+}
+template <class T>
+__device__ void store_floats(float* row, int begin, int d, bool aligned, const Vec<T>& v) {
+#pragma unroll
+  for (int part = 0; part < kVec<T>; part += kVec<float>) {
+    Vec<float> piece;
+#pragma unroll
+    for (int i = 0; i < kVec<float>; ++i) piece.value[i] = v.value[part + i];
+    store_row(row, begin + part, d, aligned, piece);
+  }
+}
+
+/// Whether whole vectors can move from and to `data`.
+inline bool vec_aligned(const void* data) {
+  return reinterpret_cast<std::uintptr_t>(data) % 16 == 0;
+}
 /// Whether rows of d elements of T starting at `data` can move in whole vectors.
 template <class T>
 bool rows_aligned(const T* data, std::int64_t d) {
-  return reinterpret_cast<std::uintptr_t>(data) % 16 == 0 && d % kVec<T> == 0;
+  return vec_aligned(data) && d % kVec<T> == 0;
 }
 
 /// Calls body(T{}) with float or bf16, the type of `t` (activations and operands of one call have one type).
