@@ -80,8 +80,9 @@ void tell_where_it_died() {
 
 }  // namespace
 
-Machine& Machine::instance() {
+Machine& Machine::make() {
   static Machine machine;
+  made_ = &machine;
   return machine;
 }
 

@@ -64,7 +64,7 @@ struct Abandon {};
 
 class Machine {
  public:
-  static Machine& instance();
+  static Machine& instance() { return made_ ? *made_ : make(); }
 
   void set_seed(std::uint64_t seed);
   std::uint64_t seed() const { return seed_; }
@@ -86,6 +86,8 @@ class Machine {
  private:
   Machine();
   ~Machine();
+  static Machine& make();
+  static inline Machine* made_ = nullptr;
 
   void run_block(const std::function<void()>& body);
   void prepare_shared_memory();
