@@ -35,8 +35,7 @@ void check_ablation(const std::string& list) {
 }
 
 ModelOptions model_options(const std::string& device) {
-  if (device == "cuda") throw Error("--device: cuda is not available to the probe in this version; available: cpu");
-  return {};
+  return {.device = device_from_string(device, "--device")};
 }
 
 void check_run(const fs::path& run) {
@@ -171,7 +170,7 @@ int main(int argc, char** argv) {
         ->check(CLI::Range(std::int64_t{0}, std::numeric_limits<std::int64_t>::max()))
         ->capture_default_str();
     command->add_option("--device", a.device, "Where to compute")
-        ->check(CLI::IsMember({"cpu", "cuda"}))
+        ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
         ->capture_default_str();
   };
 

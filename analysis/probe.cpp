@@ -20,11 +20,6 @@ std::size_t index(std::int64_t i) {
   return static_cast<std::size_t>(i);
 }
 
-std::vector<double> host_values(const Tensor& tensor) {
-  if (tensor.dtype == DType::f64) return {tensor.as<double>(), tensor.as<double>() + tensor.numel()};
-  return {tensor.as<float>(), tensor.as<float>() + tensor.numel()};
-}
-
 /// Sums over the predicted tokens of one sequence.
 struct SequenceSums {
   double nll = 0, kl = 0, agree = 0;
@@ -38,8 +33,8 @@ class BatchProbe {
         pass_(model, batch, positions, Pass::Kind::infer),
         vocab_(model.config().vocab_size),
         chunk_(std::clamp<std::int64_t>(static_cast<std::int64_t>(chunk_bytes) / (vocab_ * 4), 1, batch * positions)),
-        intact_(model.options().storage, model.options().device, {batch * positions, vocab_}),
-        ablated_(model.options().storage, model.options().device, {chunk_, vocab_}),
+        intact_(model.options().activations(), model.options().device, {batch * positions, vocab_}),
+        ablated_(model.options().activations(), model.options().device, {chunk_, vocab_}),
         nll_(model.options().storage, model.options().device, {chunk_}),
         kl_(model.options().storage, model.options().device, {chunk_}),
         agree_(model.options().storage, model.options().device, {chunk_}),
@@ -50,8 +45,9 @@ class BatchProbe {
   std::vector<SequenceSums> intact(std::span<const std::int32_t> ids) {
     ids_.assign(ids.begin(), ids.end());
     const auto positions = index(pass_.seq_len());
-    auto* target = targets_.tensor.as<std::int32_t>();
-    for (std::size_t i = 0; i < ids_.size(); ++i) target[i] = (i + 1) % positions == 0 ? -1 : ids_[i + 1];
+    std::vector<std::int32_t> targets(ids_.size());
+    for (std::size_t i = 0; i < ids_.size(); ++i) targets[i] = (i + 1) % positions == 0 ? -1 : ids_[i + 1];
+    copy(targets_.tensor, Tensor(targets.data(), DType::i32, Device::cpu, {targets_.tensor.numel()}), pass_.stream());
     pass_.forward(ids_);
     std::vector<SequenceSums> sums(index(batch()));
     for (std::int64_t begin = 0; begin < pass_.tokens(); begin += chunk_) {
@@ -67,7 +63,7 @@ class BatchProbe {
   void add_alpha(std::vector<double>& sums) const {
     const ReadPlan& plan = model_.plan();
     for (int r = 0; r < plan.num_routed(); ++r) {
-      const std::vector<double> alpha = host_values(pass_.alpha(r));
+      const std::vector<double> alpha = host_values<double>(pass_.alpha(r), pass_.stream());
       const std::vector<int>& columns = plan.reads[index(r)].columns;
       for (std::size_t i = 0; i < alpha.size(); ++i) {
         sums[index(r * plan.num_columns() + columns[i % columns.size()])] += alpha[i];
@@ -86,8 +82,8 @@ class BatchProbe {
       add_nll(sums, logits, begin, end);
       compare_logits(kl_.tensor.rows(0, end - begin), agree_.tensor.rows(0, end - begin),
                      intact_.tensor.rows(begin, end), logits, pass_.stream());
-      const std::vector<double> kl = host_values(kl_.tensor.rows(0, end - begin));
-      const std::vector<double> agree = host_values(agree_.tensor.rows(0, end - begin));
+      const std::vector<double> kl = host_values<double>(kl_.tensor.rows(0, end - begin), pass_.stream());
+      const std::vector<double> agree = host_values<double>(agree_.tensor.rows(0, end - begin), pass_.stream());
       for (std::int64_t token = begin; token < end; ++token) {
         if ((token + 1) % pass_.seq_len() == 0) continue;
         sums[index(token / pass_.seq_len())].kl += kl[index(token - begin)];
@@ -101,7 +97,7 @@ class BatchProbe {
   void add_nll(std::vector<SequenceSums>& sums, const Tensor& logits, std::int64_t begin, std::int64_t end) {
     const Tensor nll = nll_.tensor.rows(0, end - begin);
     cross_entropy(nll, Tensor{}, logits, targets_.tensor.rows(begin, end), 1.0, pass_.stream());
-    const std::vector<double> values = host_values(nll);  // 0 where nothing is predicted
+    const std::vector<double> values = host_values<double>(nll, pass_.stream());  // 0 where nothing is predicted
     for (std::int64_t token = begin; token < end; ++token) {
       sums[index(token / pass_.seq_len())].nll += values[index(token - begin)];
     }
@@ -150,8 +146,6 @@ ProbeRow probe(const Model& model, const ProbeTokens& tokens, const ProbeOptions
     throw Error("the model's residual stream is '{}': it has no reads to probe, expected a routed model",
                 to_string(model.config().residual));
   }
-  if (model.options().device != Device::cpu)
-    throw Error("the probe reads its results in host memory; expected a model on the CPU");
   check_probe_tokens(tokens, model.config().vocab_size);
 
   const std::vector<Slice> slices = make_slices(plan);

@@ -158,6 +158,20 @@ void RecordedWork::replay(const Stream& stream) const {
   driver::replay(graph_, stream.handle);
 }
 
+StreamEvent::StreamEvent() : event_(driver::create_event()) {}
+StreamEvent::~StreamEvent() {
+  if (event_) driver::destroy_event(event_);
+}
+StreamEvent::StreamEvent(StreamEvent&& other) noexcept
+    : event_(std::exchange(other.event_, nullptr)), recorded_(other.recorded_) {}
+void StreamEvent::record(const Stream& stream) {
+  driver::record_event(event_, stream.handle);
+  recorded_ = true;
+}
+void StreamEvent::wait() const {
+  if (recorded_) driver::seconds_between(event_, event_);
+}
+
 StreamTimer::StreamTimer() : begin_(driver::create_event()), end_(driver::create_event()) {}
 StreamTimer::~StreamTimer() {
   driver::destroy_event(begin_);

@@ -80,6 +80,22 @@ class RecordedWork {
   void* graph_ = nullptr;
 };
 
+/// A point in a stream's work that the host can wait for. CUDA only.
+class StreamEvent {
+ public:
+  StreamEvent();
+  ~StreamEvent();
+  StreamEvent(StreamEvent&& other) noexcept;
+  StreamEvent& operator=(StreamEvent&&) = delete;
+  void record(const Stream& stream);
+  /// Until what stood in the stream at the last record() is done; at once if there was none.
+  void wait() const;
+
+ private:
+  void* event_ = nullptr;
+  bool recorded_ = false;
+};
+
 /// Device time between two points of a stream. CUDA only.
 class StreamTimer {
  public:

@@ -6,6 +6,7 @@
 
 #include "kernels/backends.h"
 #include "kernels/checks.h"
+#include "kernels/memory.h"
 
 namespace routescope {
 
@@ -48,15 +49,49 @@ void fill(Tensor dst, double value, const Stream& stream) {
   ROUTESCOPE_DISPATCH(checks, fill(dst, value, stream));
 }
 
+namespace {
+
+/// A conversion between devices goes through the host: converted there, and copied as it is.
+void cast_between_devices(Tensor dst, Tensor src, const Stream& stream) {
+  const auto on_host = [](const Tensor& like) { return OwnedTensor(like.dtype, Device::cpu, {like.numel()}); };
+  const Tensor flat_dst = dst.view({dst.numel()}), flat_src = src.view({src.numel()});
+  if (dst.dtype == src.dtype) {
+    copy(flat_dst, flat_src, stream);
+  } else if (dst.device == Device::cpu) {
+    const OwnedTensor source = on_host(src);
+    copy(source.tensor, flat_src, stream);
+    synchronize(stream);
+    cast(dst, source.tensor, Stream{});
+    return;
+  } else {
+    const OwnedTensor converted = on_host(dst);
+    cast(converted.tensor, src, Stream{});
+    copy(flat_dst, converted.tensor, stream);
+  }
+  synchronize(stream);
+}
+
+}  // namespace
+
 void cast(Tensor dst, Tensor src, const Stream& stream) {
   const Checks checks("cast", dst);
-  checks.is("src", src, Kind::any, {dst.numel()})
+  checks.that(src && src.numel() == dst.numel(), "as many elements on both sides")
       .that(dst.dtype != DType::i32 && src.dtype != DType::i32, "f64, f32 or bf16 on both sides");
+  if (dst.device != src.device) return cast_between_devices(dst, src, stream);
   if (checks.device() == Device::cuda) ROUTESCOPE_ON_CUDA(cast(dst, src, stream));
   // Any pair of types: only those with f64 on a side are the reference's.
   if (dst.dtype == DType::f64 || src.dtype == DType::f64) return reference::cast(dst, src, stream);
   return cpu::cast(dst, src, stream);
 }
+
+template <class T>
+std::vector<T> host_values(Tensor tensor, const Stream& stream) {
+  std::vector<T> out(static_cast<std::size_t>(tensor.numel()));
+  if (!out.empty()) cast(Tensor(out.data(), dtype_of<T>(), Device::cpu, {tensor.numel()}), tensor, stream);
+  return out;
+}
+template std::vector<float> host_values<float>(Tensor, const Stream&);
+template std::vector<double> host_values<double>(Tensor, const Stream&);
 
 void random_normal(Tensor dst, double std, std::uint64_t seed, std::uint64_t sequence, const Stream& stream) {
   const Checks checks("random_normal", dst);

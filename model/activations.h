@@ -14,7 +14,8 @@ namespace routescope {
 struct ReadActivations {
   AttnResState state;  // not routed: only partial and inv_rms
   Tensor x;            // operand [tokens, d]: the sublayer's input
-  Tensor logit_bias;   // [n+1], the sum of the constant recency bias and an intervention's
+  Tensor
+      logit_bias;  // [n+1], the sum of the constant recency bias and an intervention's; within Activations::logit_bias
 };
 
 struct LayerActivations {
@@ -37,15 +38,19 @@ struct BackwardScratch {
   Tensor dact;                  // [tokens, f]
   Tensor dgate_up;              // operand [tokens, 2 f]
   std::vector<Tensor> dsource;  // by read: [tokens, d] where that read's partial is some read's completed source
-  std::vector<Tensor> dh;       // by position in a group of reads: [tokens, d]
+  std::vector<Tensor> dh;       // by position in a group of reads: activation [tokens, d]
   std::vector<Tensor> dlogit;   // by read: [tokens, n+1]
 };
 
 struct Activations {
-  Tensor ids;      // [tokens] i32
-  Tensor targets;  // [tokens] i32
-  Tensor nll;      // [tokens]
+  Tensor ids;         // [tokens] i32
+  Tensor targets;     // [tokens] i32
+  Tensor nll;         // [tokens]
+  Tensor loss;        // [1] f64: the nll summed since Pass::take_loss()
+  Tensor logit_bias;  // of all reads, one after another
   std::vector<ReadActivations> reads;
+  std::vector<AttnResPrepared>
+      prepared;  // by position in a group of reads, for reads in two phases; score is undefined
   std::vector<LayerActivations> layers;
   BackwardScratch backward;
   std::int64_t head_rows = 0;  // tokens whose logits exist at one time
@@ -54,7 +59,14 @@ struct Activations {
   Tensor workspace;            // bytes as f32
 
   /// Takes every tensor from the arena. A pass that only infers shares one layer's tensors among all layers.
-  void take(Arena& arena, const Model& model, const AttentionShape& shape, bool train);
+  void take(Arena& arena, const ModelConfig& config, const ReadPlan& plan, const ModelOptions& model,
+            const AttentionShape& shape, bool train, const PassOptions& options);
 };
+
+/// The last read of the group that `read` belongs to.
+int last_of_group(const ReadPlan& plan, int read);
+/// The reads of `read`'s group that may be prepared at once when the pass has come to `read`, itself the first of them:
+/// none where it is not worth it or not asked for. Reads whose sources hold their own partial cannot be prepared.
+int reads_to_prepare(const ReadPlan& plan, int read, const PassOptions& options, Device device);
 
 }  // namespace routescope

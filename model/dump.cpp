@@ -17,22 +17,18 @@ std::vector<std::int64_t> counting(std::int64_t n) {
   return out;
 }
 
-float element(const Tensor& tensor, std::int64_t i) {
-  return tensor.dtype == DType::f64 ? static_cast<float>(tensor.as<double>()[i]) : tensor.as<float>()[i];
-}
-
 /// alpha of one sequence into [read, B, T, source]; columns that a read lacks stay NaN.
 void store_alpha(std::vector<float>& alpha, const Pass& pass, const ReadPlan& plan, std::int64_t b,
                  std::int64_t batch) {
   const std::int64_t t_count = pass.tokens(), columns = plan.num_columns();
   for (int r = 0; r < plan.num_routed(); ++r) {
-    const Tensor values = pass.alpha(r);
+    const std::vector<float> values = host_values<float>(pass.alpha(r), pass.stream());
     const std::vector<int>& column = plan.reads[static_cast<std::size_t>(r)].columns;
     const auto n = static_cast<std::int64_t>(column.size());
     for (std::int64_t t = 0; t < t_count; ++t)
       for (std::int64_t i = 0; i < n; ++i)
         alpha[static_cast<std::size_t>(((r * batch + b) * t_count + t) * columns +
-                                       column[static_cast<std::size_t>(i)])] = element(values, t * n + i);
+                                       column[static_cast<std::size_t>(i)])] = values[static_cast<std::size_t>(t * n + i)];
   }
 }
 
@@ -97,9 +93,8 @@ void dump(const Model& model, const TokenBatch& tokens, const RoutingInterventio
         const std::vector<std::int32_t> ids = tokens.sequence(b), targets = tokens.targets(b);
         pass.forward(ids, &intervention);
         pass.logits(0, t, logits.tensor);
-        std::vector<float> row(static_cast<std::size_t>(t * vocab)), nll_row(ids.size());
-        for (std::int64_t i = 0; i < t * vocab; ++i) row[static_cast<std::size_t>(i)] = element(logits.tensor, i);
-        logits_out.write_rows<float>(b, row);
+        std::vector<float> nll_row(ids.size());
+        logits_out.write_rows<float>(b, host_values<float>(logits.tensor, pass.stream()));
         store_alpha(alpha, pass, plan, b, batch);
         pass.nll(targets, nll_row);
         nll.insert(nll.end(), nll_row.begin(), nll_row.end() - 1);
@@ -123,9 +118,7 @@ void dump(const Model& model, const TokenBatch& tokens, const RoutingInterventio
     if (gradients) {
       for (const ParameterInfo& info : model.layout().all()) {
         const Tensor g = gradient.tensor.slice(info.offset, {info.size});
-        std::vector<float> values(static_cast<std::size_t>(info.size));
-        for (std::int64_t i = 0; i < info.size; ++i) values[static_cast<std::size_t>(i)] = element(g, i);
-        out.write("grad/" + info.name, values, info.shape,
+        out.write("grad/" + info.name, host_values<float>(g, pass.stream()), info.shape,
                   {.units = "nats", .description = "Gradient of mean(nll).", .axes = {}});
       }
     }

@@ -26,15 +26,9 @@ struct Arguments {
   bool grads = false;
 };
 
-Device device_of(const std::string& name) {
-  if (name == "cpu" || (name == "auto" && !cuda_available())) return Device::cpu;
-  if (!cuda_built()) throw Error("--device: found cuda, expected cpu (this build has no CUDA backend)");
-  return Device::cuda;
-}
-
 /// A file says in which arithmetic it is to be computed: bf16 matrices mean bf16 products, f64 ones the reference.
 ModelOptions options_of(const fs::path& dir, const std::string& device) {
-  ModelOptions options{.device = device_of(device)};
+  ModelOptions options{.device = device_from_string(device, "--device")};
   const fs::path file = dir / "model.safetensors";
   if (!fs::exists(file)) return options;
   const SafetensorsReader reader(file);

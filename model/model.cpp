@@ -15,8 +15,8 @@ namespace routescope {
 namespace {
 
 ModelOptions checked(const ModelOptions& options) {
-  if (options.device == Device::cuda && !cuda_built())
-    throw Error("device: found cuda, expected cpu (this build has no CUDA backend)");
+  if (options.device == Device::cuda && options.storage == DType::f64)
+    throw Error("device: found cuda for a model of f64, expected cpu (f64 is the reference's)");
   if (options.storage != DType::f32 && options.storage != DType::f64)
     throw std::invalid_argument("a model stores its parameters in f32 or f64");
   if (options.operands != options.storage && !(options.storage == DType::f32 && options.operands == DType::bf16))
@@ -51,6 +51,14 @@ std::vector<std::filesystem::path> weight_files(const std::filesystem::path& dir
 }
 
 }  // namespace
+
+Device device_from_string(const std::string& text, const std::string& where) {
+  if (text == "cpu" || (text == "auto" && !cuda_available())) return Device::cpu;
+  if (text != "cuda" && text != "auto") throw Error("{}: found '{}', expected auto, cpu or cuda", where, text);
+  if (!cuda_built()) throw Error("{}: found cuda, expected cpu: this build has no CUDA backend", where);
+  if (!cuda_available()) throw Error("{}: found cuda, expected cpu: no CUDA device answers", where);
+  return Device::cuda;
+}
 
 Model::Model(const ModelConfig& config, const ModelOptions& options)
     : config_(config),

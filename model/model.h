@@ -17,13 +17,19 @@
 
 namespace routescope {
 
-/// Where and in which arithmetic a model runs. `storage` f64 is the reference (CPU only). `operands` bf16: both
-/// operands of every weight product are rounded to bf16 (f32 sums, f32 everything else).
+/// Where and in which arithmetic a model runs. `storage`, of parameters and their gradients: f64 is the reference (CPU
+/// only). `operands` bf16: both operands of every weight product are rounded to bf16 (f32 sums); on CUDA all
+/// activations then are bf16 too, with f32 arithmetic in between.
 struct ModelOptions {
   Device device = Device::cpu;
   DType storage = DType::f32;
   DType operands = DType::f32;
+
+  DType activations() const { return device == Device::cuda ? operands : storage; }
 };
+
+/// auto (a CUDA device where one answers), cpu or cuda. Throws Error, naming `where`, for a device that is not there.
+Device device_from_string(const std::string& text, const std::string& where);
 
 /// The parameters of a model, on a device.
 class Model {
@@ -67,15 +73,35 @@ struct RoutingIntervention {
   /// logit_bias[read][column], added before the softmax; -inf masks. Empty: none. Columns a read lacks are ignored.
   /// A read whose every source would be masked is an error (std::invalid_argument).
   std::vector<std::vector<double>> logit_bias;
-  /// read -> alpha [tokens, n+1] in the model's storage type, in place of the softmax's result.
+  /// read -> alpha [tokens, n+1] in the model's storage type and on its device, in place of the softmax's result.
   std::map<int, Tensor> alpha_override;
+};
+
+/// How the reads of a group, which share their completed sources, are computed: each for itself, or all of them at once
+/// as far as that goes (MATH.md, "phase 1"). `automatic`: at once on CUDA where that moves fewer bytes.
+enum class ReadPhases { automatic, fused, two };
+
+/// What a training pass computes a second time in its backward pass instead of keeping it for every layer; each level
+/// includes those before it: the MLP's activation, the normalised inputs of sublayers, attention's inputs and outputs.
+enum class Recompute { none, swiglu, norms, attention };
+
+/// How a pass goes about its work; none of it changes what is computed beyond rounding.
+struct PassOptions {
+  ReadPhases reads = ReadPhases::automatic;
+  Recompute recompute = Recompute::none;
+  /// Pass::accumulate() is recorded once as a CUDA graph and replayed. CUDA only.
+  bool graph = false;
 };
 
 /// Activations for batches of `batch` sequences of `seq_len` tokens, and the passes over them.
 class Pass {
  public:
   enum class Kind { infer, train };
-  Pass(const Model& model, std::int64_t batch, std::int64_t seq_len, Kind kind);
+  Pass(const Model& model, std::int64_t batch, std::int64_t seq_len, Kind kind, const PassOptions& options = {});
+
+  /// What such a pass would take, by part. Nothing is allocated.
+  static std::vector<Arena::Part> plan_memory(const ModelConfig& config, const ModelOptions& model, std::int64_t batch,
+                                              std::int64_t seq_len, Kind kind, const PassOptions& options = {});
 
   /// Runs the model on ids [batch * seq_len] up to the final norm. With `first_read` > 0 everything before that read is
   /// taken over from the previous call, which must have had the same ids and the same intervention on earlier reads.
@@ -88,11 +114,17 @@ class Pass {
   void nll(std::span<const std::int32_t> targets, std::span<float> out);
   /// The same, summed over all tokens.
   double loss(std::span<const std::int32_t> targets);
-  /// After forward(): logits of tokens [begin, end) into out [end - begin, vocab].
+  /// After forward(): logits of tokens [begin, end) into out [end - begin, vocab], on any device.
   void logits(std::int64_t begin, std::int64_t end, Tensor out);
   /// After forward() of a training pass: adds `scale` times the gradient of the summed nll to `gradients` (flat, laid
-  /// out like the parameters) and returns the summed nll (not scaled), in nats.
-  double backward(std::span<const std::int32_t> targets, double scale, Tensor gradients);
+  /// out like the parameters) and the summed nll (not scaled), in nats, to what take_loss() will return. On CUDA this
+  /// and forward() return before the work is done.
+  void backward(std::span<const std::int32_t> targets, double scale, Tensor gradients);
+  /// forward() and backward() of one micro-batch.
+  void accumulate(std::span<const std::int32_t> ids, std::span<const std::int32_t> targets, double scale,
+                  Tensor gradients);
+  /// The nll that backward() and accumulate() summed since the last call. Waits for them.
+  double take_loss();
 
   /// Of the last forward(), for a routed read: alpha [tokens, n+1], sources in the order of plan().reads[read].columns.
   Tensor alpha(int read) const;

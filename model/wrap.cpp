@@ -7,14 +7,6 @@
 
 namespace routescope {
 
-namespace {
-
-double element(const Tensor& tensor, std::int64_t i) {
-  return tensor.dtype == DType::f64 ? tensor.as<double>()[i] : static_cast<double>(tensor.as<float>()[i]);
-}
-
-}  // namespace
-
 ModelConfig wrapped_config(const ModelConfig& standard, Residual residual, std::int64_t num_blocks, double bias) {
   if (standard.routed())
     throw Error("wrap: residual: found {}, expected a standard model", to_string(standard.residual));
@@ -51,29 +43,28 @@ WrapComparison compare_wrapped(const Model& wrapped, const Model& standard, cons
   WrapComparison out;
   const std::int64_t t = tokens.seq_len, vocab = standard.config().vocab_size;
   Pass a(wrapped, 1, t, Pass::Kind::infer), b(standard, 1, t, Pass::Kind::infer);
-  OwnedTensor logits_a(wrapped.options().storage, Device::cpu, {t, vocab}),
-      logits_b(standard.options().storage, Device::cpu, {t, vocab});
+  std::vector<double> logits_a(static_cast<std::size_t>(t * vocab)), logits_b(logits_a.size());
   double difference = 0, largest = 0;
   std::vector<float> nll(static_cast<std::size_t>(t));
   for (std::int64_t s = 0; s < tokens.sequences; ++s) {
     const std::vector<std::int32_t> ids = tokens.sequence(s), targets = tokens.targets(s);
     for (auto [pass, logits, sum] : {std::tuple{&a, &logits_a, &out.nll_wrapped}, {&b, &logits_b, &out.nll_standard}}) {
       pass->forward(ids);
-      pass->logits(0, t, logits->tensor);
+      pass->logits(0, t, Tensor(logits->data(), DType::f64, Device::cpu, {t, vocab}));
       pass->nll(targets, nll);
       for (float value : nll) *sum += static_cast<double>(value);
     }
-    for (std::int64_t i = 0; i < t * vocab; ++i) {
-      difference = std::max(difference, std::abs(element(logits_a.tensor, i) - element(logits_b.tensor, i)));
-      largest = std::max(largest, std::abs(element(logits_b.tensor, i)));
+    for (std::size_t i = 0; i < logits_a.size(); ++i) {
+      difference = std::max(difference, std::abs(logits_a[i] - logits_b[i]));
+      largest = std::max(largest, std::abs(logits_b[i]));
     }
     for (int r = 0; r < wrapped.plan().num_routed(); ++r) {
-      const Tensor alpha = a.alpha(r);
-      const std::int64_t n = alpha.shape[1];
-      const WrappedAlpha closed = wrapped_alpha(wrapped.config().recency_bias, n);
-      for (std::int64_t i = 0; i < t * n; ++i)
+      const std::vector<double> alpha = host_values<double>(a.alpha(r), a.stream());
+      const auto n = static_cast<std::size_t>(a.alpha(r).shape[1]);
+      const WrappedAlpha closed = wrapped_alpha(wrapped.config().recency_bias, static_cast<std::int64_t>(n));
+      for (std::size_t i = 0; i < alpha.size(); ++i)
         out.alpha_error =
-            std::max(out.alpha_error, std::abs(element(alpha, i) - (i % n == n - 1 ? closed.current : closed.other)));
+            std::max(out.alpha_error, std::abs(alpha[i] - (i % n == n - 1 ? closed.current : closed.other)));
     }
   }
   const double predicted = static_cast<double>(tokens.sequences * std::max<std::int64_t>(t - 1, 1));

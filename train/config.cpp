@@ -155,6 +155,17 @@ ModelOptions TrainConfig::model_options() const {
   return options;
 }
 
+PassOptions TrainConfig::pass_options() const {
+  const std::map<std::string, ReadPhases> phases{
+      {"auto", ReadPhases::automatic}, {"fused", ReadPhases::fused}, {"two_phase", ReadPhases::two}};
+  const std::map<std::string, Recompute> levels{{"auto", Recompute::none},
+                                                {"none", Recompute::none},
+                                                {"swiglu", Recompute::swiglu},
+                                                {"norms", Recompute::norms},
+                                                {"attention", Recompute::attention}};
+  return {.reads = phases.at(kernels.reads), .recompute = levels.at(kernels.recompute), .graph = kernels.graph == "on"};
+}
+
 TrainConfig load_config(const std::filesystem::path& file, const std::vector<std::string>& overrides) {
   Leaves leaves;
   collect_file(file, leaves);
@@ -165,14 +176,16 @@ TrainConfig load_config(const std::filesystem::path& file, const std::vector<std
   return config;
 }
 
-void resolve_backend(TrainConfig& config) {
-  if (config.device == "cuda" && !cuda_available()) {
-    throw Error("device: found cuda, expected cpu: {}",
-                cuda_built() ? "no CUDA device answers" : "this build has no CUDA backend");
-  }
+void resolve_backend(TrainConfig& config, bool planning) {
   if (config.device == "auto") config.device = cuda_available() ? "cuda" : "cpu";
+  if (!planning || !cuda_built()) device_from_string(config.device, "device");
   if (config.precision == "auto") {
     config.precision = config.device == "cuda" || multiplies_bf16_natively() ? "bf16" : "f32";
+  }
+  if (config.device == "cpu") {
+    if (config.kernels.graph == "on") throw Error("kernels.graph: found on, expected off: the device is cpu");
+    if (config.kernels.attention == "cudnn")
+      throw Error("kernels.attention: found cudnn, expected auto or builtin: the device is cpu");
   }
 }
 

@@ -61,6 +61,16 @@ struct TrainConfig {
     std::int64_t bucket_mb = 64;
   };
 
+  /// How operations are computed; changes no result beyond rounding.
+  struct Kernels {
+    std::string attention = "auto";  // auto | builtin | cudnn (CUDA)
+    std::string reads = "auto";      // auto | fused | two_phase: PassOptions::reads
+    std::string recompute = "auto";  // auto | none | swiglu | norms | attention: PassOptions::recompute
+    std::string graph = "off";       // on | off: PassOptions::graph (CUDA)
+    std::string tune_products =
+        "off";  // on | off: time the candidates for each product (CUDA); other bits in another run
+  };
+
   Run run;
   std::string device = "auto";     // auto | cpu | cuda
   std::string precision = "auto";  // auto | f32 | bf16
@@ -71,19 +81,23 @@ struct TrainConfig {
   Checkpoint checkpoint;
   Routing routing;
   Distributed distributed;
+  Kernels kernels;
 
   std::int64_t sequences_per_step() const { return train.tokens_per_step / data.sequence_length; }
   /// Device and arithmetic; `device` and `precision` must have been resolved.
   ModelOptions model_options() const;
+  /// `kernels` for a training pass. kernels.recompute: auto means none here, until resolve_recompute() (plan.h) chose.
+  PassOptions pass_options() const;
 };
 
 /// Reads `file`, then `overrides` ("key.path=value"; they win). Throws Error (UsageError for what stands on the command
 /// line) with file and line, key, what was found and what was expected, and for an unknown key the nearest known one.
 TrainConfig load_config(const std::filesystem::path& file, const std::vector<std::string>& overrides);
 
-/// Turns `auto` into what this machine has. Throws Error for a device that this build or machine lacks. On the CPU,
-/// precision auto is bf16 exactly where the processor multiplies bf16 natively (AVX512-BF16 or AMX), else f32.
-void resolve_backend(TrainConfig& config);
+/// Turns `auto` into what this machine has. Throws Error for a device that this build or machine lacks, and for
+/// settings that the device does not have. On the CPU, precision auto is bf16 exactly where the processor multiplies
+/// bf16 natively (AVX512-BF16 or AMX), else f32. `planning`: device cuda is accepted where no device answers.
+void resolve_backend(TrainConfig& config, bool planning = false);
 
 /// The configuration key by key, in the file's order: ("train.steps", "20000"), values as YAML text.
 std::vector<std::pair<std::string, std::string>> config_values(const TrainConfig& config);

@@ -248,6 +248,11 @@ std::vector<ConfigKey> config_keys(TrainConfig& c) {
   keys.push_back(integer("routing.per_token_every", c.routing.per_token_every, 0));
   keys.push_back(integer("distributed.zero", c.distributed.zero, 0, 1));
   keys.push_back(integer("distributed.bucket_mb", c.distributed.bucket_mb, 1));
+  keys.push_back(word("kernels.attention", c.kernels.attention, {"auto", "builtin", "cudnn"}));
+  keys.push_back(word("kernels.reads", c.kernels.reads, {"auto", "fused", "two_phase"}));
+  keys.push_back(word("kernels.recompute", c.kernels.recompute, {"auto", "none", "swiglu", "norms", "attention"}));
+  keys.push_back(word("kernels.graph", c.kernels.graph, {"on", "off"}));
+  keys.push_back(word("kernels.tune_products", c.kernels.tune_products, {"on", "off"}));
   return keys;
 }
 

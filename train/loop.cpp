@@ -118,7 +118,7 @@ class Loop {
         model_(start_model(config, checkpoint)),
         optimizer_(model_, config.train.optimizer),
         gradients_(model_.options().storage, model_.options().device, {model_.layout().total()}),
-        pass_(model_, config.train.micro_batch, config.data.sequence_length, Pass::Kind::train),
+        pass_(model_, config.train.micro_batch, config.data.sequence_length, Pass::Kind::train, config.pass_options()),
         recorder_(model_, streams.valid_batches, config.routing.sequences, config.data.sequence_length),
         record_(open_record(checkpoint)),
         checkpoints_{config.checkpoint.every, config.checkpoint.log_spaced_until, config.train.steps},

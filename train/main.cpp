@@ -43,7 +43,8 @@ int train(int argc, char** argv) {
 
   require_one_process();
   TrainConfig config = load_config(file, overrides);
-  resolve_backend(config);
+  resolve_backend(config, plan);
+  resolve_recompute(config);
   if (plan) {
     fmt::print("{}", plan_text(config));
     return 0;

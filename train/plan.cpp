@@ -3,11 +3,10 @@
 #include <unistd.h>
 
 #include <cstddef>
-#include <vector>
+#include <utility>
 
 #include "data/error.h"
-#include "kernels/memory.h"
-#include "model/activations.h"
+#include "kernels/device.h"
 #include "model/model.h"
 #include "model/parameters.h"
 #include "train/progress.h"
@@ -18,59 +17,114 @@ namespace routescope {
 namespace {
 
 constexpr double kMatrixRateSeconds = 1.0;
+// Of a device's memory for what its libraries take for themselves.
+constexpr std::size_t kDeviceReserve = std::size_t{1} << 30;
+constexpr const char* kRecomputeLevels[] = {"none", "swiglu", "norms", "attention"};
 
-/// Counting a pass takes a model, whose parameters are really allocated: said before the system ends the process for
-/// it.
-void require_room_for_parameters(const TrainConfig& config) {
-  const auto parameters = static_cast<double>(ParameterLayout(config.model).total());
-  const double needed = parameters * static_cast<double>(size_of(DType::f32) + size_of(DType::bf16));
-  const double present = static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGESIZE));
-  if (needed > 0.9 * present) {
-    throw Error("--plan: the parameters alone need {:.1f} GiB, expected at most 90 % of this machine's {:.1f} GiB",
-                needed / (1 << 30), present / (1 << 30));
-  }
+double gibibytes(std::size_t bytes) {
+  return static_cast<double>(bytes) / (1 << 30);
 }
 
-/// The parts of a training pass, counted and not allocated.
-std::vector<Arena::Part> pass_parts(const TrainConfig& config, const Model& model) {
-  Arena planner(model.options().device);
-  const AttentionShape shape{config.train.micro_batch, config.data.sequence_length, config.model.num_attention_heads,
-                             config.model.num_key_value_heads, config.model.head_dim};
-  Activations().take(planner, model, shape, true);
-  return planner.parts();
+/// What a run may take here: a CUDA device's free memory, or nine tenths of the machine's; 0 where no device answers.
+std::size_t available_bytes(const std::string& device) {
+  if (device == "cpu") {
+    const auto present =
+        static_cast<std::size_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
+    return present / 10 * 9;
+  }
+  if (!cuda_available()) return 0;
+  const std::size_t free = device_info().free_bytes;
+  return free > kDeviceReserve ? free - kDeviceReserve : 0;
 }
 
 }  // namespace
 
-std::string plan_text(const TrainConfig& config) {
+std::vector<Arena::Part> memory_parts(const TrainConfig& config) {
   const ModelOptions options = config.model_options();
-  require_room_for_parameters(config);
-  const Model model(config.model, options);
-  const auto parameters = static_cast<std::size_t>(model.layout().total());
-
-  std::vector<Arena::Part> parts{{"parameters", parameters * size_of(options.storage)}};
-  if (options.operands != options.storage)
-    parts.push_back({"parameters as bf16 operands", parameters * size_of(DType::bf16)});
+  const auto parameters = static_cast<std::size_t>(ParameterLayout(config.model).total());
+  const bool cast = options.operands != options.storage;
+  std::vector<Arena::Part> parts{
+      {cast ? "parameters (f32 master)" : "parameters", parameters * size_of(options.storage)}};
+  if (cast) parts.push_back({"parameters as bf16 operands", parameters * size_of(DType::bf16)});
   parts.push_back({"gradients", parameters * size_of(options.storage)});
   parts.push_back({"moments (AdamW)", 2 * parameters * size_of(options.storage)});
-  for (const Arena::Part& part : pass_parts(config, model)) parts.push_back(part);
+  for (Arena::Part& part : Pass::plan_memory(config.model, options, config.train.micro_batch,
+                                             config.data.sequence_length, Pass::Kind::train, config.pass_options()))
+    parts.push_back(std::move(part));
+  return parts;
+}
 
-  const auto mebibytes = [](std::size_t bytes) { return static_cast<double>(bytes) / (1 << 20); };
-  std::string text = fmt::format(
-      "model        {}{}, {} layers, hidden size {}, {:.2f} M parameters ({:.2f} M in matrix products)\n",
-      to_string(config.model.residual), config.model.routed() ? " " + to_string(config.model.source) : "",
-      config.model.num_hidden_layers, config.model.hidden_size, static_cast<double>(model.layout().count()) / 1e6,
-      static_cast<double>(matmul_parameters(config.model)) / 1e6);
+std::size_t total_bytes(const std::vector<Arena::Part>& parts) {
+  std::size_t total = 0;
+  for (const Arena::Part& part : parts) total += part.bytes;
+  return total;
+}
+
+std::string memory_table(const std::vector<Arena::Part>& parts) {
+  const auto line = [](const std::string& name, std::size_t bytes) {
+    return fmt::format("  {:<34} {:>12.1f}\n", name, static_cast<double>(bytes) / (1 << 20));
+  };
+  std::string text = "memory       MiB\n";
+  for (const Arena::Part& part : parts) text += line(part.name, part.bytes);
+  return text + line("total", total_bytes(parts));
+}
+
+std::int64_t largest_micro_batch(const TrainConfig& config, std::size_t bytes) {
+  TrainConfig tried = config;
+  for (std::int64_t batch = config.sequences_per_step(); batch > 0; --batch) {
+    if (config.sequences_per_step() % batch != 0) continue;
+    tried.train.micro_batch = batch;
+    if (total_bytes(memory_parts(tried)) <= bytes) return batch;
+  }
+  return 0;
+}
+
+void resolve_recompute(TrainConfig& config) {
+  const bool device = config.device == "cuda" && cuda_available();
+  const bool choose = config.kernels.recompute == "auto";
+  if (choose) config.kernels.recompute = "none";
+  if (!device) return;
+  const std::size_t available = available_bytes(config.device);
+  if (choose) {
+    for (const char* level : kRecomputeLevels) {
+      config.kernels.recompute = level;
+      if (total_bytes(memory_parts(config)) <= available) return;
+    }
+  }
+  if (const std::size_t needed = total_bytes(memory_parts(config)); needed > available) {
+    throw Error(
+        "train.micro_batch: found {}, which needs {:.1f} GiB with kernels.recompute={}; {} has {:.1f} GiB to give: "
+        "expected at most {}",
+        config.train.micro_batch, gibibytes(needed), config.kernels.recompute, device_info().name, gibibytes(available),
+        largest_micro_batch(config, available));
+  }
+}
+
+std::string plan_text(const TrainConfig& config) {
+  const ModelOptions options = config.model_options();
+  const ParameterLayout layout(config.model);
+  std::string text =
+      fmt::format("model        {}{}, {} layers, hidden size {}, {:.2f} M parameters ({:.2f} M in matrix products)\n",
+                  to_string(config.model.residual), config.model.routed() ? " " + to_string(config.model.source) : "",
+                  config.model.num_hidden_layers, config.model.hidden_size, static_cast<double>(layout.count()) / 1e6,
+                  static_cast<double>(matmul_parameters(config.model)) / 1e6);
   text += fmt::format("step         {} tokens: {} passes over {} sequences of {}\n", config.train.tokens_per_step,
                       config.sequences_per_step() / config.train.micro_batch, config.train.micro_batch,
                       config.data.sequence_length);
-  text += "memory       MiB\n";
-  std::size_t total = 0;
-  for (const Arena::Part& part : parts) {
-    text += fmt::format("  {:<34} {:>12.1f}\n", part.name, mebibytes(part.bytes));
-    total += part.bytes;
+  text += memory_table(memory_parts(config));
+  if (const std::size_t available = available_bytes(config.device); available > 0) {
+    TrainConfig tried = config;
+    text += fmt::format("fits         of {:.1f} GiB: train.micro_batch up to", gibibytes(available));
+    for (const char* level : kRecomputeLevels) {
+      tried.kernels.recompute = level;
+      text += fmt::format("{} {} ({})", level == kRecomputeLevels[0] ? "" : ",", largest_micro_batch(tried, available),
+                          level == kRecomputeLevels[0] ? "nothing recomputed" : level);
+    }
+    text += "\n";
   }
-  text += fmt::format("  {:<34} {:>12.1f}\n", "total", mebibytes(total));
+  if (config.device == "cuda" && !cuda_available()) {
+    return text + "step time    unknown: no CUDA device answers here\n";
+  }
 
   const double flops = flops_per_token(config.model, config.data.sequence_length);
   const double rate = measure_matrix_rate(options, kMatrixRateSeconds);

@@ -18,10 +18,24 @@ void copy_to(std::vector<float>& out, std::size_t offset, Tensor values, const S
   cast(Tensor(out.data() + offset, DType::f32, Device::cpu, {values.numel()}), values, stream);
 }
 
+/// What one read's totals take.
+std::int64_t totals_size(const Read& read) {
+  return 3 * static_cast<std::int64_t>(read.columns.size()) + 1;
+}
+std::int64_t totals_size(const ReadPlan& plan) {
+  std::int64_t size = 0;
+  for (int r = 0; r < plan.num_routed(); ++r) size += totals_size(plan.reads[static_cast<std::size_t>(r)]);
+  return size;
+}
+
 }  // namespace
 
 RoutingRecorder::RoutingRecorder(const Model& model, const Batches& valid, std::int64_t sequences, std::int64_t seq_len)
-    : model_(&model), valid_(&valid), sequences_(sequences), seq_len_(seq_len) {}
+    : model_(&model),
+      valid_(&valid),
+      sequences_(sequences),
+      seq_len_(seq_len),
+      totals_(DType::f64, model.options().device, {totals_size(model.plan())}) {}
 
 RoutingRecordInfo RoutingRecorder::info(const std::string& config_yaml) const {
   const ReadPlan& plan = model_->plan();
@@ -56,21 +70,23 @@ RoutingSnapshot RoutingRecorder::snapshot(Pass& pass, std::int64_t step, std::in
 
   const auto tokens = static_cast<std::size_t>(sequences_ * seq_len_);
   if (alpha) alpha->assign(reads * tokens * columns, kAbsent);
-  std::vector<OwnedTensor> sums(reads), entropy(reads);  // [3, n+1]: alpha, alpha^2, rms; [1]
-  for (std::size_t r = 0; r < reads; ++r) {
-    const auto sources = static_cast<std::int64_t>(plan.reads[r].columns.size());
-    sums[r] = OwnedTensor(DType::f64, model_->options().device, {3, sources});
-    entropy[r] = OwnedTensor(DType::f64, model_->options().device, {1});
-  }
+  const std::vector<double> zeros(static_cast<std::size_t>(totals_.tensor.numel()), 0.0);
+  cast(totals_.tensor, Tensor(const_cast<double*>(zeros.data()), DType::f64, Device::cpu, {totals_.tensor.numel()}),
+       pass.stream());
 
   std::vector<float> rows;
   for_each_window(pass, *valid_, sequences_, [&](const Batch&, std::int64_t first, std::int64_t count) {
     const std::int64_t counted = count * seq_len_;
+    std::int64_t next = 0;
     for (std::size_t r = 0; r < reads; ++r) {
+      const std::int64_t size = totals_size(plan.reads[r]);
+      const Tensor sums = totals_.tensor.slice(next, {3, (size - 1) / 3});
+      const Tensor entropy = totals_.tensor.slice(next + size - 1, {1});
+      next += size;
       const Tensor weights = pass.alpha(static_cast<int>(r)).rows(0, counted);
       std::vector<Tensor> inv_rms = pass.source_inv_rms(static_cast<int>(r));
       for (Tensor& tensor : inv_rms) tensor = tensor.rows(0, counted);
-      routing_statistics(sums[r].tensor, entropy[r].tensor, weights, inv_rms, pass.stream());
+      routing_statistics(sums, entropy, weights, inv_rms, pass.stream());
       if (!alpha) continue;
       const std::vector<int>& at = plan.reads[r].columns;
       rows.resize(static_cast<std::size_t>(weights.numel()));
@@ -88,9 +104,10 @@ RoutingSnapshot RoutingRecorder::snapshot(Pass& pass, std::int64_t step, std::in
   out.alpha_std = out.source_rms = out.alpha_mean;
   out.alpha_entropy.assign(reads, 0.0F);
   const auto n = static_cast<double>(tokens);
+  const std::vector<double> totals = host_values<double>(totals_.tensor, pass.stream());
+  const double* sum = totals.data();
   for (std::size_t r = 0; r < reads; ++r) {
     const std::vector<int>& at = plan.reads[r].columns;
-    const double* sum = sums[r].tensor.as<double>();
     for (std::size_t i = 0; i < at.size(); ++i) {
       const std::size_t cell = r * columns + static_cast<std::size_t>(at[i]);
       const double mean = sum[i] / n;
@@ -98,7 +115,8 @@ RoutingSnapshot RoutingRecorder::snapshot(Pass& pass, std::int64_t step, std::in
       out.alpha_std[cell] = static_cast<float>(std::sqrt(std::max(0.0, sum[at.size() + i] / n - mean * mean)));
       out.source_rms[cell] = static_cast<float>(sum[2 * at.size() + i] / n);
     }
-    out.alpha_entropy[r] = static_cast<float>(*entropy[r].tensor.as<double>() / n);
+    sum += totals_size(plan.reads[r]);
+    out.alpha_entropy[r] = static_cast<float>(sum[-1] / n);
   }
   read_parameters(out);
   return out;

@@ -30,6 +30,7 @@ class RoutingRecorder {
   const Model* model_;
   const Batches* valid_;
   std::int64_t sequences_, seq_len_;
+  OwnedTensor totals_;  // f64, by read: sums over tokens of alpha, alpha^2 and rms [3, n+1], then of the entropy [1]
 };
 
 }  // namespace routescope

@@ -18,11 +18,12 @@ namespace fs = std::filesystem;
 
 namespace {
 
-/// Keys that do not change a single bit of weights or record. The data are told apart by their fingerprints, not by
-/// their paths (loop.cpp), and what a checkpoint schedule writes is read by nobody but the resumed run.
+/// Keys that do not change weights or record but for the rounding of another device or other kernels. The data are told
+/// apart by their fingerprints, not by their paths (loop.cpp), and what a checkpoint schedule writes is read by nobody
+/// but the resumed run.
 bool may_change(const std::string& path) {
   return path == "run.dir" || path == "device" || path == "data.train" || path == "data.valid" ||
-         path.starts_with("checkpoint.") || path.starts_with("distributed.");
+         path.starts_with("checkpoint.") || path.starts_with("distributed.") || path.starts_with("kernels.");
 }
 
 std::string value_or(const std::map<std::string, std::string>& values, const std::string& path) {

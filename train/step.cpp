@@ -13,13 +13,13 @@ StepResult train_step(Model& model, AdamW& optimizer, Tensor gradients, Pass& pa
   const auto tokens = static_cast<double>(sequences * pass.seq_len());
 
   fill(gradients, 0.0, pass.stream());
-  double nll = 0;
+  // On CUDA a micro-batch computes while the next one is fetched; take_loss() is where the host waits.
   for (std::int64_t begin = 0; begin < sequences; begin += pass.batch()) {
     const Batch batch = batches.get(step - 1, begin, begin + pass.batch());
-    pass.forward(batch.inputs);
-    nll += pass.backward(batch.targets, 1.0 / tokens, gradients);
+    pass.accumulate(batch.inputs, batch.targets, 1.0 / tokens, gradients);
   }
 
+  const double nll = pass.take_loss();
   const StepResult result{.loss = nll / tokens, .grad_norm = optimizer.clip(gradients, grad_clip, pass.stream())};
   if (!std::isfinite(result.loss) || !std::isfinite(result.grad_norm)) {
     throw Error(

@@ -18,8 +18,8 @@ std::int64_t matmul_parameters(const ModelConfig& config);
 /// (4). Norms, softmaxes and AttnRes reads are limited by memory and not counted.
 double flops_per_token(const ModelConfig& config, std::int64_t seq_len);
 
-/// FLOP/s of matmul() with all threads, operands of `operands`: the best of repeated 1024 x 1024 x 1024 products during
-/// about `seconds`.
+/// FLOP/s of matmul(), operands of `operands`: the best of repeated products of square matrices (1024 on the CPU with
+/// all threads, 8192 on CUDA) during about `seconds`.
 double measure_matrix_rate(const ModelOptions& options, double seconds);
 
 }  // namespace routescope

@@ -83,13 +83,21 @@ TEST(Checks, ReadsNeedOneScalePerSource) {
   EXPECT_EQ(read({gain.tensor}, {s.tensor}), "attn_res_forward: sources.values is f32 [4], expected f32 [2, 4]");
 }
 
-TEST(Checks, NoCudaHere) {
-  ASSERT_FALSE(cuda_built());
+TEST(Checks, WithoutADeviceItsMemoryIsRefused) {
+  if (cuda_available()) GTEST_SKIP() << "this machine has a CUDA device";
+  EXPECT_THROW(Buffer(16, Device::cuda), std::runtime_error);
+  EXPECT_THROW(device_info(), std::runtime_error);
+  EXPECT_THROW(OwnedStream(Device::cuda), std::runtime_error);
+  const PinnedBuffer pinned(16);  // ordinary memory then
+  EXPECT_NE(pinned.data(), nullptr);
+}
+
+TEST(Checks, WithoutTheBackendItsOperationsAreRefused) {
+  if (cuda_built()) GTEST_SKIP() << "this build has the CUDA backend";
   EXPECT_FALSE(cuda_available());
   Tensor t = f32({4}).tensor;
   t.device = Device::cuda;
   EXPECT_THROW(fill(t, 0, kStream), std::runtime_error);
-  EXPECT_THROW(Buffer(16, Device::cuda), std::runtime_error);
   EXPECT_THROW(workspace_bytes(WorkspaceLimits{}, Device::cuda), std::runtime_error);
 }
 
