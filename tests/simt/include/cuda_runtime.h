@@ -170,6 +170,14 @@ void __stcs(T* at, std::type_identity_t<T> value) {
   *at = value;
 }
 
+template <simt::Exchangeable T>
+constexpr T min(T a, T b) {
+  return b < a ? b : a;
+}
+template <simt::Exchangeable T>
+constexpr T max(T a, T b) {
+  return a < b ? b : a;
+}
 inline float rsqrtf(float x) {
   return 1.0f / std::sqrt(x);
 }
