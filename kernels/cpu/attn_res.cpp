@@ -52,12 +52,14 @@ void attn_res_forward(Tensor x, const AttnResState& state, Tensor p_in, Tensor y
         float* score = state.score.as<float>() + t * (n + 1);
         float* alpha = state.alpha.as<float>() + t * (n + 1);
         dots(score, u, v, d);
-        for (std::int64_t i = 0; i <= n; ++i) {
-          score[i] *= v.inv_rms(i);
-          alpha[i] = score[i] + (logit_bias ? logit_bias[i] : 0.0f) + (i == n ? bias : 0.0f);
+        for (std::int64_t i = 0; i <= n; ++i) score[i] *= v.inv_rms(i);
+        if (alpha_override) {
+          std::copy_n(alpha_override.as<float>() + t * (n + 1), n + 1, alpha);
+        } else {
+          for (std::int64_t i = 0; i <= n; ++i)
+            alpha[i] = score[i] + (logit_bias ? logit_bias[i] : 0.0f) + (i == n ? bias : 0.0f);
+          softmax_in_place(alpha, n + 1);
         }
-        softmax_in_place(alpha, n + 1);
-        if (alpha_override) std::copy_n(alpha_override.as<float>() + t * (n + 1), n + 1, alpha);
 
         Vec squares{};
         weighted_sums(

@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "data/error.h"
+#include "model/activations.h"
 #include "tests/model/micro.h"
 
 namespace routescope {
@@ -109,6 +110,83 @@ TEST_P(EveryMode, Bf16OperandsAreNearAndRefreshed) {
   m.refresh_operands();
   a.forward(ids);
   for (float value : nll(a)) EXPECT_NEAR(value, std::log(static_cast<double>(config.vocab_size)), 1e-6);
+}
+
+/// nll and gradient of a training pass over `ids`.
+std::pair<std::vector<float>, std::vector<double>> trained(const Model& m, const PassOptions& options,
+                                                           const std::vector<std::int32_t>& ids,
+                                                           const std::vector<std::int32_t>& targets) {
+  Pass pass(m, kBatch, kLength, Pass::Kind::train, options);
+  OwnedTensor gradient(m.options().storage, Device::cpu, {m.layout().total()});
+  pass.forward(ids);
+  std::vector<float> nll(ids.size());
+  pass.nll(targets, nll);
+  pass.backward(targets, 0.1, gradient.tensor);
+  return {nll, host_values<double>(gradient.tensor, pass.stream())};
+}
+
+TEST_P(EveryMode, WhatIsComputedAgainHasTheSameBits) {
+  const Model m = model();
+  const auto kept = trained(m, {}, ids, targets);
+  for (const Recompute level : {Recompute::swiglu, Recompute::norms, Recompute::attention}) {
+    const auto again = trained(m, {.recompute = level}, ids, targets);
+    EXPECT_EQ(kept.first, again.first) << static_cast<int>(level);
+    EXPECT_EQ(kept.second, again.second) << static_cast<int>(level);
+  }
+}
+
+TEST_P(EveryMode, RecomputationTakesLessMemory) {
+  const auto bytes = [&](Recompute level) {
+    std::size_t sum = 0;
+    for (const Arena::Part& part :
+         Pass::plan_memory(config, {}, kBatch, kLength, Pass::Kind::train, {.recompute = level}))
+      sum += part.bytes;
+    return sum;
+  };
+  EXPECT_GT(bytes(Recompute::none), bytes(Recompute::swiglu));
+  EXPECT_GT(bytes(Recompute::swiglu), bytes(Recompute::norms));
+  EXPECT_GT(bytes(Recompute::norms), bytes(Recompute::attention));
+  const Model m = model();
+  const Pass pass(m, kBatch, kLength, Pass::Kind::train, {.recompute = Recompute::norms});
+  std::size_t taken = 0;
+  for (const Arena::Part& part : pass.memory()) taken += part.bytes;
+  EXPECT_EQ(taken, bytes(Recompute::norms));
+}
+
+TEST_P(RoutedMode, ReadsInTwoPhasesEqualFusedOnes) {
+  const Model m = model({.storage = DType::f64, .operands = DType::f64});
+  const auto fused = trained(m, {.reads = ReadPhases::fused}, ids, targets);
+  bool prepared = false;
+  for (int r = 0; r < m.plan().num_routed(); ++r)
+    prepared = prepared || reads_to_prepare(m.plan(), r, {.reads = ReadPhases::two}, Device::cpu) > 0;
+  for (const Recompute level : {Recompute::none, Recompute::attention}) {
+    const auto two = trained(m, {.reads = ReadPhases::two, .recompute = level}, ids, targets);
+    // Other roundings: the other operations did run, wherever a read does not have its own partial among its sources.
+    EXPECT_EQ(fused.second != two.second, prepared);
+    double largest = 0, difference = 0;
+    for (std::size_t i = 0; i < two.second.size(); ++i) {
+      largest = std::max(largest, std::abs(fused.second[i]));
+      difference = std::max(difference, std::abs(fused.second[i] - two.second[i]));
+    }
+    EXPECT_LT(difference, 1e-12 * largest);
+  }
+}
+
+TEST_P(RoutedMode, TakenUpPassInTwoPhasesEqualsWholePass) {
+  const Model m = model({.storage = DType::f64, .operands = DType::f64});
+  const PassOptions two{.reads = ReadPhases::two};
+  Pass shared(m, kBatch, kLength, Pass::Kind::infer, two), whole(m, kBatch, kLength, Pass::Kind::infer);
+  shared.forward(ids);
+  for (int r = m.plan().num_routed() - 1; r > 0; --r) {
+    RoutingIntervention mask;
+    mask.logit_bias.assign(m.plan().reads.size(),
+                           std::vector<double>(static_cast<std::size_t>(m.plan().num_columns()), 0.0));
+    mask.logit_bias[static_cast<std::size_t>(r)][0] = -1.5;
+    shared.forward(ids, &mask, r);
+    whole.forward(ids, &mask);
+    const auto a = nll(shared), b = nll(whole);
+    for (std::size_t i = 0; i < a.size(); ++i) ASSERT_NEAR(a[i], b[i], 1e-6) << "read " << r;
+  }
 }
 
 TEST_P(RoutedMode, TakenUpPassEqualsWholePass) {
