@@ -1,0 +1,146 @@
+// The head and the backward pass: the forward pass in reverse, what a group of reads owes its sources settled at once.
+#include "model/pass_impl.h"
+
+namespace routescope {
+
+void Pass::Impl::backward_head(double scale, const Weights& gradients) {
+  const Range range("head");
+  const Tensor x = at(last_read()).x;
+  for_each_head_chunk([&](std::int64_t begin, std::int64_t end, Tensor logits) {
+    const Tensor dlogits = act.dlogits.rows(0, end - begin);
+    cross_entropy(act.nll.rows(begin, end), dlogits, logits, act.targets.rows(begin, end), scale, stream);
+    matmul(act.backward.dx.rows(begin, end), dlogits, kNo, model.operands().head, kNo, false, stream);
+    matmul(gradients.head, dlogits, kYes, x.rows(begin, end), kNo, true, stream);
+  });
+}
+
+void Pass::Impl::backward_attention(std::int64_t l, Tensor x, const Weights& gradients) {
+  const auto index = static_cast<std::size_t>(l);
+  const LayerWeights &operand = model.operands().layers[index], &weight = model.weights().layers[index];
+  const LayerWeights& gradient = gradients.layers[index];
+  const LayerActivations& a = act.layers[index];
+  const BackwardScratch& b = act.backward;
+  const Range range("attention backward");
+  if (options.recompute >= Recompute::attention) mix_tokens(a, weight);
+  matmul(b.dattn_out, b.dy, kNo, operand.o, kNo, false, stream);
+  matmul(gradient.o, b.dy, kYes, a.attn_out, kNo, true, stream);
+  attention_backward(b.dqkv, b.dattn_out, a.attn_out, a.lse, a.qkv, shape, stream);
+  qk_norm_rope_backward(b.dqkv_operand, gradient.q_norm, gradient.k_norm, b.dqkv, a.qkv_raw, weight.q_norm,
+                        weight.k_norm, shape, config.rope_theta, config.rms_norm_eps, stream);
+  matmul(b.dx, b.dqkv_operand, kNo, operand.qkv, kNo, false, stream);
+  matmul(gradient.qkv, b.dqkv_operand, kYes, x, kNo, true, stream);
+}
+
+void Pass::Impl::backward_mlp(std::int64_t l, Tensor x, const Weights& gradients) {
+  const auto index = static_cast<std::size_t>(l);
+  const LayerWeights& operand = model.operands().layers[index];
+  const LayerWeights& gradient = gradients.layers[index];
+  const LayerActivations& a = act.layers[index];
+  const BackwardScratch& b = act.backward;
+  const Range range("mlp backward");
+  if (options.recompute >= Recompute::swiglu) swiglu_forward(a.act, a.gate_up, stream);
+  matmul(b.dact, b.dy, kNo, operand.down, kNo, false, stream);
+  matmul(gradient.down, b.dy, kYes, a.act, kNo, true, stream);
+  swiglu_backward(b.dgate_up, b.dact, a.gate_up, stream);
+  matmul(b.dx, b.dgate_up, kNo, operand.gate_up, kNo, false, stream);
+  matmul(gradient.gate_up, b.dgate_up, kYes, x, kNo, true, stream);
+}
+
+void Pass::Impl::backward_read(int r, const Weights& gradients, int group_first) {
+  ReadActivations& a = at(r);
+  const BackwardScratch& b = act.backward;
+  const Tensor gain_gradient = norm_gain(gradients, r);
+  if (!read(r).routed) {
+    add_rms_norm_backward(b.dp, gain_gradient, b.dx, a.state.partial, a.state.inv_rms, norm_gain(model.weights(), r),
+                          stream);
+    return;
+  }
+  const ReadWeights& g = gradients.reads[static_cast<std::size_t>(r)];
+  const SourceTensors sources = sources_of(r);
+  attn_res_backward(b.dh[static_cast<std::size_t>(r - group_first)], b.dlogit[static_cast<std::size_t>(r)], b.dp,
+                    {.query = g.query, .key_gain = g.key_gain, .bias = g.bias, .norm_gain = gain_gradient}, b.dx,
+                    a.state, sources.view(), params_of(r), alpha_is_given[static_cast<std::size_t>(r)], stream);
+}
+
+void Pass::Impl::settle_group(int first, int last) {
+  const SourceTensors sources = sources_of(first);
+  if (sources.values.empty()) return;
+  std::vector<Tensor> dsources;
+  for (int source : read(first).sources) dsources.push_back(act.backward.dsource[static_cast<std::size_t>(source)]);
+  std::vector<AttnResDeferred> reads;
+  for (int r = first; r <= last; ++r) {
+    const ReadWeights& weights = model.weights().reads[static_cast<std::size_t>(r)];
+    reads.push_back({.dh = act.backward.dh[static_cast<std::size_t>(r - first)],
+                     .dlogit = act.backward.dlogit[static_cast<std::size_t>(r)],
+                     .alpha = at(r).state.alpha,
+                     .score = at(r).state.score,
+                     .query = weights.query,
+                     .key_gain = weights.key_gain});
+  }
+  attn_res_backward_sources(dsources, reads, sources.view(), stream);
+}
+
+void Pass::Impl::recompute_input(int r) {
+  const Tensor alpha = read(r).routed ? at(r).state.alpha : Tensor{};
+  forward_read(r, alpha, true, -1);
+}
+
+void Pass::Impl::backward(double scale, const Weights& gradients) {
+  const Range range("backward");
+  const BackwardScratch& b = act.backward;
+  backward_head(scale, gradients);
+  fill(b.dp, 0.0, stream);
+  for (const Tensor& dsource : b.dsource)
+    if (dsource) fill(dsource, 0.0, stream);
+
+  int group_last = last_read();
+  for (int r = last_read(); r >= 0; --r) {
+    int group_first = r;
+    while (!read(group_first).first_of_group) --group_first;
+    backward_read(r, gradients, group_first);
+    if (read(r).routed && r == group_first) {
+      settle_group(group_first, group_last);
+      group_last = r - 1;
+    } else if (!read(r).routed) {
+      group_last = r - 1;
+    }
+    if (const Tensor& dsource = b.dsource[static_cast<std::size_t>(r)]) add(b.dp, dsource, stream);
+    if (r == 0) break;
+    if (b.dy.data != b.dp.data) cast(b.dy, b.dp, stream);
+    const Read& feeder = read(r - 1);
+    if (options.recompute >= Recompute::norms) recompute_input(r - 1);
+    if (feeder.sublayer == Sublayer::attn)
+      backward_attention(feeder.layer, at(r - 1).x, gradients);
+    else
+      backward_mlp(feeder.layer, at(r - 1).x, gradients);
+    if (!read(r).continues) fill(b.dp, 0.0, stream);
+  }
+  embedding_backward(gradients.embedding, b.dp, act.ids, stream);
+  accumulate_loss(act.loss, act.nll, stream);
+}
+
+void Pass::Impl::accumulate(double scale, Tensor gradients) {
+  const auto work = [&] {
+    run(nullptr, 0);
+    backward(scale, Weights(config, model.layout(), gradients));
+  };
+  if (!options.graph) return work();
+  // The first time goes without: products choose how they are computed then.
+  if (accumulated++ == 0) return work();
+  if (!recorded || recorded_scale != scale || recorded_gradients != gradients.data) {
+    recorded = RecordedWork(stream, work);
+    recorded_scale = scale;
+    recorded_gradients = gradients.data;
+  }
+  recorded.replay(stream);
+}
+
+double Pass::Impl::take_loss() {
+  double sum = 0, zero = 0;
+  copy(Tensor(&sum, DType::f64, Device::cpu, {1}), act.loss, stream);
+  synchronize(stream);
+  copy(act.loss, Tensor(&zero, DType::f64, Device::cpu, {1}), stream);
+  return sum;
+}
+
+}  // namespace routescope

@@ -1,0 +1,174 @@
+// What a pass is made of: its tensors, its stream, and the steps of the forward and backward pass (pass_forward.cpp,
+// pass_backward.cpp).
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "kernels/range.h"
+#include "model/activations.h"
+#include "model/model.h"
+#include "model/upload.h"
+
+namespace routescope {
+
+inline constexpr auto kNo = Transpose::no;
+inline constexpr auto kYes = Transpose::yes;
+
+struct Pass::Impl {
+  const Model& model;
+  const ModelConfig& config;
+  const ReadPlan& plan;
+  AttentionShape shape;
+  Kind kind;
+  PassOptions options;
+  Arena arena;
+  Activations act;
+  OwnedStream own_stream;
+  Stream stream;
+  Upload upload;
+  std::vector<bool> alpha_is_given;  // by read, in the last forward pass
+  std::vector<double> logit_bias;    // of all reads, as it lies on the device
+  bool ran = false;
+  RecordedWork recorded;  // accumulate() with the arguments below
+  double recorded_scale = 0;
+  void* recorded_gradients = nullptr;
+  int accumulated = 0;
+
+  Impl(const Model& model_, const AttentionShape& shape_, Kind kind_, const PassOptions& options_, std::size_t bytes)
+      : model(model_),
+        config(model_.config()),
+        plan(model_.plan()),
+        shape(shape_),
+        kind(kind_),
+        options(options_),
+        arena(model_.options().device, bytes),
+        own_stream(model_.options().device),
+        upload(model_.options().device, static_cast<std::size_t>(shape_.tokens()) * sizeof(std::int32_t)),
+        alpha_is_given(plan.reads.size(), false) {
+    act.take(arena, config, plan, model.options(), shape, kind == Kind::train, options);
+    stream = {.device = model.options().device,
+              .handle = own_stream.handle(),
+              .workspace = static_cast<std::byte*>(act.workspace.data),
+              .workspace_size = act.workspace.bytes()};
+    // No value is NaN: the first set_logit_bias() writes every read's.
+    logit_bias.assign(static_cast<std::size_t>(act.logit_bias.numel()), std::nan(""));
+  }
+
+  int last_read() const { return static_cast<int>(plan.reads.size()) - 1; }
+  const Read& read(int r) const { return plan.reads[static_cast<std::size_t>(r)]; }
+  ReadActivations& at(int r) { return act.reads[static_cast<std::size_t>(r)]; }
+
+  /// The gain of the RMSNorm that follows a read, of the weights or of their gradients.
+  Tensor norm_gain(const Weights& weights, int r) const {
+    if (read(r).sublayer == Sublayer::final) return weights.final_norm;
+    const LayerWeights& layer = weights.layers[static_cast<std::size_t>(read(r).layer)];
+    return read(r).sublayer == Sublayer::attn ? layer.attn_norm : layer.mlp_norm;
+  }
+
+  struct SourceTensors {
+    std::vector<Tensor> values, inv_rms;
+    AttnResSources view() const { return {values, inv_rms}; }
+  };
+  SourceTensors sources_of(int r) {
+    SourceTensors out;
+    for (int source : read(r).sources) {
+      out.values.push_back(at(source).state.partial);
+      out.inv_rms.push_back(at(source).state.inv_rms);
+    }
+    return out;
+  }
+  AttnResParams params_of(int r) {
+    const ReadWeights& weights = model.weights().reads[static_cast<std::size_t>(r)];
+    return {.query = weights.query,
+            .key_gain = weights.key_gain,
+            .bias = weights.bias,
+            .logit_bias = at(r).logit_bias,
+            .norm_gain = norm_gain(model.weights(), r),
+            .eps = config.rms_norm_eps};
+  }
+
+  // ---- forward ----
+
+  /// What is added to the logits of each read from `first_read` on, in the order of act.logit_bias.
+  std::vector<double> wanted_logit_bias(int first_read, const RoutingIntervention* intervention) const;
+
+  void set_logit_bias(int first_read, const RoutingIntervention* intervention);
+
+  AttnResPrepared prepared_of(int r, int first) {
+    AttnResPrepared out = act.prepared[static_cast<std::size_t>(r - first)];
+    out.score = at(r).state.score;
+    return out;
+  }
+
+  /// Phase one of the reads first .. first + count - 1, of one group.
+  void prepare_reads(int first, int count);
+
+  /// p_r, alpha and the normalised input of sublayer r. y_{r-1} lies in partial r already, where p_r takes its place.
+  /// When a pass is taken up at this read, p_r itself lies there: nothing is to be added. `prepared_first`: the first
+  /// of the reads that were prepared together with this one, or -1.
+  void forward_read(int r, Tensor alpha_override, bool taken_up, int prepared_first);
+
+  void forward_attention(std::int64_t l, Tensor y, Tensor x);
+
+  /// Of attention everything between its products.
+  void mix_tokens(const LayerActivations& a, const LayerWeights& weight);
+
+  void forward_mlp(std::int64_t l, Tensor y, Tensor x);
+
+  void set_ids(std::span<const std::int32_t> ids);
+
+  /// From act.ids (or from what an earlier pass left before `first_read`) to the final norm. Only puts work on the
+  /// stream.
+  void run(const RoutingIntervention* intervention, int first_read);
+
+  void forward(std::span<const std::int32_t> ids, const RoutingIntervention* intervention, int first_read);
+
+  // ---- head ----
+
+  void set_targets(std::span<const std::int32_t> targets);
+
+  /// Calls body(begin, end, logits of those tokens) over all tokens.
+  template <class Body>
+  void for_each_head_chunk(Body body) {
+    const Tensor x = at(last_read()).x;
+    for (std::int64_t begin = 0; begin < shape.tokens(); begin += act.head_rows) {
+      const std::int64_t end = std::min(begin + act.head_rows, shape.tokens());
+      const Tensor logits = act.logits.rows(0, end - begin);
+      matmul(logits, x.rows(begin, end), kNo, model.operands().head, kYes, false, stream);
+      body(begin, end, logits);
+    }
+  }
+
+  void forward_loss(std::span<const std::int32_t> targets);
+
+  // ---- backward ----
+
+  /// The loss, and the gradients of the head and of the final norm's output.
+  void backward_head(double scale, const Weights& gradients);
+
+  /// dy -> dx, and the weights' gradients.
+  void backward_attention(std::int64_t l, Tensor x, const Weights& gradients);
+
+  void backward_mlp(std::int64_t l, Tensor x, const Weights& gradients);
+
+  /// dx of read r -> dp (added), and what the read owes its completed sources, kept for settle_group().
+  void backward_read(int r, const Weights& gradients, int group_first);
+
+  /// All reads of a group have gone backward: their gradients of the sources they share are added at once.
+  void settle_group(int first, int last);
+
+  /// x of read r once more, from its partial and its weights on the sources.
+  void recompute_input(int r);
+
+  /// Only puts work on the stream.
+  void backward(double scale, const Weights& gradients);
+
+  void accumulate(double scale, Tensor gradients);
+
+  /// The sum in act.loss, which becomes 0.
+  double take_loss();
+};
+
+}  // namespace routescope
