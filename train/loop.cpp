@@ -14,6 +14,7 @@
 #include "data/shard.h"
 #include "train/checkpoint.h"
 #include "train/evaluate.h"
+#include "train/plan.h"
 #include "train/progress.h"
 #include "train/recorder.h"
 #include "train/run_directory.h"
@@ -137,6 +138,7 @@ class Loop {
                            ? measure_matrix_rate(config_.model_options(), options_.matrix_rate_seconds)
                            : 0};
     Progress progress(totals);
+    if (config_.device == "cuda") spdlog::info("{}\n{}", device_info().name, memory_table(memory_parts(config_)));
     spdlog::info("{}: {}, {:.2f} M parameters, {} steps of {} tokens", dir_.string(), to_string(config_.model.residual),
                  static_cast<double>(model_.layout().count()) / 1e6, config_.train.steps,
                  config_.train.tokens_per_step);
@@ -176,7 +178,7 @@ class Loop {
     const std::int64_t step = state_.step + 1;
     const double rate = learning_rate(config_.train, step);
     const StepResult result = train_step(model_, optimizer_, gradients_.tensor, pass_, streams_.train_batches, step,
-                                         rate, config_.train.grad_clip);
+                                         rate, config_.train.grad_clip, [this] { write_snapshot(); });
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
     state_.step = step;
     state_.tokens_seen += config_.train.tokens_per_step;
@@ -199,8 +201,8 @@ class Loop {
     }
     const bool per_token = config_.routing.per_token_every > 0 && per_token_.contains(state_.step);
     if (snapshots_.contains(state_.step) || per_token) {
-      record_.append(recorder_.snapshot(pass_, state_.step, state_.tokens_seen, per_token ? &alpha_ : nullptr));
-      if (per_token && model_.plan().num_routed() > 0) record_.append_alpha(state_.step, alpha_);
+      snapshot_ = recorder_.snapshot(pass_, state_.step, state_.tokens_seen, per_token ? &alpha_ : nullptr);
+      if (!per_token) alpha_.clear();
     }
     if (checkpoints_.contains(state_.step)) {
       checkpoint();
@@ -209,12 +211,21 @@ class Loop {
     }
   }
 
+  /// What observe() measured last, if that is not written yet: the device computes the next step meanwhile.
+  void write_snapshot() {
+    if (!snapshot_) return;
+    record_.append(*snapshot_);
+    if (!alpha_.empty()) record_.append_alpha(snapshot_->step, alpha_);
+    snapshot_.reset();
+  }
+
   void flush(bool sync) {
     record_.flush(sync);
     flushed_ = std::chrono::steady_clock::now();
   }
 
   void checkpoint() {
+    write_snapshot();
     flush(true);
     save_checkpoint(dir_, model_, optimizer_, state_);
     checkpointed_ = state_.step;
@@ -235,7 +246,8 @@ class Loop {
   RoutingRecorder recorder_;
   RoutingRecord record_;
   StepSchedule checkpoints_, validations_, snapshots_, per_token_;
-  std::vector<float> alpha_;
+  std::optional<RoutingSnapshot> snapshot_;        // measured and not yet written
+  std::vector<float> alpha_;                       // its weights token by token, or empty
   std::chrono::steady_clock::time_point flushed_;  // when readers last got to see new rows
 };
 

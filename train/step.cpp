@@ -8,7 +8,8 @@
 namespace routescope {
 
 StepResult train_step(Model& model, AdamW& optimizer, Tensor gradients, Pass& pass, const Batches& batches,
-                      std::int64_t step, double learning_rate, double grad_clip) {
+                      std::int64_t step, double learning_rate, double grad_clip,
+                      const std::function<void()>& meanwhile) {
   const std::int64_t sequences = batches.sequences_per_step();
   const auto tokens = static_cast<double>(sequences * pass.seq_len());
 
@@ -18,6 +19,8 @@ StepResult train_step(Model& model, AdamW& optimizer, Tensor gradients, Pass& pa
     const Batch batch = batches.get(step - 1, begin, begin + pass.batch());
     pass.accumulate(batch.inputs, batch.targets, 1.0 / tokens, gradients);
   }
+
+  if (meanwhile) meanwhile();
 
   const double nll = pass.take_loss();
   const StepResult result{.loss = nll / tokens, .grad_norm = optimizer.clip(gradients, grad_clip, pass.stream())};

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 
 #include "data/batches.h"
 #include "model/model.h"
@@ -15,8 +16,10 @@ struct StepResult {
 };
 
 /// Update number `step` (1, 2, ...; it trains on batches.get(step - 1, ...)). `gradients` is scratch, laid out like the
-/// parameters. Throws Error, before anything is changed, if the loss or the gradient is not finite.
+/// parameters. `meanwhile` runs once, while a CUDA device computes. Throws Error, before anything is changed, if the
+/// loss or the gradient is not finite.
 StepResult train_step(Model& model, AdamW& optimizer, Tensor gradients, Pass& pass, const Batches& batches,
-                      std::int64_t step, double learning_rate, double grad_clip);
+                      std::int64_t step, double learning_rate, double grad_clip,
+                      const std::function<void()>& meanwhile = nullptr);
 
 }  // namespace routescope

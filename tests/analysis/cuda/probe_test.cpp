@@ -1,0 +1,50 @@
+// A probe on a CUDA device (emulated in test_simt, real in test_cuda) finds what it finds on the CPU.
+#include "analysis/probe.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "tests/analysis/micro_model.h"
+
+namespace routescope::testing {
+namespace {
+
+struct Mode {
+  const char* name;
+  Residual residual;
+  AttnResSource source;
+};
+
+class CudaProbe : public ::testing::TestWithParam<Mode> {};
+
+void expect_near(const std::vector<double>& found, const std::vector<double>& expected, double tolerance,
+                 const char* what) {
+  ASSERT_EQ(found.size(), expected.size()) << what;
+  for (std::size_t i = 0; i < found.size(); ++i) {
+    EXPECT_EQ(std::isnan(found[i]), std::isnan(expected[i])) << what << " [" << i << "]";
+    if (!std::isnan(expected[i])) EXPECT_NEAR(found[i], expected[i], tolerance) << what << " [" << i << "]";
+  }
+}
+
+TEST_P(CudaProbe, AgreesWithTheCpu) {
+  if (!cuda_available()) GTEST_SKIP() << "no CUDA device";
+  const ModelConfig config = micro_config(GetParam().residual, GetParam().source, 4);
+  const ProbeTokens tokens = micro_tokens(3, 8);
+  const ProbeRow expected = probe(micro_model(config), tokens, {.seed = 5, .step = 0});
+  const ProbeRow found = probe(micro_model(config, {.device = Device::cuda}), tokens, {.seed = 5, .step = 0});
+  // Differences of f32 likelihoods of order 4 nats, summed over 7 predicted tokens.
+  expect_near(found.intact_nll_sequence, expected.intact_nll_sequence, 1e-5, "intact nll");
+  expect_near(found.mass, expected.mass, 1e-6, "mass");
+  expect_near(found.mask.delta_nll, expected.mask.delta_nll, 1e-5, "delta_nll");
+  expect_near(found.mask.kl, expected.mask.kl, 1e-5, "kl");
+  expect_near(found.mask.coverage, expected.mask.coverage, 0, "coverage");
+}
+
+INSTANTIATE_TEST_SUITE_P(Modes, CudaProbe,
+                         ::testing::Values(Mode{"block_sum", Residual::block_attn_res, AttnResSource::block_sum},
+                                           Mode{"cumulative", Residual::block_attn_res, AttnResSource::cumulative}),
+                         [](const auto& mode) { return std::string(mode.param.name); });
+
+}  // namespace
+}  // namespace routescope::testing
