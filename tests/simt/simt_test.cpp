@@ -1,0 +1,451 @@
+// The emulator's vocabulary for kernels: each word does what CUDA's programming guide says, in every order of threads.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <numeric>
+#include <set>
+
+#include "kernels/cuda/reduce.h"
+#include "kernels/cuda/vec.h"
+#include "tests/simt/device_array.h"
+
+namespace simt {
+namespace {
+
+using routescope::bf16;
+using routescope::cuda::kFullMask;
+using routescope::cuda::shared_memory;
+
+constexpr std::uint64_t kSeeds = 20;
+
+/// Says of every failure which order of threads it came from.
+class TellsTheSeed : public ::testing::EmptyTestEventListener {
+  void OnTestPartResult(const ::testing::TestPartResult& result) override {
+    if (result.failed())
+      std::fprintf(stderr, "emulated device: ROUTESCOPE_SIMT_SEED=%llu\n", static_cast<unsigned long long>(seed()));
+  }
+};
+[[maybe_unused]] const bool listening = [] {
+  ::testing::UnitTest::GetInstance()->listeners().Append(new TellsTheSeed);
+  return true;
+}();
+
+int global_index() {
+  return static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
+}
+
+// ---- where a thread is ----------------------------------------------------------------------------------------------
+
+__global__ void count_visits(int* visits) {
+  const unsigned block = (blockIdx.z * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x;
+  ++visits[block * blockDim.x + threadIdx.x];
+}
+
+TEST(Simt, EveryThreadOfEveryBlockRunsOnce) {
+  DeviceArray<int> visits(2 * 3 * 4 * 96);
+  routescope::cuda::launch("count_visits", count_visits, {dim3(2, 3, 4), 96}, routescope::Stream{}, visits.data());
+  for (const int visited : visits.host()) EXPECT_EQ(visited, 1);
+}
+
+TEST(Simt, ABlockMayHaveThreeAxes) {
+  std::set<std::array<unsigned, 3>> seen;
+  launch("axes", dim3(1), dim3(3, 4, 5), 0, nullptr, [&] {
+    __syncthreads();
+    seen.insert({threadIdx.x, threadIdx.y, threadIdx.z});
+    EXPECT_LT(threadIdx.x, 3u);
+    EXPECT_LT(threadIdx.y, 4u);
+    EXPECT_LT(threadIdx.z, 5u);
+  });
+  EXPECT_EQ(seen.size(), 60u);
+}
+
+TEST(Simt, NoBlocksMeanNoLaunch) {
+  DeviceArray<int> visits(1, 7);
+  run_kernel(count_visits, 0, 32, 0, visits.data());
+  EXPECT_EQ(visits.host()[0], 7);
+}
+
+// ---- shuffles -------------------------------------------------------------------------------------------------------
+
+template <class T>
+__global__ void shuffle_all(T* direct, T* up, T* down, T* across, const T* in, int argument, int width) {
+  const int i = global_index();
+  direct[i] = __shfl_sync(kFullMask, in[i], argument, width);
+  up[i] = __shfl_up_sync(kFullMask, in[i], static_cast<unsigned>(argument), width);
+  down[i] = __shfl_down_sync(kFullMask, in[i], static_cast<unsigned>(argument), width);
+  across[i] = __shfl_xor_sync(kFullMask, in[i], argument, width);
+}
+
+template <class T>
+class Shuffles : public ::testing::Test {};
+using Exchanged = ::testing::Types<float, double, int, unsigned, long long, unsigned long long>;
+TYPED_TEST_SUITE(Shuffles, Exchanged);
+
+/// Against the table of the programming guide: up and down keep their own value at a segment's edge, xor where the
+/// partner lies in a later segment; a direct source counts modulo the width.
+TYPED_TEST(Shuffles, OfAllKindsWidthsAndDistances) {
+  constexpr int kThreads = 64;
+  std::vector<TypeParam> in(kThreads);
+  for (std::size_t i = 0; i < in.size(); ++i) in[i] = static_cast<TypeParam>(1000 + 7 * i);
+  const DeviceArray<TypeParam> from(in), direct(kThreads), up(kThreads), down(kThreads), across(kThreads);
+  for (const int width : {1, 2, 4, 8, 16, 32}) {
+    for (int argument = 0; argument < 32; ++argument) {
+      run_kernel(shuffle_all<TypeParam>, 1, kThreads, 0, direct.data(), up.data(), down.data(), across.data(),
+                 from.data(), argument, width);
+      const auto d = direct.host(), u = up.host(), n = down.host(), x = across.host();
+      for (std::size_t i = 0; i < kThreads; ++i) {
+        const int lane = static_cast<int>(i % 32), place = lane % width;
+        const auto at = [&](int other) {
+          return in[i - static_cast<std::size_t>(lane) + static_cast<std::size_t>(other)];
+        };
+        ASSERT_EQ(d[i], at(lane - place + argument % width)) << "width " << width << " from " << argument;
+        ASSERT_EQ(u[i], place < argument ? in[i] : at(lane - argument)) << "width " << width << " up " << argument;
+        ASSERT_EQ(n[i], place + argument >= width ? in[i] : at(lane + argument))
+            << "width " << width << " down " << argument;
+        const int partner = lane ^ argument;
+        ASSERT_EQ(x[i], partner / width > lane / width ? in[i] : at(partner))
+            << "width " << width << " xor " << argument;
+      }
+    }
+  }
+}
+
+__global__ void shuffle_in_parts(int* out) {
+  const int lane = static_cast<int>(threadIdx.x);
+  // Two parts of the warp go different ways and exchange among themselves, a different number of times.
+  if (lane % 3 == 0) {
+    unsigned mask = 0;
+    for (int i = 0; i < 32; i += 3) mask |= 1u << i;
+    for (int i = 0; i < 4; ++i) out[lane] = __shfl_sync(mask, lane + i, 3 * i);
+  } else {
+    unsigned mask = 0;
+    for (int i = 0; i < 32; ++i)
+      if (i % 3 != 0) mask |= 1u << i;
+    out[lane] = __shfl_sync(mask, 100 + lane, 31);
+  }
+}
+
+TEST(Simt, PartsOfAWarpExchangeAmongThemselves) {
+  const DeviceArray<int> out(32);
+  for (std::uint64_t s = 0; s < kSeeds; ++s) {
+    const Seeded seeded(s);
+    run_kernel(shuffle_in_parts, 1, 32, 0, out.data());
+    const auto got = out.host();
+    for (std::size_t i = 0; i < 32; ++i) ASSERT_EQ(got[i], i % 3 == 0 ? 12 : 131);
+  }
+}
+
+__global__ void reduce_sums(float* out, const float* in) {
+  struct Shared {
+    routescope::cuda::BlockShared<float> sum;
+  };
+  auto& shared = shared_memory<Shared>();
+  for (int i = 0; i < 3; ++i) {
+    const float sum = routescope::cuda::block_sum(in[global_index()] + static_cast<float>(i), shared.sum);
+    const float largest = routescope::cuda::block_max(in[global_index()] + static_cast<float>(i), shared.sum);
+    if (threadIdx.x == 0) out[3 * blockIdx.x + static_cast<unsigned>(i)] = sum + largest;
+  }
+}
+
+TEST(Simt, ReductionsOfABlock) {
+  constexpr std::size_t kBlocks = 3, kThreads = 192;
+  std::vector<float> in(kBlocks * kThreads);
+  for (std::size_t i = 0; i < in.size(); ++i) in[i] = static_cast<float>(i % 97);
+  const DeviceArray<float> from(in), out(3 * kBlocks);
+  for (std::uint64_t s = 0; s < kSeeds; ++s) {
+    const Seeded seeded(s);
+    run_kernel(reduce_sums, kBlocks, kThreads, sizeof(routescope::cuda::BlockShared<float>), out.data(), from.data());
+    const auto got = out.host();
+    for (std::size_t b = 0; b < kBlocks; ++b) {
+      const auto begin = in.begin() + static_cast<std::ptrdiff_t>(b * kThreads), end = begin + kThreads;
+      const float sum = std::accumulate(begin, end, 0.0f), largest = *std::max_element(begin, end);
+      for (std::size_t i = 0; i < 3; ++i)
+        ASSERT_EQ(got[3 * b + i], sum + largest + static_cast<float>((kThreads + 1) * i));  // small integers: exact
+    }
+  }
+}
+
+// ---- votes and gathering --------------------------------------------------------------------------------------------
+
+__global__ void vote(unsigned* ballots, int* any, int* all, unsigned predicate_bits) {
+  const unsigned lane = threadIdx.x % 32;
+  const int predicate = static_cast<int>(predicate_bits >> lane & 1u) * 5;  // any number but 0 is yes
+  ballots[threadIdx.x] = __ballot_sync(kFullMask, predicate);
+  any[threadIdx.x] = __any_sync(kFullMask, predicate);
+  all[threadIdx.x] = __all_sync(kFullMask, predicate);
+}
+
+TEST(Simt, Votes) {
+  const DeviceArray<unsigned> ballots(64);
+  const DeviceArray<int> any(64), all(64);
+  for (const unsigned bits : {0u, 1u, 0x80000000u, 0x00ff10f3u, 0xfffffffeu, kFullMask}) {
+    run_kernel(vote, 1, 64, 0, ballots.data(), any.data(), all.data(), bits);
+    for (const unsigned got : ballots.host()) EXPECT_EQ(got, bits);
+    for (const int got : any.host()) EXPECT_EQ(got, bits != 0 ? 1 : 0);
+    for (const int got : all.host()) EXPECT_EQ(got, bits == kFullMask ? 1 : 0);
+  }
+}
+
+struct Fragment {
+  std::array<int, 7> value;
+};
+__global__ void gather_sums(int* out) {
+  const int lane = static_cast<int>(threadIdx.x);
+  int sum = 0;
+  // Lanes run ahead by one meeting at most; what they brought to the former one must not change under the others.
+  for (int round = 0; round < 5; ++round) {
+    Fragment mine;
+    mine.value.fill(lane * (round + 1));
+    for (const Fragment& other : gather(kFullMask, mine, "test")) sum += other.value[6];
+  }
+  const unsigned upper = 0xffff0000u;
+  if (lane >= 16)
+    for (const Fragment& other : gather(upper, Fragment{{1, 1, 1, 1, 1, 1, 1}}, "test of a half"))
+      sum += other.value[0];
+  out[lane] = sum;
+}
+
+TEST(Simt, GatherGivesEveryLaneTheValuesOfAll) {
+  const DeviceArray<int> out(32);
+  for (std::uint64_t s = 0; s < kSeeds; ++s) {
+    const Seeded seeded(s);
+    run_kernel(gather_sums, 1, 32, 0, out.data());
+    const auto got = out.host();
+    for (std::size_t i = 0; i < 32; ++i) ASSERT_EQ(got[i], 496 * 15 + (i >= 16 ? 16 : 0));
+  }
+}
+
+// ---- shared memory and barriers -------------------------------------------------------------------------------------
+
+struct Ring {
+  int slot[128];
+};
+__global__ void pass_on(int* out, int rounds) {
+  auto& ring = shared_memory<Ring>();
+  const unsigned i = threadIdx.x;
+  int value = static_cast<int>(i);
+  for (int r = 0; r < rounds; ++r) {
+    ring.slot[i] = value;
+    __syncthreads();
+    value = ring.slot[(i + 1) % blockDim.x];
+    __syncthreads();
+  }
+  out[i] = value;
+}
+
+TEST(Simt, BarriersOrderSharedMemory) {
+  const DeviceArray<int> out(128);
+  for (std::uint64_t s = 0; s < kSeeds; ++s) {
+    const Seeded seeded(s);
+    run_kernel(pass_on, 1, 128, sizeof(Ring), out.data(), 5);
+    const auto got = out.host();
+    for (std::size_t i = 0; i < 128; ++i) ASSERT_EQ(got[i], static_cast<int>((i + 5) % 128));
+  }
+}
+
+__global__ void look_then_write(unsigned* found) {
+  auto& ring = shared_memory<Ring>();
+  found[global_index()] = static_cast<unsigned>(ring.slot[threadIdx.x]);
+  ring.slot[threadIdx.x] = 5;
+}
+
+TEST(Simt, ABlockFindsGarbageInSharedMemoryNotWhatAFormerOneLeft) {
+  const DeviceArray<unsigned> found(4 * 128);
+  run_kernel(look_then_write, 4, 128, sizeof(Ring), found.data());
+  for (const unsigned word : found.host()) EXPECT_EQ(word, 0xffffffffu);
+}
+
+// ---- atomics --------------------------------------------------------------------------------------------------------
+
+__global__ void count_up(unsigned long long* total, unsigned* tickets, int* largest, int* smallest, unsigned* cas,
+                         int* last) {
+  const int i = global_index();
+  atomicAdd(total, 3ull);
+  tickets[i] = atomicAdd(&tickets[blockDim.x * gridDim.x], 1u);
+  atomicMax(largest, i - 100);
+  atomicMin(smallest, i - 100);
+  atomicExch(last, i);
+  // A lock-free addition, which only works if nobody comes between the comparison and the exchange.
+  unsigned seen = *cas;
+  for (;;) {
+    const unsigned before = atomicCAS(cas, seen, seen + 2);
+    if (before == seen) break;
+    seen = before;
+  }
+}
+
+TEST(Simt, Atomics) {
+  constexpr unsigned kThreads = 96, kBlocks = 4, kAll = kThreads * kBlocks;
+  for (std::uint64_t s = 0; s < kSeeds; ++s) {
+    const Seeded seeded(s);
+    const DeviceArray<unsigned long long> total(1);
+    const DeviceArray<unsigned> tickets(kAll + 1), cas(1);
+    const DeviceArray<int> largest(1, -1000), smallest(1, 1000), last(1, -1);
+    run_kernel(count_up, kBlocks, kThreads, 0, total.data(), tickets.data(), largest.data(), smallest.data(),
+               cas.data(), last.data());
+    EXPECT_EQ(total.host()[0], 3ull * kAll);
+    auto drawn = tickets.host();
+    std::sort(drawn.begin(), drawn.end());
+    for (unsigned i = 0; i <= kAll; ++i) ASSERT_EQ(drawn[i], i);
+    EXPECT_EQ(largest.host()[0], static_cast<int>(kAll) - 101);
+    EXPECT_EQ(smallest.host()[0], -100);
+    EXPECT_EQ(cas.host()[0], 2 * kAll);
+    EXPECT_GE(last.host()[0], 0);
+  }
+}
+
+// ---- vectors and bits -----------------------------------------------------------------------------------------------
+
+template <class T>
+__global__ void copy_rows(T* out, const T* in, int d, bool aligned) {
+  constexpr int kVec = routescope::cuda::kVec<T>;
+  const T* row = in + static_cast<std::int64_t>(blockIdx.x) * d;
+  T* to = out + static_cast<std::int64_t>(blockIdx.x) * d;
+  for (int begin = static_cast<int>(threadIdx.x) * kVec; begin < d; begin += static_cast<int>(blockDim.x) * kVec)
+    routescope::cuda::store_row(to, begin, d, aligned, routescope::cuda::load_row(row, begin, d, aligned));
+}
+
+TEST(Simt, RowsOfBf16GoThroughVectorsUnchanged) {
+  for (const int d : {8, 64, 7, 33, 1001}) {
+    std::vector<bf16> in(static_cast<std::size_t>(3 * d));
+    // Every pattern of bits that is no NaN, in turn.
+    for (std::size_t i = 0; i < in.size(); ++i) in[i].bits = static_cast<std::uint16_t>((i * 5003) % 0x7f80);
+    const DeviceArray<bf16> from(in), to(in.size());
+    run_kernel(copy_rows<bf16>, 3, 32, 0, to.data(), from.data(), d, routescope::cuda::rows_aligned(from.data(), d));
+    const auto got = to.host();
+    for (std::size_t i = 0; i < in.size(); ++i) ASSERT_EQ(got[i].bits, in[i].bits) << "d " << d;
+  }
+}
+
+TEST(Simt, BitsOfNumbers) {
+  EXPECT_EQ(__popc(0xf0f0u), 8);
+  EXPECT_EQ(__ffs(0), 0);
+  EXPECT_EQ(__ffs(0x50), 5);
+  EXPECT_EQ(__clz(0), 32);
+  EXPECT_EQ(__clz(1), 31);
+  EXPECT_EQ(__float_as_uint(1.0f), 0x3f800000u);
+  EXPECT_EQ(__uint_as_float(0xbf800000u), -1.0f);
+  EXPECT_EQ(__int_as_float(__float_as_int(-2.5f)), -2.5f);
+  EXPECT_EQ(rsqrtf(4.0f), 0.5f);
+}
+
+__global__ void load_vector(float* out, const float* in) {
+  const auto v = *reinterpret_cast<const float4*>(in);
+  *out = v.x + v.w;
+}
+
+TEST(SimtDeathTest, AVectorThatIsNotAlignedIsAnError) {
+  const DeviceArray<float> in(16, 1.0f), out(1);
+  run_kernel(load_vector, 1, 1, 0, out.data(), in.data() + 4);
+  EXPECT_EQ(out.host()[0], 2.0f);
+  EXPECT_DEATH(run_kernel(load_vector, 1, 1, 0, out.data(), in.data() + 3), "misaligned address");
+}
+
+// ---- asynchronous copies --------------------------------------------------------------------------------------------
+
+struct Stages {
+  alignas(16) std::uint32_t word[3][4];
+};
+__global__ void copy_stages(std::uint32_t* found, const std::uint32_t* in) {
+  auto& stages = shared_memory<Stages>();
+  auto look = [&, next = 0](int stage) mutable { found[next++] = stages.word[stage][3]; };
+  for (int s = 0; s < 3; ++s)
+    for (int i = 0; i < 4; ++i) stages.word[s][i] = 7;
+  for (int s = 0; s < 2; ++s) {
+    async_copy(stages.word[s], in + 4 * s, 16);
+    async_commit();
+  }
+  look(0);  // on its way: neither the former nor the new value
+  async_wait(1);
+  look(0);
+  look(1);  // the younger group is still on its way
+  async_copy(stages.word[2], in + 8, 16, 12);
+  async_wait(0);
+  look(1);
+  look(2);  // of no group yet: not waited for
+  async_commit();
+  async_wait(0);
+  look(2);  // beyond the valid bytes: zero
+  found[6] = stages.word[2][2];
+}
+
+TEST(Simt, AsynchronousCopiesArriveWithTheWaitThatCoversThem) {
+  std::vector<std::uint32_t> in(12);
+  std::iota(in.begin(), in.end(), 100u);
+  const DeviceArray<std::uint32_t> from(in), found(7);
+  run_kernel(copy_stages, 1, 1, sizeof(Stages), found.data(), from.data());
+  constexpr std::uint32_t kGarbage = 0xffffffffu;
+  EXPECT_EQ(found.host(), (std::vector<std::uint32_t>{kGarbage, 103, kGarbage, 107, kGarbage, 0, 110}));
+}
+
+TEST(Simt, AsynchronousCopiesHaveToBeAligned) {
+  const DeviceArray<std::uint32_t> from(8);
+  const auto copy_from = [&](std::size_t offset, std::size_t bytes) {
+    return error_of([&] {
+      launch("copy", dim3(1), dim3(1), 64, nullptr,
+             [&] { async_copy(simt::shared_memory(64, 16), from.data() + offset, bytes); });
+    });
+  };
+  EXPECT_EQ(copy_from(4, 16), "");
+  EXPECT_TRUE(mentions(copy_from(2, 16), {"kernel copy", "asynchronous copy", "aligned"}));
+  EXPECT_TRUE(mentions(copy_from(4, 12), {"4, 8 or 16 bytes"}));
+}
+
+// ---- orders ---------------------------------------------------------------------------------------------------------
+
+__global__ void draw_tickets(unsigned* tickets) {
+  const auto all = static_cast<std::size_t>(blockDim.x * gridDim.x);
+  for (int round = 0; round < 2; ++round) {
+    tickets[static_cast<std::size_t>(round) * all + static_cast<std::size_t>(global_index())] = tickets[2 * all]++;
+    __syncthreads();
+  }
+}
+std::vector<unsigned> order_of(std::uint64_t with_seed) {
+  const Seeded seeded(with_seed);
+  const DeviceArray<unsigned> tickets(2 * 128 + 1);
+  run_kernel(draw_tickets, 2, 64, 0, tickets.data());
+  return tickets.host();
+}
+
+TEST(Simt, ASeedIsAnOrderOfBlocksAndThreads) {
+  std::set<std::vector<unsigned>> orders;
+  std::set<bool> first_block_first;
+  for (std::uint64_t s = 0; s < kSeeds; ++s) {
+    const auto order = order_of(s);
+    EXPECT_EQ(order, order_of(s)) << "seed " << s;
+    orders.insert(order);
+    first_block_first.insert(order[0] < order[64]);
+  }
+  EXPECT_GT(orders.size(), kSeeds * 3 / 4);  // the plainest orders, forwards and backwards, come more than once
+  EXPECT_EQ(first_block_first.size(), 2u);
+}
+
+/// A meeting with oneself is a place to take turns. How far apart do threads get that never wait for each other?
+__global__ void run_ahead(int* most_ahead) {
+  auto& progress = shared_memory<Ring>();
+  const unsigned i = threadIdx.x;
+  progress.slot[i] = 0;
+  __syncthreads();
+  for (int step = 1; step <= 8; ++step) {
+    progress.slot[i] = step;
+    __syncwarp(1u << (i % 32));
+    int slowest = step;
+    for (unsigned other = 0; other < blockDim.x; ++other) slowest = min(slowest, progress.slot[other]);
+    *most_ahead = max(*most_ahead, step - slowest);
+  }
+}
+
+TEST(Simt, SomeOrdersLetOneThreadRunFarAheadAndSomeKeepStep) {
+  std::set<int> seen;
+  for (std::uint64_t s = 0; s < 40; ++s) {
+    const Seeded seeded(s);
+    const DeviceArray<int> most_ahead(1);
+    run_kernel(run_ahead, 1, 128, sizeof(Ring), most_ahead.data());
+    seen.insert(most_ahead.host()[0]);
+  }
+  EXPECT_LE(*seen.begin(), 1);
+  EXPECT_EQ(*seen.rbegin(), 8);
+}
+
+}  // namespace
+}  // namespace simt
