@@ -6,6 +6,19 @@
 
 namespace routescope::cuda {
 
+#ifdef ROUTESCOPE_SIMT
+// In emulation so few that small inputs already make a block go round more than once.
+inline constexpr int kNormPartials = 4;
+inline constexpr int kRopePartials = 5;
+#else
+/// Blocks of gradient_norm's first level: six of 256 threads for each of 132 multiprocessors.
+inline constexpr int kNormPartials = 792;
+/// Blocks of qk_norm_rope_backward: four of 128 threads for each of 132 multiprocessors.
+inline constexpr int kRopePartials = 528;
+#endif
+/// Tokens, neighbours in the order of their ids, whose gradients one warp of embedding_backward adds up.
+inline constexpr int kEmbeddingPiece = 32;
+
 /// dst [width] += the sum of `count` rows of partials [count, width].
 void add_partials(float* dst, const float* partials, int count, int width, const Stream& stream);
 

@@ -65,10 +65,15 @@ __device__ inline void store(bf16* at, float value) {
   at->bits = static_cast<std::uint16_t>(pack_bf16(value, 0.0f));
 }
 
+/// kVec<T> elements as they lie in memory (half the registers of a Vec<bf16>); `at` is aligned to 16 bytes.
+template <class T>
+__device__ uint4 load_raw(const T* at) {
+  return *reinterpret_cast<const uint4*>(at);
+}
 /// kVec<T> elements; `at` is aligned to 16 bytes.
 template <class T>
 __device__ Vec<T> load_vec(const T* at) {
-  return unpack(*reinterpret_cast<const uint4*>(at), T{});
+  return unpack(load_raw(at), T{});
 }
 template <class T>
 __device__ void store_vec(T* at, const Vec<T>& v) {

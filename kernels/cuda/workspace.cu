@@ -1,0 +1,35 @@
+// How much scratch the widest operation within some limits takes: a line an operation, which repeats what it takes.
+#include <algorithm>
+#include <initializer_list>
+
+#include "kernels/backends.h"
+#include "kernels/cuda/launch.h"
+#include "kernels/cuda/partials.h"
+
+namespace routescope::cuda {
+
+namespace {
+
+/// Arrays of so many bytes as Scratch cuts them.
+std::size_t arrays(std::initializer_list<std::int64_t> bytes) {
+  std::int64_t sum = 0;
+  for (const std::int64_t size : bytes) sum += ceil_div<std::int64_t>(size, 64) * 64;
+  return static_cast<std::size_t>(sum);
+}
+
+}  // namespace
+
+std::size_t workspace_bytes(const WorkspaceLimits& limits) {
+  constexpr std::int64_t kFloat = sizeof(float), kWide = 8;
+  const std::int64_t tokens = limits.tokens, d = limits.hidden_size;
+  const AttentionShape& attention = limits.attention;
+  return std::max({
+      arrays({kWide * tokens, kWide * tokens,
+              kFloat * ceil_div<std::int64_t>(tokens, kEmbeddingPiece) * d}),  // embedding_backward
+      arrays({kFloat * kRopePartials * attention.head_dim}),                   // qk_norm_rope_backward
+      arrays({kFloat * tokens * attention.heads}),                             // attention_backward
+      arrays({kWide * kNormPartials}),                                         // gradient_norm
+  });
+}
+
+}  // namespace routescope::cuda
