@@ -21,6 +21,7 @@ inline std::vector<OpCase> all_cases() {
   add_vocabulary(cases, 1, 883, 64);
   add_vocabulary(cases, 33, 10007, 70);
   add_vocabulary(cases, 1000, 257, 96);
+  add_vocabulary(cases, 2, 80021, 8);
   add_products(cases, 1, 1, 1);
   add_products(cases, 7, 33, 96);
   add_products(cases, 1000, 96, 64);

@@ -131,6 +131,7 @@ inline void add_vocabulary(std::vector<OpCase>& cases, std::int64_t tokens, std:
           .input("dout", Role::activation, {tokens, d})
           .given("ids", Role::ids, {tokens}, random_ids(tokens, 0, vocabulary))
           .output("dweight", Role::real, {vocabulary, d}, static_cast<double>(tokens))
+          .limits({.tokens = tokens, .hidden_size = d})
           .call([](const Tensors& r, const Stream& s) { embedding_backward(r["dweight"], r["dout"], r["ids"], s); }));
   cases.push_back(OpCase(label("cross_entropy", {{"tokens", tokens}, {"vocab", vocabulary}}))
                       .input("logits", Role::activation, {tokens, vocabulary}, 3)
