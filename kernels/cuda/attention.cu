@@ -23,12 +23,11 @@ namespace {
 bool use_cudnn(const Tensor& qkv, const AttentionShape& shape) {
   const AttentionKernel wanted = attention_kernel();
   if (wanted == AttentionKernel::builtin) return false;
-  if (attention_cudnn_takes(qkv, shape)) return true;
-  if (wanted == AttentionKernel::cudnn)
-    throw std::invalid_argument("attention: cuDNN's kernels do not take head_dim " + std::to_string(shape.head_dim) +
-                                (qkv.dtype == DType::bf16 ? " in bf16" : " in f32") +
-                                ": expected kernels.attention to be auto or builtin");
-  return false;
+  const std::string refusal = attention_cudnn_refuses(qkv, shape);
+  if (wanted == AttentionKernel::cudnn && !refusal.empty())
+    throw std::invalid_argument("attention: cuDNN does not compute this (" + refusal +
+                                "): expected kernels.attention to be auto or builtin");
+  return refusal.empty();
 }
 #endif
 

@@ -3,8 +3,13 @@
 #include <initializer_list>
 
 #include "kernels/backends.h"
+#ifdef ROUTESCOPE_CUDNN
+#include "kernels/cuda/attention_cudnn.h"
+#endif
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/partials.h"
+#include "kernels/cuda/products.h"
+#include "kernels/cuda/row_block.h"
 
 namespace routescope::cuda {
 
@@ -28,7 +33,13 @@ std::size_t workspace_bytes(const WorkspaceLimits& limits) {
               kFloat * ceil_div<std::int64_t>(tokens, kEmbeddingPiece) * d}),  // embedding_backward
       arrays({kFloat * kRopePartials * attention.head_dim}),                   // qk_norm_rope_backward
       arrays({kFloat * tokens * attention.heads}),                             // attention_backward
-      arrays({kWide * kNormPartials}),                                         // gradient_norm
+#ifdef ROUTESCOPE_CUDNN
+      attention_cudnn_workspace(attention),  // attention_*, by cuDNN
+#endif
+      limits.product_k > 0 ? kProductWorkspace : 0,                      // matmul
+      arrays({kFloat * most_gradient_blocks(tokens, d) * (2 * d + 1)}),  // add_rms_norm_backward, attn_res_backward
+      arrays({kWide * kRoutingPartials * limits.sources * 4}),           // routing_statistics
+      arrays({kWide * kNormPartials}),                                   // gradient_norm
   });
 }
 
