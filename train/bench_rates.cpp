@@ -1,8 +1,10 @@
 #include "train/bench_rates.h"
 
 #include <exception>
-#include <memory>
+#include <stdexcept>
+#include <utility>
 
+#include "kernels/attention_kernel.h"
 #include "train/bench_products.h"
 
 namespace routescope {
@@ -26,6 +28,15 @@ void measure(std::vector<Rate>& rates, Rate rate, double bytes, DeviceData& data
   rates.push_back(rate);
   report(rate);
 }
+
+/// What the process goes back to when the measurement is over.
+struct Chosen {
+  AttentionKernel kernel = attention_kernel();
+  Chosen() = default;
+  Chosen(const Chosen&) = delete;
+  Chosen& operator=(const Chosen&) = delete;
+  ~Chosen() { set_attention_kernel(kernel); }
+};
 
 void attention_rates_of(const std::string& kernel, std::vector<Rate>& rates, const BenchShape& shape, DeviceData& data,
                         const Timing& timing, const RateReport& report) {
@@ -58,7 +69,16 @@ void attention_rates_of(const std::string& kernel, std::vector<Rate>& rates, con
 std::vector<Rate> attention_rates(const BenchShape& shape, const Timing& timing, const RateReport& report) {
   DeviceData data(shape);
   std::vector<Rate> rates;
-  attention_rates_of("builtin", rates, shape, data, timing, report);
+  const Chosen restored;
+  for (const auto& [kernel, name] :
+       {std::pair(AttentionKernel::builtin, "builtin"), std::pair(AttentionKernel::cudnn, "cudnn")}) {
+    try {
+      set_attention_kernel(kernel);
+    } catch (const std::runtime_error&) {
+      continue;  // not in this build
+    }
+    attention_rates_of(name, rates, shape, data, timing, report);
+  }
   return rates;
 }
 
