@@ -183,6 +183,44 @@ TEST(SimtDevice, EventsGiveTime) {
   EXPECT_LT(seconds, 60);
 }
 
+// ---- pinned memory --------------------------------------------------------------------------------------------------
+
+TEST(SimtDevice, CopiesToPinnedMemoryAreThereAfterAWait) {
+  const OwnedStream owned(routescope::Device::cuda);
+  const Stream stream{routescope::Device::cuda, owned.handle()};
+  const DeviceArray<int> data(2, 5), other(2, 6);
+  const routescope::PinnedBuffer buffer(4 * sizeof(int));
+  auto* host = static_cast<int*>(buffer.data());
+  driver::copy(host, data.data(), data.bytes(), owned.handle());
+  routescope::StreamEvent copied;
+  copied.record(stream);
+  driver::copy(host + 2, other.data(), other.bytes(), owned.handle());
+  EXPECT_EQ(host[0], -1);
+  copied.wait();
+  EXPECT_EQ(host[1], 5);
+  EXPECT_EQ(host[2], -1);
+  driver::copy(other.data(), host + 2, sizeof(int), owned.handle());  // in order: reads what the former copy wrote
+  EXPECT_EQ(other.host()[0], 6);
+  driver::synchronize(owned.handle());
+  EXPECT_EQ(host[3], 6);
+}
+
+TEST(SimtDevice, PinnedMemoryMayChangeAfterAWait) {
+  const OwnedStream owned(routescope::Device::cuda), elsewhere(routescope::Device::cuda);
+  const DeviceArray<int> data(2);
+  const routescope::PinnedBuffer buffer(2 * sizeof(int));
+  auto* host = static_cast<int*>(buffer.data());
+  host[0] = host[1] = 1;
+  driver::copy(data.data(), host, data.bytes(), owned.handle());
+  driver::synchronize(owned.handle());
+  host[0] = 2;
+  driver::copy(data.data(), host, data.bytes(), owned.handle());
+  driver::synchronize(elsewhere.handle());  // the wait for something else
+  host[0] = 3;
+  EXPECT_TRUE(mentions(error_of([&] { driver::synchronize(owned.handle()); }), {"pinned memory was changed"}));
+  EXPECT_EQ(error_of([&] { driver::synchronize(owned.handle()); }), "");
+}
+
 // ---- launches that are refused --------------------------------------------------------------------------------------
 
 struct Small {

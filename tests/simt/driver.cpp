@@ -6,7 +6,6 @@
 #include <cstring>
 #include <memory>
 #include <mutex>
-#include <new>
 #include <set>
 #include <stdexcept>
 #include <string>
@@ -14,6 +13,7 @@
 #include <vector>
 
 #include "tests/simt/device_memory.h"
+#include "tests/simt/pinned.h"
 #include "tests/simt/streams.h"
 
 namespace simt {
@@ -35,6 +35,8 @@ struct Graph {
 struct Event {
   bool recorded = false;
   std::chrono::steady_clock::time_point time;
+  void* stream = nullptr;
+  std::uint64_t moment = 0;
 };
 
 struct Handles {
@@ -119,25 +121,34 @@ void release(void* data) noexcept {
 
 void* allocate_pinned(std::size_t bytes) {
   simt::refuse_while_recording("pinning memory");
-  return ::operator new (bytes, std::align_val_t{64});
+  return simt::pinned_allocate(bytes);
 }
 
 void release_pinned(void* data) noexcept {
-  ::operator delete (data, std::align_val_t{64});
+  simt::pinned_release(data);
 }
 
 void copy(void* dst, const void* src, std::size_t bytes, void* stream) {
-  simt::on_device(dst, bytes, "copying to device memory");
-  simt::on_device(src, bytes, "copying from device memory");
+  const bool to_device = simt::on_device(dst, bytes, "copying to device memory");
+  const bool from_device = simt::on_device(src, bytes, "copying from device memory");
   simt::enqueue(stream, "copying", [=] {
     const simt::DeviceWorks open;
-    std::memmove(dst, src, bytes);
+    if (to_device && simt::is_pinned(src)) {
+      simt::copy_from_pinned(dst, src, bytes, stream);
+    } else if (from_device && simt::is_pinned(dst)) {
+      simt::copy_to_pinned(dst, src, bytes, stream);
+    } else {
+      // To ordinary host memory: done when this returns, and with it all that the stream was given before.
+      if (from_device && !to_device) simt::wait_for_pinned(stream, simt::pinned_moment());
+      std::memmove(dst, src, bytes);
+    }
   });
 }
 
 void synchronize(void* stream) {
   const simt::EmulatedStream* emulated = simt::stream_of(stream, "work on a stream");
   if (!emulated || emulated->recording) simt::refuse_while_recording("waiting for a stream");
+  simt::wait_for_pinned(stream, simt::pinned_moment());
 }
 
 void* create_stream() {
@@ -145,6 +156,7 @@ void* create_stream() {
 }
 
 void destroy_stream(void* stream) noexcept {
+  if (!stream) return;
   if (handles().recording == stream) handles().recording = nullptr;
   simt::drop<simt::EmulatedStream>(handles().streams, stream);
 }
@@ -193,7 +205,8 @@ void destroy_event(void* event) noexcept {
 void record_event(void* event, void* stream) {
   const simt::EmulatedStream* emulated = simt::stream_of(stream, "recording an event");
   if (!emulated || emulated->recording) simt::refuse_while_recording("recording an event");
-  simt::known<simt::Event>(handles().events, event, "recording an event") = {true, std::chrono::steady_clock::now()};
+  simt::known<simt::Event>(handles().events, event, "recording an event") = {true, std::chrono::steady_clock::now(),
+                                                                             stream, simt::pinned_moment()};
 }
 
 double seconds_between(void* begin, void* end) {
@@ -201,6 +214,7 @@ double seconds_between(void* begin, void* end) {
   const auto& to = simt::known<simt::Event>(handles().events, end, "time between events");
   if (!from.recorded || !to.recorded)
     throw std::runtime_error("CUDA: time between events: an event was never recorded");
+  simt::wait_for_pinned(to.stream, to.moment);
   return std::chrono::duration<double>(to.time - from.time).count();
 }
 
