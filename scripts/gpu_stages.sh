@@ -1,0 +1,92 @@
+#!/usr/bin/env bash
+# One stage of scripts/gpu_check.sh, which sets bin, out, work, python, library_path and text: card, tests, bench, graph, train or
+# torch. What fails ends it, and the last line says why.
+set -euo pipefail
+# shellcheck source-path=SCRIPTDIR source=phases.sh
+source "$(dirname "$0")/phases.sh"
+: "${bin:?}" "${out:?}" "${work:?}" "${python:?}" "${library_path?}" "${text?}"
+cd "$(dirname "$0")/.."
+
+# One of our programs.
+ours() {
+  local program=$1
+  shift
+  env LD_LIBRARY_PATH="$library_path" "$bin/$program" "$@"
+}
+
+# The device answers and copies; exit status 3 where there is none.
+run_card() {
+  ours routescope-bench --device cuda --parts copy
+}
+
+# Every test on the card, shared out over processes: most of the time goes into the reference, on the processor.
+run_tests() {
+  local shards=$(($(nproc) / 2)) i status=0 pids=()
+  if [[ $shards -lt 1 ]]; then shards=1; fi
+  if [[ $shards -gt 8 ]]; then shards=8; fi
+  for ((i = 0; i < shards; ++i)); do
+    GTEST_TOTAL_SHARDS=$shards GTEST_SHARD_INDEX=$i OMP_NUM_THREADS=2 ours test_cuda --gtest_brief=1 >"$work/tests.$i" 2>&1 &
+    pids+=($!)
+  done
+  for i in "${!pids[@]}"; do wait "${pids[i]}" || status=1; done
+  cat "$work"/tests.* >"$out/tests.log"
+  grep -E '^\[  FAILED  \] ' "$out/tests.log" | grep -vE '\] [0-9]+ tests?' | sed 's/ ([0-9]* ms)$//' | sort -u | head -n 40 || true
+  awk -v status="$status" '/^\[  PASSED  \]/ { passed += $4 } /^\[  FAILED  \] [0-9]+ test/ { failed += $4 }
+    END { printf "%d passed, %d failed%s\n", passed, failed, status != 0 && failed == 0 ? ", a process ended before its end" : ""
+      exit status != 0 || failed > 0 || passed == 0 }' "$out/tests.log" >"$work/tests.txt" || status=1
+  cat "$work/tests.txt"
+  return "$status"
+}
+
+run_bench() {
+  ours routescope-bench --device cuda --json "$out/bench.json"
+}
+
+run_graph() {
+  ours routescope-bench --device cuda --parts products,steps --graph --json "$out/graph.json"
+}
+
+# English text of at least a few hundred KB, as a file.
+find_text() {
+  if [[ -n $text ]]; then
+    cp "$text" "$work/text"
+  elif command -v bible >/dev/null; then
+    bible -f gen1:1-rev22:21 </dev/null | cut -d ' ' -f 2- >"$work/text"
+  else
+    "$python" -c 'import pydoc_data.topics as t; print("\n\n".join(t.topics.values()))' >"$work/text" 2>/dev/null || true
+    find /usr/share/common-licenses /usr/share/perl /usr/share/doc -type f \( -name '*.pod' -o -name '*.txt' -o -path '*/common-licenses/*' \) \
+      -size +8k -print0 2>/dev/null | sort -z | head -z -n 200 | xargs -0 cat 2>/dev/null | iconv -c -f utf-8 -t utf-8 >>"$work/text" || true
+  fi
+  [[ $(wc -c <"$work/text") -ge 200000 ]] || fail "found $(wc -c <"$work/text") bytes of text, expected at least 200000: give --text FILE"
+}
+
+# The same 200 steps on the CPU, on the card in f32 and on the card in bf16, same seed and data: the quickstart's model with heads of
+# 64, which the tensor-core attention takes.
+run_train() {
+  find_text
+  ours routescope-data tokenize --input "$work/text" --output "$work/train.bin" --valid-output "$work/valid.bin" --valid-fraction 0.05
+  local common=("data.train=[$work/train.bin]" "data.valid=[$work/valid.bin]" valid.every=0 valid.tokens=16384
+    checkpoint.every=0 checkpoint.log_spaced_until=0 routing.every=100 routing.log_spaced_until=0 routing.per_token_every=0
+    train.steps=200 train.tokens_per_step=2048 train.micro_batch=8 model.num_attention_heads=4
+    model.num_key_value_heads=2 model.head_dim=64)
+  local cpu
+  ours routescope-train configs/quickstart.yaml "${common[@]}" run.dir="$work/cpu_f32" device=cpu precision=f32 >"$work/cpu.log" 2>&1 &
+  cpu=$!
+  ours routescope-train configs/quickstart.yaml "${common[@]}" run.dir="$work/cuda_f32" device=cuda precision=f32
+  ours routescope-train configs/quickstart.yaml "${common[@]}" run.dir="$work/cuda_bf16" device=cuda precision=bf16
+  wait "$cpu" || {
+    cat "$work/cpu.log"
+    return 1
+  }
+  "$python" scripts/gpu_report.py losses --runs "$work" --json "$out/loss.json"
+}
+
+run_torch() {
+  "$python" -c 'import torch; assert torch.cuda.is_available(), "no CUDA device for PyTorch"'
+  "$python" scripts/bench_torch.py --json "$out/torch.json"
+}
+
+case ${1:-} in
+  card | tests | bench | graph | train | torch) "run_$1" ;;
+  *) fail "found '${1:-}', expected card, tests, bench, graph, train or torch" 2 ;;
+esac
