@@ -178,7 +178,13 @@ deadline=$((SECONDS + seconds))
 if asked tests; then stage tests 150; fi
 if asked bench; then stage bench 180; fi
 if asked train; then stage train 120; fi
-if asked torch; then stage torch 180; fi
+if asked torch; then
+  if "$python" -c 'import torch' 2>/dev/null; then
+    stage torch 180
+  else
+    printf 'torch\tleft out\t0\t%s has no PyTorch\n' "$python" >>"$work/stages.tsv"
+  fi
+fi
 if asked graph; then stage graph 100; fi
 
 report=("$python" scripts/gpu_report.py table --work "$work" --out "$out")

@@ -119,7 +119,9 @@ def step_rows(bench, suffix):
                 share += f", {percent(speed['mfu_products'])} of products"
             share += f", {speed['bytes'] / 2**30:.0f} GiB"
             met = speed["tokens_per_second"] >= TOKENS_PER_SECOND_AIM
-            yield name + suffix, f"{speed['tokens_per_second']:.0f} tokens/s", share, "139k" if key == "standard_speed" else "", met or key != "standard_speed"
+            aimed = key == "standard_speed"
+            figure = f"{speed['tokens_per_second']:.0f} tokens/s"
+            yield name + suffix, figure, share, "139k" if aimed else "", met or not aimed
         over = row["routed_over_standard"] - 1
         yield row["routed"] + suffix, f"{100 * over:+.2f} % time", "over standard", "+2 %", over <= ROUTED_AIM
 
@@ -142,11 +144,8 @@ def torch_rows(results):
 
 def loss_rows(loss):
     f32, half = loss["cuda_f32"], loss["cuda_bf16"]
-    yield (
-        f"loss, cuda f32 - cpu f32, {loss['first_steps']} steps", f"{f32['first']:.1e}", "nats a token", f"{FIRST_BOUND:.0e}",
-        f32["first"] <= FIRST_BOUND,
-    )  # fmt: skip
-    yield f"loss, cuda f32 - cpu f32, {loss['steps']} steps", f"{f32['all']:.1e}", "nats a token", f"{ALL_BOUND:.0e}", f32["all"] <= ALL_BOUND
+    for steps, apart, bound in ((loss["first_steps"], f32["first"], FIRST_BOUND), (loss["steps"], f32["all"], ALL_BOUND)):
+        yield f"loss, cuda f32 - cpu f32, {steps} steps", f"{apart:.1e}", "nats a token", f"{bound:.0e}", apart <= bound
     yield "mean alpha, cuda f32 - cpu f32, last step", f"{f32['alpha']:.1e}", "", "", True
     yield f"loss, cuda bf16 - cpu f32, {loss['steps']} steps", f"{half['all']:.1e}", "nats a token", "", True
     last = f"{loss['cpu_f32']['last_loss']:.4f} / {f32['last_loss']:.4f} / {half['last_loss']:.4f}"
@@ -154,8 +153,13 @@ def loss_rows(loss):
 
 
 def all_rows(out):
-    sources = (("bench.json", (memory_rows, rate_rows, lambda b: step_rows(b, ""))), ("graph.json", (lambda b: step_rows(b, ", graph"),)))
-    for name, makers in sources + (("torch.json", (torch_rows,)), ("loss.json", (loss_rows,))):
+    sources = {
+        "bench.json": (memory_rows, rate_rows, lambda b: step_rows(b, "")),
+        "graph.json": (lambda b: step_rows(b, ", graph"),),
+        "torch.json": (torch_rows,),
+        "loss.json": (loss_rows,),
+    }
+    for name, makers in sources.items():
         if found := load(out / name):
             for make in makers:
                 yield from make(found)
@@ -182,7 +186,7 @@ def table(args):
     tested = tests.read_text(encoding="utf-8").strip() if tests.exists() else ""
 
     for what, figure, share, aim, met in rows:
-        mark = "" if met else "  <-- below the aim" if figure != "failed" else "  <--"
+        mark = "" if met else "  <-- aim missed" if figure != "failed" else "  <--"
         print(f"{what:<58} {figure:>20}  {share:<44} {aim:>6}{mark}")
     print()
     for name, outcome, seconds, note in stages:
@@ -195,7 +199,7 @@ def table(args):
         (out / "measured.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
         if args.record:
             record(Path(args.record), lines)
-    return 0 if stages and all(outcome == "done" for _, outcome, _, _ in stages) else 1
+    return 0 if stages and all(outcome in ("done", "left out") for _, outcome, _, _ in stages) else 1
 
 
 def record(readme, lines):

@@ -69,8 +69,9 @@ run_train() {
     checkpoint.every=0 checkpoint.log_spaced_until=0 routing.every=100 routing.log_spaced_until=0 routing.per_token_every=0
     train.steps=200 train.tokens_per_step=2048 train.micro_batch=8 model.num_attention_heads=4
     model.num_key_value_heads=2 model.head_dim=64)
-  local cpu
-  ours routescope-train configs/quickstart.yaml "${common[@]}" run.dir="$work/cpu_f32" device=cpu precision=f32 >"$work/cpu.log" 2>&1 &
+  local cpu threads=$(($(nproc) - 2))  # two cores are for the runs on the card
+  if [[ $threads -lt 1 ]]; then threads=1; fi
+  OMP_NUM_THREADS=$threads ours routescope-train configs/quickstart.yaml "${common[@]}" run.dir="$work/cpu_f32" device=cpu precision=f32 >"$work/cpu.log" 2>&1 &
   cpu=$!
   ours routescope-train configs/quickstart.yaml "${common[@]}" run.dir="$work/cuda_f32" device=cuda precision=f32
   ours routescope-train configs/quickstart.yaml "${common[@]}" run.dir="$work/cuda_bf16" device=cuda precision=bf16
