@@ -10,11 +10,14 @@ namespace routescope::cuda {
 // In emulation so few that small inputs already make a block go round more than once.
 inline constexpr int kNormPartials = 4;
 inline constexpr int kRopePartials = 5;
+inline constexpr int kRoutingPartials = 3;
 #else
 /// Blocks of gradient_norm's first level: six of 256 threads for each of 132 multiprocessors.
 inline constexpr int kNormPartials = 792;
 /// Blocks of qk_norm_rope_backward: four of 128 threads for each of 132 multiprocessors.
 inline constexpr int kRopePartials = 528;
+/// Blocks of routing_statistics for each column.
+inline constexpr int kRoutingPartials = 64;
 #endif
 /// Tokens, neighbours in the order of their ids, whose gradients one warp of embedding_backward adds up.
 inline constexpr int kEmbeddingPiece = 32;

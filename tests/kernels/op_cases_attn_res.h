@@ -190,7 +190,7 @@ inline void add_prepare(std::vector<OpCase>& cases, std::int64_t tokens, std::in
   cases.push_back(out);
 }
 
-/// Many reads of the same sources: more than the fast backend takes in one pass.
+/// Reads of the same sources. Of more than 8 a backend may add up some at a time, with a rounded sum in between.
 inline void add_deferred(std::vector<OpCase>& cases, std::int64_t tokens, std::int64_t d, std::int64_t n,
                          std::int64_t reads) {
   OpCase out(label("attn_res_backward_sources", {{"tokens", tokens}, {"d", d}, {"n", n}, {"reads", reads}}));
@@ -242,6 +242,7 @@ inline void add_deferred(std::vector<OpCase>& cases, std::int64_t tokens, std::i
     }
     attn_res_backward_sources(dsources, deferred, {values, inv_rms}, s);
   });
+  if (reads > 8) out.rounds_on_the_way();
   cases.push_back(out);
 }
 
@@ -284,7 +285,12 @@ inline void add_reads(std::vector<OpCase>& cases) {
   add_prepare(cases, 7, 100, 3, 4);
   add_prepare(cases, 33, 896, 8, 7);
   add_prepare(cases, 33, 64, 5, 18);
+  add_prepare(cases, 7, 96, 20, 9);
+  add_read(cases, 7, 96, 20, {.last_source_is_partial = true, .logit_bias = true});
+  add_read(cases, 7, 70, 40, {.last_source_is_partial = true, .logit_bias = true, .learned_bias = true});
   add_deferred(cases, 7, 100, 3, 1);
+  add_deferred(cases, 7, 70, 12, 3);
+  add_deferred(cases, 33, 1024, 8, 8);
   add_deferred(cases, 33, 64, 8, 37);
   for (const std::int64_t tokens : {1, 33, 1000}) add_statistics(cases, tokens, 5);
 }

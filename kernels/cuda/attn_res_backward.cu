@@ -1,0 +1,215 @@
+// The part of an Attention Residuals read's gradient that cannot wait (MATH.md, "Gradients"). With g = dx gain:
+//   dh = s_h (g - h s_h^2 <g, h> / d),   da_i = <dh, v_i>,   dlogit_i = alpha_i (da_i - sum_j alpha_j da_j),
+//   dp += alpha_n dh + dlogit_n s_p (u - p s_p^2 <u, p> / d),
+//   dgain += dx h s_h,   du += sum_i dlogit_i s_i v_i,   dquery += du key_gain,  dkey_gain += du query,  dbias +=
+//   dlogit_n
+// h is computed again from the sources rather than kept. Rows of d elements of b bytes: dx, n sources, p and dp in, dh
+// and dp out, (n + 5) d b bytes a token; aim: 85 % of the copy bandwidth. As in attn_res.cu a block takes a row and up
+// to 8 sources wait in registers, here for three uses; more are read again from the caches. Sums over tokens stay in
+// registers over all rows of a block, which leaves one row of 2 d + 1 of them in the workspace; a second kernel adds
+// these in order.
+#include "kernels/backends.h"
+#include "kernels/cuda/column_sums.h"
+#include "kernels/cuda/read.h"
+#include "kernels/cuda/reduce.h"
+
+namespace routescope::cuda {
+
+namespace {
+
+template <class T>
+struct BackwardArguments {
+  T* dh;
+  float* dlogit;
+  T* dp;
+  float* partials;  // [blocks, 2 d + 1]: du, dgain, dbias
+  const T* dx;
+  const T* partial;
+  const float* inv_rms;
+  const float* score;
+  const float* alpha;
+  const float* h_inv_rms;
+  const float* query;
+  const float* key_gain;
+  const float* norm_gain;
+  std::int64_t tokens;
+  int d;
+  bool alpha_is_given;
+};
+
+/// The reduction of da has the sums of a tile of sources and one of the partial.
+template <class L>
+inline constexpr int kSums = kTile<L> == 8 ? 16 : 2;
+
+template <class L>
+struct BackwardShared {
+  float along[L::kMaxWarps][1];
+  float first[L::kMaxWarps][kSums<L>];
+  float more[2][L::kMaxWarps][kTile<L>];
+};
+
+template <class L, int kSlots>
+__global__ void __launch_bounds__(L::kMaxThreads, L::kMinBlocks)
+    attn_res_backward_kernel(const BackwardArguments<typename L::T> a, const SourceRows<typename L::T> sources) {
+  auto& shared = shared_memory<BackwardShared<L>>();
+  constexpr int kRows = kTile<L>;
+  const int d = a.d, count = sources.count, columns = sources.columns();
+  const float per_column = 1.0f / static_cast<float>(d);
+  Columns<L> u = load_key<L>(a.query, a.key_gain, d);
+  const Columns<L> gain = load_parameter<L>(a.norm_gain, d);
+  const SourceScales<kSlots> scales(sources);
+  Columns<L> du{}, dgain{};
+  float dbias = 0;
+
+  for (std::int64_t t = blockIdx.x; t < a.tokens; t += gridDim.x) {
+    const std::int64_t offset = t * d, row = t * columns;
+    Tile<L> tile;
+    tile.load(sources, 0, offset, d);
+    const Packed<L> p = load_packed<L>(a.partial + offset, d), grad = load_packed<L>(a.dx + offset, d);
+    const Packed<L> dp_before = load_packed<L>(a.dp + offset, d);
+    const PerSource<kSlots> alpha = load_per_source<kSlots>(a.alpha + row, sources), s = scales.of_row(t, sources);
+    const float alpha_p = a.alpha[row + columns - 1], s_p = a.inv_rms[t], s_h = a.h_inv_rms[t];
+    const float alpha_alias = sources.alias >= 0 ? a.alpha[row + sources.alias] : 0.0f;
+
+    // Through the norm.
+    Columns<L> h{}, dh = unpack<L>(grad);
+    add_scaled<L>(h, alpha_alias + alpha_p, unpack<L>(p));
+    for (int base = 0; base < count; base += kRows) {
+      if (count > kRows) tile.load(sources, base, offset, d);
+      tile.each(count - base, [&](int j, const Columns<L>& v) { add_scaled<L>(h, alpha.of(base + j), v); });
+    }
+#pragma unroll
+    for (int c = 0; c < L::kColumns; ++c) {
+      const float scaled = s_h * dh.value[c];
+      dgain.value[c] = fmaf(scaled, h.value[c], dgain.value[c]);
+      dh.value[c] = scaled * gain.value[c];
+    }
+    float along[1] = {dot<L>(dh, h)};
+    const float back_h = block_sums(along, shared.along) * s_h * s_h * per_column;
+    add_scaled<L>(dh, -back_h, h);
+    store_columns<L>(a.dh + offset, d, dh);
+
+    // Through the softmax.
+    PerSource<kSlots> dlogit{};
+    float dlogit_p = 0, dlogit_alias = 0;
+    if (!a.alpha_is_given) {
+      if (count > kRows) tile.load(sources, 0, offset, d);
+      float sums[kSums<L>] = {};
+      sums[kRows] = dot<L>(dh, unpack<L>(p));
+      tile.each(count, [&](int j, const Columns<L>& v) { sums[j] = dot<L>(dh, v); });
+      const float total = block_sums(sums, shared.first);
+      const float da_p = __shfl_sync(kFullMask, total, kRows);
+      dlogit.take(0, kRows, total);
+      for (int base = kRows; base < count; base += kRows) {
+        float more[kRows] = {};
+        tile.load(sources, base, offset, d);
+        tile.each(count - base, [&](int j, const Columns<L>& v) { more[j] = dot<L>(dh, v); });
+        dlogit.take(base, kRows, block_sums(more, shared.more[base / kRows % 2]));
+      }
+      float mean = 0;
+#pragma unroll
+      for (int q = 0; q < kSlots; ++q) mean = fmaf(alpha.slot[q], dlogit.slot[q], mean);
+      mean = fmaf(alpha_alias + alpha_p, da_p, warp_sum(mean));
+#pragma unroll
+      for (int q = 0; q < kSlots; ++q) dlogit.slot[q] = alpha.slot[q] * (dlogit.slot[q] - mean);
+      dlogit_p = alpha_p * (da_p - mean);
+      dlogit_alias = alpha_alias * (da_p - mean);
+      dbias += dlogit_p;
+
+      PerSource<kSlots> weight;
+#pragma unroll
+      for (int q = 0; q < kSlots; ++q) weight.slot[q] = dlogit.slot[q] * s.slot[q];
+      add_scaled<L>(du, (dlogit_p + dlogit_alias) * s_p, unpack<L>(p));
+      for (int base = 0; base < count; base += kRows) {
+        if (count > kRows) tile.load(sources, base, offset, d);
+        tile.each(count - base, [&](int j, const Columns<L>& v) { add_scaled<L>(du, weight.of(base + j), v); });
+      }
+    }
+
+    // The current source's gradient, where s_p <u, p> is the kept score.
+    const float along_u = dlogit_p * s_p, back_p = along_u * s_p * a.score[row + columns - 1] * per_column;
+    Columns<L> dp = unpack<L>(dp_before);
+    if constexpr (!L::kWhole) u = load_key<L>(a.query, a.key_gain, d);  // there are no registers to keep it in
+    add_scaled<L>(dp, alpha_p, dh);
+    add_scaled<L>(dp, along_u, u);
+    add_scaled<L>(dp, -back_p, unpack<L>(p));
+    store_columns<L>(a.dp + offset, d, dp);
+
+    if (threadIdx.x < kWarp)
+      PerSource<kSlots>::each(count, [&](int q, int i) { a.dlogit[row + sources.column(i)] = dlogit.slot[q]; });
+    if (threadIdx.x == 0) {
+      if (sources.alias >= 0) a.dlogit[row + sources.alias] = dlogit_alias;
+      a.dlogit[row + columns - 1] = dlogit_p;
+    }
+  }
+
+  float* partial = a.partials + std::int64_t{blockIdx.x} * (2 * d + 1);
+  store_floats<L>(partial, d, du);
+  store_floats<L>(partial + d, d, dgain);
+  if (threadIdx.x == 0) partial[2 * d] = dbias;
+}
+
+/// Brings the blocks' sums together and hands them to the parameters' gradients.
+__global__ void __launch_bounds__(kColumnSumThreads)
+    attn_res_gradients_kernel(float* dquery, float* dkey_gain, float* dnorm_gain, float* dbias, const float* query,
+                              const float* key_gain, const float* partials, int blocks, int d) {
+  column_sums(partials, blocks, 2 * d + 1, [=](int j, float sum) {
+    if (j < d) {
+      dquery[j] += sum * key_gain[j];
+      dkey_gain[j] += sum * query[j];
+    } else if (j < 2 * d) {
+      dnorm_gain[j - d] += sum;
+    } else if (dbias) {
+      dbias[0] += sum;
+    }
+  });
+}
+
+template <class T>
+void backward(T* dh, float* dlogit, T* dp, const AttnResParamGrads& grads, const T* dx, const AttnResState& state,
+              const AttnResSources& sources, const AttnResParams& params, bool alpha_is_given, const Stream& stream) {
+  const char* name = "attn_res_backward";
+  const std::int64_t d = state.partial.shape[1];
+  BackwardArguments<T> a{.dh = dh,
+                         .dlogit = dlogit,
+                         .dp = dp,
+                         .partials = nullptr,
+                         .dx = dx,
+                         .partial = state.partial.as<T>(),
+                         .inv_rms = state.inv_rms.as<float>(),
+                         .score = state.score.as<float>(),
+                         .alpha = state.alpha.as<float>(),
+                         .h_inv_rms = state.h_inv_rms.as<float>(),
+                         .query = params.query.as<float>(),
+                         .key_gain = params.key_gain.as<float>(),
+                         .norm_gain = params.norm_gain.as<float>(),
+                         .tokens = state.partial.shape[0],
+                         .d = static_cast<int>(d),
+                         .alpha_is_given = alpha_is_given};
+  const SourceRows<T> rows = source_rows<T>(name, sources, state.partial);
+  const bool whole = rows_aligned(a.dh, d) && rows_aligned(a.dp, d) && rows_aligned(a.dx, d) &&
+                     rows_aligned(a.partial, d) && sources_aligned(rows, d);
+  with_read<T>(name, d, whole, rows.count, [&]<class L, class Slots>(L, Slots, int threads) {
+    const auto blocks = static_cast<unsigned>(row_blocks(a.tokens, threads, kGradientBlocks));
+    a.partials = Scratch(stream).take<float>(static_cast<std::size_t>(blocks * (2 * d + 1)));
+    launch(name, attn_res_backward_kernel<L, Slots::value>, {dim3(blocks), threads, sizeof(BackwardShared<L>)}, stream,
+           a, rows);
+    launch("attn_res_gradients", attn_res_gradients_kernel, column_sums_grid(2 * a.d + 1), stream,
+           grads.query.as<float>(), grads.key_gain.as<float>(), grads.norm_gain.as<float>(), grads.bias.as<float>(),
+           a.query, a.key_gain, a.partials, static_cast<int>(blocks), a.d);
+  });
+}
+
+}  // namespace
+
+void attn_res_backward(Tensor dh, Tensor dlogit, Tensor dp, const AttnResParamGrads& grads, Tensor dx,
+                       const AttnResState& state, const AttnResSources& sources, const AttnResParams& params,
+                       bool alpha_is_given, const Stream& stream) {
+  require_one_type("attn_res_backward", dp, dh, dx, state.partial);
+  with_type(dp, [&]<class T>(T) {
+    backward(dh.as<T>(), dlogit.as<float>(), dp.as<T>(), grads, dx.as<T>(), state, sources, params, alpha_is_given,
+             stream);
+  });
+}
+
+}  // namespace routescope::cuda

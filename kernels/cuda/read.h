@@ -1,0 +1,208 @@
+// What the kernels of an Attention Residuals read share (MATH.md, "State and reads"): a read's completed sources as a
+// kernel's argument, a few of them in registers at a time, and numbers of which each source has one, spread over lanes.
+#pragma once
+
+#include "kernels/cuda/row_block.h"
+#include "kernels/op_types.h"
+
+namespace routescope::cuda {
+
+/// The most completed sources of a read. Their addresses travel as the kernel's argument, 4 KiB at most.
+inline constexpr int kMaxSources = 128;
+
+/// A read's completed sources. One that is the partial itself is left out and remembered as `alias`: its values are at
+/// hand, and its share of the work is a factor of the partial's.
+template <class T>
+struct SourceRows {
+  const T* value[kMaxSources];
+  const float* inv_rms[kMaxSources];
+  int count;  // without the alias
+  int alias;  // the column of the source that is the partial, or -1
+
+  /// The column, in score and alpha, of source i < count.
+  __host__ __device__ int column(int i) const { return alias >= 0 && i >= alias ? i + 1 : i; }
+  /// n + 1, all completed sources and the partial.
+  __host__ __device__ int columns() const { return count + (alias >= 0 ? 2 : 1); }
+};
+
+/// Throws std::invalid_argument for more than kMaxSources sources, or more than one that is `partial` (which may be
+/// undefined).
+template <class T>
+SourceRows<T> source_rows(const char* operation, const AttnResSources& sources, const Tensor& partial) {
+  const std::string prefix = std::string(operation) + ": ";
+  if (sources.values.size() > static_cast<std::size_t>(kMaxSources))
+    throw std::invalid_argument(prefix + std::to_string(sources.values.size()) + " sources, expected at most " +
+                                std::to_string(kMaxSources) + " on CUDA");
+  SourceRows<T> out{};
+  out.alias = -1;
+  for (std::size_t i = 0; i < sources.values.size(); ++i) {
+    const Tensor& value = sources.values[i];
+    if (value.dtype != dtype_of<T>())
+      throw std::invalid_argument(prefix + "expected activations and operands of one type on CUDA");
+    if (partial && value.data == partial.data) {
+      if (out.alias >= 0) throw std::invalid_argument(prefix + "expected at most one source that is the partial");
+      out.alias = static_cast<int>(i);
+    } else {
+      out.value[out.count] = value.as<T>();
+      out.inv_rms[out.count++] = sources.inv_rms[i].as<float>();
+    }
+  }
+  return out;
+}
+
+/// Whether the sources' rows can move in whole vectors.
+template <class T>
+bool sources_aligned(const SourceRows<T>& sources, std::int64_t d) {
+  bool aligned = true;
+  for (int i = 0; i < sources.count; ++i) aligned = aligned && rows_aligned(sources.value[i], d);
+  return aligned;
+}
+
+/// How many sources a thread holds at a time.
+template <class L>
+inline constexpr int kTile = L::kVecs == 1 ? 8 : 1;
+
+/// A thread's columns of sources base .. base + kTile - 1, as they are stored. What a read of up to kTile sources needs
+/// of them stays in registers from its first use to its last.
+template <class L, int kCount = kTile<L>>
+struct Tile {
+  Packed<L> row[kCount];
+
+  __device__ void load(const SourceRows<typename L::T>& sources, int base, std::int64_t offset, int d) {
+    load(sources.value + base, sources.count - base, offset, d);
+  }
+  /// The first `left` of some rows.
+  template <class Pointer>
+  __device__ void load(const Pointer* rows, int left, std::int64_t offset, int d) {
+#pragma unroll
+    for (int j = 0; j < kCount; ++j)
+      if (j < left) row[j] = load_packed<L>(rows[j] + offset, d);
+  }
+  /// body(j, columns) for each of the first `left` sources.
+  template <class Body>
+  __device__ void each(int left, Body&& body) const {
+#pragma unroll
+    for (int j = 0; j < kCount; ++j)
+      if (j < left) body(j, unpack<L>(row[j]));
+  }
+};
+
+/// A number for each source, spread over a warp: lane l has those of sources l, l + 32, .. in its slots.
+template <int kSlots>
+struct PerSource {
+  float slot[kSlots];
+
+  /// To all lanes: the number of source i, the same i in every lane.
+  __device__ float of(int i) const {
+    float mine = slot[0];
+#pragma unroll
+    for (int q = 1; q < kSlots; ++q)
+      if (i / kWarp == q) mine = slot[q];
+    return __shfl_sync(kFullMask, mine, i % kWarp);
+  }
+  /// Takes the numbers of sources base .. base + width - 1 from lanes 0 .. width - 1. width divides 32 and base.
+  __device__ void take(int base, int width, float value) {
+    const int j = (static_cast<int>(threadIdx.x) - base) & (kWarp - 1);
+    const float moved = __shfl_sync(kFullMask, value, j);
+#pragma unroll
+    for (int q = 0; q < kSlots; ++q)
+      if (q == base / kWarp && j < width) slot[q] = moved;
+  }
+  /// body(slot, source) for each source of this lane.
+  template <class Body>
+  __device__ static void each(int count, Body&& body) {
+    const int lane = static_cast<int>(threadIdx.x) % kWarp;
+#pragma unroll
+    for (int q = 0; q < kSlots; ++q)
+      if (q * kWarp + lane < count) body(q, q * kWarp + lane);
+  }
+};
+
+/// Where the inverse RMS of a lane's source stands. It is looked up once, for an argument's array read at an index that
+/// differs between lanes costs a turn for each; with several sources a lane the addresses would cost registers.
+template <int kSlots>
+struct SourceScales {
+  const float* first = nullptr;
+
+  template <class T>
+  __device__ explicit SourceScales(const SourceRows<T>& sources) {
+    if constexpr (kSlots == 1) PerSource<1>::each(sources.count, [&](int, int i) { first = sources.inv_rms[i]; });
+  }
+  /// s_i of row t, 0 beyond the last source.
+  template <class T>
+  __device__ PerSource<kSlots> of_row(std::int64_t t, const SourceRows<T>& sources) const {
+    PerSource<kSlots> out{};
+    if constexpr (kSlots == 1)
+      out.slot[0] = first ? first[t] : 0.0f;
+    else
+      PerSource<kSlots>::each(sources.count, [&](int q, int i) { out.slot[q] = sources.inv_rms[i][t]; });
+    return out;
+  }
+};
+
+/// The numbers of a row of a table [tokens, n + 1] that belong to the completed sources; 0 beyond the last.
+template <int kSlots, class T>
+__device__ PerSource<kSlots> load_per_source(const float* row, const SourceRows<T>& sources) {
+  PerSource<kSlots> out{};
+  PerSource<kSlots>::each(sources.count, [&](int q, int i) { out.slot[q] = row[sources.column(i)]; });
+  return out;
+}
+
+/// u = query * key_gain
+template <class L>
+__device__ Columns<L> load_key(const float* query, const float* key_gain, int d) {
+  Columns<L> u = load_parameter<L>(query, d);
+  const Columns<L> gain = load_parameter<L>(key_gain, d);
+#pragma unroll
+  for (int c = 0; c < L::kColumns; ++c) u.value[c] *= gain.value[c];
+  return u;
+}
+
+/// Keys u of some reads: each thread keeps its own columns, where no other looks.
+template <class L, int kReads>
+struct SharedKeys {
+  static constexpr int kPieces = L::kColumns / 4;
+  float4 piece[kReads][kPieces][L::kMaxThreads];
+
+  __device__ void put(int read, const Columns<L>& u) {
+#pragma unroll
+    for (int k = 0; k < kPieces; ++k)
+      piece[read][k][threadIdx.x] =
+          make_float4(u.value[4 * k], u.value[4 * k + 1], u.value[4 * k + 2], u.value[4 * k + 3]);
+  }
+  __device__ Columns<L> get(int read) const {
+    Columns<L> u;
+#pragma unroll
+    for (int k = 0; k < kPieces; ++k) {
+      const float4 four = piece[read][k][threadIdx.x];
+      u.value[4 * k] = four.x;
+      u.value[4 * k + 1] = four.y;
+      u.value[4 * k + 2] = four.z;
+      u.value[4 * k + 3] = four.w;
+    }
+    return u;
+  }
+};
+
+/// p = p_in + y, null counting as zero. It goes on unrounded; rounding it is the store's.
+template <class L>
+__device__ Columns<L> add_rows(const typename L::T* p_in, const typename L::T* y, std::int64_t offset, int d) {
+  Packed<L> a{}, b{};
+  if (p_in) a = load_packed<L>(p_in + offset, d);
+  if (y) b = load_packed<L>(y + offset, d);
+  Columns<L> sum = unpack<L>(a);
+  add_scaled<L>(sum, 1.0f, unpack<L>(b));
+  return sum;
+}
+
+/// The layout and the slots that a read with `count` sources takes: body(layout, slots, threads).
+template <class T, class Body>
+void with_read(const char* operation, std::int64_t d, bool whole, int count, Body&& body) {
+  with_rows<T>(operation, d, whole && count <= kWarp, [&](auto layout, int threads) {
+    using L = decltype(layout);
+    constexpr int kSlots = L::kVecs == 1 ? 1 : kMaxSources / kWarp;
+    body(layout, std::integral_constant<int, kSlots>{}, threads);
+  });
+}
+
+}  // namespace routescope::cuda
