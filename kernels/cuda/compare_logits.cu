@@ -12,7 +12,6 @@ namespace routescope::cuda {
 
 namespace {
 
-constexpr int kThreads = 512;
 constexpr int kUnroll = 2;
 
 struct Shared {
@@ -24,30 +23,28 @@ struct Shared {
 /// What the first walk learns of a row: its softmax, and the first column of its largest logit.
 struct Summary {
   OnlineSoftmax softmax;
-  float largest = -INFINITY;
   int first = 0;
 
+  /// Pieces `piece`, `piece` + `step`, ...
   template <class T>
-  __device__ void take(const LogitsRow<T>& row, const uint4 (&pieces)[kUnroll], int piece) {
+  __device__ void take(const LogitsRow<T>& row, const uint4 (&pieces)[kUnroll], int piece, int step) {
+    const float former = softmax.largest;
     softmax.take<T>(pieces);
+    if (softmax.largest == former) return;
+      // Backwards, so that the first of equals stays.
 #pragma unroll
-    for (int k = 0; k < kUnroll; ++k) {
+    for (int k = kUnroll - 1; k >= 0; --k) {
       const Vec<T> z = unpack(pieces[k], T{});
 #pragma unroll
-      for (int i = 0; i < kVec<T>; ++i) {
-        if (z.value[i] > largest) {
-          largest = z.value[i];
-          first = row.begin(piece + k * kThreads) + i;
-        }
-      }
+      for (int i = kVec<T> - 1; i >= 0; --i)
+        if (z.value[i] == softmax.largest) first = row.begin(piece + k * step) + i;
     }
   }
   __device__ void combine(Shared& shared) {
+    const float own = softmax.largest;
     softmax.combine(shared.reduce);
-    const float own = largest;
-    largest = block_max(own, shared.reduce);
     constexpr int kNone = 0x7fffffff;
-    first = block_reduce(own == largest ? first : kNone, kNone, shared.first, [](int value) {
+    first = block_reduce(own == softmax.largest ? first : kNone, kNone, shared.first, [](int value) {
 #pragma unroll
       for (int offset = kWarp / 2; offset > 0; offset /= 2) {
         const int other = __shfl_xor_sync(kFullMask, value, offset);
@@ -68,7 +65,7 @@ __device__ inline float kl_term(float above, float r) {
   return __expf(above) * (r - 1.0f) + __expf(above - r);
 }
 
-template <class T>
+template <class T, int kThreads>
 __global__ void __launch_bounds__(kThreads)
     compare_logits_kernel(float* __restrict__ kl, float* __restrict__ agree, const T* __restrict__ intact,
                           const T* __restrict__ ablated, int vocab, bool whole) {
@@ -92,8 +89,8 @@ __global__ void __launch_bounds__(kThreads)
 
   Summary of_intact, of_ablated;
   walk([&](const uint4(&of_p)[kUnroll], const uint4(&of_q)[kUnroll], int first) {
-    of_intact.take(p, of_p, first);
-    of_ablated.take(q, of_q, first);
+    of_intact.take(p, of_p, first, kThreads);
+    of_ablated.take(q, of_q, first, kThreads);
   });
   of_intact.combine(shared);
   of_ablated.combine(shared);
@@ -132,8 +129,16 @@ void compare_logits(Tensor kl, Tensor agree, Tensor intact, Tensor ablated, cons
   with_type(intact, [&]<class T>(T) {
     const bool whole =
         (reinterpret_cast<std::uintptr_t>(ablated.data) - reinterpret_cast<std::uintptr_t>(intact.data)) % 16 == 0;
-    launch("compare_logits", compare_logits_kernel<T>, {dim3(static_cast<unsigned>(tokens)), kThreads, sizeof(Shared)},
-           stream, kl.as<float>(), agree.as<float>(), intact.as<T>(), ablated.as<T>(), static_cast<int>(vocab), whole);
+    const auto start = [&]<int kThreads>() {
+      launch("compare_logits", compare_logits_kernel<T, kThreads>,
+             {dim3(static_cast<unsigned>(tokens)), kThreads, sizeof(Shared)}, stream, kl.as<float>(), agree.as<float>(),
+             intact.as<T>(), ablated.as<T>(), static_cast<int>(vocab), whole);
+    };
+    // A byte vocabulary is a piece or two for each lane of one warp.
+    if (vocab <= 2048)
+      start.template operator()<kWarp>();
+    else
+      start.template operator()<512>();
   });
 }
 

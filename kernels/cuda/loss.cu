@@ -5,7 +5,7 @@
 // walk finds maximum and sum together (the sum is rescaled when the maximum grows) and keeps the first pieces of the
 // row in shared memory; the second makes the gradient from these and reads the rest again. With one such block on a
 // multiprocessor, what all of them read again (21 MB at 151936 in bf16) is still in the second-level cache.
-// Shared memory and threads come in three sizes, so that a byte vocabulary does not take a whole multiprocessor.
+// Shared memory and threads come in four sizes, so that a byte vocabulary does not take a whole multiprocessor.
 #include "kernels/backends.h"
 #include "kernels/cuda/logits.h"
 
@@ -124,9 +124,11 @@ void cross_entropy(Tensor nll, Tensor dlogits, Tensor logits, Tensor targets, do
              gradient, logits.as<T>(), targets.as<std::int32_t>(), static_cast<int>(vocab),
              static_cast<float>(grad_scale), whole);
     };
-    // 16 KB, 64 KB or 144 KB of a row.
+    // 2, 16, 64 or 144 KB of a row; a byte vocabulary is work for a warp.
     const std::int64_t pieces = ceil_div<std::int64_t>(vocab, kVec<T>) + 1;
-    if (pieces <= 1024)
+    if (pieces <= 128)
+      start.template operator()<kWarp, 128>();
+    else if (pieces <= 1024)
       start.template operator()<128, 1024>();
     else if (pieces <= 4096)
       start.template operator()<512, 4096>();
