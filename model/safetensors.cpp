@@ -211,7 +211,7 @@ void write_safetensors(const std::filesystem::path& file, std::span<const Safete
     put(text.data(), text.size());
     constexpr std::int64_t kChunk = 1 << 20;
     for (const SafetensorsItem& item : items) {
-      if (item.data.dtype == item.dtype) {
+      if (item.data.dtype == item.dtype && item.data.device == Device::cpu) {
         put(item.data.data, item.data.bytes());
         continue;
       }

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <chrono>
 #include <filesystem>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
 
@@ -12,6 +13,8 @@
 #include "data/error.h"
 #include "data/routing_record.h"
 #include "data/shard.h"
+#include "kernels/attention_kernel.h"
+#include "kernels/cuda/products.h"
 #include "train/checkpoint.h"
 #include "train/evaluate.h"
 #include "train/plan.h"
@@ -104,6 +107,14 @@ RoutingRecord start_record(const fs::path& file, const RoutingRecordInfo& info) 
     fs::remove(file);
   }
   return RoutingRecord::create(file, info);
+}
+
+/// The settings of kernels that hold for the process.
+void apply_settings(const TrainConfig::Kernels& kernels) {
+  const std::map<std::string, AttentionKernel> choices{
+      {"auto", AttentionKernel::automatic}, {"builtin", AttentionKernel::builtin}, {"cudnn", AttentionKernel::cudnn}};
+  set_attention_kernel(choices.at(kernels.attention));
+  cuda::set_product_tuning(kernels.tune_products == "on");
 }
 
 /// Everything a step needs, taken up where the run directory stands.
@@ -255,6 +266,7 @@ class Loop {
 
 LoopResult run_training(const TrainConfig& config, const LoopOptions& options) {
   const fs::path dir = config.run.dir;
+  apply_settings(config.kernels);
   Streams streams(config);  // before anything is written: bad data leave no run directory behind
   const RunLock lock(dir);
   check_config(dir, config);

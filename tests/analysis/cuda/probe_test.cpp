@@ -22,8 +22,11 @@ void expect_near(const std::vector<double>& found, const std::vector<double>& ex
                  const char* what) {
   ASSERT_EQ(found.size(), expected.size()) << what;
   for (std::size_t i = 0; i < found.size(); ++i) {
-    EXPECT_EQ(std::isnan(found[i]), std::isnan(expected[i])) << what << " [" << i << "]";
-    if (!std::isnan(expected[i])) EXPECT_NEAR(found[i], expected[i], tolerance) << what << " [" << i << "]";
+    if (std::isnan(expected[i])) {
+      EXPECT_TRUE(std::isnan(found[i])) << what << " [" << i << "]";
+    } else {
+      EXPECT_NEAR(found[i], expected[i], tolerance) << what << " [" << i << "]";
+    }
   }
 }
 

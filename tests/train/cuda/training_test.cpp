@@ -16,11 +16,12 @@ namespace {
 constexpr std::int64_t kSteps = 20;
 
 std::vector<std::string> overrides(const micro::Mode& mode, const std::string& device,
-                                   std::vector<std::string> more = {}) {
+                                   std::vector<std::string> more = {}, std::int64_t steps = kSteps) {
   more.push_back("device=" + device);
   more.push_back("model.residual=" + to_string(mode.residual));
   if (mode.residual != Residual::standard) more.push_back("model.attn_res.source=" + to_string(mode.source));
-  more.push_back("train.steps=" + std::to_string(kSteps));
+  more.push_back("checkpoint.log_spaced_until=0");
+  more.push_back("train.steps=" + std::to_string(steps));
   return more;
 }
 
@@ -120,11 +121,8 @@ TEST_P(CudaTraining, FollowsTheCpu) {
 }
 
 TEST_P(CudaTraining, TwiceIsTheSameToTheBitAlsoAsAGraphAndRecomputed) {
-  const std::vector<std::string> fused{"kernels.reads=fused", "train.micro_batch=2"};
   const auto with = [&](const std::string& more) {
-    std::vector<std::string> all = fused;
-    all.push_back(more);
-    return overrides(GetParam(), "cuda", all);
+    return overrides(GetParam(), "cuda", {"kernels.reads=fused", more}, 4);
   };
   runs_.train("plain", with("kernels.recompute=none"));
   runs_.train("recomputed", with("kernels.recompute=attention"));
