@@ -60,20 +60,28 @@ inline void multiply_add(FragmentC& c, const FragmentA& a, const FragmentB& b) {
     FragmentA a;
     FragmentB b;
   };
-  const auto all = simt::gather<Operands>(kFullMask, {a, b}, "multiply_add");
+  const Operands mine{a, b};
+  const simt::Meeting meeting(kFullMask, "multiply_add", simt::Where::current(), &mine, sizeof mine);
+  // This lane's two rows of A and two columns of B, from the four lanes that hold each.
   const int lane = static_cast<int>(threadIdx.x) % kWarp, row = lane / 4, column = 2 * (lane % 4);
-  for (int i = 0; i < 4; ++i) {
-    float sum = c.value[i];
-    for (int k = 0; k < 16; ++k) {
-      const int quarter = k % 8 / 2, upper = k / 8, half = k % 2;
-      const auto& from_a = all[static_cast<std::size_t>(4 * row + quarter)].a;
-      const auto& from_b = all[static_cast<std::size_t>(4 * (column + i % 2) + quarter)].b;
-      const std::uint32_t a_pair = from_a.reg[2 * upper + i / 2], b_pair = from_b.reg[upper];
-      sum =
-          fmaf(half == 0 ? low_bf16(a_pair) : high_bf16(a_pair), half == 0 ? low_bf16(b_pair) : high_bf16(b_pair), sum);
+  float rows[2][16], columns[2][16];
+  for (int t = 0; t < 4; ++t) {
+    const FragmentA from_a = meeting.get<Operands>(4 * row + t).a;
+    for (int i = 0; i < 4; ++i) {
+      rows[i % 2][2 * t + i / 2 * 8] = low_bf16(from_a.reg[i]);
+      rows[i % 2][2 * t + i / 2 * 8 + 1] = high_bf16(from_a.reg[i]);
     }
-    c.value[i] = sum;
+    for (int n = 0; n < 2; ++n) {
+      const FragmentB from_b = meeting.get<Operands>(4 * (column + n) + t).b;
+      for (int i = 0; i < 2; ++i) {
+        columns[n][2 * t + i * 8] = low_bf16(from_b.reg[i]);
+        columns[n][2 * t + i * 8 + 1] = high_bf16(from_b.reg[i]);
+      }
+    }
   }
+  // A product of two bf16 is exact in float.
+  for (int i = 0; i < 4; ++i)
+    for (int k = 0; k < 16; ++k) c.value[i] += rows[i / 2][k] * columns[i % 2][k];
 }
 
 /// Begins a copy of 16 bytes from device to shared memory (both aligned to that), or of 16 zero bytes unless `present`:

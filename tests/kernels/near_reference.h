@@ -32,6 +32,22 @@ inline std::vector<OpCase> all_cases() {
   add_attention(cases, {.batch = 2, .seq_len = 64, .heads = 4, .kv_heads = 1, .head_dim = 64});
   add_attention(cases, {.batch = 1, .seq_len = 130, .heads = 16, .kv_heads = 16, .head_dim = 16});
   add_attention(cases, {.batch = 2, .seq_len = 130, .heads = 4, .kv_heads = 2, .head_dim = 128});
+  // Heads of 64 and 128, which the CUDA backend gives to the tensor cores: one row, part of a tile, whole tiles and a
+  // row more, several tiles of queries and of keys.
+  add_attention_products(cases, {.batch = 2, .seq_len = 1, .heads = 4, .kv_heads = 1, .head_dim = 64});
+  add_attention_products(cases, {.batch = 2, .seq_len = 7, .heads = 4, .kv_heads = 4, .head_dim = 64});
+  add_attention_products(cases, {.batch = 2, .seq_len = 33, .heads = 8, .kv_heads = 2, .head_dim = 64});
+  add_attention_products(cases, {.batch = 2, .seq_len = 65, .heads = 4, .kv_heads = 1, .head_dim = 64});
+  add_attention_products(cases, {.batch = 2, .seq_len = 130, .heads = 2, .kv_heads = 2, .head_dim = 64});
+  add_attention_products(cases, {.batch = 1, .seq_len = 200, .heads = 4, .kv_heads = 1, .head_dim = 64});
+  add_attention_products(cases, {.batch = 2, .seq_len = 1, .heads = 2, .kv_heads = 2, .head_dim = 128});
+  add_attention_products(cases, {.batch = 2, .seq_len = 7, .heads = 4, .kv_heads = 1, .head_dim = 128});
+  add_attention_products(cases, {.batch = 2, .seq_len = 33, .heads = 4, .kv_heads = 4, .head_dim = 128});
+  add_attention_products(cases, {.batch = 2, .seq_len = 64, .heads = 4, .kv_heads = 1, .head_dim = 128});
+  add_attention_products(cases, {.batch = 2, .seq_len = 65, .heads = 2, .kv_heads = 1, .head_dim = 128});
+  add_attention_products(cases, {.batch = 1, .seq_len = 200, .heads = 2, .kv_heads = 1, .head_dim = 128});
+  add_attention_lse(cases, {.batch = 2, .seq_len = 65, .heads = 4, .kv_heads = 1, .head_dim = 64});
+  add_attention_lse(cases, {.batch = 1, .seq_len = 130, .heads = 2, .kv_heads = 1, .head_dim = 128});
   add_reads(cases);
   return cases;
 }

@@ -185,16 +185,63 @@ inline void add_products(std::vector<OpCase>& cases, std::int64_t m, std::int64_
   }
 }
 
+inline std::string attention_label(const char* operation, const AttentionShape& shape) {
+  return label(operation, {{"batch", shape.batch},
+                           {"seq", shape.seq_len},
+                           {"heads", shape.heads},
+                           {"kv", shape.kv_heads},
+                           {"dim", shape.head_dim}});
+}
+
+/// Attention alone. With bf16 activations the weights and the gradients of the logits are rounded to bf16 for the
+/// products that follow, at least on tensor cores: each term of those sums is off by up to 2^-9 of itself, which is
+/// what rounds_on_the_way() allows for. The log-sum-exp comes before all that: add_attention_lse.
+inline void add_attention_products(std::vector<OpCase>& cases, const AttentionShape& shape) {
+  const std::int64_t tokens = shape.tokens(), width = shape.packed_width(), head_dim = shape.head_dim;
+  const WorkspaceLimits limits{.tokens = tokens, .attention = shape};
+  const auto name = [&](const char* operation) { return attention_label(operation, shape); };
+  const double reach = static_cast<double>(shape.seq_len + head_dim);
+  cases.push_back(
+      OpCase(name("attention"))
+          .input("qkv", Role::activation, {tokens, width})
+          .input("dout", Role::activation, {tokens, shape.heads * head_dim})
+          .output("out", Role::operand, {tokens, shape.heads * head_dim}, reach)
+          .output("lse", Role::real, {shape.batch, shape.heads, shape.seq_len}, reach)
+          .limits(limits)
+          .call([=](const Tensors& r, const Stream& s) { attention_forward(r["out"], r["lse"], r["qkv"], shape, s); })
+          .rounds_on_the_way());
+  // The backward pass is held for itself: it takes any `out` and `lse`, also those of no forward pass.
+  cases.push_back(
+      OpCase(name("attention_backward"))
+          .input("qkv", Role::activation, {tokens, width})
+          .input("dout", Role::activation, {tokens, shape.heads * head_dim})
+          .input("out", Role::operand, {tokens, shape.heads * head_dim})
+          .input("lse", Role::real, {shape.batch, shape.heads, shape.seq_len}, 0.3, 4)
+          .output("dqkv", Role::activation, {tokens, width}, reach * static_cast<double>(shape.heads / shape.kv_heads))
+          .limits(limits)
+          .call([=](const Tensors& r, const Stream& s) {
+            attention_backward(r["dqkv"], r["dout"], r["out"], r["lse"], r["qkv"], shape, s);
+          })
+          .rounds_on_the_way());
+}
+
+/// The log-sum-exp of attention, in which only float's roundoff is allowed.
+inline void add_attention_lse(std::vector<OpCase>& cases, const AttentionShape& shape) {
+  const std::int64_t tokens = shape.tokens(), head_dim = shape.head_dim;
+  cases.push_back(
+      OpCase(attention_label("attention_lse", shape))
+          .input("qkv", Role::activation, {tokens, shape.packed_width()})
+          .input("out", Role::operand, {tokens, shape.heads * head_dim})
+          .output("lse", Role::real, {shape.batch, shape.heads, shape.seq_len},
+                  static_cast<double>(shape.seq_len + head_dim))
+          .limits({.tokens = tokens, .attention = shape})
+          .call([=](const Tensors& r, const Stream& s) { attention_forward(r["out"], r["lse"], r["qkv"], shape, s); }));
+}
+
 inline void add_attention(std::vector<OpCase>& cases, const AttentionShape& shape) {
   const std::int64_t tokens = shape.tokens(), width = shape.packed_width(), head_dim = shape.head_dim;
   const WorkspaceLimits limits{.tokens = tokens, .attention = shape};
-  const auto name = [&](const char* operation) {
-    return label(operation, {{"batch", shape.batch},
-                             {"seq", shape.seq_len},
-                             {"heads", shape.heads},
-                             {"kv", shape.kv_heads},
-                             {"dim", head_dim}});
-  };
+  const auto name = [&](const char* operation) { return attention_label(operation, shape); };
   const double theta = 1e6, eps = 1e-6;
   const double terms = static_cast<double>(head_dim), rows = static_cast<double>(tokens * shape.heads);
   cases.push_back(OpCase(name("qk_norm_rope_forward"))
@@ -219,29 +266,7 @@ inline void add_attention(std::vector<OpCase>& cases, const AttentionShape& shap
                         qk_norm_rope_backward(r["dqkv"], r["dq_gain"], r["dk_gain"], r["dout"], r["qkv"], r["q_gain"],
                                               r["k_gain"], shape, theta, eps, s);
                       }));
-  const double reach = static_cast<double>(shape.seq_len + head_dim);
-  cases.push_back(
-      OpCase(name("attention"))
-          .input("qkv", Role::activation, {tokens, width})
-          .input("dout", Role::activation, {tokens, shape.heads * head_dim})
-          .output("out", Role::operand, {tokens, shape.heads * head_dim}, reach)
-          .output("lse", Role::real, {shape.batch, shape.heads, shape.seq_len}, reach)
-          .limits(limits)
-          .call([=](const Tensors& r, const Stream& s) { attention_forward(r["out"], r["lse"], r["qkv"], shape, s); })
-          .rounds_on_the_way());
-  // The backward pass is held for itself: it takes any `out` and `lse`, also those of no forward pass.
-  cases.push_back(
-      OpCase(name("attention_backward"))
-          .input("qkv", Role::activation, {tokens, width})
-          .input("dout", Role::activation, {tokens, shape.heads * head_dim})
-          .input("out", Role::operand, {tokens, shape.heads * head_dim})
-          .input("lse", Role::real, {shape.batch, shape.heads, shape.seq_len}, 0.3, 4)
-          .output("dqkv", Role::activation, {tokens, width}, reach * static_cast<double>(shape.heads / shape.kv_heads))
-          .limits(limits)
-          .call([=](const Tensors& r, const Stream& s) {
-            attention_backward(r["dqkv"], r["dout"], r["out"], r["lse"], r["qkv"], shape, s);
-          })
-          .rounds_on_the_way());
+  add_attention_products(cases, shape);
 }
 
 }  // namespace routescope::testing
