@@ -23,7 +23,7 @@ ModelConfig micro_model() {
   config.residual = Residual::block_attn_res;
   config.vocab_size = 61;
   config.hidden_size = 32;
-  config.num_hidden_layers = 4;
+  config.num_hidden_layers = 2;
   config.num_attention_heads = 2;
   config.num_key_value_heads = 1;
   config.head_dim = 64;
