@@ -16,6 +16,7 @@ fuse; `--reads flash_attn_res` takes the Triton operations of the package of tha
 
 import argparse
 import contextlib
+import gc
 import json
 import sys
 import time
@@ -341,6 +342,13 @@ def measure(args, c, residual):
     return result
 
 
+def free_memory():
+    torch._dynamo.reset()
+    gc.collect()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+
+
 def measure_fitting(args, c, residual):
     """With half the micro-batch, and twice as many, for as long as it does not fit."""
     while True:
@@ -351,8 +359,7 @@ def measure_fitting(args, c, residual):
                 raise
         args.micro_batch //= 2
         args.accumulate *= 2
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
+        free_memory()
         print(f"{residual}: out of memory, micro-batch {args.micro_batch}", file=sys.stderr)
 
 
@@ -488,9 +495,7 @@ def main():
             results.append(result)
             print(json.dumps(result), flush=True)
             if args.device == "cuda":
-                torch._dynamo.reset()
-                torch.cuda.empty_cache()
-                torch.cuda.reset_peak_memory_stats()
+                free_memory()
             if args.json:
                 with open(args.json, "w", encoding="utf-8") as file:
                     json.dump(results, file, indent=1)

@@ -156,7 +156,7 @@ def loss_rows(loss):
 def all_rows(out):
     sources = {
         "bench.json": (memory_rows, rate_rows, lambda b: step_rows(b, "")),
-        "graph.json": (lambda b: step_rows(b, ", graph"),),
+        "graph.json": (lambda b: step_rows(b, ", graph and tuned products"),),
         "torch.json": (torch_rows,),
         "loss.json": (loss_rows,),
     }

@@ -42,8 +42,9 @@ run_bench() {
   ours routescope-bench --device cuda --json "$out/bench.json"
 }
 
+# Training steps again, as fast as they go: passes replayed as a graph, products by the fastest of several candidates.
 run_graph() {
-  ours routescope-bench --device cuda --parts products,steps --graph --json "$out/graph.json"
+  ours routescope-bench --device cuda --parts products,steps --graph --tune-products --json "$out/graph.json"
 }
 
 # English text of at least a few hundred KB, as a file.

@@ -82,6 +82,7 @@ int bench(int argc, char** argv) {
       ->delimiter(',')
       ->capture_default_str();
   app.add_flag("--graph", card.graph, "on a card: record a training pass once and replay it");
+  app.add_flag("--tune-products", card.tune_products, "on a card: time the candidates for each matrix product");
   app.add_option("--json", card.json, "on a card: a file for the results, rewritten after each part");
   if (const auto done = parse_command_line(app, argc, argv)) return *done;
 

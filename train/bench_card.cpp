@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "data/error.h"
+#include "kernels/cuda/products.h"
 #include "kernels/device.h"
 #include "model/activations.h"
 #include "train/bench_rates.h"
@@ -205,7 +206,10 @@ class Card {
   void steps() {
     const double flops = flops_per_token(bench_.model, bench_.sequence_length);
     fmt::print("\ntraining steps of {} x {} x {} tokens{}; {:.4g} FLOP a token (train/README.md)\n", bench_.accumulate,
-               bench_.batch, bench_.sequence_length, bench_.graph ? ", passes replayed as a graph" : "", flops);
+               bench_.batch, bench_.sequence_length,
+               fmt::format("{}{}", bench_.graph ? ", passes replayed as a graph" : "",
+                           bench_.tune_products ? ", products tuned" : ""),
+               flops);
     fmt::print("{:<44} {:>10} {:>12} {:>10} {:>12} {:>10} {:>10}\n", "", "s a step", "tokens/s", "MFU", "of products",
                "GiB", "GiB taken");
     for (const auto& [phases, name] : {std::pair(ReadPhases::fused, "fused"), std::pair(ReadPhases::two, "two-phase")})
@@ -267,6 +271,7 @@ const std::vector<std::string>& CardBench::all_parts() {
 }
 
 int bench_card(const CardBench& bench) {
+  cuda::set_product_tuning(bench.tune_products);
   return Card(bench).run();
 }
 

@@ -19,6 +19,7 @@ struct CardBench {
   std::int64_t accumulate = 16;  // passes in a training step
   std::int64_t rounds = 3;       // of training steps
   bool graph = false;            // training passes are recorded once and replayed
+  bool tune_products = false;    // as kernels.tune_products of a run
   double copy_bytes = 2e9;       // of the copy that the card's bandwidth is measured by
   Timing timing;
   std::vector<std::string> parts = all_parts();
