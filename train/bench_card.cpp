@@ -23,8 +23,10 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-// H100 and H200 SXM, dense bf16, by the vendor's datasheet.
-constexpr double kDatasheetFlops = 989e12;
+/// Dense bf16 FLOP/s by the vendor's datasheets: of H100 and H200 (SXM) and of A100; 0 for another capability.
+double datasheet_flops(int capability) {
+  return capability == 90 ? 989e12 : capability == 80 ? 312e12 : 0;
+}
 
 std::string to_string(Recompute level) {
   switch (level) {
@@ -38,6 +40,11 @@ std::string to_string(Recompute level) {
       return "attention";
   }
   return "";
+}
+
+/// "57.1 %", or nothing where there is nothing to hold it against.
+std::string share(double rate, double of) {
+  return of > 0 ? fmt::format("{:.1f} %", 100 * rate / of) : "";
 }
 
 double gibibytes(std::size_t bytes) {
@@ -55,6 +62,8 @@ class Card {
                        {"total_bytes", info.total_bytes}};
     fmt::print("{}, capability {}.{}, {} multiprocessors, {:.1f} GiB\n", info.name, info.capability / 10,
                info.capability % 10, info.multiprocessors, gibibytes(info.total_bytes));
+    datasheet_ = datasheet_flops(info.capability);
+    json_["datasheet_flops_per_second"] = datasheet_;
     const ModelConfig& model = bench.model;
     fmt::print(
         "model: hidden size {}, {} layers in {} blocks, {} heads of {} ({} kv), intermediate {}, vocabulary {}; "
@@ -196,8 +205,8 @@ class Card {
     rate_header("matrix products");
     const std::vector<Rate> rates = product_rates(shape_, bench_.timing, rate_report());
     product_rate_ = combined_rate(rates);
-    fmt::print("all of a pass together: {:.0f} TFLOP/s, {:.1f} % of the datasheet's {:.0f}\n", product_rate_ / 1e12,
-               100 * product_rate_ / kDatasheetFlops, kDatasheetFlops / 1e12);
+    fmt::print("all of a pass together: {:.0f} TFLOP/s, {} of the datasheet's {:.0f}\n", product_rate_ / 1e12,
+               share(product_rate_, datasheet_), datasheet_ / 1e12);
     json_["products"] = rate_rows(rates);
     json_["product_flops_per_second"] = product_rate_;
     write();
@@ -237,14 +246,13 @@ class Card {
     const auto line = [&](const char* key, const std::string& label, const StepSpeed& speed) {
       const double rate = speed.tokens_per_second * flops;
       fmt::print("{:<44} {:>10.3f} {:>12.0f} {:>10} {:>12} {:>10.1f} {:>10.1f}\n", label, speed.seconds,
-                 speed.tokens_per_second, fmt::format("{:.1f} %", 100 * rate / kDatasheetFlops),
-                 product_rate_ > 0 ? fmt::format("{:.1f} %", 100 * rate / product_rate_) : "", gibibytes(speed.bytes),
+                 speed.tokens_per_second, share(rate, datasheet_), share(rate, product_rate_), gibibytes(speed.bytes),
                  gibibytes(speed.device_bytes));
       row[key] = {{"seconds", speed.seconds},
                   {"tokens_per_second", speed.tokens_per_second},
-                  {"mfu_datasheet", rate / kDatasheetFlops},
                   {"bytes", speed.bytes},
                   {"device_bytes", speed.device_bytes}};
+      if (datasheet_ > 0) row[key]["mfu_datasheet"] = rate / datasheet_;
       if (product_rate_ > 0) row[key]["mfu_products"] = rate / product_rate_;
     };
     line("standard_speed", "standard", result.standard);
@@ -259,7 +267,7 @@ class Card {
   ModelOptions options_;
   BenchShape shape_;
   Json json_;
-  double product_rate_ = 0;
+  double datasheet_ = 0, product_rate_ = 0;  // FLOP/s; 0: not known
   int failed_ = 0;
 };
 
