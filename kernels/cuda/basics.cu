@@ -79,8 +79,10 @@ __global__ void __launch_bounds__(kThreads) cast_kernel(To* dst, const From* src
   const std::int64_t begin = thread_index() * kGroup;
   if (begin >= n) return;
   const int count = group_size<kGroup>(begin, n);
-  const bool whole = aligned && count == kGroup;
-  store_group(dst + begin, count, whole, load_group(src + begin, count, whole, Narrow{}));
+  if (aligned && count == kGroup)
+    store_group(dst + begin, count, true, load_group(src + begin, count, true, Narrow{}));
+  else
+    store_group(dst + begin, count, false, load_group(src + begin, count, false, Narrow{}));
 }
 
 /// Where double is on a side: an element a thread.
@@ -129,16 +131,23 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 template <class T>
+__device__ void add_group(T* dst, const T* src, int count, bool whole) {
+  Vec<T> to = load_row(dst, 0, count, whole);
+  const Vec<T> from = load_row(src, 0, count, whole);
+#pragma unroll
+  for (int i = 0; i < kVec<T>; ++i) to.value[i] += from.value[i];
+  store_row(dst, 0, count, whole, to);
+}
+
+template <class T>
 __global__ void __launch_bounds__(kThreads) add_kernel(T* dst, const T* src, std::int64_t n, bool aligned) {
   const std::int64_t begin = thread_index() * kVec<T>;
   if (begin >= n) return;
   const int count = group_size<kVec<T>>(begin, n);
-  const bool whole = aligned && count == kVec<T>;
-  Vec<T> to = load_row(dst + begin, 0, count, whole);
-  const Vec<T> from = load_row(src + begin, 0, count, whole);
-#pragma unroll
-  for (int i = 0; i < kVec<T>; ++i) to.value[i] += from.value[i];
-  store_row(dst + begin, 0, count, whole, to);
+  if (aligned && count == kVec<T>)
+    add_group(dst + begin, src + begin, count, true);
+  else
+    add_group(dst + begin, src + begin, count, false);
 }
 
 }  // namespace

@@ -58,11 +58,9 @@ struct Summary {
 /// exp(logit_p - largest_p) * (r + exp(-r) - 1). The bracket is r^2/2 for small r: there by its series (the next term
 /// is below 2e-7 of the result). Elsewhere the exponentials are joined, so that none overflows.
 __device__ inline float kl_term(float above, float r) {
-  if (fabsf(r) < 0.125f) {
-    const float series = r * r * (0.5f + r * (-1.0f / 6 + r * (1.0f / 24 + r * (-1.0f / 120 + r * (1.0f / 720)))));
-    return __expf(above) * series;
-  }
-  return __expf(above) * (r - 1.0f) + __expf(above - r);
+  const float series = r * r * (0.5f + r * (-1.0f / 6 + r * (1.0f / 24 + r * (-1.0f / 120 + r * (1.0f / 720)))));
+  const float p = __expf(above);
+  return fabsf(r) < 0.125f ? p * series : p * (r - 1.0f) + __expf(above - r);
 }
 
 template <class T, int kThreads>
@@ -77,12 +75,8 @@ __global__ void __launch_bounds__(kThreads)
   const auto walk = [&](auto&& body) {
     for (int first = thread; first < pieces; first += kUnroll * kThreads) {
       uint4 of_p[kUnroll], of_q[kUnroll];
-#pragma unroll
-      for (int k = 0; k < kUnroll; ++k) {
-        const int v = first + k * kThreads;
-        of_p[k] = v < pieces ? p.load(v) : no_logits<T>();
-        of_q[k] = v < pieces ? q.load(v) : no_logits<T>();
-      }
+      p.load(of_p, first, kThreads);
+      q.load(of_q, first, kThreads);
       body(of_p, of_q, first);
     }
   };
@@ -107,9 +101,10 @@ __global__ void __launch_bounds__(kThreads)
       const int begin = p.begin(first + k * kThreads);
       float run = 0;
 #pragma unroll
-      for (int i = 0; i < kVec<T>; ++i)
-        if (begin + i >= 0 && begin + i < vocab)
-          run += kl_term(z_p.value[i] - largest_p, (z_p.value[i] - z_q.value[i]) - shift);
+      for (int i = 0; i < kVec<T>; ++i) {
+        const float term = kl_term(z_p.value[i] - largest_p, (z_p.value[i] - z_q.value[i]) - shift);
+        run += begin + i >= 0 && begin + i < vocab ? term : 0.0f;
+      }
       sum += static_cast<double>(run);
     }
   });

@@ -11,10 +11,10 @@ namespace {
 constexpr int kThreads = 256;
 constexpr int kUnroll = 4;
 
-template <class T>
+template <class T, bool kWhole>
 __global__ void __launch_bounds__(kThreads)
     embedding_forward_kernel(T* __restrict__ out, const std::int32_t* __restrict__ ids,
-                             const float* __restrict__ weight, std::int64_t tokens, int d, bool aligned) {
+                             const float* __restrict__ weight, std::int64_t tokens, int d) {
   constexpr int kWarps = kThreads / kWarp, kStride = kWarp * kVec<T>;
   const std::int64_t token = static_cast<std::int64_t>(blockIdx.x) * kWarps + threadIdx.x / kWarp;
   if (token >= tokens) return;
@@ -25,10 +25,10 @@ __global__ void __launch_bounds__(kThreads)
     Vec<T> v[kUnroll];
 #pragma unroll
     for (int k = 0; k < kUnroll; ++k)
-      if (begin + k * kStride < d) v[k] = load_floats<T>(from, begin + k * kStride, d, aligned);
+      if (begin + k * kStride < d) v[k] = load_floats<T>(from, begin + k * kStride, d, kWhole);
 #pragma unroll
     for (int k = 0; k < kUnroll; ++k)
-      if (begin + k * kStride < d) store_row(to, begin + k * kStride, d, aligned, v[k]);
+      if (begin + k * kStride < d) store_row(to, begin + k * kStride, d, kWhole, v[k]);
   }
 }
 
@@ -37,10 +37,11 @@ __global__ void __launch_bounds__(kThreads)
 void embedding_forward(Tensor out, Tensor ids, Tensor weight, const Stream& stream) {
   const std::int64_t tokens = out.shape[0], d = out.shape[1];
   with_type(out, [&]<class T>(T) {
-    const bool aligned = rows_aligned(out.as<T>(), d) && vec_aligned(weight.data);
     const auto blocks = static_cast<unsigned>(ceil_div<std::int64_t>(tokens, kThreads / kWarp));
-    launch("embedding_forward", embedding_forward_kernel<T>, {dim3(blocks), kThreads}, stream, out.as<T>(),
-           ids.as<std::int32_t>(), weight.as<float>(), tokens, static_cast<int>(d), aligned);
+    with_flag(rows_aligned(out.as<T>(), d) && vec_aligned(weight.data), [&](auto whole) {
+      launch("embedding_forward", embedding_forward_kernel<T, whole.value>, {dim3(blocks), kThreads}, stream,
+             out.as<T>(), ids.as<std::int32_t>(), weight.as<float>(), tokens, static_cast<int>(d));
+    });
   });
 }
 

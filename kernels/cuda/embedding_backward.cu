@@ -38,49 +38,49 @@ __device__ void add_to(Vec<T>& sum, const Vec<T>& v) {
 #pragma unroll
   for (int i = 0; i < kVec<T>; ++i) sum.value[i] += v.value[i];
 }
-template <class T>
-__device__ void add_to_row(float* row, int column, int d, bool aligned, Vec<T> sum) {
-  add_to(sum, load_floats<T>(row, column, d, aligned));
-  store_floats<T>(row, column, d, aligned, sum);
+template <bool kWhole, class T>
+__device__ void add_to_row(float* row, int column, int d, Vec<T> sum) {
+  add_to(sum, load_floats<T>(row, column, d, kWhole));
+  store_floats<T>(row, column, d, kWhole, sum);
 }
 
 /// waiting [pieces, d]: what a piece has of the id that the piece before ends with.
-template <class T>
+template <class T, bool kWhole>
 __global__ void __launch_bounds__(kThreads)
     sum_pieces_kernel(float* __restrict__ dweight, float* __restrict__ waiting, const T* __restrict__ dout,
-                      const IdKey* __restrict__ keys, std::int64_t tokens, int d, int groups, bool aligned) {
+                      const IdKey* __restrict__ keys, std::int64_t tokens, int d, int groups) {
   const Share share = share_of<T>(groups);
-  const std::int64_t begin = share.piece * kPiece;
-  if (begin >= tokens) return;  // whole warps
+  const std::int64_t begin = share.piece * kPiece, left = tokens - begin;
   const int lane = static_cast<int>(threadIdx.x) % kWarp, column = share.column;
-  const int count = tokens - begin < kPiece ? static_cast<int>(tokens - begin) : kPiece;
-  const IdKey own = keys[begin + (lane < count ? lane : count - 1)];
+  // None for warps behind the last piece; these go along, for the exchanges are made by whole warps.
+  const int count = left < kPiece ? static_cast<int>(left < 0 ? 0 : left) : kPiece;
+  const IdKey own = lane < count ? keys[begin + lane] : 0;
   const int own_id = id_of(own), next_id = __shfl_down_sync(kFullMask, own_id, 1);
   const auto own_position = static_cast<unsigned>(own & 0xffffffffu);
   // Bit i: token i is the last of its id in this piece.
-  const unsigned last = __ballot_sync(kFullMask, lane == count - 1 || own_id != next_id);
-  bool waits = begin > 0 && id_of(keys[begin - 1]) == __shfl_sync(kFullMask, own_id, 0);
+  const unsigned last = __ballot_sync(kFullMask, lane < count && (lane == count - 1 || own_id != next_id));
+  const int first_id = __shfl_sync(kFullMask, own_id, 0);
+  bool waits = begin > 0 && count > 0 && id_of(keys[begin - 1]) == first_id;
   Vec<T> sum{};
   constexpr int kUnroll = 4;
-  for (int first = 0; first < count; first += kUnroll) {
-    Vec<T> v[kUnroll];
+  for (int first = 0; first < kPiece; first += kUnroll) {
+    uint4 v[kUnroll];
+    int ids[kUnroll];
 #pragma unroll
     for (int k = 0; k < kUnroll; ++k) {
       const unsigned position = __shfl_sync(kFullMask, own_position, first + k);
-      v[k] = Vec<T>{};
-      if (first + k < count && column < d)
-        v[k] = load_row(dout + static_cast<std::int64_t>(position) * d, column, d, aligned);
+      ids[k] = __shfl_sync(kFullMask, own_id, first + k);
+      v[k] = load_raw<kWhole>(dout + static_cast<std::int64_t>(position) * d, column, d, first + k < count);
     }
 #pragma unroll
     for (int k = 0; k < kUnroll; ++k) {
-      add_to(sum, v[k]);
-      if (first + k >= count || (last >> (first + k) & 1u) == 0) continue;
-      const int id = __shfl_sync(kFullMask, own_id, first + k);
+      add_to(sum, unpack(v[k], T{}));
+      if ((last >> (first + k) & 1u) == 0) continue;
       if (column < d) {
         if (waits)
-          store_floats<T>(waiting + share.piece * d, column, d, aligned, sum);
+          store_floats<T>(waiting + share.piece * d, column, d, kWhole, sum);
         else
-          add_to_row(dweight + static_cast<std::int64_t>(id) * d, column, d, aligned, sum);
+          add_to_row<kWhole>(dweight + static_cast<std::int64_t>(ids[k]) * d, column, d, sum);
       }
       sum = Vec<T>{};
       waits = false;
@@ -89,10 +89,10 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 /// The warp of the first piece that an id waits in adds up all of them.
-template <class T>
+template <class T, bool kWhole>
 __global__ void __launch_bounds__(kThreads)
     add_waiting_kernel(float* __restrict__ dweight, const float* __restrict__ waiting, const IdKey* __restrict__ keys,
-                       std::int64_t tokens, int d, int groups, bool aligned) {
+                       std::int64_t tokens, int d, int groups) {
   const Share share = share_of<T>(groups);
   const std::int64_t begin = share.piece * kPiece;
   if (begin >= tokens || begin == 0) return;  // whole warps
@@ -114,14 +114,14 @@ __global__ void __launch_bounds__(kThreads)
 #pragma unroll
       for (int k = 0; k < kUnroll; ++k) {
         v[k] = Vec<T>{};
-        if (first + k < here) v[k] = load_floats<T>(waiting + (piece + first + k) * d, share.column, d, aligned);
+        if (first + k < here) v[k] = load_floats<T>(waiting + (piece + first + k) * d, share.column, d, kWhole);
       }
 #pragma unroll
       for (int k = 0; k < kUnroll; ++k) add_to(sum, v[k]);
     }
     if (here < kWarp) break;
   }
-  if (share.column < d) add_to_row(dweight + static_cast<std::int64_t>(id) * d, share.column, d, aligned, sum);
+  if (share.column < d) add_to_row<kWhole>(dweight + static_cast<std::int64_t>(id) * d, share.column, d, sum);
 }
 
 }  // namespace
@@ -140,10 +140,12 @@ void embedding_backward(Tensor dweight, Tensor dout, Tensor ids, const Stream& s
     const bool aligned = rows_aligned(dout.as<T>(), d) && vec_aligned(dweight.data) && vec_aligned(waiting);
     const auto groups = static_cast<int>(ceil_div<std::int64_t>(d, kWarp * kVec<T>));
     const Grid grid{dim3(static_cast<unsigned>(ceil_div<std::int64_t>(pieces * groups, kThreads / kWarp))), kThreads};
-    launch("embedding_sum_pieces", sum_pieces_kernel<T>, grid, stream, dweight.as<float>(), waiting, dout.as<T>(),
-           sorted, tokens, static_cast<int>(d), groups, aligned);
-    launch("embedding_add_waiting", add_waiting_kernel<T>, grid, stream, dweight.as<float>(), waiting, sorted, tokens,
-           static_cast<int>(d), groups, aligned);
+    with_flag(aligned, [&](auto whole) {
+      launch("embedding_sum_pieces", sum_pieces_kernel<T, whole.value>, grid, stream, dweight.as<float>(), waiting,
+             dout.as<T>(), sorted, tokens, static_cast<int>(d), groups);
+      launch("embedding_add_waiting", add_waiting_kernel<T, whole.value>, grid, stream, dweight.as<float>(), waiting,
+             sorted, tokens, static_cast<int>(d), groups);
+    });
   });
 }
 

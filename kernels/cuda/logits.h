@@ -37,6 +37,17 @@ struct LogitsRow {
     }
     return pack(out);
   }
+  /// Pieces v, v + step, ...: but at the row's ends, all on their way at once.
+  template <int kCount>
+  __device__ void load(uint4 (&z)[kCount], int v, int step) const {
+    if (complete(v) && complete(v + (kCount - 1) * step)) {
+#pragma unroll
+      for (int k = 0; k < kCount; ++k) z[k] = load_raw(data + begin(v + k * step));
+    } else {
+#pragma unroll
+      for (int k = 0; k < kCount; ++k) z[k] = load(v + k * step);
+    }
+  }
   /// To a row that starts where this one does, or as far from a 16-byte boundary. The values are not read again soon.
   __device__ void store(T* to, int v, const Vec<T>& values) const {
     if (complete(v)) {
@@ -50,15 +61,6 @@ struct LogitsRow {
     }
   }
 };
-
-/// A piece of nothing but -inf, which adds nothing to a softmax.
-template <class T>
-__device__ uint4 no_logits() {
-  Vec<T> v;
-#pragma unroll
-  for (int i = 0; i < kVec<T>; ++i) v.value[i] = -INFINITY;
-  return pack(v);
-}
 
 /// The largest of the logits seen so far, and the sum of exp(logit - largest).
 struct OnlineSoftmax {

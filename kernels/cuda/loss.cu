@@ -8,6 +8,7 @@
 // Shared memory and threads come in four sizes, so that a byte vocabulary does not take a whole multiprocessor.
 #include "kernels/backends.h"
 #include "kernels/cuda/logits.h"
+#include "kernels/cuda/long_sum.h"
 
 namespace routescope::cuda {
 
@@ -45,11 +46,7 @@ __global__ void __launch_bounds__(kThreads)
   OnlineSoftmax softmax;
   for (int first = thread; first < pieces; first += kUnroll * kThreads) {
     uint4 z[kUnroll];
-#pragma unroll
-    for (int k = 0; k < kUnroll; ++k) {
-      const int v = first + k * kThreads;
-      z[k] = v < pieces ? row.load(v) : no_logits<T>();
-    }
+    row.load(z, first, kThreads);
     softmax.take<T>(z);
     if (gradient && first < kCached) {
 #pragma unroll
@@ -65,13 +62,11 @@ __global__ void __launch_bounds__(kThreads)
   const float factor = grad_scale / softmax.sum;
   for (int first = thread; first < pieces; first += kUnroll * kThreads) {
     uint4 z[kUnroll];
+    if (first < kCached) {
 #pragma unroll
-    for (int k = 0; k < kUnroll; ++k) {
-      const int v = first + k * kThreads;
-      if (first < kCached)
-        z[k] = shared.cached[v];
-      else
-        z[k] = v < pieces ? row.load(v) : no_logits<T>();
+      for (int k = 0; k < kUnroll; ++k) z[k] = shared.cached[first + k * kThreads];
+    } else {
+      row.load(z, first, kThreads);
     }
 #pragma unroll
     for (int k = 0; k < kUnroll; ++k) {
@@ -96,14 +91,7 @@ constexpr int kSumThreads = 1024;
 __global__ void __launch_bounds__(kSumThreads)
     accumulate_loss_kernel(double* total, const float* __restrict__ nll, std::int64_t n, bool aligned) {
   auto& shared = shared_memory<BlockShared<double>>();
-  double sum = 0;
-  for (std::int64_t at = threadIdx.x * kVec<float>; at < n; at += std::int64_t{kSumThreads} * kVec<float>) {
-    const int count = n - at < kVec<float> ? static_cast<int>(n - at) : kVec<float>;
-    const Vec<float> v = load_row(nll + at, 0, count, aligned && count == kVec<float>);
-#pragma unroll
-    for (int i = 0; i < kVec<float>; ++i) sum += static_cast<double>(v.value[i]);
-  }
-  sum = block_sum(sum, shared);
+  const double sum = block_sum(long_sum<kSumThreads>(nll, 0, n, aligned, [](double value) { return value; }), shared);
   if (threadIdx.x == 0) total[0] += sum;
 }
 

@@ -5,11 +5,11 @@
 //   param -= lr (m / (1-b1^t) / (sqrt(v / (1-b2^t)) + eps) + weight_decay param)
 // Bytes an element: the norm 4, AdamW 28 (four in, three out). Aim: 90 % of the copy bandwidth. The norm is a sum in
 // double on two levels with a fixed cut, the same bits on every card: kNormPartials blocks, which fill a card of 132
-// multiprocessors once, then one. AdamW takes two vectors of each array a thread, eight loads in flight; its divisions
-// and root are exactly rounded, as the CPU's, and fit under the memory's time.
+// multiprocessors once, then one. AdamW takes a vector of each array a thread, four loads in flight.
 #include <cmath>
 
 #include "kernels/backends.h"
+#include "kernels/cuda/long_sum.h"
 #include "kernels/cuda/partials.h"
 #include "kernels/cuda/reduce.h"
 #include "kernels/cuda/vec.h"
@@ -22,39 +22,15 @@ constexpr int kNormThreads = 256;
 constexpr int kNormEndThreads = 1024;
 static_assert(kNormPartials <= kNormEndThreads);
 
-__device__ inline double sum_of_squares(const Vec<float>& v) {
-  double sum = 0;
-#pragma unroll
-  for (int i = 0; i < kVec<float>; ++i) {
-    const double x = static_cast<double>(v.value[i]);
-    sum += x * x;
-  }
-  return sum;
-}
-
 /// partials[block] = the sum of squares of the block's `run` vectors.
 __global__ void __launch_bounds__(kNormThreads)
     sum_of_squares_kernel(double* __restrict__ partials, const float* __restrict__ grads, std::int64_t n,
                           std::int64_t run, bool aligned) {
   auto& shared = shared_memory<BlockShared<double>>();
-  constexpr int kUnroll = 4;
   const std::int64_t begin = static_cast<std::int64_t>(blockIdx.x) * run * kVec<float>;
   const std::int64_t end = begin + run * kVec<float> < n ? begin + run * kVec<float> : n;
-  double sum = 0;
-  for (std::int64_t at = begin + threadIdx.x * kVec<float>; at < end;
-       at += std::int64_t{kUnroll} * kNormThreads * kVec<float>) {
-    Vec<float> v[kUnroll];
-#pragma unroll
-    for (int i = 0; i < kUnroll; ++i) {
-      const std::int64_t first = at + std::int64_t{i} * kNormThreads * kVec<float>;
-      const std::int64_t left = end - first;
-      v[i] = load_row(grads + first, 0, left < kVec<float> ? static_cast<int>(left < 0 ? 0 : left) : kVec<float>,
-                      aligned && left >= kVec<float>);
-    }
-#pragma unroll
-    for (int i = 0; i < kUnroll; ++i) sum += sum_of_squares(v[i]);
-  }
-  sum = block_sum(sum, shared);
+  const double sum =
+      block_sum(long_sum<kNormThreads>(grads, begin, end, aligned, [](double g) { return g * g; }), shared);
   if (threadIdx.x == 0) partials[blockIdx.x] = sum;
 }
 
@@ -77,50 +53,36 @@ struct Update {
   float rate, eps, decay;
 };
 
+/// Root and division by the hardware's approximations (an error of 4 roundings, in the step, not in what is kept): the
+/// exact ones branch, and loads would wait for each other on the two sides.
 __device__ inline void update_element(float& x, float& m, float& v, float grad, const Update& u) {
   m = u.beta1 * m + u.rest1 * grad;
   v = u.beta2 * v + u.rest2 * grad * grad;
-  x -= u.rate * (m * u.to_mean) / (sqrtf(v * u.to_mean_sq) + u.eps) + u.decay * x;
+  const float root = __fdividef(1.0f, rsqrtf(v * u.to_mean_sq));
+  x -= __fdividef(u.rate * (m * u.to_mean), root + u.eps) + u.decay * x;
 }
 
 constexpr int kUpdateThreads = 256;
-constexpr int kUpdateVecs = 2;
 
 __global__ void __launch_bounds__(kUpdateThreads)
     adamw_kernel(float* __restrict__ param, float* __restrict__ exp_avg, float* __restrict__ exp_avg_sq,
                  const float* __restrict__ grad, const float* __restrict__ scale, std::int64_t n, Update update,
                  bool aligned) {
-  const std::int64_t first =
-      (static_cast<std::int64_t>(blockIdx.x) * kUpdateVecs * kUpdateThreads + threadIdx.x) * kVec<float>;
-  constexpr std::int64_t kStride = kUpdateThreads * kVec<float>;
-  const float factor = *scale;
-  if (aligned && first + (kUpdateVecs - 1) * kStride + kVec<float> <= n) {
-    Vec<float> x[kUpdateVecs], m[kUpdateVecs], v[kUpdateVecs], g[kUpdateVecs];
+  const std::int64_t first = (static_cast<std::int64_t>(blockIdx.x) * kUpdateThreads + threadIdx.x) * kVec<float>;
+  if (aligned && first + kVec<float> <= n) {
+    Vec<float> x = load_vec(param + first), m = load_vec(exp_avg + first), v = load_vec(exp_avg_sq + first);
+    const Vec<float> g = load_vec(grad + first);
+    const float factor = *scale;
 #pragma unroll
-    for (int part = 0; part < kUpdateVecs; ++part) {
-      const std::int64_t at = first + part * kStride;
-      x[part] = load_vec(param + at);
-      m[part] = load_vec(exp_avg + at);
-      v[part] = load_vec(exp_avg_sq + at);
-      g[part] = load_vec(grad + at);
-    }
-#pragma unroll
-    for (int part = 0; part < kUpdateVecs; ++part) {
-      const std::int64_t at = first + part * kStride;
-#pragma unroll
-      for (int i = 0; i < kVec<float>; ++i)
-        update_element(x[part].value[i], m[part].value[i], v[part].value[i], factor * g[part].value[i], update);
-      store_vec(param + at, x[part]);
-      store_vec(exp_avg + at, m[part]);
-      store_vec(exp_avg_sq + at, v[part]);
-    }
+    for (int i = 0; i < kVec<float>; ++i)
+      update_element(x.value[i], m.value[i], v.value[i], factor * g.value[i], update);
+    store_vec(param + first, x);
+    store_vec(exp_avg + first, m);
+    store_vec(exp_avg_sq + first, v);
     return;
   }
-  for (int part = 0; part < kUpdateVecs; ++part) {
-    const std::int64_t at = first + part * kStride;
-    for (std::int64_t i = at; i < at + kVec<float> && i < n; ++i)
-      update_element(param[i], exp_avg[i], exp_avg_sq[i], factor * grad[i], update);
-  }
+  for (std::int64_t i = first; i < first + kVec<float> && i < n; ++i)
+    update_element(param[i], exp_avg[i], exp_avg_sq[i], *scale * grad[i], update);
 }
 
 }  // namespace
@@ -155,7 +117,7 @@ void adamw(Tensor param, Tensor exp_avg, Tensor exp_avg_sq, Tensor grad, Tensor 
   const std::int64_t n = param.numel();
   const bool aligned =
       vec_aligned(param.data) && vec_aligned(exp_avg.data) && vec_aligned(exp_avg_sq.data) && vec_aligned(grad.data);
-  const auto blocks = ceil_div<std::int64_t>(n, std::int64_t{kUpdateThreads} * kUpdateVecs * kVec<float>);
+  const auto blocks = ceil_div<std::int64_t>(n, std::int64_t{kUpdateThreads} * kVec<float>);
   launch("adamw", adamw_kernel, {dim3(static_cast<unsigned>(blocks)), kUpdateThreads}, stream, param.as<float>(),
          exp_avg.as<float>(), exp_avg_sq.as<float>(), grad.as<float>(), scale.as<float>(), n, update, aligned);
 }

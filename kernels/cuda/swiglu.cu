@@ -29,59 +29,59 @@ __device__ int first_column() {
   return static_cast<int>(blockIdx.y * kThreads + threadIdx.x) * kVec<T>;
 }
 
-template <class T>
-__global__ void __launch_bounds__(kThreads) swiglu_forward_kernel(T* __restrict__ act, const T* __restrict__ gate_up,
-                                                                  std::int64_t tokens, int f, bool aligned) {
+template <class T, bool kWhole>
+__global__ void __launch_bounds__(kThreads)
+    swiglu_forward_kernel(T* __restrict__ act, const T* __restrict__ gate_up, std::int64_t tokens, int f) {
   const int column = first_column<T>();
   if (column >= f) return;
   const std::int64_t first = static_cast<std::int64_t>(blockIdx.x) * kForwardRows;
-  Vec<T> gate[kForwardRows], up[kForwardRows];
+  uint4 raw_gate[kForwardRows], raw_up[kForwardRows];
 #pragma unroll
   for (int r = 0; r < kForwardRows; ++r) {
-    if (first + r >= tokens) break;
     const T* row = gate_up + (first + r) * 2 * f;
-    gate[r] = load_row(row, column, f, aligned);
-    up[r] = load_row(row + f, column, f, aligned);
+    raw_gate[r] = load_raw<kWhole>(row, column, f, first + r < tokens);
+    raw_up[r] = load_raw<kWhole>(row + f, column, f, first + r < tokens);
   }
 #pragma unroll
   for (int r = 0; r < kForwardRows; ++r) {
-    if (first + r >= tokens) break;
+    const Vec<T> gate = unpack(raw_gate[r], T{}), up = unpack(raw_up[r], T{});
     Vec<T> out;
 #pragma unroll
-    for (int i = 0; i < kVec<T>; ++i) out.value[i] = gate[r].value[i] * sigmoid(gate[r].value[i]) * up[r].value[i];
-    store_row(act + (first + r) * f, column, f, aligned, out);
+    for (int i = 0; i < kVec<T>; ++i) out.value[i] = gate.value[i] * sigmoid(gate.value[i]) * up.value[i];
+    if (first + r < tokens) store_row(act + (first + r) * f, column, f, kWhole, out);
   }
 }
 
-template <class T>
+template <class T, bool kWhole>
 __global__ void __launch_bounds__(kThreads)
     swiglu_backward_kernel(T* __restrict__ dgate_up, const T* __restrict__ dact, const T* __restrict__ gate_up,
-                           std::int64_t tokens, int f, bool aligned) {
+                           std::int64_t tokens, int f) {
   const int column = first_column<T>();
   if (column >= f) return;
   const std::int64_t first = static_cast<std::int64_t>(blockIdx.x) * kBackwardRows;
-  Vec<T> gate[kBackwardRows], up[kBackwardRows], grad[kBackwardRows];
+  uint4 raw_gate[kBackwardRows], raw_up[kBackwardRows], raw_grad[kBackwardRows];
 #pragma unroll
   for (int r = 0; r < kBackwardRows; ++r) {
-    if (first + r >= tokens) break;
     const T* row = gate_up + (first + r) * 2 * f;
-    gate[r] = load_row(row, column, f, aligned);
-    up[r] = load_row(row + f, column, f, aligned);
-    grad[r] = load_row(dact + (first + r) * f, column, f, aligned);
+    raw_gate[r] = load_raw<kWhole>(row, column, f, first + r < tokens);
+    raw_up[r] = load_raw<kWhole>(row + f, column, f, first + r < tokens);
+    raw_grad[r] = load_raw<kWhole>(dact + (first + r) * f, column, f, first + r < tokens);
   }
 #pragma unroll
   for (int r = 0; r < kBackwardRows; ++r) {
-    if (first + r >= tokens) break;
+    const Vec<T> gate = unpack(raw_gate[r], T{}), up = unpack(raw_up[r], T{}), grad = unpack(raw_grad[r], T{});
     Vec<T> dgate, dup;
 #pragma unroll
     for (int i = 0; i < kVec<T>; ++i) {
-      const float g = gate[r].value[i], s = sigmoid(g);
-      dgate.value[i] = grad[r].value[i] * up[r].value[i] * s * (1.0f + g * (1.0f - s));
-      dup.value[i] = grad[r].value[i] * g * s;
+      const float g = gate.value[i], s = sigmoid(g);
+      dgate.value[i] = grad.value[i] * up.value[i] * s * (1.0f + g * (1.0f - s));
+      dup.value[i] = grad.value[i] * g * s;
     }
-    T* row = dgate_up + (first + r) * 2 * f;
-    store_row(row, column, f, aligned, dgate);
-    store_row(row + f, column, f, aligned, dup);
+    if (first + r < tokens) {
+      T* row = dgate_up + (first + r) * 2 * f;
+      store_row(row, column, f, kWhole, dgate);
+      store_row(row + f, column, f, kWhole, dup);
+    }
   }
 }
 
@@ -91,9 +91,10 @@ void swiglu_forward(Tensor act, Tensor gate_up, const Stream& stream) {
   require_one_type("swiglu_forward", act, gate_up);
   const std::int64_t tokens = act.shape[0], f = act.shape[1];
   with_type(act, [&]<class T>(T) {
-    const bool aligned = rows_aligned(act.as<T>(), f) && rows_aligned(gate_up.as<T>(), f);
-    launch("swiglu_forward", swiglu_forward_kernel<T>, grid_of<T>(tokens, f, kForwardRows), stream, act.as<T>(),
-           gate_up.as<T>(), tokens, f, aligned);
+    with_flag(rows_aligned(act.as<T>(), f) && rows_aligned(gate_up.as<T>(), f), [&](auto whole) {
+      launch("swiglu_forward", swiglu_forward_kernel<T, whole.value>, grid_of<T>(tokens, f, kForwardRows), stream,
+             act.as<T>(), gate_up.as<T>(), tokens, f);
+    });
   });
 }
 
@@ -103,8 +104,10 @@ void swiglu_backward(Tensor dgate_up, Tensor dact, Tensor gate_up, const Stream&
   with_type(dact, [&]<class T>(T) {
     const bool aligned =
         rows_aligned(dgate_up.as<T>(), f) && rows_aligned(dact.as<T>(), f) && rows_aligned(gate_up.as<T>(), f);
-    launch("swiglu_backward", swiglu_backward_kernel<T>, grid_of<T>(tokens, f, kBackwardRows), stream, dgate_up.as<T>(),
-           dact.as<T>(), gate_up.as<T>(), tokens, f, aligned);
+    with_flag(aligned, [&](auto whole) {
+      launch("swiglu_backward", swiglu_backward_kernel<T, whole.value>, grid_of<T>(tokens, f, kBackwardRows), stream,
+             dgate_up.as<T>(), dact.as<T>(), gate_up.as<T>(), tokens, f);
+    });
   });
 }
 

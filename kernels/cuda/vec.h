@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #include "kernels/bf16.h"
 #include "kernels/cuda/launch.h"
@@ -96,6 +97,23 @@ __device__ void store_row(T* row, int begin, int d, bool aligned, const Vec<T>& 
 #pragma unroll
   for (int i = 0; i < kVec<T>; ++i)
     if (begin + i < d) store(row + begin + i, v.value[i]);
+}
+
+/// The same as it lies in memory, for kernels that have many loads in flight: the layout is known to the compiler, so
+/// no branch stands between them, and nothing is unpacked before it is used. kWhole: rows start on 16 bytes and d is a
+/// multiple of kVec<T>. Zeros where `there` is false.
+template <bool kWhole, class T>
+__device__ uint4 load_raw(const T* row, int begin, int d, bool there = true) {
+  if constexpr (kWhole) return there && begin < d ? load_raw(row + begin) : make_uint4(0, 0, 0, 0);
+  return there ? pack(load_row(row, begin, d, false)) : make_uint4(0, 0, 0, 0);
+}
+/// Calls body(std::true_type or std::false_type).
+template <class Body>
+void with_flag(bool flag, Body&& body) {
+  if (flag)
+    body(std::true_type{});
+  else
+    body(std::false_type{});
 }
 
 /// The same of a row of f32 beside a row of T (a gain, an embedding, a gradient of parameters): kVec<T> floats from
