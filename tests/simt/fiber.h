@@ -27,12 +27,12 @@ class Fiber {
   static boost::context::fiber enter(Fiber& self, boost::context::fiber&& former);
   void arrived(boost::context::fiber&& former, const void* former_stack, std::size_t former_size);
 
-  Loop loop_;
-  boost::context::stack_context memory_{};  // empty for a stack that is not ours
-  boost::context::fiber context_;           // where it stands while it does not run
-  const void* stack_ = nullptr;             // lowest address
+  boost::context::fiber context_;  // where it stands while it does not run
+  const void* stack_ = nullptr;    // lowest address
   std::size_t stack_size_ = 0;
   void* fake_stack_ = nullptr;  // AddressSanitizer's
+  Loop loop_;
+  boost::context::stack_context memory_{};  // empty for a stack that is not ours
 };
 
 }  // namespace simt

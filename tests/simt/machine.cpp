@@ -92,8 +92,7 @@ Machine::Machine() : seed_(first_seed()), random_(seed_) {
 
 Machine::~Machine() {
   closing_ = true;
-  for (const auto& seat : seats_)
-    if (seat->fiber) host_.switch_to(*seat->fiber);
+  for (const auto& seat : seats_) host_.switch_to(seat->fiber);
 }
 
 void Machine::set_seed(std::uint64_t seed) {
@@ -165,6 +164,7 @@ void Machine::run_block(const std::function<void()>&) {
     EmulatedThread& thread = threads_[static_cast<std::size_t>(t)];
     thread.state = EmulatedThread::State::unstarted;
     thread.seat = nullptr;
+    thread.shown = nullptr;
     thread.copies.clear();
     thread.open_group = 0;
     order_.add(t);
@@ -177,7 +177,7 @@ void Machine::run_block(const std::function<void()>&) {
   Seat& seat = free_seat();
   seat.thread = first;
   seat_ = &seat;
-  host_.switch_to(*seat.fiber);
+  host_.switch_to(seat.fiber);
   // Back: all have left, or one failed, or none can go on.
   seat_ = nullptr;
   if (!error_ && left_ < block_threads_) error_ = place() + ": " + stuck();
@@ -192,7 +192,7 @@ void Machine::abandon_block() {
     if (!thread.seat) continue;
     seat_ = thread.seat;
     current_ = t;
-    host_.switch_to(*thread.seat->fiber);
+    host_.switch_to(thread.seat->fiber);
     seat_ = nullptr;
   }
   abandoning_ = false;
@@ -205,10 +205,9 @@ void Machine::abandon_block() {
 
 Seat& Machine::free_seat() {
   if (free_seats_.empty()) {
-    seats_.push_back(std::make_unique<Seat>());
-    Seat* seat = seats_.back().get();
-    seat->fiber = std::make_unique<Fiber>([this, seat]() -> Fiber& { return seat_loop(*seat); });
-    return *seat;
+    const std::size_t number = seats_.size();
+    seats_.push_back(std::make_unique<Seat>([this, number]() -> Fiber& { return seat_loop(*seats_[number]); }));
+    return *seats_.back();
   }
   Seat* seat = free_seats_.back();
   free_seats_.pop_back();
@@ -231,11 +230,11 @@ Fiber& Machine::seat_loop(Seat& seat) {
     }
     free_seats_.push_back(&seat);
     if (next < 0) {
-      seat.fiber->switch_to(host_);
+      seat.fiber.switch_to(host_);
     } else {
       seat_ = threads_[static_cast<std::size_t>(next)].seat;
       go_on_with(next);
-      seat.fiber->switch_to(*seat_->fiber);
+      seat.fiber.switch_to(seat_->fiber);
     }
   }
   return host_;
@@ -270,7 +269,7 @@ void Machine::wait() {
   const int self = current_, next = order_.take(random_);
   if (next == self) return;
   if (next < 0) {
-    mine->fiber->switch_to(host_);
+    mine->fiber.switch_to(host_);
   } else {
     EmulatedThread& chosen = threads_[static_cast<std::size_t>(next)];
     if (chosen.seat) {
@@ -282,7 +281,7 @@ void Machine::wait() {
       chosen.seat = &seat;
     }
     seat_ = chosen.seat;
-    mine->fiber->switch_to(*seat_->fiber);
+    mine->fiber.switch_to(seat_->fiber);
   }
   if (abandoning_) throw Abandon{};
 }
@@ -321,15 +320,15 @@ void Machine::barrier(const Where& where) {
   wait();
 }
 
-void Machine::meet(unsigned mask, const char* what, const Where& where, const void* mine, std::size_t bytes) {
+void Machine::meet(Exchange exchange, unsigned mask, const char* what, const Where& where, std::size_t bytes) {
   const int lane = current_ % kWarp;
   const auto here = [&] { return std::string(what) + " of " + text_of(where) + " with mask " + hexadecimal(mask); };
   if ((mask >> lane & 1u) == 0)
     throw std::runtime_error("lane " + std::to_string(lane) + " calls " + here() + ", which does not name it");
-  Warp& warp = warps_[static_cast<std::size_t>(current_ / kWarp)];
+  std::vector<Group>& groups = warps_[static_cast<std::size_t>(current_ / kWarp)].groups;
   std::size_t g = 0;
-  for (; g < warp.groups.size(); ++g) {
-    const Group& group = warp.groups[g];
+  for (; g < groups.size(); ++g) {
+    const Group& group = groups[g];
     if (group.mask == mask && group.bytes == bytes && (group.what == what || std::strcmp(group.what, what) == 0)) break;
     if ((group.mask & mask) != 0)
       throw std::runtime_error("lane " + std::to_string(lane) + " reached " + here() + " while lane " +
@@ -337,40 +336,46 @@ void Machine::meet(unsigned mask, const char* what, const Where& where, const vo
                                " with mask " + hexadecimal(group.mask) +
                                (group.bytes == bytes ? "" : " and values of another size"));
   }
-  if (g == warp.groups.size()) warp.groups.push_back({mask, 0, what, bytes});
+  if (g == groups.size()) groups.push_back({exchange, mask, 0, what, bytes});
   EmulatedThread& self = thread();
   self.state = EmulatedThread::State::at_meeting;
   self.where = where;
-  self.mine = mine;
-  self.shown = nullptr;
-  warp.groups[g].arrived |= 1u << lane;
-  if (warp.groups[g].arrived == mask) meet_complete(warp, g);
+  groups[g].arrived |= 1u << lane;
+  if (groups[g].arrived == mask) {
+    complete(groups[g]);
+    groups[g] = groups.back();
+    groups.pop_back();
+  }
   wait();
 }
 
-void Machine::meet_complete(Warp& warp, std::size_t g) {
-  const Group group = warp.groups[g];
-  warp.groups[g] = warp.groups.back();
-  warp.groups.pop_back();
-  Shown* shown = nullptr;
-  if (group.bytes > 0) {
+/// Gives each lane what it came for and lets all of them go on.
+void Machine::complete(const Group& group) {
+  const int base = current_ / kWarp * kWarp;
+  EmulatedThread* lanes = &threads_[static_cast<std::size_t>(base)];
+  const auto each = [&group](auto&& body) {
+    for (unsigned rest = group.mask; rest != 0; rest &= rest - 1) body(std::countr_zero(rest));
+  };
+  each([&](int lane) { lanes[lane].state = EmulatedThread::State::runs; });
+  if (group.exchange == Exchange::shuffle) {
+    each([&](int lane) { lanes[lane].received = lanes[lanes[lane].source].word; });
+  } else if (group.exchange == Exchange::vote) {
+    unsigned votes = 0;
+    each([&](int lane) { votes |= lanes[lane].word != 0 ? 1u << lane : 0u; });
+    each([&](int lane) { lanes[lane].received = votes; });
+  } else if (group.bytes > 0) {
     if (shown_free_.empty()) {
       shown_storage_.push_back(std::make_unique<Shown>());
       shown_free_.push_back(shown_storage_.back().get());
     }
-    shown = shown_free_.back();
+    Shown* shown = shown_free_.back();
     shown_free_.pop_back();
     shown->values.resize(std::max(shown->values.size(), kWarp * group.bytes));
     shown->readers = std::popcount(group.mask);
-  }
-  const int base = warp_base();
-  for (unsigned rest = group.mask; rest != 0; rest &= rest - 1) {
-    const int lane = std::countr_zero(rest);
-    EmulatedThread& other = threads_[static_cast<std::size_t>(base + lane)];
-    if (shown)
-      std::memcpy(shown->values.data() + static_cast<std::size_t>(lane) * group.bytes, other.mine, group.bytes);
-    other.shown = shown;
-    other.state = EmulatedThread::State::runs;
+    each([&](int lane) {
+      std::memcpy(shown->values.data() + static_cast<std::size_t>(lane) * group.bytes, lanes[lane].mine, group.bytes);
+      lanes[lane].shown = shown;
+    });
   }
   order_.add(base / kWarp, group.mask);
 }

@@ -33,22 +33,30 @@ struct Seat;
 struct EmulatedThread {
   enum class State : std::uint8_t { unstarted, runs, at_barrier, at_meeting, left };
   State state = State::unstarted;
-  Seat* seat = nullptr;  // where it stands, once started and until it leaves
-  const void* mine = nullptr;
-  Shown* shown = nullptr;
-  Where where;  // of the meeting at which it waits
+  int source = 0;              // of a shuffle: the lane that it reads from
+  Seat* seat = nullptr;        // where it stands, once started and until it leaves
+  std::uint64_t word = 0;      // what it brings to a shuffle or a vote
+  std::uint64_t received = 0;  // and what it gets
+  const void* mine = nullptr;  // what it brings to another meeting
+  Shown* shown = nullptr;      // and what all brought
+  Where where;                 // of the meeting at which it waits
   std::vector<AsyncCopy> copies;
   std::uint64_t open_group = 0;
 };
 
+/// What a meeting is for: each lane reads one word, all get the votes, or all may read all.
+enum class Exchange : std::uint8_t { shuffle, vote, values };
+
 /// A fiber on which threads run, one after another.
 struct Seat {
-  std::unique_ptr<Fiber> fiber;
+  explicit Seat(Fiber::Loop loop) : fiber(std::move(loop)) {}
+  Fiber fiber;
   int thread = -1;
 };
 
 /// Lanes of one warp that wait for each other.
 struct Group {
+  Exchange exchange;
   unsigned mask;
   unsigned arrived;
   const char* what;
@@ -77,7 +85,8 @@ class Machine {
   EmulatedThread& thread() { return threads_[static_cast<std::size_t>(current_)]; }
   void* shared_memory(std::size_t size, std::size_t align);
   void barrier(const Where& where);
-  void meet(unsigned mask, const char* what, const Where& where, const void* mine, std::size_t bytes);
+  /// The thread's word, mine, source are set.
+  void meet(Exchange exchange, unsigned mask, const char* what, const Where& where, std::size_t bytes);
   void end_meeting();
   void maybe_switch();
   /// "kernel NAME, block (x, y, z)" of the running block, for messages; empty between launches.
@@ -96,11 +105,10 @@ class Machine {
   void run_thread(const std::function<void()>& body);
   void go_on_with(int thread);
   void wait();
-  void meet_complete(Warp& warp, std::size_t group);
+  void complete(const Group& group);
   void abandon_block();
   std::string stuck() const;
   std::string threads_text(const std::vector<int>& threads) const;
-  int warp_base() const { return current_ / kWarp * kWarp; }
 
   std::uint64_t seed_;
   Random random_;

@@ -56,18 +56,36 @@ void maybe_switch() {
 // ---- meetings -------------------------------------------------------------------------------------------------------
 
 Meeting::Meeting(unsigned mask, const char* what, const Where& where, const void* mine, std::size_t bytes)
-    : mask_(mask), what_(what), bytes_(bytes) {
-  machine_in_kernel().meet(mask, what, where, mine, bytes);
+    : bytes_(bytes) {
+  Machine& machine = machine_in_kernel();
+  EmulatedThread& thread = machine.thread();
+  thread.mine = mine;
+  machine.meet(Exchange::values, mask, what, where, bytes);
+  values_ = thread.shown ? thread.shown->values.data() : nullptr;
 }
 
 Meeting::~Meeting() {
   Machine::instance().end_meeting();
 }
 
-const void* Meeting::value_of(int lane) const {
-  if (lane < 0 || lane >= kWarp || (mask_ >> lane & 1u) == 0)
-    fail(std::string(what_) + " reads from lane " + std::to_string(lane) + ", which the mask does not name");
-  return Machine::instance().thread().shown->values.data() + static_cast<std::size_t>(lane) * bytes_;
+std::uint64_t exchange_word(unsigned mask, const char* what, const Where& where, std::uint64_t mine, std::size_t bytes,
+                            int source) {
+  if ((mask >> source & 1u) == 0)
+    fail(std::string(what) + " reads from lane " + std::to_string(source) + ", which the mask does not name");
+  Machine& machine = machine_in_kernel();
+  EmulatedThread& thread = machine.thread();
+  thread.word = mine;
+  thread.source = source;
+  machine.meet(Exchange::shuffle, mask, what, where, bytes);
+  return thread.received;
+}
+
+unsigned vote(unsigned mask, const char* what, const Where& where, bool yes) {
+  Machine& machine = machine_in_kernel();
+  EmulatedThread& thread = machine.thread();
+  thread.word = yes ? 1 : 0;
+  machine.meet(Exchange::vote, mask, what, where, sizeof yes);
+  return static_cast<unsigned>(thread.received);
 }
 
 // ---- asynchronous copies --------------------------------------------------------------------------------------------

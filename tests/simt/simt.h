@@ -55,20 +55,20 @@ class Meeting {
   Meeting(const Meeting&) = delete;
   Meeting& operator=(const Meeting&) = delete;
 
-  /// The value that `lane` brought. Throws if it is not in the mask.
-  const void* value_of(int lane) const;
-  template <class T>
-  T get(int lane) const {
-    T out;
-    std::memcpy(&out, value_of(lane), sizeof(T));
-    return out;
-  }
+  /// The value that a lane of the mask brought.
+  const void* value_of(int lane) const { return values_ + static_cast<std::size_t>(lane) * bytes_; }
 
  private:
-  unsigned mask_;
-  const char* what_;
+  const std::byte* values_;
   std::size_t bytes_;
 };
+
+/// A meeting at which each lane names the lane whose word, of 4 or 8 bytes, it gets. Throws where that is not in the
+/// mask.
+std::uint64_t exchange_word(unsigned mask, const char* what, const Where& where, std::uint64_t mine, std::size_t bytes,
+                            int source);
+/// A meeting at which each lane gets the lanes that said yes.
+unsigned vote(unsigned mask, const char* what, const Where& where, bool yes);
 
 /// The calling thread's place in its warp, 0 to 31.
 int lane();

@@ -38,56 +38,54 @@ concept Exchangeable = std::is_arithmetic_v<T> &&(sizeof(T) == 4 || sizeof(T) ==
 /// The value of the lane that `source(lane, first, last)` names, where [first, last] is the caller's segment of `width`
 /// lanes.
 template <class T, class Source>
-T shuffle(const char* what, unsigned mask, T mine, int width, const Where& where, Source source) {
+T shuffle(unsigned mask, const char* what, const Where& where, T mine, int width, Source source) {
   if (width < 1 || width > kWarp || (width & (width - 1)) != 0)
     fail(std::string(what) + ": a width of " + std::to_string(width) + " is not a power of two up to 32");
-  const Meeting meeting(mask, what, where, &mine, sizeof(T));
-  const int first = lane() / width * width;
-  return meeting.template get<T>(source(lane(), first, first + width - 1));
+  using Bits = std::conditional_t<sizeof(T) == 8, std::uint64_t, std::uint32_t>;
+  const int first = lane() & ~(width - 1);
+  const std::uint64_t received = exchange_word(mask, what, where, std::bit_cast<Bits>(mine), sizeof mine,
+                                               source(lane(), first, first + width - 1));
+  return std::bit_cast<T>(static_cast<Bits>(received));
 }
 
 }  // namespace simt
 
 template <simt::Exchangeable T>
 T __shfl_sync(unsigned mask, T value, int source, int width = 32, const simt::Where& where = simt::Where::current()) {
-  return simt::shuffle("__shfl_sync", mask, value, width, where,
+  return simt::shuffle(mask, "__shfl_sync", where, value, width,
                        [=](int, int first, int) { return first + (source & (width - 1)); });
 }
 template <simt::Exchangeable T>
 T __shfl_up_sync(unsigned mask, T value, unsigned delta, int width = 32,
                  const simt::Where& where = simt::Where::current()) {
-  return simt::shuffle("__shfl_up_sync", mask, value, width, where, [=](int lane, int first, int) {
+  return simt::shuffle(mask, "__shfl_up_sync", where, value, width, [=](int lane, int first, int) {
     return delta > static_cast<unsigned>(lane - first) ? lane : lane - static_cast<int>(delta);
   });
 }
 template <simt::Exchangeable T>
 T __shfl_down_sync(unsigned mask, T value, unsigned delta, int width = 32,
                    const simt::Where& where = simt::Where::current()) {
-  return simt::shuffle("__shfl_down_sync", mask, value, width, where, [=](int lane, int, int last) {
+  return simt::shuffle(mask, "__shfl_down_sync", where, value, width, [=](int lane, int, int last) {
     return delta > static_cast<unsigned>(last - lane) ? lane : lane + static_cast<int>(delta);
   });
 }
 template <simt::Exchangeable T>
 T __shfl_xor_sync(unsigned mask, T value, int lane_mask, int width = 32,
                   const simt::Where& where = simt::Where::current()) {
-  return simt::shuffle("__shfl_xor_sync", mask, value, width, where, [=](int lane, int, int last) {
+  return simt::shuffle(mask, "__shfl_xor_sync", where, value, width, [=](int lane, int, int last) {
     const int source = lane ^ (lane_mask & 31);
     return source > last ? lane : source;
   });
 }
 
 inline unsigned __ballot_sync(unsigned mask, int predicate, const simt::Where& where = simt::Where::current()) {
-  const simt::Meeting meeting(mask, "__ballot_sync", where, &predicate, sizeof predicate);
-  unsigned votes = 0;
-  for (int lane = 0; lane < simt::kWarp; ++lane)
-    if ((mask >> lane & 1u) != 0 && meeting.get<int>(lane) != 0) votes |= 1u << lane;
-  return votes;
+  return simt::vote(mask, "__ballot_sync", where, predicate != 0);
 }
 inline int __any_sync(unsigned mask, int predicate, const simt::Where& where = simt::Where::current()) {
-  return __ballot_sync(mask, predicate, where) != 0;
+  return simt::vote(mask, "__any_sync", where, predicate != 0) != 0;
 }
 inline int __all_sync(unsigned mask, int predicate, const simt::Where& where = simt::Where::current()) {
-  return __ballot_sync(mask, predicate, where) == mask;
+  return simt::vote(mask, "__all_sync", where, predicate != 0) == mask;
 }
 
 // ---- atomics --------------------------------------------------------------------------------------------------------
