@@ -2,7 +2,6 @@
 #include "tests/simt/fiber.h"
 
 #include <sanitizer/asan_interface.h>
-#include <sanitizer/common_interface_defs.h>
 
 #include <boost/context/preallocated.hpp>
 #include <utility>
@@ -13,9 +12,6 @@ namespace {
 
 // Room for a kernel's frames, which AddressSanitizer makes larger. Pages count once they are touched.
 constexpr std::size_t kStackBytes = std::size_t{128} << 10;
-
-/// Who switched to the fiber that runs.
-Fiber* former_fiber = nullptr;
 
 boost::context::protected_fixedsize_stack stacks() {
   return boost::context::protected_fixedsize_stack(kStackBytes);
@@ -45,29 +41,13 @@ Fiber::~Fiber() {
   stacks().deallocate(memory_);
 }
 
-void Fiber::arrived(boost::context::fiber&& former, const void* former_stack, std::size_t former_size) {
-  former_fiber->context_ = std::move(former);
-  former_fiber->stack_ = former_stack;
-  former_fiber->stack_size_ = former_size;
-}
-
-void Fiber::switch_to(Fiber& next) {
-  former_fiber = this;
-  __sanitizer_start_switch_fiber(&fake_stack_, next.stack_, next.stack_size_);
-  boost::context::fiber former = std::move(next.context_).resume();
-  const void* stack = nullptr;
-  std::size_t size = 0;
-  __sanitizer_finish_switch_fiber(fake_stack_, &stack, &size);
-  arrived(std::move(former), stack, size);
-}
-
 boost::context::fiber Fiber::enter(Fiber& self, boost::context::fiber&& former) {
   const void* stack = nullptr;
   std::size_t size = 0;
   __sanitizer_finish_switch_fiber(nullptr, &stack, &size);
-  self.arrived(std::move(former), stack, size);
+  arrived(std::move(former), stack, size);
   Fiber& next = self.loop_();
-  former_fiber = &self;
+  former_ = &self;
   __sanitizer_start_switch_fiber(nullptr, next.stack_, next.stack_size_);
   return std::move(next.context_);
 }

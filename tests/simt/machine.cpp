@@ -50,22 +50,6 @@ std::byte* shared_base() {
   return base;
 }
 
-std::string text_of(const Where& where) {
-  const std::string file = where.file_name();
-  return file.substr(file.rfind('/') + 1) + ":" + std::to_string(where.line());
-}
-
-bool same_place(const Where& a, const Where& b) {
-  return a.line() == b.line() && a.column() == b.column() &&
-         (a.file_name() == b.file_name() || std::strcmp(a.file_name(), b.file_name()) == 0);
-}
-
-std::string hexadecimal(unsigned mask) {
-  char text[16];
-  std::snprintf(text, sizeof text, "0x%08x", mask);
-  return text;
-}
-
 std::string dim_text(unsigned x, unsigned y, unsigned z) {
   return "(" + std::to_string(x) + ", " + std::to_string(y) + ", " + std::to_string(z) + ")";
 }
@@ -79,6 +63,17 @@ void tell_where_it_died() {
 }
 
 }  // namespace
+
+std::string text_of(const Where& where) {
+  const std::string file = where.file_name();
+  return file.substr(file.rfind('/') + 1) + ":" + std::to_string(where.line());
+}
+
+std::string hexadecimal(unsigned mask) {
+  char text[16];
+  std::snprintf(text, sizeof text, "0x%08x", mask);
+  return text;
+}
 
 Machine& Machine::make() {
   static Machine machine;
@@ -252,137 +247,12 @@ void Machine::run_thread(const std::function<void()>& body) {
   }
 }
 
-/// Sets what a thread sees of itself.
-void Machine::go_on_with(int thread) {
-  current_ = thread;
-  const auto t = static_cast<unsigned>(thread);
-  if (block_.y == 1 && block_.z == 1)
-    threadIdx = {t, 0, 0};
-  else
-    threadIdx = {t % block_.x, t / block_.x % block_.y, t / block_.x / block_.y};
-}
-
-/// Leaves the running thread, which is ready or not, for the next ready one; returns when it is its turn again.
-void Machine::wait() {
-  if (abandoning_) throw Abandon{};
-  Seat* mine = seat_;
-  const int self = current_, next = order_.take(random_);
-  if (next == self) return;
-  if (next < 0) {
-    mine->fiber.switch_to(host_);
-  } else {
-    EmulatedThread& chosen = threads_[static_cast<std::size_t>(next)];
-    if (chosen.seat) {
-      go_on_with(next);
-    } else {
-      // The new thread's own loop sets what it sees.
-      Seat& seat = free_seat();
-      seat.thread = next;
-      chosen.seat = &seat;
-    }
-    seat_ = chosen.seat;
-    mine->fiber.switch_to(seat_->fiber);
-  }
-  if (abandoning_) throw Abandon{};
-}
-
-void Machine::maybe_switch() {
-  if (!running() || random_.below(4) != 0) return;
-  order_.add(current_);
-  wait();
-}
-
-// ---- meetings -------------------------------------------------------------------------------------------------------
-
 void* Machine::shared_memory(std::size_t size, std::size_t align) {
   if (size > shared_bytes_)
     throw std::runtime_error("takes " + std::to_string(size) + " bytes of shared memory, the launch gave " +
                              std::to_string(shared_bytes_));
   if (align > 128) throw std::runtime_error("shared memory is aligned to 128 bytes, not to " + std::to_string(align));
   return shared_base();
-}
-
-void Machine::barrier(const Where& where) {
-  if (at_barrier_ == 0)
-    barrier_ = where;
-  else if (!same_place(barrier_, where))
-    throw std::runtime_error("reached __syncthreads of " + text_of(where) + " while another thread waits at that of " +
-                             text_of(barrier_));
-  EmulatedThread& self = thread();
-  self.state = EmulatedThread::State::at_barrier;
-  if (++at_barrier_ == block_threads_) {
-    at_barrier_ = 0;
-    for (int t = 0; t < block_threads_; ++t) {
-      threads_[static_cast<std::size_t>(t)].state = EmulatedThread::State::runs;
-      order_.add(t);
-    }
-  }
-  wait();
-}
-
-void Machine::meet(Exchange exchange, unsigned mask, const char* what, const Where& where, std::size_t bytes) {
-  const int lane = current_ % kWarp;
-  const auto here = [&] { return std::string(what) + " of " + text_of(where) + " with mask " + hexadecimal(mask); };
-  if ((mask >> lane & 1u) == 0)
-    throw std::runtime_error("lane " + std::to_string(lane) + " calls " + here() + ", which does not name it");
-  std::vector<Group>& groups = warps_[static_cast<std::size_t>(current_ / kWarp)].groups;
-  std::size_t g = 0;
-  for (; g < groups.size(); ++g) {
-    const Group& group = groups[g];
-    if (group.mask == mask && group.bytes == bytes && (group.what == what || std::strcmp(group.what, what) == 0)) break;
-    if ((group.mask & mask) != 0)
-      throw std::runtime_error("lane " + std::to_string(lane) + " reached " + here() + " while lane " +
-                               std::to_string(std::countr_zero(group.arrived)) + " waits at " + group.what +
-                               " with mask " + hexadecimal(group.mask) +
-                               (group.bytes == bytes ? "" : " and values of another size"));
-  }
-  if (g == groups.size()) groups.push_back({exchange, mask, 0, what, bytes});
-  EmulatedThread& self = thread();
-  self.state = EmulatedThread::State::at_meeting;
-  self.where = where;
-  groups[g].arrived |= 1u << lane;
-  if (groups[g].arrived == mask) {
-    complete(groups[g]);
-    groups[g] = groups.back();
-    groups.pop_back();
-  }
-  wait();
-}
-
-/// Gives each lane what it came for and lets all of them go on.
-void Machine::complete(const Group& group) {
-  const int base = current_ / kWarp * kWarp;
-  EmulatedThread* lanes = &threads_[static_cast<std::size_t>(base)];
-  const auto each = [&group](auto&& body) {
-    for (unsigned rest = group.mask; rest != 0; rest &= rest - 1) body(std::countr_zero(rest));
-  };
-  each([&](int lane) { lanes[lane].state = EmulatedThread::State::runs; });
-  if (group.exchange == Exchange::shuffle) {
-    each([&](int lane) { lanes[lane].received = lanes[lanes[lane].source].word; });
-  } else if (group.exchange == Exchange::vote) {
-    unsigned votes = 0;
-    each([&](int lane) { votes |= lanes[lane].word != 0 ? 1u << lane : 0u; });
-    each([&](int lane) { lanes[lane].received = votes; });
-  } else if (group.bytes > 0) {
-    if (shown_free_.empty()) {
-      shown_storage_.push_back(std::make_unique<Shown>());
-      shown_free_.push_back(shown_storage_.back().get());
-    }
-    Shown* shown = shown_free_.back();
-    shown_free_.pop_back();
-    shown->values.resize(std::max(shown->values.size(), kWarp * group.bytes));
-    shown->readers = std::popcount(group.mask);
-    each([&](int lane) {
-      std::memcpy(shown->values.data() + static_cast<std::size_t>(lane) * group.bytes, lanes[lane].mine, group.bytes);
-      lanes[lane].shown = shown;
-    });
-  }
-  order_.add(base / kWarp, group.mask);
-}
-
-void Machine::end_meeting() {
-  Shown* shown = std::exchange(thread().shown, nullptr);
-  if (shown && --shown->readers == 0) shown_free_.push_back(shown);
 }
 
 // ---- what went wrong ------------------------------------------------------------------------------------------------

@@ -6,12 +6,16 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
 #include "tests/simt/fiber.h"
 #include "tests/simt/order.h"
 #include "tests/simt/simt.h"
+
+// Set whenever a thread goes on.
+extern uint3 threadIdx;
 
 namespace simt {
 
@@ -67,12 +71,22 @@ struct Warp {
   std::vector<Group> groups;
 };
 
+/// "file.cu:12" and "0x0000ffff", for messages.
+std::string text_of(const Where& where);
+std::string hexadecimal(unsigned mask);
+
 /// Thrown through a kernel to take its frames down after another thread failed.
 struct Abandon {};
 
 class Machine {
  public:
   static Machine& instance() { return made_ ? *made_ : make(); }
+  /// For what only kernels may call. Throws std::logic_error outside of one.
+  static Machine& in_kernel() {
+    Machine& machine = instance();
+    if (!machine.running()) throw std::logic_error("emulated device: called outside of a kernel");
+    return machine;
+  }
 
   void set_seed(std::uint64_t seed);
   std::uint64_t seed() const { return seed_; }
@@ -103,7 +117,15 @@ class Machine {
   Fiber& seat_loop(Seat& seat);
   Seat& free_seat();
   void run_thread(const std::function<void()>& body);
-  void go_on_with(int thread);
+  /// Sets what a thread sees of itself.
+  void go_on_with(int thread) {
+    current_ = thread;
+    const auto t = static_cast<unsigned>(thread);
+    if (block_.y == 1 && block_.z == 1)
+      threadIdx = {t, 0, 0};
+    else
+      threadIdx = {t % block_.x, t / block_.x % block_.y, t / block_.x / block_.y};
+  }
   void wait();
   void complete(const Group& group);
   void abandon_block();
