@@ -17,7 +17,7 @@ from pathlib import Path
 # Largest differences of the loss, nats a token, between the CPU and the card in f32. Two runs on the CPU that differ in the
 # order of summation alone (train.micro_batch 8 and 2) are 2e-8 apart after 20 steps and 5e-6 after 128: the difference grows
 # with training. A card rounds differently in every operation, not only in those sums, hence bounds some thousand times as
-# wide; products in tf32 or bf16 by mistake, 1e-3 in relative terms, would be beyond the first.
+# wide. A run whose products are bf16 is 3e-4 away after 5 steps already.
 FIRST_STEPS, FIRST_BOUND, ALL_BOUND = 20, 1e-4, 1e-2
 
 TOKENS_PER_SECOND_AIM = 139e3  # qwen3_0.6b on an H200: 60 % of the datasheet's bf16 rate
