@@ -35,131 +35,115 @@ struct ForwardArguments {
   float eps;
 };
 
-/// The first reduction has the sums of a tile of sources and two of the partial.
-template <class L>
-inline constexpr int kSums = kTile<L> == 8 ? 16 : 4;
-
 template <class L>
 struct ForwardShared {
-  float first[L::kMaxWarps][kSums<L>];
-  float more[2][L::kMaxWarps][kTile<L>];
-  float last[L::kMaxWarps][1];
+  float source[L::kMaxWarps][kMaxSources];  // each warp's share of <u, v_i>
+  float partial[L::kMaxWarps][2];           // of <p, p> and <u, p>
+  float h[L::kMaxWarps][1];                 // of <h, h>
+  float weight[kMaxSources];                // alpha_i
+  float partial_weight;                     // alpha_n, and that of the source which is the partial
 };
 
-/// The weights of one token: of the completed sources, of the one that is the partial, and of the partial.
-template <int kSlots>
-struct Weights {
-  PerSource<kSlots> source;
-  float alias;
-  float current;
-};
+/// One warp makes the weights of token t of what all warps have left, and writes down what the read leaves of them.
+/// Lane l takes sources l, l + 32, ..; `scale` is s_l, loaded before.
+template <class L>
+__device__ void weigh(ForwardShared<L>& shared, const ForwardArguments<typename L::T>& a,
+                      const SourceRows<typename L::T>& sources, float scale, std::int64_t t) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarp, count = sources.count, current = sources.columns() - 1;
+  const std::int64_t row = t * sources.columns();
+  const auto given = [&](int column) { return a.logit_bias ? a.logit_bias[column] : 0.0f; };
+  const float s_p = rsqrtf(over_warps(shared.partial, 0) / static_cast<float>(a.d) + a.eps);
+  const float score_p = s_p * over_warps(shared.partial, 1);
+  const float logit_p = score_p + given(current) + (a.bias ? a.bias[0] : 0.0f);
+  const float logit_alias = sources.alias >= 0 ? score_p + given(sources.alias) : -INFINITY;
 
-/// Logits become their softmax. At least one is finite; -inf gets weight 0.
-template <int kSlots>
-__device__ void softmax(Weights<kSlots>& w) {
-  float largest = fmaxf(w.current, w.alias);
-#pragma unroll
-  for (int q = 0; q < kSlots; ++q) largest = fmaxf(largest, w.source.slot[q]);
+  // The softmax. At least one logit is finite; -inf gets weight 0.
+  float largest = fmaxf(logit_p, logit_alias);
+#pragma unroll 1
+  for (int i = lane; i < count; i += kWarp) {
+    const float score = over_warps(shared.source, i) * (i < kWarp ? scale : sources.inv_rms[i][t]);
+    a.score[row + sources.column(i)] = score;
+    shared.weight[i] = score + given(sources.column(i));
+    largest = fmaxf(largest, shared.weight[i]);
+  }
   largest = warp_max(largest);
   float sum = 0;
-#pragma unroll
-  for (int q = 0; q < kSlots; ++q) sum += w.source.slot[q] = expf(w.source.slot[q] - largest);
-  w.alias = expf(w.alias - largest);
-  w.current = expf(w.current - largest);
-  sum = warp_sum(sum) + w.alias + w.current;
-#pragma unroll
-  for (int q = 0; q < kSlots; ++q) w.source.slot[q] /= sum;
-  w.alias /= sum;
-  w.current /= sum;
+#pragma unroll 1
+  for (int i = lane; i < count; i += kWarp) sum += shared.weight[i] = expf(shared.weight[i] - largest);
+  float alpha_p = expf(logit_p - largest), alpha_alias = expf(logit_alias - largest);
+  const float normal = 1.0f / (warp_sum(sum) + alpha_alias + alpha_p);
+  alpha_p *= normal;
+  alpha_alias *= normal;
+  if (a.alpha_override) {
+    alpha_p = a.alpha_override[row + current];
+    alpha_alias = sources.alias >= 0 ? a.alpha_override[row + sources.alias] : 0.0f;
+  }
+#pragma unroll 1
+  for (int i = lane; i < count; i += kWarp) {
+    const int column = sources.column(i);
+    const float alpha = a.alpha_override ? a.alpha_override[row + column] : shared.weight[i] * normal;
+    shared.weight[i] = alpha;
+    a.alpha[row + column] = alpha;
+  }
+  if (lane != 0) return;
+  shared.partial_weight = alpha_alias + alpha_p;
+  if (sources.alias >= 0) {
+    a.score[row + sources.alias] = score_p;
+    a.alpha[row + sources.alias] = alpha_alias;
+  }
+  a.score[row + current] = score_p;
+  a.alpha[row + current] = alpha_p;
+  a.inv_rms[t] = s_p;
 }
 
-template <class L, int kSlots>
-__global__ void __launch_bounds__(L::kMaxThreads, L::kMinBlocks)
+template <class L>
+__global__ void __launch_bounds__(L::kMaxThreads, L::kMaxThreads == 128 ? 5 : L::kMinBlocks)
     attn_res_forward_kernel(const ForwardArguments<typename L::T> a, const SourceRows<typename L::T> sources) {
   auto& shared = shared_memory<ForwardShared<L>>();
   constexpr int kRows = kTile<L>;
-  const int d = a.d, count = sources.count, columns = sources.columns();
+  const int d = a.d, count = sources.count;
+  const int lane = static_cast<int>(threadIdx.x) % kWarp, warp = static_cast<int>(threadIdx.x) / kWarp;
+  const float per_column = 1.0f / static_cast<float>(d);
   const Columns<L> u = load_key<L>(a.query, a.key_gain, d), gain = load_parameter<L>(a.norm_gain, d);
-  const SourceScales<kSlots> scales(sources);
-  PerSource<kSlots> bias{};
-  float alias_bias = 0, current_bias = a.bias ? a.bias[0] : 0.0f;
-  if (a.logit_bias) {
-    bias = load_per_source<kSlots>(a.logit_bias, sources);
-    if (sources.alias >= 0) alias_bias = a.logit_bias[sources.alias];
-    current_bias += a.logit_bias[columns - 1];
-  }
+  const float* scales = warp == 0 && lane < count ? sources.inv_rms[lane] : nullptr;
 
   for (std::int64_t t = blockIdx.x; t < a.tokens; t += gridDim.x) {
     const std::int64_t offset = t * d;
     Tile<L> tile;
     tile.load(sources, 0, offset, d);
     const Columns<L> p = add_rows<L>(a.p_in, a.y, offset, d);
-    const PerSource<kSlots> s = scales.of_row(t, sources);
+    const float scale = scales ? scales[t] : 0.0f;
     store_columns<L>(a.partial + offset, d, p);
 
     // The inner products with u, and the partial's norm.
-    float sums[kSums<L>] = {};
-    sums[kRows] = dot<L>(p, p);
-    sums[kRows + 1] = dot<L>(u, p);
-    tile.each(count, [&](int j, const Columns<L>& v) { sums[j] = dot<L>(u, v); });
-    const float total = block_sums(sums, shared.first);
-    const float s_p = rsqrtf(__shfl_sync(kFullMask, total, kRows) / static_cast<float>(d) + a.eps);
-    const float score_p = s_p * __shfl_sync(kFullMask, total, kRows + 1);
-    PerSource<kSlots> score{};
-    score.take(0, kRows, total);
-    for (int base = kRows; base < count; base += kRows) {
-      float more[kRows] = {};
-      tile.load(sources, base, offset, d);
-      tile.each(count - base, [&](int j, const Columns<L>& v) { more[j] = dot<L>(u, v); });
-      score.take(base, kRows, block_sums(more, shared.more[base / kRows % 2]));
+    for (int base = 0; base < count; base += kRows) {
+      if (base > 0) tile.load(sources, base, offset, d);
+      float sums[kRows] = {};
+      tile.each(count - base, [&](int j, const Columns<L>& v) { sums[j] = dot<L>(u, v); });
+      const float total = warp_sums(sums);
+      if (lane < kRows && base + lane < count) shared.source[warp][base + lane] = total;
     }
-
-    Weights<kSlots> w;
-#pragma unroll
-    for (int q = 0; q < kSlots; ++q) w.source.slot[q] = -INFINITY;
-    PerSource<kSlots>::each(count, [&](int q, int) {
-      score.slot[q] *= s.slot[q];
-      w.source.slot[q] = score.slot[q] + bias.slot[q];
-    });
-    w.alias = sources.alias >= 0 ? score_p + alias_bias : -INFINITY;
-    w.current = score_p + current_bias;
-    softmax(w);
-    const std::int64_t row = t * columns;
-    if (a.alpha_override) {
-      w.source = load_per_source<kSlots>(a.alpha_override + row, sources);
-      if (sources.alias >= 0) w.alias = a.alpha_override[row + sources.alias];
-      w.current = a.alpha_override[row + columns - 1];
-    }
+    float sums[2] = {dot<L>(p, p), dot<L>(u, p)};
+    const float total = warp_sums(sums);
+    if (lane < 2) shared.partial[warp][lane] = total;
+    __syncthreads();
+    if (warp == 0) weigh(shared, a, sources, scale, t);
+    __syncthreads();
 
     // h, and its norm.
     Columns<L> h{};
-    add_scaled<L>(h, w.alias + w.current, p);
+    add_scaled<L>(h, shared.partial_weight, p);
     for (int base = 0; base < count; base += kRows) {
       if (count > kRows) tile.load(sources, base, offset, d);
-      tile.each(count - base, [&](int j, const Columns<L>& v) { add_scaled<L>(h, w.source.of(base + j), v); });
+      tile.each(count - base, [&](int j, const Columns<L>& v) { add_scaled<L>(h, shared.weight[base + j], v); });
     }
     float squares[1] = {dot<L>(h, h)};
-    const float s_h = rsqrtf(block_sums(squares, shared.last) / static_cast<float>(d) + a.eps);
+    const float s_h = rsqrtf(block_sums(squares, shared.h) * per_column + a.eps);
 #pragma unroll
     for (int c = 0; c < L::kColumns; ++c) h.value[c] *= s_h * gain.value[c];
     store_columns<L>(a.x + offset, d, h);
-
-    if (threadIdx.x < kWarp) {
-      PerSource<kSlots>::each(count, [&](int q, int i) {
-        a.score[row + sources.column(i)] = score.slot[q];
-        a.alpha[row + sources.column(i)] = w.source.slot[q];
-      });
-    }
-    if (threadIdx.x == 0) {
-      if (sources.alias >= 0) {
-        a.score[row + sources.alias] = score_p;
-        a.alpha[row + sources.alias] = w.alias;
-      }
-      a.score[row + columns - 1] = score_p;
-      a.alpha[row + columns - 1] = w.current;
-      a.inv_rms[t] = s_p;
-      a.h_inv_rms[t] = s_h;
-    }
+    if (threadIdx.x == 0) a.h_inv_rms[t] = s_h;
+    // Of the three parts of shared memory each is written again only beyond a barrier that follows its last use.
   }
 }
 
@@ -191,10 +175,9 @@ void forward(T* x, const AttnResState& state, const Tensor& p_in, const Tensor& 
   const SourceRows<T> rows = source_rows<T>(name, sources, state.partial);
   const bool whole = rows_aligned(a.x, d) && rows_aligned(a.partial, d) && rows_aligned(a.p_in, d) &&
                      rows_aligned(a.y, d) && sources_aligned(rows, d);
-  with_read<T>(name, d, whole, rows.count, [&]<class L, class Slots>(L, Slots, int threads) {
+  with_rows<T>(name, d, whole, [&]<class L>(L, int threads) {
     const auto blocks = static_cast<unsigned>(row_blocks(a.tokens, threads, kBlocks));
-    launch(name, attn_res_forward_kernel<L, Slots::value>, {dim3(blocks), threads, sizeof(ForwardShared<L>)}, stream, a,
-           rows);
+    launch(name, attn_res_forward_kernel<L>, {dim3(blocks), threads, sizeof(ForwardShared<L>)}, stream, a, rows);
   });
 }
 

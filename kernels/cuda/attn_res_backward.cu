@@ -37,27 +37,63 @@ struct BackwardArguments {
   bool alpha_is_given;
 };
 
-/// The reduction of da has the sums of a tile of sources and one of the partial.
-template <class L>
-inline constexpr int kSums = kTile<L> == 8 ? 16 : 2;
-
 template <class L>
 struct BackwardShared {
-  float along[L::kMaxWarps][1];
-  float first[L::kMaxWarps][kSums<L>];
-  float more[2][L::kMaxWarps][kTile<L>];
+  float along[L::kMaxWarps][1];             // each warp's share of <dh, h>
+  float source[L::kMaxWarps][kMaxSources];  // of <dh, v_i>
+  float partial[L::kMaxWarps][1];           // of <dh, p>
+  float weight[kMaxSources];                // dlogit_i s_i, what v_i counts in du
+  float partial_weight;                     // and p, also as the source that it may be
+  float along_u;                            // dlogit_n s_p, what u counts in dp
+  float back;                               // and -p
 };
 
-template <class L, int kSlots>
+/// One warp makes dlogit of token t of what all warps have left, and what follows from it. Lane l takes sources l, l +
+/// 32,
+/// ..; `scale` is s_l, loaded before. Returns dlogit_n.
+template <class L>
+__device__ float softmax_backward(BackwardShared<L>& shared, const BackwardArguments<typename L::T>& a,
+                                  const SourceRows<typename L::T>& sources, float scale, std::int64_t t) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarp, count = sources.count, current = sources.columns() - 1;
+  const std::int64_t row = t * sources.columns();
+  const float alpha_p = a.alpha[row + current], alpha_alias = sources.alias >= 0 ? a.alpha[row + sources.alias] : 0.0f;
+  const float da_p = over_warps(shared.partial, 0), s_p = a.inv_rms[t];
+  float mean = 0;
+#pragma unroll 1
+  for (int i = lane; i < count; i += kWarp) {
+    shared.weight[i] = over_warps(shared.source, i);
+    mean = fmaf(a.alpha[row + sources.column(i)], shared.weight[i], mean);
+  }
+  mean = fmaf(alpha_alias + alpha_p, da_p, warp_sum(mean));
+#pragma unroll 1
+  for (int i = lane; i < count; i += kWarp) {
+    const float dlogit = a.alpha[row + sources.column(i)] * (shared.weight[i] - mean);
+    a.dlogit[row + sources.column(i)] = dlogit;
+    shared.weight[i] = dlogit * (i < kWarp ? scale : sources.inv_rms[i][t]);
+  }
+  const float dlogit_p = alpha_p * (da_p - mean), dlogit_alias = alpha_alias * (da_p - mean);
+  if (lane == 0) {
+    if (sources.alias >= 0) a.dlogit[row + sources.alias] = dlogit_alias;
+    a.dlogit[row + current] = dlogit_p;
+    shared.partial_weight = (dlogit_p + dlogit_alias) * s_p;
+    shared.along_u = dlogit_p * s_p;
+    // s_p <u, p> is the kept score.
+    shared.back = dlogit_p * s_p * s_p * a.score[row + current] / static_cast<float>(a.d);
+  }
+  return dlogit_p;
+}
+
+template <class L>
 __global__ void __launch_bounds__(L::kMaxThreads, L::kMinBlocks)
     attn_res_backward_kernel(const BackwardArguments<typename L::T> a, const SourceRows<typename L::T> sources) {
   auto& shared = shared_memory<BackwardShared<L>>();
   constexpr int kRows = kTile<L>;
   const int d = a.d, count = sources.count, columns = sources.columns();
+  const int lane = static_cast<int>(threadIdx.x) % kWarp, warp = static_cast<int>(threadIdx.x) / kWarp;
   const float per_column = 1.0f / static_cast<float>(d);
   Columns<L> u = load_key<L>(a.query, a.key_gain, d);
-  const Columns<L> gain = load_parameter<L>(a.norm_gain, d);
-  const SourceScales<kSlots> scales(sources);
+  Columns<L> gain = load_parameter<L>(a.norm_gain, d);
+  const float* scales = warp == 0 && lane < count ? sources.inv_rms[lane] : nullptr;
   Columns<L> du{}, dgain{};
   float dbias = 0;
 
@@ -67,17 +103,19 @@ __global__ void __launch_bounds__(L::kMaxThreads, L::kMinBlocks)
     tile.load(sources, 0, offset, d);
     const Packed<L> p = load_packed<L>(a.partial + offset, d), grad = load_packed<L>(a.dx + offset, d);
     const Packed<L> dp_before = load_packed<L>(a.dp + offset, d);
-    const PerSource<kSlots> alpha = load_per_source<kSlots>(a.alpha + row, sources), s = scales.of_row(t, sources);
-    const float alpha_p = a.alpha[row + columns - 1], s_p = a.inv_rms[t], s_h = a.h_inv_rms[t];
+    PerSource alpha(count, [&](int i) { return a.alpha[row + sources.column(i)]; });
+    const float scale = scales ? scales[t] : 0.0f, s_h = a.h_inv_rms[t], alpha_p = a.alpha[row + columns - 1];
     const float alpha_alias = sources.alias >= 0 ? a.alpha[row + sources.alias] : 0.0f;
 
     // Through the norm.
     Columns<L> h{}, dh = unpack<L>(grad);
     add_scaled<L>(h, alpha_alias + alpha_p, unpack<L>(p));
     for (int base = 0; base < count; base += kRows) {
-      if (count > kRows) tile.load(sources, base, offset, d);
+      if (base > 0) tile.load(sources, base, offset, d);
       tile.each(count - base, [&](int j, const Columns<L>& v) { add_scaled<L>(h, alpha.of(base + j), v); });
     }
+    // The general layout has no registers to keep parameters in.
+    if constexpr (!L::kWhole) gain = load_parameter<L>(a.norm_gain, d);
 #pragma unroll
     for (int c = 0; c < L::kColumns; ++c) {
       const float scaled = s_h * dh.value[c];
@@ -85,62 +123,40 @@ __global__ void __launch_bounds__(L::kMaxThreads, L::kMinBlocks)
       dh.value[c] = scaled * gain.value[c];
     }
     float along[1] = {dot<L>(dh, h)};
-    const float back_h = block_sums(along, shared.along) * s_h * s_h * per_column;
-    add_scaled<L>(dh, -back_h, h);
+    add_scaled<L>(dh, -block_sums(along, shared.along) * s_h * s_h * per_column, h);
     store_columns<L>(a.dh + offset, d, dh);
 
-    // Through the softmax.
-    PerSource<kSlots> dlogit{};
-    float dlogit_p = 0, dlogit_alias = 0;
+    // Through the softmax: what the weights' gradients need of these columns, the gradients, and what follows from
+    // them.
     if (!a.alpha_is_given) {
-      if (count > kRows) tile.load(sources, 0, offset, d);
-      float sums[kSums<L>] = {};
-      sums[kRows] = dot<L>(dh, unpack<L>(p));
-      tile.each(count, [&](int j, const Columns<L>& v) { sums[j] = dot<L>(dh, v); });
-      const float total = block_sums(sums, shared.first);
-      const float da_p = __shfl_sync(kFullMask, total, kRows);
-      dlogit.take(0, kRows, total);
-      for (int base = kRows; base < count; base += kRows) {
-        float more[kRows] = {};
-        tile.load(sources, base, offset, d);
-        tile.each(count - base, [&](int j, const Columns<L>& v) { more[j] = dot<L>(dh, v); });
-        dlogit.take(base, kRows, block_sums(more, shared.more[base / kRows % 2]));
-      }
-      float mean = 0;
-#pragma unroll
-      for (int q = 0; q < kSlots; ++q) mean = fmaf(alpha.slot[q], dlogit.slot[q], mean);
-      mean = fmaf(alpha_alias + alpha_p, da_p, warp_sum(mean));
-#pragma unroll
-      for (int q = 0; q < kSlots; ++q) dlogit.slot[q] = alpha.slot[q] * (dlogit.slot[q] - mean);
-      dlogit_p = alpha_p * (da_p - mean);
-      dlogit_alias = alpha_alias * (da_p - mean);
-      dbias += dlogit_p;
-
-      PerSource<kSlots> weight;
-#pragma unroll
-      for (int q = 0; q < kSlots; ++q) weight.slot[q] = dlogit.slot[q] * s.slot[q];
-      add_scaled<L>(du, (dlogit_p + dlogit_alias) * s_p, unpack<L>(p));
       for (int base = 0; base < count; base += kRows) {
         if (count > kRows) tile.load(sources, base, offset, d);
-        tile.each(count - base, [&](int j, const Columns<L>& v) { add_scaled<L>(du, weight.of(base + j), v); });
+        float sums[kRows] = {};
+        tile.each(count - base, [&](int j, const Columns<L>& v) { sums[j] = dot<L>(dh, v); });
+        const float total = warp_sums(sums);
+        if (lane < kRows && base + lane < count) shared.source[warp][base + lane] = total;
       }
+      const float da_p = warp_sum(dot<L>(dh, unpack<L>(p)));
+      if (lane == 0) shared.partial[warp][0] = da_p;
     }
-
-    // The current source's gradient, where s_p <u, p> is the kept score.
-    const float along_u = dlogit_p * s_p, back_p = along_u * s_p * a.score[row + columns - 1] * per_column;
     Columns<L> dp = unpack<L>(dp_before);
-    if constexpr (!L::kWhole) u = load_key<L>(a.query, a.key_gain, d);  // there are no registers to keep it in
     add_scaled<L>(dp, alpha_p, dh);
-    add_scaled<L>(dp, along_u, u);
-    add_scaled<L>(dp, -back_p, unpack<L>(p));
-    store_columns<L>(a.dp + offset, d, dp);
-
-    if (threadIdx.x < kWarp)
-      PerSource<kSlots>::each(count, [&](int q, int i) { a.dlogit[row + sources.column(i)] = dlogit.slot[q]; });
-    if (threadIdx.x == 0) {
-      if (sources.alias >= 0) a.dlogit[row + sources.alias] = dlogit_alias;
-      a.dlogit[row + columns - 1] = dlogit_p;
+    __syncthreads();
+    if (a.alpha_is_given) {
+      for (int i = static_cast<int>(threadIdx.x); i < columns; i += static_cast<int>(blockDim.x)) a.dlogit[row + i] = 0;
+    } else {
+      if (warp == 0) dbias += softmax_backward(shared, a, sources, scale, t);
+      __syncthreads();
+      add_scaled<L>(du, shared.partial_weight, unpack<L>(p));
+      for (int base = 0; base < count; base += kRows) {
+        if (count > kRows) tile.load(sources, base, offset, d);
+        tile.each(count - base, [&](int j, const Columns<L>& v) { add_scaled<L>(du, shared.weight[base + j], v); });
+      }
+      if constexpr (!L::kWhole) u = load_key<L>(a.query, a.key_gain, d);
+      add_scaled<L>(dp, shared.along_u, u);
+      add_scaled<L>(dp, -shared.back, unpack<L>(p));
     }
+    store_columns<L>(a.dp + offset, d, dp);
   }
 
   float* partial = a.partials + std::int64_t{blockIdx.x} * (2 * d + 1);
@@ -189,11 +205,10 @@ void backward(T* dh, float* dlogit, T* dp, const AttnResParamGrads& grads, const
   const SourceRows<T> rows = source_rows<T>(name, sources, state.partial);
   const bool whole = rows_aligned(a.dh, d) && rows_aligned(a.dp, d) && rows_aligned(a.dx, d) &&
                      rows_aligned(a.partial, d) && sources_aligned(rows, d);
-  with_read<T>(name, d, whole, rows.count, [&]<class L, class Slots>(L, Slots, int threads) {
+  with_rows<T>(name, d, whole, [&]<class L>(L, int threads) {
     const auto blocks = static_cast<unsigned>(row_blocks(a.tokens, threads, kGradientBlocks));
     a.partials = Scratch(stream).take<float>(static_cast<std::size_t>(blocks * (2 * d + 1)));
-    launch(name, attn_res_backward_kernel<L, Slots::value>, {dim3(blocks), threads, sizeof(BackwardShared<L>)}, stream,
-           a, rows);
+    launch(name, attn_res_backward_kernel<L>, {dim3(blocks), threads, sizeof(BackwardShared<L>)}, stream, a, rows);
     launch("attn_res_gradients", attn_res_gradients_kernel, column_sums_grid(2 * a.d + 1), stream,
            grads.query.as<float>(), grads.key_gain.as<float>(), grads.norm_gain.as<float>(), grads.bias.as<float>(),
            a.query, a.key_gain, a.partials, static_cast<int>(blocks), a.d);

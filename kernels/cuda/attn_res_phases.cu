@@ -56,6 +56,7 @@ __device__ void weigh(const PreparedRead<T>& read, const SourceRows<T>& sources,
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   float* score = read.score + t * sources.columns();
   float largest = -INFINITY;
+#pragma unroll 1
   for (int i = lane; i < sources.count; i += kWarp) {
     score[i] = weight[i][r] * sources.inv_rms[i][t];
     const float logit = score[i] + (read.logit_bias ? read.logit_bias[i] : 0.0f);
@@ -66,15 +67,17 @@ __device__ void weigh(const PreparedRead<T>& read, const SourceRows<T>& sources,
   // Nothing but masks: every weight is 0.
   const float shift = largest == -INFINITY ? 0.0f : largest;
   float sum = 0;
+#pragma unroll 1
   for (int i = lane; i < sources.count; i += kWarp) sum += weight[i][r] = expf(weight[i][r] - shift);
   sum = warp_sum(sum);
   const float scale = sum > 0.0f ? 1.0f / sum : 0.0f;
+#pragma unroll 1
   for (int i = lane; i < sources.count; i += kWarp) weight[i][r] *= scale;
   if (lane == 0) read.lse[t] = sum > 0.0f ? largest + logf(sum) : -INFINITY;
 }
 
 template <class L, int kReads>
-__global__ void __launch_bounds__(L::kMaxThreads, L::kMinBlocks == 4 ? 3 : 1)
+__global__ void __launch_bounds__(L::kMaxThreads, L::kMinBlocks == 4 ? 3 : L::kMinBlocks)
     attn_res_prepare_kernel(const PrepareArguments<typename L::T> a, const SourceRows<typename L::T> sources) {
   using T = typename L::T;
   auto& shared = shared_memory<PrepareShared<L, kReads>>();
@@ -157,7 +160,7 @@ struct MergeShared {
 };
 
 template <class L>
-__global__ void __launch_bounds__(L::kMaxThreads, L::kMinBlocks == 4 ? 8 : 1)
+__global__ void __launch_bounds__(L::kMaxThreads, 2 * L::kMinBlocks - 1)
     attn_res_merge_kernel(const MergeArguments<typename L::T> a) {
   auto& shared = shared_memory<MergeShared<L>>();
   const int d = a.d, n = a.n;
@@ -231,7 +234,7 @@ void prepare(std::span<const AttnResPrepared> reads, std::span<const AttnResPara
   };
   with_rows<T>(name, d, whole, [&]<class L>(L layout, int threads) {
     while (first < reads.size()) {
-      if constexpr (L::kMinBlocks == 4) {
+      if constexpr (L::kMaxThreads <= 256) {
         if (reads.size() - first > 4)
           serve(layout, std::integral_constant<int, kMostReads>{}, threads);
         else

@@ -19,9 +19,7 @@ constexpr std::int64_t kBlocks = 264;
 
 /// Sources whose sums a thread holds, and whether its block has room for keys.
 template <class L>
-inline constexpr int kHeld = L::kMinBlocks == 4 ? 8
-                             : L::kWhole        ? 4
-                                                : 1;
+inline constexpr int kHeld = L::kMaxThreads <= 256 ? 8 : (L::kWhole ? 2 : 1);
 template <class L>
 inline constexpr int kKeys = L::kWhole ? kMostReads : 1;
 
@@ -83,7 +81,7 @@ __device__ void make_factors(Factors<kSources>& factors, const SourcesArguments<
 }
 
 template <class L>
-__global__ void __launch_bounds__(L::kMaxThreads, L::kMinBlocks == 4 ? 2 : 1)
+__global__ void __launch_bounds__(L::kMaxThreads, L::kMaxThreads == 128 ? 2 : 1)
     attn_res_sources_kernel(const SourcesArguments<typename L::T> a, const SourceRows<typename L::T> sources) {
   using T = typename L::T;
   auto& shared = shared_memory<SourcesShared<L>>();

@@ -1,5 +1,5 @@
 // What the kernels of an Attention Residuals read share (MATH.md, "State and reads"): a read's completed sources as a
-// kernel's argument, a few of them in registers at a time, and numbers of which each source has one, spread over lanes.
+// kernel's argument, a few of them in registers at a time.
 #pragma once
 
 #include "kernels/cuda/row_block.h"
@@ -87,66 +87,31 @@ struct Tile {
   }
 };
 
-/// A number for each source, spread over a warp: lane l has those of sources l, l + 32, .. in its slots.
-template <int kSlots>
-struct PerSource {
-  float slot[kSlots];
+/// A number of each source of one token, of which each lane of a warp keeps one at a time. `number(i)` loads that of
+/// source i; that of the lane's first source is loaded when this is made, long before it is needed.
+template <class Number>
+class PerSource {
+ public:
+  __device__ PerSource(int count, Number number) : count_(count), number_(number) { load(0); }
 
-  /// To all lanes: the number of source i, the same i in every lane.
-  __device__ float of(int i) const {
-    float mine = slot[0];
-#pragma unroll
-    for (int q = 1; q < kSlots; ++q)
-      if (i / kWarp == q) mine = slot[q];
-    return __shfl_sync(kFullMask, mine, i % kWarp);
+  /// To all lanes of the warp: the number of source i, where i goes up from 0 by one or in tiles.
+  __device__ float of(int i) {
+    if (i >= first_ + kWarp) load(i / kWarp * kWarp);
+    return __shfl_sync(kFullMask, mine_, i % kWarp);
   }
-  /// Takes the numbers of sources base .. base + width - 1 from lanes 0 .. width - 1. width divides 32 and base.
-  __device__ void take(int base, int width, float value) {
-    const int j = (static_cast<int>(threadIdx.x) - base) & (kWarp - 1);
-    const float moved = __shfl_sync(kFullMask, value, j);
-#pragma unroll
-    for (int q = 0; q < kSlots; ++q)
-      if (q == base / kWarp && j < width) slot[q] = moved;
+
+ private:
+  __device__ void load(int first) {
+    first_ = first;
+    const int i = first + static_cast<int>(threadIdx.x) % kWarp;
+    mine_ = i < count_ ? number_(i) : 0.0f;
   }
-  /// body(slot, source) for each source of this lane.
-  template <class Body>
-  __device__ static void each(int count, Body&& body) {
-    const int lane = static_cast<int>(threadIdx.x) % kWarp;
-#pragma unroll
-    for (int q = 0; q < kSlots; ++q)
-      if (q * kWarp + lane < count) body(q, q * kWarp + lane);
-  }
+
+  int count_;
+  Number number_;
+  int first_;
+  float mine_;
 };
-
-/// Where the inverse RMS of a lane's source stands. It is looked up once, for an argument's array read at an index that
-/// differs between lanes costs a turn for each; with several sources a lane the addresses would cost registers.
-template <int kSlots>
-struct SourceScales {
-  const float* first = nullptr;
-
-  template <class T>
-  __device__ explicit SourceScales(const SourceRows<T>& sources) {
-    if constexpr (kSlots == 1) PerSource<1>::each(sources.count, [&](int, int i) { first = sources.inv_rms[i]; });
-  }
-  /// s_i of row t, 0 beyond the last source.
-  template <class T>
-  __device__ PerSource<kSlots> of_row(std::int64_t t, const SourceRows<T>& sources) const {
-    PerSource<kSlots> out{};
-    if constexpr (kSlots == 1)
-      out.slot[0] = first ? first[t] : 0.0f;
-    else
-      PerSource<kSlots>::each(sources.count, [&](int q, int i) { out.slot[q] = sources.inv_rms[i][t]; });
-    return out;
-  }
-};
-
-/// The numbers of a row of a table [tokens, n + 1] that belong to the completed sources; 0 beyond the last.
-template <int kSlots, class T>
-__device__ PerSource<kSlots> load_per_source(const float* row, const SourceRows<T>& sources) {
-  PerSource<kSlots> out{};
-  PerSource<kSlots>::each(sources.count, [&](int q, int i) { out.slot[q] = row[sources.column(i)]; });
-  return out;
-}
 
 /// u = query * key_gain
 template <class L>
@@ -193,16 +158,6 @@ __device__ Columns<L> add_rows(const typename L::T* p_in, const typename L::T* y
   Columns<L> sum = unpack<L>(a);
   add_scaled<L>(sum, 1.0f, unpack<L>(b));
   return sum;
-}
-
-/// The layout and the slots that a read with `count` sources takes: body(layout, slots, threads).
-template <class T, class Body>
-void with_read(const char* operation, std::int64_t d, bool whole, int count, Body&& body) {
-  with_rows<T>(operation, d, whole && count <= kWarp, [&](auto layout, int threads) {
-    using L = decltype(layout);
-    constexpr int kSlots = L::kVecs == 1 ? 1 : kMaxSources / kWarp;
-    body(layout, std::integral_constant<int, kSlots>{}, threads);
-  });
 }
 
 }  // namespace routescope::cuda

@@ -28,7 +28,7 @@ __device__ float of_row(float total, int r) {
 }
 
 template <class L>
-__global__ void __launch_bounds__(L::kMaxThreads, L::kMinBlocks)
+__global__ void __launch_bounds__(L::kMaxThreads, L::kMinBlocks * 3 / 2)
     add_rms_norm_forward_kernel(typename L::T* x, typename L::T* p, float* inv_rms, const typename L::T* p_in,
                                 const typename L::T* y, const float* gain_row, std::int64_t tokens, int d, float eps) {
   auto& shared = shared_memory<Shared<L>>();

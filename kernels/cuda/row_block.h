@@ -27,6 +27,8 @@ struct RowLayout {
 template <class T>
 using NarrowRows = RowLayout<T, 1, 128, 4, true>;
 template <class T>
+using MiddleRows = RowLayout<T, 1, 256, 2, true>;
+template <class T>
 using WideRows = RowLayout<T, 1, 512, 1, true>;
 template <class T>
 using AnyRows = RowLayout<T, 2, kVec<T> == 8 ? 320 : 512, 1, false>;  // up to 5120 columns of bf16, 4096 of f32
@@ -40,6 +42,8 @@ void with_rows(const char* operation, std::int64_t d, bool whole, Body&& body) {
   };
   if (whole && threads(NarrowRows<T>::kVecs) <= NarrowRows<T>::kMaxThreads)
     return body(NarrowRows<T>{}, threads(NarrowRows<T>::kVecs));
+  if (whole && threads(MiddleRows<T>::kVecs) <= MiddleRows<T>::kMaxThreads)
+    return body(MiddleRows<T>{}, threads(MiddleRows<T>::kVecs));
   if (whole && threads(WideRows<T>::kVecs) <= WideRows<T>::kMaxThreads)
     return body(WideRows<T>{}, threads(WideRows<T>::kVecs));
   constexpr int kWidest = AnyRows<T>::kMaxThreads * AnyRows<T>::kColumns;
@@ -206,18 +210,26 @@ __device__ float warp_sums(float (&value)[N]) {
   return sum;
 }
 
+/// The sum over the block's warps of what each has left at `i`.
+template <int kWarps, int N>
+__device__ float over_warps(const float (&shared)[kWarps][N], int i) {
+  const int warps = static_cast<int>(blockDim.x) / kWarp;
+  float sum = shared[0][i];
+#pragma unroll
+  for (int w = 1; w < kWarps; ++w)
+    if (w < warps) sum += shared[w][i];
+  return sum;
+}
+
 /// As warp_sums over the whole block; lane l of every warp gets the sum of value l % N. One barrier; before `shared` is
 /// used again another one has to lie in between.
 template <int N, int kWarps>
 __device__ float block_sums(float (&value)[N], float (&shared)[kWarps][N]) {
   const int lane = static_cast<int>(threadIdx.x) % kWarp, warp = static_cast<int>(threadIdx.x) / kWarp;
-  const int warps = static_cast<int>(blockDim.x) / kWarp;
   const float mine = warp_sums(value);
   if (lane < N) shared[warp][lane] = mine;
   __syncthreads();
-  float sum = shared[0][lane % N];
-  for (int w = 1; w < warps; ++w) sum += shared[w][lane % N];
-  return sum;
+  return over_warps(shared, lane % N);
 }
 
 }  // namespace routescope::cuda
