@@ -10,12 +10,12 @@
 // head_dim 128 on an H200 and 190 on an A100; nobody has measured this file yet. Where cuDNN is built it is the default
 // (attention.cu).
 //
-// Organisation: 4 warps with 32 queries each, so that each matrix of k or v that a warp reads from shared memory meets
-// two of queries (with 16 queries a warp, shared memory would be the bound). The copies of k and v alternate: v's tile
-// is under way during q k^T, the next k's during the softmax and the product with v. That hides the copies as a second
-// stage would, in half the memory: 64 KiB at head_dim 128, two blocks on a multiprocessor of capability 8.0 as of 9.0.
-// Exponentials are powers of two with log2(e) folded into the scale. The weights are rounded to bf16 for their product
-// with v, as every flash attention does; their sum l is not. Query tiles with most keys start first.
+// Organisation: 4 warps with 32 queries each, so that each piece of k or v that a warp reads from shared memory meets
+// two pieces of queries (with 16 queries a warp, shared memory would be the bound). The copies of k and v alternate:
+// v's tile is under way during q k^T, the next k's during the softmax and the product with v. That hides the copies as
+// a second stage would, in less memory: 56 KiB at head_dim 128, two blocks on a multiprocessor of capability 8.0 as
+// of 9.0. Exponentials are powers of two, log2(e) folded into the scale. The weights are rounded to bf16 for their
+// product with v, as every flash attention does; their sum l is not. Query tiles with most keys start first.
 #include "kernels/cuda/attention_builtin.h"
 #include "kernels/cuda/attention_tiles.h"
 

@@ -73,8 +73,9 @@ struct Places {
   __device__ std::int64_t statistic(int row, int head) const { return (sequence * shape.heads + head) * seq_len + row; }
 };
 
-/// z becomes w (rounded to nothing yet), e becomes dz. `own` and `other` are the first row of the warp's and of the
-/// other tile; lse (times log2(e)) and delta are of the queries, by row or by column.
+/// z becomes w, e becomes dz (without the factor 1 / sqrt(head_dim), which the sums get in the end). `own` and `other`
+/// are the first row of the warp's and of the other tile; lse (times log2(e)) and delta are of the queries, by row or
+/// by column.
 template <int kRows, bool kOwnsKeys, bool kMasked>
 __device__ void weights_and_gradients(FragmentC (&z)[kRows][kOthers / 8], FragmentC (&e)[kRows][kOthers / 8], int own,
                                       int other, float scale_log2, const float (&row_lse)[kRows][2],

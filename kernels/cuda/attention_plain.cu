@@ -63,7 +63,6 @@ __global__ void __launch_bounds__(kPlainThreads)
     }
     __syncwarp();
     plain_add_weighted(sum_v, weight, shared.v);
-    __syncwarp();
   }
 #pragma unroll
   for (int r = 0; r < kPlainOwn; ++r) {

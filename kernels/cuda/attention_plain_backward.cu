@@ -77,7 +77,6 @@ __global__ void __launch_bounds__(kPlainThreads)
       __syncwarp();
       plain_add_weighted(sum_a, gradient, shared.other[0]);
       if (kOwnsKeys) plain_add_weighted(sum_b, weight, shared.other[1]);
-      __syncwarp();
     }
   }
 #pragma unroll

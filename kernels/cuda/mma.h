@@ -60,19 +60,18 @@ inline void multiply_add(FragmentC& c, const FragmentA& a, const FragmentB& b) {
     FragmentA a;
     FragmentB b;
   };
-  const Operands mine{a, b};
-  const simt::Meeting meeting(kFullMask, "multiply_add", simt::Where::current(), &mine, sizeof mine);
+  const auto all = simt::gather<Operands>(kFullMask, {a, b}, "multiply_add");
   // This lane's two rows of A and two columns of B, from the four lanes that hold each.
   const int lane = static_cast<int>(threadIdx.x) % kWarp, row = lane / 4, column = 2 * (lane % 4);
   float rows[2][16], columns[2][16];
   for (int t = 0; t < 4; ++t) {
-    const FragmentA from_a = meeting.get<Operands>(4 * row + t).a;
+    const FragmentA from_a = all[static_cast<std::size_t>(4 * row + t)].a;
     for (int i = 0; i < 4; ++i) {
       rows[i % 2][2 * t + i / 2 * 8] = low_bf16(from_a.reg[i]);
       rows[i % 2][2 * t + i / 2 * 8 + 1] = high_bf16(from_a.reg[i]);
     }
     for (int n = 0; n < 2; ++n) {
-      const FragmentB from_b = meeting.get<Operands>(4 * (column + n) + t).b;
+      const FragmentB from_b = all[static_cast<std::size_t>(4 * (column + n) + t)].b;
       for (int i = 0; i < 2; ++i) {
         columns[n][2 * t + i * 8] = low_bf16(from_b.reg[i]);
         columns[n][2 * t + i * 8 + 1] = high_bf16(from_b.reg[i]);
