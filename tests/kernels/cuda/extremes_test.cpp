@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 #include <numeric>
+#include <utility>
 
 #include "tests/kernels/near_reference.h"
 
@@ -210,9 +211,6 @@ TEST(CudaCompareLogits, SmallDivergencesKeepTheirDigits) {
 
 TEST(CudaCompareLogits, TheFirstOfEqualsIsTheLargest) {
   const std::int64_t vocabulary = 4099;
-  // The largest twice, in another order of threads than of columns; then only the second of the two.
-  std::vector<double> twice(vocabulary, 0.5), second(vocabulary, 0.5), first(vocabulary, 0.5);
-  twice[2100] = twice[4097] = second[4097] = first[2100] = 2.0;
   const auto agrees = [&](const std::vector<double>& p, const std::vector<double>& q) {
     const OwnedTensor intact = on_device(host_tensor(DType::f32, p).tensor);
     const OwnedTensor ablated = on_device(host_tensor(DType::f32, q).tensor);
@@ -222,9 +220,15 @@ TEST(CudaCompareLogits, TheFirstOfEqualsIsTheLargest) {
                    kCuda);
     return values_of(agree.tensor)[0];
   };
-  EXPECT_EQ(agrees(twice, first), 1.0);
-  EXPECT_EQ(agrees(twice, second), 0.0);
-  EXPECT_EQ(agrees(second, second), 1.0);
+  // In one piece of 16 bytes, in one thread's next piece, in another thread, in another warp.
+  for (const auto [low, high] : {std::pair(9, 10), {9, 2057}, {9, 21}, {2100, 4097}, {7, 3000}}) {
+    std::vector<double> first(vocabulary, 0.5), second(vocabulary, 0.5), both(vocabulary, 0.5);
+    first[static_cast<std::size_t>(low)] = both[static_cast<std::size_t>(low)] = 2.0;
+    second[static_cast<std::size_t>(high)] = both[static_cast<std::size_t>(high)] = 2.0;
+    EXPECT_EQ(agrees(both, first), 1.0) << low << " and " << high;
+    EXPECT_EQ(agrees(both, second), 0.0) << low << " and " << high;
+    EXPECT_EQ(agrees(second, second), 1.0) << low << " and " << high;
+  }
 }
 
 }  // namespace
