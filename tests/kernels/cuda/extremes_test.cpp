@@ -221,7 +221,7 @@ TEST(CudaCompareLogits, TheFirstOfEqualsIsTheLargest) {
     return values_of(agree.tensor)[0];
   };
   // In one piece of 16 bytes, in one thread's next piece, in another thread, in another warp.
-  for (const auto [low, high] : {std::pair(9, 10), {9, 2057}, {9, 21}, {2100, 4097}, {7, 3000}}) {
+  for (const auto& [low, high] : {std::pair(9, 10), {9, 2057}, {9, 21}, {2100, 4097}, {7, 3000}}) {
     std::vector<double> first(vocabulary, 0.5), second(vocabulary, 0.5), both(vocabulary, 0.5);
     first[static_cast<std::size_t>(low)] = both[static_cast<std::size_t>(low)] = 2.0;
     second[static_cast<std::size_t>(high)] = both[static_cast<std::size_t>(high)] = 2.0;
