@@ -2,13 +2,14 @@
 # Proves and measures the CUDA backend on this machine's GPU: builds, tests every kernel on the card, measures the operations and
 # whole training steps, trains on real text beside the CPU, and PyTorch beside that. One table at the end, under ten minutes.
 #
-#   scripts/gpu_check.sh [--build DIR | --binaries DIR] [--text FILE] [--out DIR] [--stages LIST] [--seconds N] [--no-record]
-#   scripts/gpu_check.sh --pack DIR [--build DIR]
+#   scripts/gpu_check.sh [--build DIR | --binaries PACK] [--text FILE] [--out DIR] [--stages LIST] [--seconds N] [--no-record]
+#   scripts/gpu_check.sh --pack FILE.tar.gz [--build DIR]
 #
 #   --build DIR      the build directory (build-gpu); what is built there already is not built again
-#   --binaries DIR   build nothing: DIR/bin holds the programs, DIR/lib the libraries that this machine may lack
-#   --pack DIR       make such a directory and stop: for a card on a machine without the packages. Its programs need a processor
-#                    with AVX2, and CUDA's own libraries there
+#   --cmake OPTION   for the build, such as -DCUDNN_FRONTEND_INCLUDE_DIR=DIR; may be repeated
+#   --pack FILE      write the programs and the libraries that they need into an archive, and stop: for a card on a machine without
+#                    the packages. They need a processor with AVX2 there, and CUDA's own libraries
+#   --binaries PACK  build nothing: take such an archive, or the directory that it was unpacked into (bin/, lib/)
 #   --text FILE      UTF-8 text to train on; else the package bible-kjv, else English that Python and the system carry
 #   --out DIR        where results go (runs/gpu_check)
 #   --stages LIST    of tests,bench,train,torch,graph (all of them)
@@ -23,12 +24,13 @@ set -euo pipefail
 source "$(dirname "$0")/phases.sh"
 
 build=build-gpu binaries="" pack="" text="" out=runs/gpu_check stages=tests,bench,train,torch,graph seconds=560 record=yes
+cmake_options=()
 while [[ $# -gt 0 ]]; do
   option=$1
   case $option in
     --no-record) record=no && shift && continue ;;
-    --build | --binaries | --pack | --text | --out | --stages | --seconds) ;;
-    *) fail "found '$option', expected --build, --binaries, --pack, --text, --out, --stages, --seconds or --no-record" 2 ;;
+    --build | --cmake | --binaries | --pack | --text | --out | --stages | --seconds) ;;
+    *) fail "found '$option', expected one of --build --cmake --binaries --pack --text --out --stages --seconds --no-record" 2 ;;
   esac
   [[ $# -gt 1 ]] || fail "$option: found nothing after it, expected a value" 2
   case $option in
@@ -46,6 +48,7 @@ while [[ $# -gt 0 ]]; do
       [[ -f $2 && -r $2 ]] || fail "--text: $2: not a readable file"
       text=$(realpath "$2")
       ;;
+    --cmake) cmake_options+=("$2") ;;
     --build) build=$(realpath -m "$2") ;;
     --binaries) binaries=$(realpath -m "$2") ;;
     --pack) pack=$(realpath -m "$2") ;;
@@ -53,7 +56,7 @@ while [[ $# -gt 0 ]]; do
   esac
   shift 2
 done
-[[ -z $binaries || -d $binaries/bin ]] || fail "--binaries: $binaries/bin: no such directory"
+[[ -z $binaries || -f $binaries || -d $binaries/bin ]] || fail "--binaries: $binaries: expected an archive, or a directory with bin/"
 python=${PYTHON:-python3}
 cd "$(dirname "$0")/.."
 mkdir -p "$out"
@@ -84,21 +87,23 @@ build_programs() {
   if ! command -v nvcc >/dev/null && [[ -x /usr/local/cuda/bin/nvcc ]]; then
     export PATH=$PATH:/usr/local/cuda/bin
   fi
-  cmake -S . -B "$build" -G Ninja "${settings[@]}" && cmake --build "$build" --target "${programs[@]}"
+  cmake -S . -B "$build" -G Ninja "${settings[@]}" "${cmake_options[@]}" && cmake --build "$build" --target "${programs[@]}"
 }
 
 # Programs without debugging information, and the libraries that come from packages. The C and C++ libraries and CUDA's are the
 # other machine's.
 pack_programs() {
-  mkdir -p "$pack/bin" "$pack/lib"
+  local root=$work/pack
+  mkdir -p "$root/bin" "$root/lib"
   local program library
   for program in "${programs[@]}"; do
-    strip -o "$pack/bin/$program" "$build/bin/$program"
+    strip -o "$root/bin/$program" "$build/bin/$program"
     ldd "$build/bin/$program" | awk '$3 ~ /^\// { print $3 }' |
-      grep -Ev '/(libc|libm|libdl|librt|libpthread|libstdc\+\+|libgcc_s|libcuda|libcudart|libcublas|libcublasLt|libcudnn[^/]*)\.so' |
-      while read -r library; do cp -Lu "$library" "$pack/lib/"; done
+      grep -Ev '/(libc|libm|libdl|librt|libresolv|libpthread|libstdc\+\+|libgcc_s|libcuda|libcudart|libcublas|libcublasLt|libcudnn[^/]*|libnvrtc)\.so' |
+      while read -r library; do cp -Lu "$library" "$root/lib/"; done
   done
-  du -sh "$pack"
+  tar -C "$root" -caf "$pack" bin lib
+  du -h "$pack"
 }
 
 # Where CUDA's libraries are: the toolkit's, then what Python packages carry.
@@ -149,11 +154,18 @@ if [[ -z $binaries ]]; then
   build_programs
   phase_end
   if [[ -n $pack ]]; then
+    phase "pack"
     pack_programs
+    phase_end
     exit 0
   fi
   bin=$build/bin
 else
+  if [[ -f $binaries ]]; then
+    mkdir "$work/unpacked"
+    tar -C "$work/unpacked" -xf "$binaries"
+    binaries=$work/unpacked
+  fi
   bin=$binaries/bin
 fi
 for program in "${programs[@]}"; do

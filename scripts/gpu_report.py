@@ -3,6 +3,7 @@
 
     gpu_report.py losses --runs DIR --json FILE      compares the loss curves of DIR/{cpu_f32,cuda_f32,cuda_bf16}; needs h5py
     gpu_report.py table --work DIR --out DIR [--record README.md]
+    gpu_report.py record --rows DIR/measured.md --readme README.md      appends the rows of a run on another machine
 
 Exit status 1 where the curves are further apart than they may be, or a stage did not end well.
 """
@@ -217,6 +218,7 @@ def record(readme, lines):
         last = max(i for i in range(begin, end) if text[i].strip())
     text[last + 1 : last + 1] = lines
     readme.write_text("\n".join(text) + "\n", encoding="utf-8")
+    return 0
 
 
 def main():
@@ -231,6 +233,10 @@ def main():
     command.add_argument("--out", required=True)
     command.add_argument("--record", help="a README whose table of figures is added to")
     command.set_defaults(run=table)
+    command = commands.add_parser("record")
+    command.add_argument("--rows", required=True)
+    command.add_argument("--readme", required=True)
+    command.set_defaults(run=lambda a: record(Path(a.readme), Path(a.rows).read_text(encoding="utf-8").splitlines()))
     args = parser.parse_args()
     return args.run(args)
 

@@ -54,7 +54,7 @@ TEST(BenchCard, MeasuresEveryPartAndWritesIt) {
   const TempFile file;
   CardBench bench = micro_bench();
   bench.json = file.path.string();
-  EXPECT_EQ(bench_card(bench), 0);
+  const int failed = bench_card(bench);
 
   std::ifstream in(file.path);
   const nlohmann::json json = nlohmann::json::parse(in);
@@ -71,8 +71,15 @@ TEST(BenchCard, MeasuresEveryPartAndWritesIt) {
   for (const char* name : {"attn_res_forward, n = 8", "attn_res_merge, n = 1", "adamw", "cross_entropy with gradient"})
     EXPECT_TRUE(names.contains(name)) << name;
   EXPECT_EQ(json["groups"].size(), 3U);
-  for (const char* part : {"attention", "products"})
-    for (const nlohmann::json& row : json[part]) EXPECT_FALSE(row.contains("error")) << row.dump();
+  int refused = 0;  // cuDNN need not take so small a shape
+  for (const char* part : {"attention", "products"}) {
+    for (const nlohmann::json& row : json[part]) {
+      if (!row.contains("error")) continue;
+      EXPECT_TRUE(row["name"].get<std::string>().ends_with("cudnn")) << row.dump();
+      ++refused;
+    }
+  }
+  EXPECT_EQ(failed, refused);
   ASSERT_EQ(json["steps"].size(), 2U);
   for (const nlohmann::json& row : json["steps"]) {
     ASSERT_FALSE(row.contains("error")) << row.dump();
