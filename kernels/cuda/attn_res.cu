@@ -106,13 +106,13 @@ __global__ void __launch_bounds__(L::kMaxThreads, L::kMaxThreads == 128 ? 5 : L:
   const float per_column = 1.0f / static_cast<float>(d);
   const Columns<L> u = load_key<L>(a.query, a.key_gain, d), gain = load_parameter<L>(a.norm_gain, d);
   const float* scales = warp == 0 && lane < count ? sources.inv_rms[lane] : nullptr;
+  Tile<L> tile;
 
   for (std::int64_t t = blockIdx.x; t < a.tokens; t += gridDim.x) {
     const std::int64_t offset = t * d;
-    Tile<L> tile;
+    const float scale = scales ? scales[t] : 0.0f;
     tile.load(sources, 0, offset, d);
     const Columns<L> p = add_rows<L>(a.p_in, a.y, offset, d);
-    const float scale = scales ? scales[t] : 0.0f;
     store_columns<L>(a.partial + offset, d, p);
 
     // The inner products with u, and the partial's norm.

@@ -96,10 +96,10 @@ __global__ void __launch_bounds__(L::kMaxThreads, L::kMinBlocks)
   const float* scales = warp == 0 && lane < count ? sources.inv_rms[lane] : nullptr;
   Columns<L> du{}, dgain{};
   float dbias = 0;
+  Tile<L> tile;
 
   for (std::int64_t t = blockIdx.x; t < a.tokens; t += gridDim.x) {
     const std::int64_t offset = t * d, row = t * columns;
-    Tile<L> tile;
     tile.load(sources, 0, offset, d);
     const Packed<L> p = load_packed<L>(a.partial + offset, d), grad = load_packed<L>(a.dx + offset, d);
     const Packed<L> dp_before = load_packed<L>(a.dp + offset, d);

@@ -87,10 +87,10 @@ __global__ void __launch_bounds__(L::kMaxThreads, L::kMinBlocks == 4 ? 3 : L::kM
   const int warps = static_cast<int>(blockDim.x) / kWarp;
   for (int r = 0; r < a.reads; ++r) shared.keys.put(r, load_key<L>(a.read[r].query, a.read[r].key_gain, d));
   int turn = 0;
+  Tile<L> tile;
 
   for (std::int64_t t = blockIdx.x; t < a.tokens; t += gridDim.x) {
     const std::int64_t offset = t * d;
-    Tile<L> tile;
     for (int base = 0; base < count; base += kRows) {
       tile.load(sources, base, offset, d);
 #pragma unroll
@@ -165,17 +165,18 @@ __global__ void __launch_bounds__(L::kMaxThreads, 2 * L::kMinBlocks - 1)
   auto& shared = shared_memory<MergeShared<L>>();
   const int d = a.d, n = a.n;
   const Columns<L> u = load_key<L>(a.query, a.key_gain, d), gain = load_parameter<L>(a.norm_gain, d);
+  const float per_column = 1.0f / static_cast<float>(d);
   const float bias = (a.bias ? a.bias[0] : 0.0f) + (a.logit_bias ? a.logit_bias[n] : 0.0f);
 
   for (std::int64_t t = blockIdx.x; t < a.tokens; t += gridDim.x) {
     const std::int64_t offset = t * d, row = t * (n + 1);
+    const float lse = a.lse[t], first_score = static_cast<int>(threadIdx.x) < n ? a.score[row + threadIdx.x] : 0.0f;
     const Packed<L> output = load_packed<L>(a.output + offset, d);
     const Columns<L> p = add_rows<L>(a.p_in, a.y, offset, d);
-    const float lse = a.lse[t];
     store_columns<L>(a.partial + offset, d, p);
     float sums[2] = {dot<L>(p, p), dot<L>(u, p)};
     const float total = block_sums(sums, shared.first);
-    const float s_p = rsqrtf(__shfl_sync(kFullMask, total, 0) / static_cast<float>(d) + a.eps);
+    const float s_p = rsqrtf(__shfl_sync(kFullMask, total, 0) * per_column + a.eps);
     const float score_p = s_p * __shfl_sync(kFullMask, total, 1);
     // Each from its own exponential: a mask makes one of them exactly 0 and the other exactly 1.
     const float above = score_p + bias - lse;
@@ -185,14 +186,15 @@ __global__ void __launch_bounds__(L::kMaxThreads, 2 * L::kMinBlocks - 1)
 #pragma unroll
     for (int c = 0; c < L::kColumns; ++c) h.value[c] = rest * h.value[c] + current * p.value[c];
     float squares[1] = {dot<L>(h, h)};
-    const float s_h = rsqrtf(block_sums(squares, shared.last) / static_cast<float>(d) + a.eps);
+    const float s_h = rsqrtf(block_sums(squares, shared.last) * per_column + a.eps);
 #pragma unroll
     for (int c = 0; c < L::kColumns; ++c) h.value[c] *= s_h * gain.value[c];
     store_columns<L>(a.x + offset, d, h);
 
     if (threadIdx.x < kWarp) {
+#pragma unroll 1
       for (int i = static_cast<int>(threadIdx.x); i < n; i += kWarp) {
-        const float logit = a.score[row + i] + (a.logit_bias ? a.logit_bias[i] : 0.0f);
+        const float logit = (i < kWarp ? first_score : a.score[row + i]) + (a.logit_bias ? a.logit_bias[i] : 0.0f);
         a.alpha[row + i] = lse == -INFINITY ? 0.0f : rest * expf(logit - lse);
       }
     }

@@ -91,12 +91,12 @@ __global__ void __launch_bounds__(L::kMaxThreads, L::kMaxThreads == 128 ? 2 : 1)
   if (kept)
     for (int r = 0; r < a.reads; ++r) shared.keys.put(r, load_key<L>(a.read[r].query, a.read[r].key_gain, d));
   int turn = 0;
+  Tile<L, kSources> value, before;
 
   for (std::int64_t t = blockIdx.x; t < a.tokens; t += gridDim.x) {
     const std::int64_t offset = t * d;
     for (int base = 0; base < sources.count; base += kSources) {
       const int left = sources.count - base;
-      Tile<L, kSources> value, before;
       value.load(sources, base, offset, d);
       before.load(a.dsource + base, left, offset, d);
       Packed<L> dh[kMostReads];

@@ -62,11 +62,12 @@ bool sources_aligned(const SourceRows<T>& sources, std::int64_t d) {
 template <class L>
 inline constexpr int kTile = L::kVecs == 1 ? 8 : 1;
 
-/// A thread's columns of sources base .. base + kTile - 1, as they are stored. What a read of up to kTile sources needs
-/// of them stays in registers from its first use to its last.
+/// A thread's columns of sources base .. base + kCount - 1, as they are stored. What a read of up to kCount sources
+/// needs of them stays in registers from its first use to its last. A thread without columns never loads and holds
+/// zeros, so that a load depends on one condition and none of them waits behind a branch.
 template <class L, int kCount = kTile<L>>
 struct Tile {
-  Packed<L> row[kCount];
+  Packed<L> row[kCount] = {};
 
   __device__ void load(const SourceRows<typename L::T>& sources, int base, std::int64_t offset, int d) {
     load(sources.value + base, sources.count - base, offset, d);
@@ -76,7 +77,7 @@ struct Tile {
   __device__ void load(const Pointer* rows, int left, std::int64_t offset, int d) {
 #pragma unroll
     for (int j = 0; j < kCount; ++j)
-      if (j < left) row[j] = load_packed<L>(rows[j] + offset, d);
+      if (j < left && first_column<L>(0) < d) row[j] = load_packed<L>(rows[j] + offset, d);
   }
   /// body(j, columns) for each of the first `left` sources.
   template <class Body>
