@@ -66,7 +66,7 @@ trap 'rm -rf "$work"' EXIT
 log=$out/stages.log
 : >"$log"
 : >"$work/stages.tsv"
-rm -f "$out"/{bench,graph,torch,loss}.json "$out"/{tests.log,report.txt,measured.md}
+rm -f "$out"/{bench,graph,torch,torch_flash,loss}.json "$out"/{tests.log,report.txt,measured.md}
 programs=(test_cuda routescope-bench routescope-train routescope-data)
 
 # Architecture-specific code where the card has it (wgmma and its kind on 9.0), so that one architecture is compiled.

@@ -160,6 +160,7 @@ def all_rows(out):
         "bench.json": (memory_rows, rate_rows, lambda b: step_rows(b, "")),
         "graph.json": (lambda b: step_rows(b, ", graph and tuned products"),),
         "torch.json": (torch_rows,),
+        "torch_flash.json": (torch_rows,),
         "loss.json": (loss_rows,),
     }
     for name, makers in sources.items():

@@ -86,6 +86,9 @@ run_train() {
 run_torch() {
   "$python" -c 'import torch; assert torch.cuda.is_available(), "no CUDA device for PyTorch"'
   "$python" scripts/bench_torch.py --json "$out/torch.json"
+  if "$python" -c 'import flash_attn_res' 2>/dev/null; then
+    "$python" scripts/bench_torch.py --residual block_attn_res --reads flash_attn_res --json "$out/torch_flash.json"
+  fi
 }
 
 case ${1:-} in
