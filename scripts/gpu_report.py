@@ -189,9 +189,10 @@ def table(args):
     tests = work / "tests.txt"
     tested = tests.read_text(encoding="utf-8").strip() if tests.exists() else ""
 
+    width = max((len(what) for what, *_ in rows), default=0)
     for what, figure, share, aim, met in rows:
         mark = "" if met else "  <-- aim missed" if figure != "failed" else "  <--"
-        print(f"{what:<58} {figure:>20}  {share:<44} {aim:>6}{mark}")
+        print(f"{what:<{width}} {figure:>20}  {share:<44} {aim:>6}{mark}")
     print()
     for name, outcome, seconds, note in stages:
         print(f"{name:<8} {outcome:<12} {seconds:>4} s  {tested if name == 'tests' and tested else note}")
