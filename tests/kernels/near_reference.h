@@ -52,9 +52,10 @@ inline std::vector<OpCase> all_cases() {
   return cases;
 }
 
-/// Every result of the fast run within the tolerance of the reference's, from the same starting values.
-inline void expect_near_reference(const OpCase& op, const Types& types) {
-  const Tensors fast = op.run(types, types);
+/// Every result of the fast run within the tolerance of the reference's, from the same starting values. Returns the
+/// fast run's tensors.
+inline Tensors expect_near_reference(const OpCase& op, const Types& types) {
+  Tensors fast = op.run(types, types);
   const Tensors reference = op.run(kReference, types);
   for (const Argument& argument : op.arguments()) {
     if (argument.reduction == 0) continue;
@@ -63,6 +64,7 @@ inline void expect_near_reference(const OpCase& op, const Types& types) {
                      {result.dtype, argument.reduction, argument.magnitude, op.roundoff_on_the_way(types)}))
         << argument.name << ", seed " << kSeed;
   }
+  return fast;
 }
 
 inline bool has_operand(const OpCase& op) {
