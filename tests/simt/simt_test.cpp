@@ -2,6 +2,8 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cstdio>
+#include <ctime>
 #include <numeric>
 #include <set>
 
@@ -445,6 +447,42 @@ TEST(Simt, SomeOrdersLetOneThreadRunFarAheadAndSomeKeepStep) {
   }
   EXPECT_LE(*seen.begin(), 1);
   EXPECT_EQ(*seen.rbegin(), 8);
+}
+
+// ---- speed ----------------------------------------------------------------------------------------------------------
+
+__global__ void wait_eight_times() {
+  for (int i = 0; i < 8; ++i) __syncthreads();
+}
+
+double processor_seconds() {
+  return static_cast<double>(std::clock()) / CLOCKS_PER_SEC;
+}
+
+/// The whole suite has to run in minutes: a block of 256 threads may cost a millisecond, which is several times what it
+/// takes (README.md has the figures).
+TEST(Simt, TurnsAreCheap) {
+  constexpr unsigned kBlocks = 500;
+  const DeviceArray<int> visits(kBlocks * 256);
+  const DeviceArray<float> in(kBlocks * 256, 1.0f), sums(3 * kBlocks);
+  const auto microseconds = [&](const char* what, auto&& run) {
+    run();
+    const double begin = processor_seconds();
+    run();
+    const double each = (processor_seconds() - begin) / kBlocks * 1e6;
+    std::printf("%s: %.0f us a block of 256 threads\n", what, each);
+    return each;
+  };
+  EXPECT_LT(microseconds("nothing to wait for", [&] { run_kernel(count_visits, kBlocks, 256, 0, visits.data()); }),
+            1000);
+  EXPECT_LT(microseconds("8 barriers", [&] { run_kernel(wait_eight_times, kBlocks, 256, 0); }), 1000);
+  EXPECT_LT(microseconds("6 sums and maxima of the block",
+                         [&] {
+                           run_kernel(reduce_sums, kBlocks, 256, sizeof(routescope::cuda::BlockShared<float>),
+                                      sums.data(), in.data());
+                         }) /
+                6,
+            1000);
 }
 
 }  // namespace
