@@ -147,8 +147,9 @@ __global__ void __launch_bounds__(L::kMaxThreads, L::kMaxThreads == 128 ? 5 : L:
   }
 }
 
-/// Blocks of a forward read: a block takes some tokens one after another, for its parameters' sake.
-constexpr std::int64_t kBlocks = 2112;
+/// Blocks: each takes some tokens one after another, for its parameters' sake. Twice five to a multiprocessor on a card
+/// of 132, so that none is left to finish alone.
+constexpr std::int64_t kBlocks = 1320;
 
 template <class T>
 void forward(T* x, const AttnResState& state, const Tensor& p_in, const Tensor& y, const AttnResSources& sources,

@@ -1,14 +1,12 @@
-// The Attention Residuals read in two phases (MATH.md, "What is cheap and what is not"). Rows of d elements of b bytes:
-//   prepare: score_i = s_i <u_r, v_i>,  lse_r = ln sum_i exp(score_i + B_i),  output_r = sum_i exp(score_i + B_i -
-//   lse_r) v_i
-//            for R reads over the same n sources: n sources in, R outputs out, (n + R) d b bytes a token
-//   merge:   alpha_n = sigmoid(score_n + B_n + bias - lse),  h = (1 - alpha_n) output + alpha_n p,  x = h gain /
-//   rms(h):
-//            p_in, y and output in, p and x out, 5 d b bytes a token
-// Aim: 90 % of the copy bandwidth, of which prepare's n R products of d terms leave the least room: at n = R = 8 they
-// take about as many issue slots as the bytes take time. A block takes a row (row_block.h). Up to 8 sources wait in
-// registers between their two uses. Products are reduced 32 at a time; a thread's columns of the R keys u_r stand in
-// shared memory, where no other thread looks. Each warp turns some reads' scores into weights.
+// The Attention Residuals read in two phases (MATH.md, "What is cheap and what is not"). Rows of d elements of b bytes.
+// prepare, for R reads over the same n sources; n sources in, R outputs out, (n + R) d b bytes a token:
+//   score_i = s_i <u_r, v_i>,  lse_r = ln sum_i exp(score_i + B_i),  output_r = sum_i exp(score_i + B_i - lse_r) v_i
+// merge; p_in, y and output in, p and x out, 5 d b bytes a token:
+//   alpha_n = sigmoid(score_n + B_n + bias - lse),  h = (1 - alpha_n) output + alpha_n p,  x = h gain / rms(h)
+// Aim: 90 % of the copy bandwidth. Least room is left by prepare's 2 n R multiplications a column: at n = R = 8 they
+// alone fill about half of the issue slots that its bytes leave time for. A block takes a row (row_block.h). Up to 8
+// sources wait in registers between their two uses. Products are reduced up to 32 at a time; a thread's columns of the
+// R keys u_r stand in shared memory, where no other thread looks. Each warp turns some reads' scores into weights.
 #include "kernels/backends.h"
 #include "kernels/cuda/read.h"
 #include "kernels/cuda/reduce.h"
@@ -207,8 +205,12 @@ __global__ void __launch_bounds__(L::kMaxThreads, 2 * L::kMinBlocks - 1)
   }
 }
 
-/// Blocks: a block takes some tokens one after another, for its parameters' sake.
-constexpr std::int64_t kPrepareBlocks = 396, kMergeBlocks = 2112;
+/// Blocks: each takes some tokens one after another, for its parameters' sake. Of prepare, which has a key for each
+/// read, five to a multiprocessor on a card of 132, or three where the registers of eight reads allow no more; of merge
+/// twice nine.
+template <int kReads>
+inline constexpr std::int64_t kPrepareBlocks = kReads == kMostReads ? 396 : 660;
+constexpr std::int64_t kMergeBlocks = 2376;
 
 template <class T>
 void prepare(std::span<const AttnResPrepared> reads, std::span<const AttnResParams> params,
@@ -230,7 +232,7 @@ void prepare(std::span<const AttnResPrepared> reads, std::span<const AttnResPara
       a.read[a.reads++] = {reads[first].output.as<T>(),        reads[first].lse.as<float>(),
                            reads[first].score.as<float>(),     params[first].query.as<float>(),
                            params[first].key_gain.as<float>(), params[first].logit_bias.as<float>()};
-    const auto blocks = static_cast<unsigned>(row_blocks(tokens, threads, kPrepareBlocks));
+    const auto blocks = static_cast<unsigned>(row_blocks(tokens, threads, kPrepareBlocks<kReads>));
     launch(name, attn_res_prepare_kernel<L, kReads>, {dim3(blocks), threads, sizeof(PrepareShared<L, kReads>)}, stream,
            a, rows);
   };

@@ -15,6 +15,7 @@ namespace {
 
 /// Reads of a launch.
 constexpr int kMostReads = 8;
+/// Blocks: two to a multiprocessor on a card of 132.
 constexpr std::int64_t kBlocks = 264;
 
 /// Sources whose sums a thread holds, and whether its block has room for keys.
