@@ -44,7 +44,7 @@ run_bench() {
 
 # Training steps again, as fast as they go: passes replayed as a graph, products by the fastest of several candidates.
 run_graph() {
-  ours routescope-bench --device cuda --parts products,steps --graph --tune-products --json "$out/graph.json"
+  ours routescope-bench --device cuda --parts products,steps --reads auto --graph --tune-products --json "$out/graph.json"
 }
 
 # English text of at least a few hundred KB, as a file.

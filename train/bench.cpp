@@ -81,6 +81,10 @@ int bench(int argc, char** argv) {
       ->check(CLI::IsMember(CardBench::all_parts()))
       ->delimiter(',')
       ->capture_default_str();
+  app.add_option("--reads", card.reads, "on a card: how the reads of training steps go, each against standard")
+      ->check(CLI::IsMember({"fused", "two_phase", "auto"}))
+      ->delimiter(',')
+      ->capture_default_str();
   app.add_flag("--graph", card.graph, "on a card: record a training pass once and replay it");
   app.add_flag("--tune-products", card.tune_products, "on a card: time the candidates for each matrix product");
   app.add_option("--json", card.json, "on a card: a file for the results, rewritten after each part");

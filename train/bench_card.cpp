@@ -42,6 +42,10 @@ std::string to_string(Recompute level) {
   return "";
 }
 
+ReadPhases phases_of(const std::string& word) {
+  return word == "fused" ? ReadPhases::fused : word == "two_phase" ? ReadPhases::two : ReadPhases::automatic;
+}
+
 /// "57.1 %", or nothing where there is nothing to hold it against.
 std::string share(double rate, double of) {
   return of > 0 ? fmt::format("{:.1f} %", 100 * rate / of) : "";
@@ -221,8 +225,8 @@ class Card {
                flops);
     fmt::print("{:<44} {:>10} {:>12} {:>10} {:>12} {:>10} {:>10}\n", "", "s a step", "tokens/s", "MFU", "of products",
                "GiB", "GiB taken");
-    for (const auto& [phases, name] : {std::pair(ReadPhases::fused, "fused"), std::pair(ReadPhases::two, "two-phase")})
-      step_pair(phases, to_string(bench_.model.residual) + ", " + name + " reads", flops);
+    for (const std::string& reads : bench_.reads)
+      step_pair(phases_of(reads), to_string(bench_.model.residual) + ", reads " + reads, flops);
     write();
   }
 

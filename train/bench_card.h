@@ -18,9 +18,11 @@ struct CardBench {
   std::int64_t sequence_length = 2048, batch = 16;
   std::int64_t accumulate = 16;  // passes in a training step
   std::int64_t rounds = 3;       // of training steps
-  bool graph = false;            // training passes are recorded once and replayed
-  bool tune_products = false;    // as kernels.tune_products of a run
-  double copy_bytes = 2e9;       // of the copy that the card's bandwidth is measured by
+  std::vector<std::string> reads{"fused",
+                                 "auto"};  // of training steps, each against standard: as kernels.reads of a run
+  bool graph = false;                      // training passes are recorded once and replayed
+  bool tune_products = false;              // as kernels.tune_products of a run
+  double copy_bytes = 2e9;                 // of the copy that the card's bandwidth is measured by
   Timing timing;
   std::vector<std::string> parts = all_parts();
   std::string json;  // a file for the results, rewritten after each part; empty: none

@@ -39,6 +39,7 @@ CardBench micro_bench() {
   bench.batch = 2;
   bench.accumulate = 2;
   bench.rounds = 2;
+  bench.reads = {"fused", "two_phase"};
   bench.copy_bytes = 4096;
   bench.timing = {.repetitions = 1, .sample_seconds = 0, .rotated_bytes = 1};
   return bench;
