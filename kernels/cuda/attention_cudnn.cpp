@@ -3,12 +3,13 @@
 // cuDNN's "stats" [batch, heads, seq_len, 1] are the natural log-sum-exp of the scaled logits: this project's lse as it
 // is.
 //
-// The backward pass is asked to be deterministic. On Hopper cuDNN then keeps the gradients of all logits of a call in
-// its workspace, 2 batch heads seq_len^2 bytes (rounded up to tiles), and adds up dq from there. To bound that, a call
-// takes only as many sequences as fit kLogitGradients; one that a single sequence exceeds is left to the built-in
-// kernels.
+// The backward pass is asked to be deterministic. cuDNN then keeps the gradients of all logits of a call in its
+// workspace, 2 batch heads seq_len^2 bytes (rounded up to tiles), and adds up dq from there. To bound that, a call
+// takes only as many sequences as fit kLogitGradients; where a single sequence exceeds it, the built-in kernels are
+// used.
 //
 // A graph is made once for each shape and kept. Its plan is the first of cuDNN's heuristic: no timing takes part.
+// Nobody has run this file on a device yet.
 #include "kernels/cuda/attention_cudnn.h"
 
 #include <cuda_runtime.h>
