@@ -28,7 +28,8 @@ void store_alpha(std::vector<float>& alpha, const Pass& pass, const ReadPlan& pl
     for (std::int64_t t = 0; t < t_count; ++t)
       for (std::int64_t i = 0; i < n; ++i)
         alpha[static_cast<std::size_t>(((r * batch + b) * t_count + t) * columns +
-                                       column[static_cast<std::size_t>(i)])] = values[static_cast<std::size_t>(t * n + i)];
+                                       column[static_cast<std::size_t>(i)])] =
+            values[static_cast<std::size_t>(t * n + i)];
   }
 }
 
