@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <ostream>
 #include <random>
 #include <string>
 #include <vector>
@@ -17,6 +18,10 @@ struct Mode {
   Residual residual;
   AttnResSource source;
 };
+
+inline void PrintTo(const Mode& mode, std::ostream* out) {
+  *out << mode.name;
+}
 
 inline const std::vector<Mode>& modes() {
   static const std::vector<Mode> all{{"standard", Residual::standard, AttnResSource::block_sum},

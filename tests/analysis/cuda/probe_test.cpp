@@ -16,6 +16,10 @@ struct Mode {
   AttnResSource source;
 };
 
+void PrintTo(const Mode& mode, std::ostream* out) {
+  *out << mode.name;
+}
+
 class CudaProbe : public ::testing::TestWithParam<Mode> {};
 
 void expect_near(const std::vector<double>& found, const std::vector<double>& expected, double tolerance,
