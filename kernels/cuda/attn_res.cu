@@ -15,24 +15,8 @@ namespace routescope::cuda {
 namespace {
 
 template <class T>
-struct ForwardArguments {
-  T* x;
-  T* partial;
-  const T* p_in;
-  const T* y;
-  float* inv_rms;
-  float* score;
-  float* alpha;
-  float* h_inv_rms;
-  const float* query;
-  const float* key_gain;
-  const float* bias;
-  const float* logit_bias;
-  const float* norm_gain;
+struct ForwardArguments : ReadArguments<T> {
   const float* alpha_override;
-  std::int64_t tokens;
-  int d;
-  float eps;
 };
 
 template <class L>
@@ -152,31 +136,11 @@ __global__ void __launch_bounds__(L::kMaxThreads, L::kMaxThreads == 128 ? 5 : L:
 constexpr std::int64_t kBlocks = 1320;
 
 template <class T>
-void forward(T* x, const AttnResState& state, const Tensor& p_in, const Tensor& y, const AttnResSources& sources,
-             const AttnResParams& params, const Tensor& alpha_override, const Stream& stream) {
+void forward(const ForwardArguments<T>& a, const AttnResSources& sources, const Tensor& partial, const Stream& stream) {
   const char* name = "attn_res_forward";
-  const std::int64_t d = state.partial.shape[1];
-  const ForwardArguments<T> a{.x = x,
-                              .partial = state.partial.as<T>(),
-                              .p_in = p_in.as<T>(),
-                              .y = y.as<T>(),
-                              .inv_rms = state.inv_rms.as<float>(),
-                              .score = state.score.as<float>(),
-                              .alpha = state.alpha.as<float>(),
-                              .h_inv_rms = state.h_inv_rms.as<float>(),
-                              .query = params.query.as<float>(),
-                              .key_gain = params.key_gain.as<float>(),
-                              .bias = params.bias.as<float>(),
-                              .logit_bias = params.logit_bias.as<float>(),
-                              .norm_gain = params.norm_gain.as<float>(),
-                              .alpha_override = alpha_override.as<float>(),
-                              .tokens = state.partial.shape[0],
-                              .d = static_cast<int>(d),
-                              .eps = static_cast<float>(params.eps)};
-  const SourceRows<T> rows = source_rows<T>(name, sources, state.partial);
-  const bool whole = rows_aligned(a.x, d) && rows_aligned(a.partial, d) && rows_aligned(a.p_in, d) &&
-                     rows_aligned(a.y, d) && sources_aligned(rows, d);
-  with_rows<T>(name, d, whole, [&]<class L>(L, int threads) {
+  const SourceRows<T> rows = source_rows<T>(name, sources, partial);
+  const bool whole = a.aligned() && sources_aligned(rows, a.d);
+  with_rows<T>(name, a.d, whole, [&]<class L>(L, int threads) {
     const auto blocks = static_cast<unsigned>(row_blocks(a.tokens, threads, kBlocks));
     launch(name, attn_res_forward_kernel<L>, {dim3(blocks), threads, sizeof(ForwardShared<L>)}, stream, a, rows);
   });
@@ -187,7 +151,9 @@ void forward(T* x, const AttnResState& state, const Tensor& p_in, const Tensor& 
 void attn_res_forward(Tensor x, const AttnResState& state, Tensor p_in, Tensor y, const AttnResSources& sources,
                       const AttnResParams& params, Tensor alpha_override, const Stream& stream) {
   require_one_type("attn_res_forward", x, state.partial, p_in, y);
-  with_type(x, [&]<class T>(T) { forward(x.as<T>(), state, p_in, y, sources, params, alpha_override, stream); });
+  with_type(x, [&]<class T>(T) {
+    forward<T>({{x, p_in, y, state, params}, alpha_override.as<float>()}, sources, state.partial, stream);
+  });
 }
 
 }  // namespace routescope::cuda

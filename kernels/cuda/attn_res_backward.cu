@@ -18,23 +18,13 @@ namespace routescope::cuda {
 namespace {
 
 template <class T>
-struct BackwardArguments {
+struct BackwardArguments : ReadArguments<T> {
   T* dh;
   float* dlogit;
   T* dp;
-  float* partials;  // [blocks, 2 d + 1]: du, dgain, dbias
   const T* dx;
-  const T* partial;
-  const float* inv_rms;
-  const float* score;
-  const float* alpha;
-  const float* h_inv_rms;
-  const float* query;
-  const float* key_gain;
-  const float* norm_gain;
-  std::int64_t tokens;
-  int d;
   bool alpha_is_given;
+  float* partials;  // [blocks, 2 d + 1]: du, dgain, dbias
 };
 
 template <class L>
@@ -182,32 +172,15 @@ __global__ void __launch_bounds__(kColumnSumThreads)
 }
 
 template <class T>
-void backward(T* dh, float* dlogit, T* dp, const AttnResParamGrads& grads, const T* dx, const AttnResState& state,
-              const AttnResSources& sources, const AttnResParams& params, bool alpha_is_given, const Stream& stream) {
+void backward(BackwardArguments<T> a, const AttnResParamGrads& grads, const AttnResSources& sources,
+              const Tensor& partial, const Stream& stream) {
   const char* name = "attn_res_backward";
-  const std::int64_t d = state.partial.shape[1];
-  BackwardArguments<T> a{.dh = dh,
-                         .dlogit = dlogit,
-                         .dp = dp,
-                         .partials = nullptr,
-                         .dx = dx,
-                         .partial = state.partial.as<T>(),
-                         .inv_rms = state.inv_rms.as<float>(),
-                         .score = state.score.as<float>(),
-                         .alpha = state.alpha.as<float>(),
-                         .h_inv_rms = state.h_inv_rms.as<float>(),
-                         .query = params.query.as<float>(),
-                         .key_gain = params.key_gain.as<float>(),
-                         .norm_gain = params.norm_gain.as<float>(),
-                         .tokens = state.partial.shape[0],
-                         .d = static_cast<int>(d),
-                         .alpha_is_given = alpha_is_given};
-  const SourceRows<T> rows = source_rows<T>(name, sources, state.partial);
-  const bool whole = rows_aligned(a.dh, d) && rows_aligned(a.dp, d) && rows_aligned(a.dx, d) &&
-                     rows_aligned(a.partial, d) && sources_aligned(rows, d);
-  with_rows<T>(name, d, whole, [&]<class L>(L, int threads) {
+  const SourceRows<T> rows = source_rows<T>(name, sources, partial);
+  const bool whole = a.aligned() && rows_aligned(a.dh, a.d) && rows_aligned(a.dp, a.d) && rows_aligned(a.dx, a.d) &&
+                     sources_aligned(rows, a.d);
+  with_rows<T>(name, a.d, whole, [&]<class L>(L, int threads) {
     const auto blocks = static_cast<unsigned>(row_blocks(a.tokens, threads, kGradientBlocks));
-    a.partials = Scratch(stream).take<float>(static_cast<std::size_t>(blocks * (2 * d + 1)));
+    a.partials = Scratch(stream).take<float>(std::size_t{blocks} * static_cast<std::size_t>(2 * a.d + 1));
     launch(name, attn_res_backward_kernel<L>, {dim3(blocks), threads, sizeof(BackwardShared<L>)}, stream, a, rows);
     launch("attn_res_gradients", attn_res_gradients_kernel, column_sums_grid(2 * a.d + 1), stream,
            grads.query.as<float>(), grads.key_gain.as<float>(), grads.norm_gain.as<float>(), grads.bias.as<float>(),
@@ -222,8 +195,14 @@ void attn_res_backward(Tensor dh, Tensor dlogit, Tensor dp, const AttnResParamGr
                        bool alpha_is_given, const Stream& stream) {
   require_one_type("attn_res_backward", dp, dh, dx, state.partial);
   with_type(dp, [&]<class T>(T) {
-    backward(dh.as<T>(), dlogit.as<float>(), dp.as<T>(), grads, dx.as<T>(), state, sources, params, alpha_is_given,
-             stream);
+    backward<T>({{Tensor{}, Tensor{}, Tensor{}, state, params},
+                 dh.as<T>(),
+                 dlogit.as<float>(),
+                 dp.as<T>(),
+                 dx.as<T>(),
+                 alpha_is_given,
+                 nullptr},
+                grads, sources, state.partial, stream);
   });
 }
 

@@ -129,26 +129,10 @@ __global__ void __launch_bounds__(L::kMaxThreads, L::kMinBlocks == 4 ? 3 : L::kM
 }
 
 template <class T>
-struct MergeArguments {
-  T* x;
-  T* partial;
-  const T* p_in;
-  const T* y;
+struct MergeArguments : ReadArguments<T> {
   const T* output;
   const float* lse;
-  float* inv_rms;
-  float* score;
-  float* alpha;
-  float* h_inv_rms;
-  const float* query;
-  const float* key_gain;
-  const float* bias;
-  const float* logit_bias;
-  const float* norm_gain;
-  std::int64_t tokens;
-  int d;
   int n;
-  float eps;
 };
 
 template <class L>
@@ -251,31 +235,9 @@ void prepare(std::span<const AttnResPrepared> reads, std::span<const AttnResPara
 }
 
 template <class T>
-void merge(T* x, const AttnResState& state, const Tensor& p_in, const Tensor& y, const AttnResPrepared& prepared,
-           const AttnResParams& params, const Stream& stream) {
-  const std::int64_t d = state.partial.shape[1];
-  const MergeArguments<T> a{.x = x,
-                            .partial = state.partial.as<T>(),
-                            .p_in = p_in.as<T>(),
-                            .y = y.as<T>(),
-                            .output = prepared.output.as<T>(),
-                            .lse = prepared.lse.as<float>(),
-                            .inv_rms = state.inv_rms.as<float>(),
-                            .score = state.score.as<float>(),
-                            .alpha = state.alpha.as<float>(),
-                            .h_inv_rms = state.h_inv_rms.as<float>(),
-                            .query = params.query.as<float>(),
-                            .key_gain = params.key_gain.as<float>(),
-                            .bias = params.bias.as<float>(),
-                            .logit_bias = params.logit_bias.as<float>(),
-                            .norm_gain = params.norm_gain.as<float>(),
-                            .tokens = state.partial.shape[0],
-                            .d = static_cast<int>(d),
-                            .n = static_cast<int>(state.alpha.shape[1]) - 1,
-                            .eps = static_cast<float>(params.eps)};
-  const bool whole = rows_aligned(a.x, d) && rows_aligned(a.partial, d) && rows_aligned(a.p_in, d) &&
-                     rows_aligned(a.y, d) && rows_aligned(a.output, d);
-  with_rows<T>("attn_res_merge", d, whole, [&]<class L>(L, int threads) {
+void merge(const MergeArguments<T>& a, const Stream& stream) {
+  const bool whole = a.aligned() && rows_aligned(a.output, a.d);
+  with_rows<T>("attn_res_merge", a.d, whole, [&]<class L>(L, int threads) {
     const auto blocks = static_cast<unsigned>(row_blocks(a.tokens, threads, kMergeBlocks));
     launch("attn_res_merge", attn_res_merge_kernel<L>, {dim3(blocks), threads, sizeof(MergeShared<L>)}, stream, a);
   });
@@ -291,7 +253,10 @@ void attn_res_prepare(std::span<const AttnResPrepared> reads, std::span<const At
 void attn_res_merge(Tensor x, const AttnResState& state, Tensor p_in, Tensor y, const AttnResPrepared& prepared,
                     const AttnResParams& params, const Stream& stream) {
   require_one_type("attn_res_merge", x, state.partial, p_in, y, prepared.output);
-  with_type(x, [&]<class T>(T) { merge(x.as<T>(), state, p_in, y, prepared, params, stream); });
+  const int n = static_cast<int>(state.alpha.shape[1]) - 1;
+  with_type(x, [&]<class T>(T) {
+    merge<T>({{x, p_in, y, state, params}, prepared.output.as<T>(), prepared.lse.as<float>(), n}, stream);
+  });
 }
 
 }  // namespace routescope::cuda

@@ -7,6 +7,52 @@
 
 namespace routescope::cuda {
 
+/// What every kernel of a read is given: op_types.h's AttnResState and AttnResParams as addresses, with the tensors
+/// that go in and out. Absent ones are null.
+template <class T>
+struct ReadArguments {
+  T* x;
+  T* partial;
+  const T* p_in;
+  const T* y;
+  float* inv_rms;
+  float* score;
+  float* alpha;
+  float* h_inv_rms;
+  const float* query;
+  const float* key_gain;
+  const float* bias;
+  const float* logit_bias;
+  const float* norm_gain;
+  std::int64_t tokens;
+  int d;
+  float eps;
+
+  ReadArguments(const Tensor& x_, const Tensor& p_in_, const Tensor& y_, const AttnResState& state,
+                const AttnResParams& params)
+      : x(x_.as<T>()),
+        partial(state.partial.as<T>()),
+        p_in(p_in_.as<T>()),
+        y(y_.as<T>()),
+        inv_rms(state.inv_rms.as<float>()),
+        score(state.score.as<float>()),
+        alpha(state.alpha.as<float>()),
+        h_inv_rms(state.h_inv_rms.as<float>()),
+        query(params.query.as<float>()),
+        key_gain(params.key_gain.as<float>()),
+        bias(params.bias.as<float>()),
+        logit_bias(params.logit_bias.as<float>()),
+        norm_gain(params.norm_gain.as<float>()),
+        tokens(state.partial.shape[0]),
+        d(static_cast<int>(state.partial.shape[1])),
+        eps(static_cast<float>(params.eps)) {}
+
+  /// Whether its rows can move in whole vectors; absent ones can.
+  bool aligned() const {
+    return rows_aligned(x, d) && rows_aligned(partial, d) && rows_aligned(p_in, d) && rows_aligned(y, d);
+  }
+};
+
 /// The most completed sources of a read. Their addresses travel as the kernel's argument, 4 KiB at most.
 inline constexpr int kMaxSources = 128;
 
