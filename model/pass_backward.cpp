@@ -136,10 +136,10 @@ void Pass::Impl::accumulate(double scale, Tensor gradients) {
 }
 
 double Pass::Impl::take_loss() {
-  double sum = 0, zero = 0;
+  double sum = 0;
   copy(Tensor(&sum, DType::f64, Device::cpu, {1}), act.loss, stream);
   synchronize(stream);
-  copy(act.loss, Tensor(&zero, DType::f64, Device::cpu, {1}), stream);
+  fill(act.loss, 0.0, stream);
   return sum;
 }
 

@@ -37,8 +37,9 @@ void launch(const char* name, void (*kernel)(Parameters...), const Grid& grid, c
                [kernel, arguments...] { kernel(static_cast<Parameters>(arguments)...); });
 #else
   const auto check = [name](cudaError_t status) {
-    if (status != cudaSuccess)
-      throw std::runtime_error("CUDA: kernel " + std::string(name) + ": " + cudaGetErrorString(status));
+    if (status == cudaSuccess) return;
+    cudaGetLastError();  // the next launch starts clean
+    throw std::runtime_error("CUDA: kernel " + std::string(name) + ": " + cudaGetErrorString(status));
   };
   // Beyond 48 KiB a kernel has to say so beforehand.
   constexpr std::size_t kOrdinaryShared = std::size_t{48} << 10;
