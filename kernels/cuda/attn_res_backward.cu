@@ -92,7 +92,9 @@ __global__ void __launch_bounds__(L::kMaxThreads, L::kMinBlocks)
     const std::int64_t offset = t * d, row = t * columns;
     tile.load(sources, 0, offset, d);
     const Packed<L> p = load_packed<L>(a.partial + offset, d), grad = load_packed<L>(a.dx + offset, d);
-    const Packed<L> dp_before = load_packed<L>(a.dp + offset, d);
+    // The general layout has no registers to keep this, nor the parameters below, from here on.
+    Packed<L> dp_before;
+    if constexpr (L::kWhole) dp_before = load_packed<L>(a.dp + offset, d);
     PerSource alpha(count, [&](int i) { return a.alpha[row + sources.column(i)]; });
     const float scale = scales ? scales[t] : 0.0f, s_h = a.h_inv_rms[t], alpha_p = a.alpha[row + columns - 1];
     const float alpha_alias = sources.alias >= 0 ? a.alpha[row + sources.alias] : 0.0f;
@@ -104,7 +106,6 @@ __global__ void __launch_bounds__(L::kMaxThreads, L::kMinBlocks)
       if (base > 0) tile.load(sources, base, offset, d);
       tile.each(count - base, [&](int j, const Columns<L>& v) { add_scaled<L>(h, alpha.of(base + j), v); });
     }
-    // The general layout has no registers to keep parameters in.
     if constexpr (!L::kWhole) gain = load_parameter<L>(a.norm_gain, d);
 #pragma unroll
     for (int c = 0; c < L::kColumns; ++c) {
@@ -129,6 +130,7 @@ __global__ void __launch_bounds__(L::kMaxThreads, L::kMinBlocks)
       const float da_p = warp_sum(dot<L>(dh, unpack<L>(p)));
       if (lane == 0) shared.partial[warp][0] = da_p;
     }
+    if constexpr (!L::kWhole) dp_before = load_packed<L>(a.dp + offset, d);
     Columns<L> dp = unpack<L>(dp_before);
     add_scaled<L>(dp, alpha_p, dh);
     __syncthreads();
