@@ -191,10 +191,10 @@ __global__ void __launch_bounds__(L::kMaxThreads, 2 * L::kMinBlocks - 1)
 
 /// Blocks: each takes some tokens one after another, for its parameters' sake. Of prepare, which has a key for each
 /// read, five to a multiprocessor on a card of 132, or three where the registers of eight reads allow no more; of merge
-/// twice nine.
+/// twice eight.
 template <int kReads>
 inline constexpr std::int64_t kPrepareBlocks = kReads == kMostReads ? 396 : 660;
-constexpr std::int64_t kMergeBlocks = 2376;
+constexpr std::int64_t kMergeBlocks = 2112;
 
 template <class T>
 void prepare(std::span<const AttnResPrepared> reads, std::span<const AttnResParams> params,
