@@ -30,8 +30,8 @@ DeviceInfo device_info();
 void* cuda_allocate(std::size_t bytes);
 void cuda_release(void* data) noexcept;
 
-/// dst = src: same type and number of elements, on any devices. In order with the stream's other work. Host memory that
-/// is not pinned may be read or changed again when this returns; pinned memory only after synchronize().
+/// dst = src: same type and number of elements, on any devices. In order with the stream's other work. Host memory may
+/// be read or changed again only after synchronize().
 void copy(Tensor dst, Tensor src, const Stream& stream);
 /// Waits until the stream's work is done. Throws std::runtime_error if any of it failed.
 void synchronize(const Stream& stream);

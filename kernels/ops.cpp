@@ -52,23 +52,25 @@ void fill(Tensor dst, double value, const Stream& stream) {
 namespace {
 
 /// A conversion between devices goes through the host: converted there, and copied as it is.
-void cast_between_devices(Tensor dst, Tensor src, const Stream& stream) {
+void cast_between_devices(Tensor dst, Tensor src, const Stream& given) {
+  // Callers without a stream of their own give the CPU's.
+  const Stream stream{.device = Device::cuda, .handle = given.handle};
   const auto on_host = [](const Tensor& like) { return OwnedTensor(like.dtype, Device::cpu, {like.numel()}); };
   const Tensor flat_dst = dst.view({dst.numel()}), flat_src = src.view({src.numel()});
   if (dst.dtype == src.dtype) {
     copy(flat_dst, flat_src, stream);
+    synchronize(stream);
   } else if (dst.device == Device::cpu) {
     const OwnedTensor source = on_host(src);
     copy(source.tensor, flat_src, stream);
     synchronize(stream);
     cast(dst, source.tensor, Stream{});
-    return;
   } else {
     const OwnedTensor converted = on_host(dst);
     cast(converted.tensor, src, Stream{});
     copy(flat_dst, converted.tensor, stream);
+    synchronize(stream);
   }
-  synchronize(stream);
 }
 
 }  // namespace

@@ -23,9 +23,12 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-/// Dense bf16 FLOP/s by the vendor's datasheets: of H100 and H200 (SXM) and of A100; 0 for another capability.
-double datasheet_flops(int capability) {
-  return capability == 90 ? 989e12 : capability == 80 ? 312e12 : 0;
+/// Dense bf16 FLOP/s by the vendor's datasheets: of H100 and H200 (SXM) and of A100; 0 for another card.
+double datasheet_flops(const std::string& card) {
+  const auto is = [&](const char* part) { return card.find(part) != std::string::npos; };
+  if (is("H200") && !is("GH200")) return 989e12;
+  if (is("H100") && !is("PCIe") && !is("NVL")) return 989e12;
+  return is("A100") ? 312e12 : 0;
 }
 
 std::string to_string(Recompute level) {
@@ -66,7 +69,7 @@ class Card {
                        {"total_bytes", info.total_bytes}};
     fmt::print("{}, capability {}.{}, {} multiprocessors, {:.1f} GiB\n", info.name, info.capability / 10,
                info.capability % 10, info.multiprocessors, gibibytes(info.total_bytes));
-    datasheet_ = datasheet_flops(info.capability);
+    datasheet_ = datasheet_flops(info.name);
     json_["datasheet_flops_per_second"] = datasheet_;
     const ModelConfig& model = bench.model;
     fmt::print(

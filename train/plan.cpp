@@ -10,6 +10,7 @@
 #include "model/model.h"
 #include "model/parameters.h"
 #include "train/progress.h"
+#include "train/run_directory.h"
 #include "train/throughput.h"
 
 namespace routescope {
@@ -85,7 +86,9 @@ void resolve_recompute(TrainConfig& config) {
   if (choose) config.kernels.recompute = "none";
   if (!device) return;
   const std::size_t available = available_bytes(config.device);
-  if (choose) {
+  if (const auto held = held_config(config.run.dir); choose && held && held->device == config.device) {
+    config.kernels.recompute = held->kernels.recompute;
+  } else if (choose) {
     for (const char* level : kRecomputeLevels) {
       config.kernels.recompute = level;
       if (total_bytes(memory_parts(config)) <= available) return;

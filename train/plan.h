@@ -19,9 +19,9 @@ std::string memory_table(const std::vector<Arena::Part>& parts);
 /// The largest train.micro_batch that fits into so many bytes and divides a step; 0 if none does.
 std::int64_t largest_micro_batch(const TrainConfig& config, std::size_t bytes);
 
-/// Turns kernels.recompute: auto into the least recomputation that fits the device's free memory (on the CPU, and where
-/// no device answers: none). Throws Error, with the largest micro-batch that fits, where the run does not fit a CUDA
-/// device.
+/// Turns kernels.recompute: auto into the level of the run that run.dir holds, so that it resumes to the same bits, or
+/// else into the least recomputation that fits the device's free memory (on the CPU, and where no device answers:
+/// none). Throws Error, with the largest micro-batch that fits, where the run does not fit a CUDA device.
 void resolve_recompute(TrainConfig& config);
 
 /// The table that `routescope-train --plan` prints, for one process. `config` must be resolved.

@@ -53,14 +53,21 @@ RunLock::~RunLock() {
   ::close(file_);
 }
 
-void check_config(const fs::path& run_dir, const TrainConfig& config) {
+std::optional<TrainConfig> held_config(const fs::path& run_dir) {
   const fs::path file = run_dir / "config.yaml";
-  if (!fs::exists(run_dir / "routing.h5") && !fs::exists(run_dir / "checkpoints")) return;
+  if (!fs::exists(run_dir / "routing.h5") && !fs::exists(run_dir / "checkpoints")) return std::nullopt;
   if (!fs::exists(file)) {
     throw Error("{}: found routing.h5 or checkpoints without config.yaml, expected a run of this program or nothing",
                 run_dir.string());
   }
-  const TrainConfig held = load_config(file, {});
+  return load_config(file, {});
+}
+
+void check_config(const fs::path& run_dir, const TrainConfig& config) {
+  const fs::path file = run_dir / "config.yaml";
+  const std::optional<TrainConfig> holding = held_config(run_dir);
+  if (!holding) return;
+  const TrainConfig& held = *holding;
   const auto held_list = config_values(held), wanted_list = config_values(config);
   const std::map<std::string, std::string> held_values(held_list.begin(), held_list.end());
   const std::map<std::string, std::string> wanted_values(wanted_list.begin(), wanted_list.end());

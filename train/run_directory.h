@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <optional>
 
 #include "train/config.h"
 
@@ -19,6 +20,9 @@ class RunLock {
  private:
   int file_ = -1;
 };
+
+/// The configuration of the run that the directory holds, if it holds one.
+std::optional<TrainConfig> held_config(const std::filesystem::path& run_dir);
 
 /// Compares `config` with the one that the directory holds. Throws Error naming the first key that would make it
 /// another run (train/README.md). A directory without record and checkpoints holds nothing to compare with.

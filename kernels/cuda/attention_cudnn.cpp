@@ -269,7 +269,12 @@ std::size_t attention_cudnn_workspace(const AttentionShape& shape) {
   const Tensor any_address(nullptr, DType::bf16, Device::cuda, {1});
   if (!attention_cudnn_refuses(any_address, shape).empty()) return 0;
   const std::lock_guard lock(graphs().mutex);
-  return std::max(graph_for(Pass::forward, shape).workspace, graph_for(Pass::backward, call).workspace) + 256;
+  std::size_t bytes = std::max(graph_for(Pass::forward, shape).workspace, graph_for(Pass::backward, call).workspace);
+  // The last call takes what sequences are left.
+  AttentionShape rest = shape;
+  rest.batch = shape.batch % call.batch;
+  if (rest.batch > 0) bytes = std::max(bytes, graph_for(Pass::backward, rest).workspace);
+  return bytes + 256;
 }
 
 }  // namespace routescope::cuda

@@ -154,6 +154,9 @@ void backward_sources(std::span<const Tensor> dsources, std::span<const AttnResD
     require_one_type(name, sources.values[0], read.dh);
     whole = whole && rows_aligned(read.dh.as<T>(), d);
   }
+  // Where a block may not have the keys of wide rows, the general layout, which keeps none, is slow and right.
+  if (static_cast<std::size_t>(d) > MiddleRows<T>::kMaxThreads * MiddleRows<T>::kColumns)
+    whole = whole && sizeof(SourcesShared<WideRows<T>>) <= shared_memory_limit();
   with_rows<T>(name, d, whole, [&]<class L>(L, int threads) {
     const auto blocks = static_cast<unsigned>(row_blocks(a.tokens, threads, kBlocks));
     for (std::size_t first = 0; first < reads.size(); first += kMostReads) {

@@ -27,6 +27,19 @@ constexpr T ceil_div(T a, T b) {
   return (a + b - 1) / b;
 }
 
+/// The most shared memory that a block may ask for on the current device, in bytes: 227 KiB on capability 9.0, 163 on
+/// 8.0, 99 on 8.6, 8.9 and 12.0.
+inline std::size_t shared_memory_limit() {
+#ifdef ROUTESCOPE_SIMT
+  return std::size_t{227} << 10;
+#else
+  int device = 0, bytes = 0;
+  cudaGetDevice(&device);
+  cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+  return static_cast<std::size_t>(bytes);
+#endif
+}
+
 /// Starts kernel(arguments...) on the stream. Throws std::runtime_error naming the kernel if CUDA refuses.
 template <class... Parameters, class... Arguments>
 void launch(const char* name, void (*kernel)(Parameters...), const Grid& grid, const Stream& stream,

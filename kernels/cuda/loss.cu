@@ -112,7 +112,8 @@ void cross_entropy(Tensor nll, Tensor dlogits, Tensor logits, Tensor targets, do
              gradient, logits.as<T>(), targets.as<std::int32_t>(), static_cast<int>(vocab),
              static_cast<float>(grad_scale), whole);
     };
-    // 2, 16, 64 or 144 KB of a row; a byte vocabulary is work for a warp.
+    // 2, 16, 64 or 144 KB of a row (96 where a block may not have more: the same sums, another part read again); a byte
+    // vocabulary is work for a warp.
     const std::int64_t pieces = ceil_div<std::int64_t>(vocab, kVec<T>) + 1;
     if (pieces <= 128)
       start.template operator()<kWarp, 128>();
@@ -120,8 +121,10 @@ void cross_entropy(Tensor nll, Tensor dlogits, Tensor logits, Tensor targets, do
       start.template operator()<128, 1024>();
     else if (pieces <= 4096)
       start.template operator()<512, 4096>();
-    else
+    else if (sizeof(Shared<9216>) <= shared_memory_limit())
       start.template operator()<768, 9216>();
+    else
+      start.template operator()<768, 6144>();
   });
 }
 

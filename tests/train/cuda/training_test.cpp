@@ -4,11 +4,13 @@
 
 #include <cmath>
 
+#include "data/error.h"
 #include "data/hdf5.h"
 #include "data/routing_record.h"
 #include "model/safetensors.h"
 #include "tests/model/micro.h"
 #include "tests/train/micro_run.h"
+#include "train/plan.h"
 
 namespace routescope::testing {
 namespace {
@@ -122,6 +124,14 @@ TEST_P(CudaTraining, FollowsTheCpu) {
   expect_near(alpha("cuda"), alpha("cpu"), 1e-3, "alpha");  // stored as f16: 2^-11 and a rounding across it
 }
 
+class CudaRecompute : public ::testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    if (!cuda_available()) GTEST_SKIP() << "no CUDA device";
+  }
+  MicroRun runs_;
+};
+
 // What follows is not about a mode's reads: one mode with completed sources and one without.
 class CudaRounding : public CudaTraining {};
 
@@ -149,6 +159,31 @@ TEST_P(CudaRounding, Bf16LearnsAsF32Does) {
   const double learnt = exact.train.front().loss - exact.train.back().loss;
   ASSERT_GT(learnt, 0.2);
   EXPECT_NEAR(rounded.train.back().loss, exact.train.back().loss, learnt / 20);
+}
+
+TEST_F(CudaRecompute, AutoKeepsTheLevelOfTheRunThatItResumes) {
+  const auto level = [&](const std::string& run, const std::string& asked) {
+    TrainConfig config = runs_.config(
+        run, {"device=cuda", "train.steps=1", "train.schedule.warmup_steps=0", "kernels.recompute=" + asked});
+    resolve_recompute(config);
+    return config.kernels.recompute;
+  };
+  EXPECT_EQ(level("run", "auto"), "none");  // a micro model fits as it is
+  runs_.train("run", {"device=cuda", "train.steps=1", "train.schedule.warmup_steps=0", "kernels.recompute=norms"});
+  EXPECT_EQ(level("run", "auto"), "norms");
+  EXPECT_EQ(level("run", "swiglu"), "swiglu");
+  EXPECT_EQ(level("other", "auto"), "none");
+}
+
+TEST_F(CudaRecompute, WhatDoesNotFitIsRefusedWithWhatDoes) {
+  TrainConfig config = runs_.config("run", {"device=cuda", "model.hidden_size=131072", "model.num_hidden_layers=4000"});
+  try {
+    resolve_recompute(config);
+    FAIL() << "a run of terabytes was accepted";
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("train.micro_batch: found 2, which needs"), std::string::npos);
+    EXPECT_NE(std::string(error.what()).find("expected at most 0"), std::string::npos) << error.what();
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Modes, CudaTraining, ::testing::ValuesIn(micro::modes()),
