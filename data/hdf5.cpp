@@ -282,6 +282,10 @@ Handle file_access(const std::string& name) {
   check(H5Pset_fclose_degree(access.id(), H5F_CLOSE_STRONG), name, "cannot set a property");
   // Some parallel file systems have no flock(); locking there is not what makes concurrent access safe (SWMR is).
   check(H5Pset_file_locking(access.id(), true, true), name, "cannot set a property");
+  // A SWMR reader that meets half-written metadata waits 1, 2, 4, ... ns and tries again, 100 times unless told
+  // otherwise, which is for ever where a killed writer left them. 30 times are 2 s in all.
+  constexpr unsigned kReadAttempts = 30;
+  check(H5Pset_metadata_read_attempts(access.id(), kReadAttempts), name, "cannot set a property");
   return access;
 }
 
