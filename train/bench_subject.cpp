@@ -36,7 +36,7 @@ TokenStream random_stream(std::int64_t vocab_size, std::int64_t tokens) {
 Subject::Subject(const ModelConfig& config, const ModelOptions& options, std::int64_t batch, std::int64_t seq_len,
                  const PassOptions& pass_options)
     : model_(config, options),
-      optimizer_(model_, {}),
+      optimizer_(model_, {}, *communicator_, {}),
       gradients_(options.storage, options.device, {model_.layout().total()}),
       pass_(model_, batch, seq_len, Pass::Kind::train, pass_options) {
   model_.initialize(1);
@@ -46,7 +46,8 @@ double Subject::step_seconds(const Batches& batches) {
   synchronize(pass_.stream());
   const auto begin = std::chrono::steady_clock::now();
   ++step_;
-  train_step(model_, optimizer_, gradients_.tensor, pass_, batches, step_, 1e-4, 1.0);
+  train_step(model_, optimizer_, gradients_.tensor, pass_, batches, *communicator_,
+             {.step = step_, .batch = step_ - 1, .learning_rate = 1e-4, .grad_clip = 1.0});
   synchronize(pass_.stream());
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
 }

@@ -33,6 +33,7 @@ class Subject {
 
  private:
   Model model_;
+  std::unique_ptr<Communicator> communicator_ = single_communicator();
   AdamW optimizer_;
   OwnedTensor gradients_;
   Pass pass_;

@@ -43,8 +43,9 @@ void remove_checkpoint(const fs::path& dir) {
 std::vector<SafetensorsItem> moment_items(const Model& model, const AdamW& optimizer) {
   std::vector<SafetensorsItem> items;
   for (const ParameterInfo& info : model.layout().all()) {
-    items.push_back({"exp_avg." + info.name, info.shape, optimizer.exp_avg().slice(info.offset, {info.size})});
-    items.push_back({"exp_avg_sq." + info.name, info.shape, optimizer.exp_avg_sq().slice(info.offset, {info.size})});
+    const OptimizerRange& all = optimizer.ranges().front();
+    items.push_back({"exp_avg." + info.name, info.shape, all.exp_avg.slice(info.offset, {info.size})});
+    items.push_back({"exp_avg_sq." + info.name, info.shape, all.exp_avg_sq.slice(info.offset, {info.size})});
   }
   return items;
 }
@@ -69,7 +70,32 @@ std::string metadata_text(const SafetensorsReader& reader, const fs::path& file,
 
 }  // namespace
 
-void save_checkpoint(const fs::path& run_dir, const Model& model, const AdamW& optimizer, const TrainState& state) {
+struct CheckpointWriter::Impl {
+  fs::path run_dir;
+  const Model& model;
+  const AdamW& optimizer;
+  Options options;
+  std::int64_t completed = -1;
+};
+
+CheckpointWriter::CheckpointWriter(const fs::path& run_dir, const Model& model, const AdamW& optimizer, Communicator&,
+                                   const Options& options)
+    : impl_(new Impl{run_dir, model, optimizer, options}) {}
+CheckpointWriter::~CheckpointWriter() = default;
+CheckpointWriter::Vote CheckpointWriter::vote() const {
+  return nothing_to_do;
+}
+void CheckpointWriter::settle(int) {}
+void CheckpointWriter::finish() {}
+std::int64_t CheckpointWriter::completed() const {
+  return impl_->completed;
+}
+double CheckpointWriter::seconds_lost() const {
+  return 0;
+}
+
+void CheckpointWriter::begin(const TrainState& state) {
+  const auto& [run_dir, model, optimizer, options, completed] = *impl_;
   const fs::path dir = checkpoint_dir(run_dir, state.step);
   const fs::path writing = beside(dir, kWriting);
   try {
@@ -78,6 +104,7 @@ void save_checkpoint(const fs::path& run_dir, const Model& model, const AdamW& o
     model.save(writing);
     write_safetensors(writing / kTrainState, moment_items(model, optimizer),
                       {{"step", std::to_string(state.step)},
+                       {"next_batch", std::to_string(state.next_batch)},
                        {"tokens_seen", std::to_string(state.tokens_seen)},
                        {"seed", std::to_string(state.seed)},
                        {"train_fingerprint", state.train_fingerprint},
@@ -87,6 +114,8 @@ void save_checkpoint(const fs::path& run_dir, const Model& model, const AdamW& o
     if (fs::exists(dir)) remove_checkpoint(dir);
     rename_dir(writing, dir);
     sync_path(dir.parent_path());
+    impl_->completed = state.step;
+    if (options.keep > 0) prune_checkpoints(run_dir, options.keep);
   } catch (const fs::filesystem_error& error) {
     std::error_code ignored;
     fs::remove_all(writing, ignored);
@@ -130,6 +159,7 @@ TrainState read_train_state(const CheckpointEntry& checkpoint) {
   const fs::path file = checkpoint.dir / kTrainState;
   const SafetensorsReader reader(file);
   const TrainState state{.step = metadata_integer(reader, file, "step"),
+                         .next_batch = metadata_integer(reader, file, "next_batch"),
                          .tokens_seen = metadata_integer(reader, file, "tokens_seen"),
                          .seed = metadata_integer(reader, file, "seed"),
                          .train_fingerprint = metadata_text(reader, file, "train_fingerprint"),

@@ -33,6 +33,11 @@ struct TrainConfig {
     double final_fraction = 0.1;  // of the peak, at the last step (cosine, wsd)
     double decay_fraction = 0.2;  // of all steps (wsd)
   };
+  /// What happens when the loss or a gradient is NaN or infinite.
+  struct NonFinite {
+    std::int64_t skip = 2;       // steps in a row that are left out before the run goes back to its last checkpoint
+    std::int64_t roll_back = 2;  // times it goes back to the same checkpoint before it stops
+  };
   struct Train {
     std::int64_t steps = 0;
     std::int64_t tokens_per_step = 524288;
@@ -40,6 +45,7 @@ struct TrainConfig {
     Optimizer optimizer;
     Schedule schedule;
     double grad_clip = 1.0;  // 0: none
+    NonFinite non_finite;
   };
   struct Valid {
     std::int64_t every = 250;  // 0: only the first and the last step
@@ -48,7 +54,8 @@ struct TrainConfig {
   struct Checkpoint {
     std::int64_t every = 1000;
     std::int64_t log_spaced_until = 512;
-    std::int64_t keep = 0;  // the newest N; 0: all
+    std::int64_t keep = 0;     // the newest N; 0: all
+    std::string async = "on";  // on | off: training goes on while a checkpoint is written
   };
   struct Routing {
     std::int64_t every = 100;
@@ -59,6 +66,7 @@ struct TrainConfig {
   struct Distributed {
     std::int64_t zero = 1;
     std::int64_t bucket_mb = 64;
+    double timeout_seconds = 600;  // that a rank waits for another one
   };
 
   /// How operations are computed; changes no result beyond rounding.

@@ -237,17 +237,22 @@ std::vector<ConfigKey> config_keys(TrainConfig& c) {
   keys.push_back(
       real("train.schedule.decay_fraction", c.train.schedule.decay_fraction, "a number in [0, 1]", fraction));
   keys.push_back(real("train.grad_clip", c.train.grad_clip, "a number of at least 0 (0: no clipping)", not_negative));
+  keys.push_back(integer("train.non_finite.skip", c.train.non_finite.skip, 0));
+  keys.push_back(integer("train.non_finite.roll_back", c.train.non_finite.roll_back, 0));
   keys.push_back(integer("valid.every", c.valid.every, 0));
   keys.push_back(integer("valid.tokens", c.valid.tokens, 1));
   keys.push_back(integer("checkpoint.every", c.checkpoint.every, 0));
   keys.push_back(integer("checkpoint.log_spaced_until", c.checkpoint.log_spaced_until, 0));
   keys.push_back(all_or_count("checkpoint.keep", c.checkpoint.keep));
+  keys.push_back(word("checkpoint.async", c.checkpoint.async, {"on", "off"}));
   keys.push_back(integer("routing.every", c.routing.every, 0));
   keys.push_back(integer("routing.log_spaced_until", c.routing.log_spaced_until, 0));
   keys.push_back(integer("routing.sequences", c.routing.sequences, 1));
   keys.push_back(integer("routing.per_token_every", c.routing.per_token_every, 0));
   keys.push_back(integer("distributed.zero", c.distributed.zero, 0, 1));
   keys.push_back(integer("distributed.bucket_mb", c.distributed.bucket_mb, 1));
+  keys.push_back(
+      real("distributed.timeout_seconds", c.distributed.timeout_seconds, "a number of seconds above 0", positive));
   keys.push_back(word("kernels.attention", c.kernels.attention, {"auto", "builtin", "cudnn"}));
   keys.push_back(word("kernels.reads", c.kernels.reads, {"auto", "fused", "two_phase"}));
   keys.push_back(word("kernels.recompute", c.kernels.recompute, {"auto", "none", "swiglu", "norms", "attention"}));

@@ -60,6 +60,7 @@ struct Streams {
 
 TrainState state_after(std::int64_t step, const TrainConfig& config, const Streams& streams) {
   return {.step = step,
+          .next_batch = step,
           .tokens_seen = step * config.train.tokens_per_step,
           .seed = config.run.seed,
           .train_fingerprint = streams.train.fingerprint(),
@@ -128,7 +129,8 @@ class Loop {
         dir_(config.run.dir),
         state_(state_after(checkpoint ? checkpoint->step : 0, config, streams)),
         model_(start_model(config, checkpoint)),
-        optimizer_(model_, config.train.optimizer),
+        optimizer_(model_, config.train.optimizer, *communicator_, config.distributed),
+        writer_(dir_, model_, optimizer_, *communicator_, {.async = false, .keep = config.checkpoint.keep}),
         gradients_(model_.options().storage, model_.options().device, {model_.layout().total()}),
         pass_(model_, config.train.micro_batch, config.data.sequence_length, Pass::Kind::train, config.pass_options()),
         recorder_(model_, streams.valid_batches, config.routing.sequences, config.data.sequence_length),
@@ -188,8 +190,17 @@ class Loop {
     const auto begin = std::chrono::steady_clock::now();
     const std::int64_t step = state_.step + 1;
     const double rate = learning_rate(config_.train, step);
-    const StepResult result = train_step(model_, optimizer_, gradients_.tensor, pass_, streams_.train_batches, step,
-                                         rate, config_.train.grad_clip, [this] { write_snapshot(); });
+    const StepResult result = train_step(
+        model_, optimizer_, gradients_.tensor, pass_, streams_.train_batches, *communicator_,
+        {.step = step, .batch = state_.next_batch, .learning_rate = rate, .grad_clip = config_.train.grad_clip},
+        {.meanwhile = [this] { write_snapshot(); }});
+    if (result.outcome == StepOutcome::not_finite) {
+      throw Error(
+          "step {}: loss is {} and the gradient's norm {}, expected finite numbers; the run stops with what was "
+          "written before this step (a lower train.optimizer.learning_rate or train.grad_clip may help)",
+          step, result.loss, result.grad_norm);
+    }
+    ++state_.next_batch;
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
     state_.step = step;
     state_.tokens_seen += config_.train.tokens_per_step;
@@ -238,9 +249,9 @@ class Loop {
   void checkpoint() {
     write_snapshot();
     flush(true);
-    save_checkpoint(dir_, model_, optimizer_, state_);
+    writer_.begin(state_);
+    writer_.finish();
     checkpointed_ = state_.step;
-    if (config_.checkpoint.keep > 0) prune_checkpoints(dir_, config_.checkpoint.keep);
   }
 
   const TrainConfig& config_;
@@ -250,8 +261,10 @@ class Loop {
   TrainState state_;
   bool resumed_ = false;
   std::int64_t checkpointed_ = -1;  // the step of the newest checkpoint
+  std::unique_ptr<Communicator> communicator_ = single_communicator();
   Model model_;
   AdamW optimizer_;
+  CheckpointWriter writer_;
   OwnedTensor gradients_;
   Pass pass_;
   RoutingRecorder recorder_;

@@ -4,7 +4,7 @@
 
 namespace routescope {
 
-AdamW::AdamW(const Model& model, const TrainConfig::Optimizer& settings)
+AdamW::AdamW(Model& model, const TrainConfig::Optimizer& settings, Communicator&, const TrainConfig::Distributed&)
     : settings_(settings),
       exp_avg_(model.options().storage, model.options().device, {model.layout().total()}),
       exp_avg_sq_(model.options().storage, model.options().device, {model.layout().total()}),
@@ -14,6 +14,11 @@ AdamW::AdamW(const Model& model, const TrainConfig::Optimizer& settings)
     if (runs_.empty() || runs_.back().decay != info.decay) runs_.push_back({info.offset, info.offset, info.decay});
     runs_.back().end = info.offset + info.size;
   }
+  ranges_.push_back({.begin = 0,
+                     .end = model.layout().total(),
+                     .exp_avg = exp_avg_.tensor,
+                     .exp_avg_sq = exp_avg_sq_.tensor,
+                     .parameters = model.flat()});
 }
 
 double AdamW::clip(Tensor gradients, double max_norm, const Stream& stream) {

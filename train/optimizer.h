@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "kernels/communicator.h"
 #include "kernels/memory.h"
 #include "kernels/stream.h"
 #include "model/model.h"
@@ -12,19 +13,27 @@
 
 namespace routescope {
 
+/// A stretch of the flat arrays whose optimizer state this rank holds.
+struct OptimizerRange {
+  std::int64_t begin = 0, end = 0;  // elements of the flat arrays (model/parameters.h)
+  Tensor exp_avg, exp_avg_sq;       // [end - begin], of the storage type
+  Tensor parameters;                // [end - begin]: the master weights
+  bool written = true;              // by this rank into checkpoints; every element is by exactly one
+};
+
 class AdamW {
  public:
-  /// Moments of zero for every parameter of `model`.
-  AdamW(const Model& model, const TrainConfig::Optimizer& settings);
+  /// Moments of zero for every parameter of `model` that falls to this rank.
+  AdamW(Model& model, const TrainConfig::Optimizer& settings, Communicator& communicator,
+        const TrainConfig::Distributed& distributed);
 
   /// Euclidean norm of all gradients; the update() that follows multiplies them by min(1, max_norm / norm) (0: by one).
   double clip(Tensor gradients, double max_norm, const Stream& stream);
   /// Update number `step` (1, 2, ...).
   void update(Tensor parameters, Tensor gradients, double learning_rate, std::int64_t step, const Stream& stream);
 
-  /// The moments, laid out like the parameters.
-  Tensor exp_avg() const { return exp_avg_.tensor; }
-  Tensor exp_avg_sq() const { return exp_avg_sq_.tensor; }
+  /// What this rank holds, in the order of the flat arrays.
+  const std::vector<OptimizerRange>& ranges() const { return ranges_; }
 
  private:
   /// Neighbouring parameters with the same decay: one kernel call. Padding between them is zero and stays so.
@@ -35,6 +44,7 @@ class AdamW {
   TrainConfig::Optimizer settings_;
   std::vector<Run> runs_;
   OwnedTensor exp_avg_, exp_avg_sq_;
+  std::vector<OptimizerRange> ranges_;
   OwnedTensor norm_, scale_;  // [1]
 };
 

@@ -23,7 +23,8 @@ namespace {
 /// but the resumed run.
 bool may_change(const std::string& path) {
   return path == "run.dir" || path == "device" || path == "data.train" || path == "data.valid" ||
-         path.starts_with("checkpoint.") || path.starts_with("distributed.") || path.starts_with("kernels.");
+         path.starts_with("checkpoint.") || path.starts_with("train.non_finite.") || path.starts_with("distributed.") ||
+         path.starts_with("kernels.");
 }
 
 std::string value_or(const std::map<std::string, std::string>& values, const std::string& path) {

@@ -1,25 +1,61 @@
-// One training step, as the algorithm is written: accumulate gradients over micro-batches, clip, update.
+// One training step, as the algorithm is written: accumulate gradients over micro-batches, add them up over ranks,
+// clip, update.
 #pragma once
 
 #include <cstdint>
 #include <functional>
 
 #include "data/batches.h"
+#include "kernels/communicator.h"
 #include "model/model.h"
 #include "train/optimizer.h"
 
 namespace routescope {
 
-struct StepResult {
-  double loss = 0;       // mean nll of the step's tokens before the update, nats a token
-  double grad_norm = 0;  // before clipping
+struct StepSpec {
+  std::int64_t step = 0;   // number of the update: 1, 2, ...
+  std::int64_t batch = 0;  // trains on Batches::get(batch, ...)
+  double learning_rate = 0;
+  double grad_clip = 0;  // 0: none
 };
 
-/// Update number `step` (1, 2, ...; it trains on batches.get(step - 1, ...)). `gradients` is scratch, laid out like the
-/// parameters. `meanwhile` runs once, while a CUDA device computes. Throws Error, before anything is changed, if the
-/// loss or the gradient is not finite.
+/// What ranks tell each other at every step. The largest of each over all ranks is known to all of them afterwards.
+struct Votes {
+  int stop = 0;        // number of the signal that asks this rank to stop, or 0
+  int checkpoint = 0;  // CheckpointWriter::vote()
+};
+
+struct StepHooks {
+  /// Runs once, while a CUDA device computes.
+  std::function<void()> meanwhile = [] {};
+  /// Asked when the gradients are complete.
+  std::function<Votes()> votes = [] { return Votes(); };
+  /// Asked between micro-batches; true abandons the step, for a run that must end soon.
+  std::function<bool()> interrupted = [] { return false; };
+};
+
+enum class StepOutcome {
+  updated,
+  not_finite,   // the loss or a gradient is NaN or infinite: the parameters and moments are what they were
+  interrupted,  // some rank abandoned it: likewise
+};
+
+struct StepResult {
+  StepOutcome outcome = StepOutcome::updated;
+  double loss = 0;       // mean nll of the step's tokens before the update, nats a token
+  double grad_norm = 0;  // before clipping
+  Votes votes;           // largest over ranks
+};
+
+/// The micro-batches of a step that a rank computes, in sequences: [begin, end) of sequences_per_step. Ranks differ by
+/// one micro-batch at most.
+struct SequenceRange {
+  std::int64_t begin = 0, end = 0;
+};
+SequenceRange sequences_of_rank(std::int64_t sequences_per_step, std::int64_t micro_batch, const Place& place);
+
+/// The same result on every rank. `gradients` is scratch, laid out like the parameters.
 StepResult train_step(Model& model, AdamW& optimizer, Tensor gradients, Pass& pass, const Batches& batches,
-                      std::int64_t step, double learning_rate, double grad_clip,
-                      const std::function<void()>& meanwhile = nullptr);
+                      Communicator& communicator, const StepSpec& spec, const StepHooks& hooks = {});
 
 }  // namespace routescope

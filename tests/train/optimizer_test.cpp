@@ -36,6 +36,7 @@ class Optimizer : public ::testing::Test {
   testing::MicroRun micro_;
   TrainConfig config_;
   Model model_;
+  std::unique_ptr<Communicator> communicator_ = single_communicator();
   OwnedTensor gradients_;
   Stream stream_;
   Buffer workspace_;
@@ -46,7 +47,7 @@ TEST_F(Optimizer, TwoUpdatesAreAdamW) {
       .learning_rate = 0, .beta1 = 0.8, .beta2 = 0.9, .eps = 1e-3, .weight_decay = 0.25};
   constexpr double kRate = 0.05, kMaxNorm = 2.0;
   const std::vector<float> before(model_.flat().as<float>(), model_.flat().as<float>() + model_.flat().numel());
-  AdamW optimizer(model_, settings);
+  AdamW optimizer(model_, settings, *communicator_, {});
 
   double sum = 0;
   for (const float g : gradients_.tensor.span<float>()) sum += static_cast<double>(g) * static_cast<double>(g);
@@ -71,7 +72,8 @@ TEST_F(Optimizer, TwoUpdatesAreAdamW) {
                       (info.decay ? 0.25 : 0.0) * p);
       }
       ASSERT_NEAR(model_.flat().as<float>()[i], p, kRounding * (std::abs(p) + kRate)) << info.name;
-      ASSERT_NEAR(optimizer.exp_avg().as<float>()[i], m, kRounding * std::abs(m) + 1e-6 * std::abs(g)) << info.name;
+      ASSERT_NEAR(optimizer.ranges()[0].exp_avg.as<float>()[i], m, kRounding * std::abs(m) + 1e-6 * std::abs(g))
+          << info.name;
     }
     if (info.decay) ++decayed;
   }
@@ -79,7 +81,7 @@ TEST_F(Optimizer, TwoUpdatesAreAdamW) {
 }
 
 TEST_F(Optimizer, PaddingStaysZero) {
-  AdamW optimizer(model_, {});
+  AdamW optimizer(model_, {}, *communicator_, {});
   optimizer.clip(gradients_.tensor, 0, stream_);
   optimizer.update(model_.flat(), gradients_.tensor, 0.1, 1, stream_);
   std::vector<bool> parameter(static_cast<std::size_t>(model_.layout().total()), false);
@@ -92,12 +94,12 @@ TEST_F(Optimizer, PaddingStaysZero) {
 }
 
 TEST_F(Optimizer, WithoutALimitNothingIsScaled) {
-  AdamW optimizer(model_, {.beta1 = 0.0});
+  AdamW optimizer(model_, {.beta1 = 0.0}, *communicator_, {});
   optimizer.clip(gradients_.tensor, 0, stream_);
   optimizer.update(model_.flat(), gradients_.tensor, 0.1, 1, stream_);
   const ParameterInfo& info = model_.layout().at("model.embed_tokens.weight");
   for (std::int64_t i = info.offset; i < info.offset + info.size; ++i) {
-    ASSERT_EQ(optimizer.exp_avg().as<float>()[i], gradients_.tensor.as<float>()[i]);
+    ASSERT_EQ(optimizer.ranges()[0].exp_avg.as<float>()[i], gradients_.tensor.as<float>()[i]);
   }
 }
 
