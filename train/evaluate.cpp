@@ -1,15 +1,20 @@
 #include "train/evaluate.h"
 
 #include <algorithm>
+#include <numeric>
 #include <vector>
 
 namespace routescope {
 
-void for_each_window(Pass& pass, const Batches& batches, std::int64_t windows,
+Windows windows_of_rank(std::int64_t windows, const Place& place) {
+  return {windows * place.rank / place.size, windows * (place.rank + 1) / place.size};
+}
+
+void for_each_window(Pass& pass, const Batches& batches, Windows windows,
                      const std::function<void(const Batch&, std::int64_t, std::int64_t)>& visit) {
   const auto seq_len = static_cast<std::size_t>(pass.seq_len());
-  for (std::int64_t first = 0; first < windows; first += pass.batch()) {
-    const std::int64_t count = std::min(pass.batch(), windows - first);
+  for (std::int64_t first = windows.begin; first < windows.end; first += pass.batch()) {
+    const std::int64_t count = std::min(pass.batch(), windows.end - first);
     Batch batch = batches.in_order(first, first + count);
     for (std::int64_t i = count; i < pass.batch(); ++i) {
       const auto last = (static_cast<std::size_t>(count) - 1) * seq_len;
@@ -24,15 +29,18 @@ void for_each_window(Pass& pass, const Batches& batches, std::int64_t windows,
   }
 }
 
-double mean_nll(Pass& pass, const Batches& batches, std::int64_t windows) {
+double mean_nll(Pass& pass, const Batches& batches, std::int64_t windows, Communicator& communicator) {
   std::vector<float> nll(static_cast<std::size_t>(pass.tokens()));
-  double sum = 0;
-  for_each_window(pass, batches, windows, [&](const Batch& batch, std::int64_t, std::int64_t count) {
+  std::vector<double> sums(static_cast<std::size_t>(windows), 0.0);  // by window; 0 where it is another rank's
+  const auto visit = [&](const Batch& batch, std::int64_t first, std::int64_t count) {
     pass.nll(batch.targets, nll);
     for (std::int64_t i = 0; i < count * pass.seq_len(); ++i)
-      sum += static_cast<double>(nll[static_cast<std::size_t>(i)]);
-  });
-  return sum / static_cast<double>(windows * pass.seq_len());
+      sums[static_cast<std::size_t>(first + i / pass.seq_len())] +=
+          static_cast<double>(nll[static_cast<std::size_t>(i)]);
+  };
+  for_each_window(pass, batches, windows_of_rank(windows, communicator.place()), visit);
+  communicator.all_reduce(sums, Reduction::sum, "validation loss");
+  return std::accumulate(sums.begin(), sums.end(), 0.0) / static_cast<double>(windows * pass.seq_len());
 }
 
 }  // namespace routescope

@@ -5,17 +5,26 @@
 #include <functional>
 
 #include "data/batches.h"
+#include "kernels/communicator.h"
 #include "model/model.h"
 
 namespace routescope {
 
-/// Runs the windows [0, windows) of `batches` through the pass. After each forward pass, `visit` gets the batch, the
-/// first window in it and how many of its sequences count: a last, partial batch is filled up with repeats of its last
-/// window.
-void for_each_window(Pass& pass, const Batches& batches, std::int64_t windows,
+/// Windows [begin, end) of a stream.
+struct Windows {
+  std::int64_t begin = 0, end = 0;
+};
+/// This rank's share of the windows [0, windows): neighbouring ones, in the order of ranks; numbers differ by at most
+/// one.
+Windows windows_of_rank(std::int64_t windows, const Place& place);
+
+/// Runs `windows` of `batches` through the pass. After each forward pass, `visit` gets the batch, the first window in
+/// it and how many of its sequences count: a last, partial batch is filled up with repeats of its last window.
+void for_each_window(Pass& pass, const Batches& batches, Windows windows,
                      const std::function<void(const Batch&, std::int64_t first, std::int64_t count)>& visit);
 
-/// Mean nll of the windows [0, windows), nats a token.
-double mean_nll(Pass& pass, const Batches& batches, std::int64_t windows);
+/// Mean nll of the windows [0, windows), nats a token, computed by all ranks; on every rank. Sums are by window, then
+/// over windows in their order: what a window gives depends on no other, so the number of ranks changes no bit of it.
+double mean_nll(Pass& pass, const Batches& batches, std::int64_t windows, Communicator& communicator);
 
 }  // namespace routescope

@@ -217,13 +217,14 @@ class Loop {
   void observe(Progress& progress, const std::optional<TrainRow>& row) {
     if (row) record_.append(*row);
     if (validations_.contains(state_.step)) {
-      const double loss = mean_nll(pass_, streams_.valid_batches, streams_.valid_windows);
+      const double loss = mean_nll(pass_, streams_.valid_batches, streams_.valid_windows, *communicator_);
       record_.append(ValidRow{.step = state_.step, .loss = loss});
       progress.validated(loss);
     }
     const bool per_token = config_.routing.per_token_every > 0 && per_token_.contains(state_.step);
     if (snapshots_.contains(state_.step) || per_token) {
-      snapshot_ = recorder_.snapshot(pass_, state_.step, state_.tokens_seen, per_token ? &alpha_ : nullptr);
+      snapshot_ =
+          recorder_.snapshot(pass_, *communicator_, state_.step, state_.tokens_seen, per_token ? &alpha_ : nullptr);
       if (!per_token) alpha_.clear();
     }
     if (checkpoints_.contains(state_.step)) {

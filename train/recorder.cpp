@@ -1,6 +1,7 @@
 #include "train/recorder.h"
 
 #include <cmath>
+#include <cstring>
 #include <limits>
 
 #include "kernels/memory.h"
@@ -57,8 +58,8 @@ RoutingRecordInfo RoutingRecorder::info(const std::string& config_yaml) const {
   return info;
 }
 
-RoutingSnapshot RoutingRecorder::snapshot(Pass& pass, std::int64_t step, std::int64_t tokens_seen,
-                                          std::vector<float>* alpha) const {
+RoutingSnapshot RoutingRecorder::snapshot(Pass& pass, Communicator& communicator, std::int64_t step,
+                                          std::int64_t tokens_seen, std::vector<float>* alpha) const {
   const ReadPlan& plan = model_->plan();
   const auto reads = static_cast<std::size_t>(plan.num_routed());
   const auto columns = static_cast<std::size_t>(plan.num_columns());
@@ -69,13 +70,16 @@ RoutingSnapshot RoutingRecorder::snapshot(Pass& pass, std::int64_t step, std::in
   if (reads == 0) return out;
 
   const auto tokens = static_cast<std::size_t>(sequences_ * seq_len_);
-  if (alpha) alpha->assign(reads * tokens * columns, kAbsent);
+  const Windows mine = windows_of_rank(sequences_, communicator.place());
+  const auto my_tokens = static_cast<std::size_t>((mine.end - mine.begin) * seq_len_);
+  std::vector<float> my_alpha;  // [read, this rank's tokens, source]
+  if (alpha) my_alpha.assign(reads * my_tokens * columns, kAbsent);
   const std::vector<double> zeros(static_cast<std::size_t>(totals_.tensor.numel()), 0.0);
   cast(totals_.tensor, Tensor(const_cast<double*>(zeros.data()), DType::f64, Device::cpu, {totals_.tensor.numel()}),
        pass.stream());
 
   std::vector<float> rows;
-  for_each_window(pass, *valid_, sequences_, [&](const Batch&, std::int64_t first, std::int64_t count) {
+  for_each_window(pass, *valid_, mine, [&](const Batch&, std::int64_t first, std::int64_t count) {
     const std::int64_t counted = count * seq_len_;
     std::int64_t next = 0;
     for (std::size_t r = 0; r < reads; ++r) {
@@ -92,9 +96,9 @@ RoutingSnapshot RoutingRecorder::snapshot(Pass& pass, std::int64_t step, std::in
       rows.resize(static_cast<std::size_t>(weights.numel()));
       copy_to(rows, 0, weights, pass.stream());
       for (std::size_t t = 0; t < static_cast<std::size_t>(counted); ++t) {
-        const std::size_t token = static_cast<std::size_t>(first * seq_len_) + t;
+        const std::size_t token = static_cast<std::size_t>((first - mine.begin) * seq_len_) + t;
         for (std::size_t i = 0; i < at.size(); ++i) {
-          (*alpha)[(r * tokens + token) * columns + static_cast<std::size_t>(at[i])] = rows[t * at.size() + i];
+          my_alpha[(r * my_tokens + token) * columns + static_cast<std::size_t>(at[i])] = rows[t * at.size() + i];
         }
       }
     }
@@ -104,7 +108,9 @@ RoutingSnapshot RoutingRecorder::snapshot(Pass& pass, std::int64_t step, std::in
   out.alpha_std = out.source_rms = out.alpha_mean;
   out.alpha_entropy.assign(reads, 0.0F);
   const auto n = static_cast<double>(tokens);
-  const std::vector<double> totals = host_values<double>(totals_.tensor, pass.stream());
+  std::vector<double> totals = host_values<double>(totals_.tensor, pass.stream());
+  communicator.all_reduce(totals, Reduction::sum, "routing statistics");
+  if (alpha) *alpha = gather_alpha(my_alpha, reads, columns, communicator);
   const double* sum = totals.data();
   for (std::size_t r = 0; r < reads; ++r) {
     const std::vector<int>& at = plan.reads[r].columns;
@@ -120,6 +126,26 @@ RoutingSnapshot RoutingRecorder::snapshot(Pass& pass, std::int64_t step, std::in
   }
   read_parameters(out);
   return out;
+}
+
+std::vector<float> RoutingRecorder::gather_alpha(const std::vector<float>& mine, std::size_t reads, std::size_t columns,
+                                                 Communicator& communicator) const {
+  if (communicator.size() == 1) return mine;
+  const std::string bytes(reinterpret_cast<const char*>(mine.data()), mine.size() * sizeof(float));
+  const std::vector<std::string> parts = communicator.gather(bytes, "routing weights by token");
+  if (parts.empty()) return {};
+  const std::size_t row = columns * sizeof(float);
+  std::vector<float> all(reads * static_cast<std::size_t>(sequences_ * seq_len_) * columns);
+  auto* to = reinterpret_cast<char*>(all.data());
+  for (std::size_t r = 0; r < reads; ++r) {
+    for (int rank = 0; rank < communicator.size(); ++rank) {
+      const Windows windows = windows_of_rank(sequences_, {.rank = rank, .size = communicator.size()});
+      const std::size_t size = static_cast<std::size_t>((windows.end - windows.begin) * seq_len_) * row;
+      std::memcpy(to, parts[static_cast<std::size_t>(rank)].data() + r * size, size);
+      to += size;
+    }
+  }
+  return all;
 }
 
 void RoutingRecorder::read_parameters(RoutingSnapshot& out) const {

@@ -7,6 +7,7 @@
 
 #include "data/batches.h"
 #include "data/routing_record.h"
+#include "kernels/communicator.h"
 #include "model/model.h"
 
 namespace routescope {
@@ -19,12 +20,16 @@ class RoutingRecorder {
   /// The fixed part of the record.
   RoutingRecordInfo info(const std::string& config_yaml) const;
 
-  /// Measures the model as it is now. `alpha`, if given, receives the weights token by token,
-  /// [read, sequence, position, source] f32, NaN where a read has no such source. A standard model has nothing to
-  /// measure.
-  RoutingSnapshot snapshot(Pass& pass, std::int64_t step, std::int64_t tokens_seen, std::vector<float>* alpha) const;
+  /// Measures the model as it is now; every rank takes its share of the probe tokens. The snapshot is every rank's;
+  /// `alpha`, if given, receives on rank 0 the weights token by token, [read, sequence, position, source] f32, NaN
+  /// where a read has no such source, and nothing on other ranks. A standard model has nothing to measure.
+  RoutingSnapshot snapshot(Pass& pass, Communicator& communicator, std::int64_t step, std::int64_t tokens_seen,
+                           std::vector<float>* alpha) const;
 
  private:
+  /// On rank 0 the weights [read, token, source] of all ranks' tokens, from each one's own.
+  std::vector<float> gather_alpha(const std::vector<float>& mine, std::size_t reads, std::size_t columns,
+                                  Communicator& communicator) const;
   void read_parameters(RoutingSnapshot& out) const;
 
   const Model* model_;

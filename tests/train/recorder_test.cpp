@@ -46,7 +46,7 @@ TEST_P(Recorder, SnapshotIsWhatThePassSays) {
   const RoutingRecorder recorder(model_, batches_, kSequences, kLength);
   Pass by_two(model_, 2, kLength, Pass::Kind::train);  // 3 sequences: the last batch is filled up
   std::vector<float> alpha;
-  const RoutingSnapshot snapshot = recorder.snapshot(by_two, 17, 170, &alpha);
+  const RoutingSnapshot snapshot = recorder.snapshot(by_two, *single_communicator(), 17, 170, &alpha);
   EXPECT_EQ(snapshot.step, 17);
   EXPECT_EQ(snapshot.tokens_seen, 170);
 
