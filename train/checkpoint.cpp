@@ -105,6 +105,7 @@ void CheckpointWriter::begin(const TrainState& state) {
     write_safetensors(writing / kTrainState, moment_items(model, optimizer),
                       {{"step", std::to_string(state.step)},
                        {"next_batch", std::to_string(state.next_batch)},
+                       {"skipped", std::to_string(state.skipped)},
                        {"tokens_seen", std::to_string(state.tokens_seen)},
                        {"seed", std::to_string(state.seed)},
                        {"train_fingerprint", state.train_fingerprint},
@@ -160,6 +161,7 @@ TrainState read_train_state(const CheckpointEntry& checkpoint) {
   const SafetensorsReader reader(file);
   const TrainState state{.step = metadata_integer(reader, file, "step"),
                          .next_batch = metadata_integer(reader, file, "next_batch"),
+                         .skipped = metadata_integer(reader, file, "skipped"),
                          .tokens_seen = metadata_integer(reader, file, "tokens_seen"),
                          .seed = metadata_integer(reader, file, "seed"),
                          .train_fingerprint = metadata_text(reader, file, "train_fingerprint"),

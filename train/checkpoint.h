@@ -18,6 +18,7 @@ namespace routescope {
 struct TrainState {
   std::int64_t step = 0;        // finished updates
   std::int64_t next_batch = 0;  // what update step + 1 trains on: Batches::get(next_batch, ...)
+  std::int64_t skipped = 0;     // how many of the last steps, in a row, were left out as not finite
   std::int64_t tokens_seen = 0;
   std::int64_t seed = 0;
   std::string train_fingerprint, valid_fingerprint;  // TokenStream::fingerprint()
