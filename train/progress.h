@@ -36,6 +36,7 @@ class Progress {
   /// After every update. Prints the first and the last, and between them whenever the interval has passed.
   void update(const Row& row);
   void validated(double loss) { valid_loss_ = loss; }
+  const Totals& totals() const { return totals_; }
 
  private:
   using Clock = std::chrono::steady_clock;

@@ -18,15 +18,15 @@ std::atomic<int> received = 0;
 void wait_for_signals_aside() {
   sigset_t signals;
   sigemptyset(&signals);
-  sigaddset(&signals, SIGINT);
-  sigaddset(&signals, SIGTERM);
+  for (const int number : {SIGINT, SIGTERM, SIGUSR1}) sigaddset(&signals, number);
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   std::thread([signals] {
-    int number = 0;
-    sigwait(&signals, &number);
-    received = number;
-    sigwait(&signals, &number);
-    ::_exit(128 + number);
+    for (int interrupts = 0;;) {
+      int number = 0;
+      sigwait(&signals, &number);
+      if (received == 0) received = number;
+      if (number == SIGINT && ++interrupts == 2) ::_exit(128 + number);
+    }
   }).detach();
 }
 
