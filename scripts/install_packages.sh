@@ -9,7 +9,7 @@ source "$(dirname "$0")/phases.sh"
 
 build=(g++ cmake ninja-build git ca-certificates libdnnl-dev libhdf5-dev libyaml-cpp-dev libcli11-dev libfmt-dev
   libspdlog-dev nlohmann-json3-dev libssl-dev zlib1g-dev)
-test=(libgtest-dev libboost-context-dev clang-format-14 shellcheck)
+test=(libgtest-dev libboost-context-dev libopenmpi-dev openmpi-bin clang-format-14 shellcheck)
 text=(bible-kjv)
 
 if [[ $# -eq 0 ]]; then
@@ -34,7 +34,8 @@ if ! command -v apt-get >/dev/null || ! command -v dpkg-query >/dev/null; then
 install_packages.sh: error: no apt-get here. Install by your system's means
   to build: a C++20 compiler with OpenMP (g++ 12 or newer), CMake 3.25 or newer, Ninja, git, and with headers
             oneDNN 2.6, HDF5 1.10 or newer (C), yaml-cpp, CLI11, fmt 9, spdlog, nlohmann-json, OpenSSL, zlib
-  to test:  GoogleTest, Boost.Context (and clang-format 14 and shellcheck, which check the style)
+  to train with several processes: an MPI (Open MPI), and on CUDA devices NCCL
+  to test:  GoogleTest, Boost.Context, Open MPI (and clang-format 14 and shellcheck, which check the style)
   for the quickstart's text: nothing, if you give your own with --text FILE...
 then run again with ROUTESCOPE_INSTALL=no in the environment.
 END

@@ -1,0 +1,69 @@
+// Messages between ranks, non-blocking and watched: whoever waits here also answers the others' questions and keeps
+// the deadline.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "kernels/comm/mpi_control.h"
+
+namespace routescope::mpi {
+
+/// A collective as every rank must see it. Sent ahead of its data, so that ranks that are in different ones find out
+/// instead of mixing their numbers up.
+struct Envelope {
+  std::uint64_t number = 0;      // of the collective on this rank
+  std::uint64_t count = 0;       // elements, where they must agree
+  std::uint64_t bytes = 0;       // that follow, of a message of varying length
+  std::array<char, 16> type{};   // of the elements, or the reduction
+  std::array<char, 104> what{};  // which collective on what
+};
+
+class Wire {
+ public:
+  Wire(MPI_Comm comm, Control& control);
+
+  int rank() const { return rank_; }
+  int size() const { return size_; }
+  const CommunicatorOptions& options() const { return control_.options(); }
+
+  /// Messages under way. Their memory belongs to MPI until wait().
+  struct Batch {
+    std::vector<MPI_Request> requests;
+    struct Expected {
+      int peer = 0;
+      std::int64_t bytes = -1;  // of a receive, exactly; -1: a send
+    };
+    std::vector<Expected> expected;
+  };
+  /// Any number of bytes, in messages of at most options().message_bytes. Between two ranks they are matched in the
+  /// order of their starting.
+  void send(Batch& batch, int peer, const void* data, std::size_t bytes);
+  void receive(Batch& batch, int peer, void* data, std::size_t bytes);
+
+  /// What the collective that runs is called, for those who wait too long.
+  void begin(std::uint64_t number, const std::string& what);
+  /// Throws std::runtime_error for an error of MPI or a message of another length than expected.
+  void wait(Batch& batch);
+
+  /// One message with its envelope, whose `bytes` says how many follow; short ones are one message of MPI.
+  void send_message(int peer, Envelope envelope, std::span<const std::byte> bytes);
+  /// Appends to `bytes`. Throws std::runtime_error if the peer's envelope is that of another collective.
+  void receive_message(int peer, const Envelope& expected, std::vector<std::byte>& bytes);
+  /// Throws std::runtime_error where two ranks are in different collectives.
+  void check_envelope(int peer, const Envelope& found, const Envelope& expected) const;
+
+ private:
+  MPI_Comm comm_;
+  Control& control_;
+  int rank_ = 0, size_ = 1;
+  std::uint64_t number_ = 0;
+  std::string what_;
+  std::vector<int> indices_;
+  std::vector<MPI_Status> statuses_;
+};
+
+}  // namespace routescope::mpi

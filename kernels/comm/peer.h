@@ -1,0 +1,30 @@
+// A rank as an operating system knows it.
+#pragma once
+
+#include <sys/types.h>
+
+#include <array>
+#include <cstdint>
+#include <string>
+
+namespace routescope {
+
+/// Plain bytes: ranks exchange them at the start.
+struct Peer {
+  std::array<char, 64> host{};  // ends with a zero
+  std::int64_t process = 0;     // its number
+  std::uint64_t started = 0;  // when, in ticks since the machine's start: tells it from a later one of the same number
+  std::uint64_t name_space = 0;  // in which the number holds (0: not known)
+};
+
+/// This process.
+Peer this_peer();
+
+enum class PeerState { unknown, running, stopped, gone };
+/// What this machine knows of it: unknown for one of another machine or of another space of process numbers.
+PeerState state_of(const Peer& peer, const Peer& self);
+
+/// "rank 2 (node3, process 4711)".
+std::string describe(int rank, const Peer& peer);
+
+}  // namespace routescope
