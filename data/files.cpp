@@ -2,10 +2,8 @@
 #include "data/files.h"
 
 #include <fcntl.h>
-#include <openssl/evp.h>
 #include <unistd.h>
 
-#include <array>
 #include <cerrno>
 #include <cstring>
 #include <fstream>
@@ -13,6 +11,7 @@
 #include <vector>
 
 #include "data/error.h"
+#include "data/sha256.h"
 
 namespace routescope {
 
@@ -98,16 +97,9 @@ std::string read_text(const std::filesystem::path& file) {
 }
 
 std::string sha256_file(const std::filesystem::path& file) {
-  const std::unique_ptr<EVP_MD_CTX, void (*)(EVP_MD_CTX*)> context(EVP_MD_CTX_new(), EVP_MD_CTX_free);
-  if (!context || EVP_DigestInit_ex(context.get(), EVP_sha256(), nullptr) != 1)
-    throw Error("{}: SHA-256 is not available", file.string());
-  read_pieces(file, [&](const char* piece, std::size_t count) { EVP_DigestUpdate(context.get(), piece, count); });
-  std::array<unsigned char, EVP_MAX_MD_SIZE> digest{};
-  unsigned length = 0;
-  EVP_DigestFinal_ex(context.get(), digest.data(), &length);
-  std::string out;
-  for (unsigned i = 0; i < length; ++i) out += fmt::format("{:02x}", digest[i]);
-  return out;
+  Sha256 sum;
+  read_pieces(file, [&](const char* piece, std::size_t count) { sum.add(piece, count); });
+  return sum.hex();
 }
 
 }  // namespace routescope

@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cmath>
+#include <cstdlib>
 #include <fstream>
 #include <vector>
 
@@ -124,11 +125,32 @@ std::string inspect_hdf5(const std::filesystem::path& name) {
   return out;
 }
 
+/// How many ranks wrote a checkpoint's training state (formats/checkpoint.md); 0: there is none. Throws Error if parts
+/// of it are missing.
+std::size_t state_ranks(const std::filesystem::path& dir, const std::vector<ManifestEntry>& files) {
+  std::size_t found = 0, expected = 0;
+  for (const ManifestEntry& file : files) {
+    if (!file.name.starts_with("train_state")) continue;
+    ++found;
+    const auto of = file.name.find("-of-");
+    expected = of == std::string::npos ? 1 : std::strtoull(file.name.c_str() + of + 4, nullptr, 10);
+  }
+  if (found != expected)
+    throw Error("{}: found {} train_state files, expected {} as they are named", dir.string(), found, expected);
+  return found;
+}
+
 std::string inspect_checkpoint(const std::filesystem::path& dir) {
   verify_manifest(dir);
-  std::string out = "checkpoint, every file agrees with MANIFEST.json\n";
-  for (const auto& file : list_manifest(dir))
-    out += fmt::format("{:<28} {:>14} bytes  sha256 {}\n", file.name, file.bytes, file.sha256);
+  const std::vector<ManifestEntry> files = list_manifest(dir);
+  const std::size_t ranks = state_ranks(dir, files);
+  std::uintmax_t total = 0;
+  for (const ManifestEntry& file : files) total += file.bytes;
+  std::string out = fmt::format("checkpoint, every file agrees with MANIFEST.json; {} bytes; ", total);
+  out +=
+      ranks == 0 ? "no training state\n" : fmt::format("training state of {} rank{}\n", ranks, ranks == 1 ? "" : "s");
+  for (const ManifestEntry& file : files)
+    out += fmt::format("{:<40} {:>14} bytes  sha256 {}\n", file.name, file.bytes, file.sha256);
   return out;
 }
 

@@ -1,4 +1,5 @@
-// MANIFEST.json of a checkpoint directory: {"version": 1, "files": {NAME: {"bytes": N, "sha256": HEX}, ...}}.
+// MANIFEST.json of a checkpoint directory:
+// {"files": {NAME: {"bytes": N, "sha256": HEX}, ...}, "sha256": HEX, "version": 2}.
 #include "data/manifest.h"
 
 #include <algorithm>
@@ -8,13 +9,15 @@
 
 #include "data/error.h"
 #include "data/files.h"
+#include "data/sha256.h"
 
 namespace routescope {
 
 namespace {
 
 constexpr const char* manifest_name = "MANIFEST.json";
-constexpr int manifest_version = 1;
+constexpr int manifest_version = 2;
+constexpr int version_without_checksum = 1;
 const std::string step_prefix = "step-";
 
 std::vector<std::filesystem::path> regular_files(const std::filesystem::path& dir) {
@@ -27,17 +30,40 @@ std::vector<std::filesystem::path> regular_files(const std::filesystem::path& di
   return out;
 }
 
+// In the place of a manifest's own checksum while that is computed.
+const std::string no_checksum(64, '0');
+
+/// The checksum of a manifest is that of its text with zeros in the checksum's place: no byte of it can change unseen.
+void check_own_sum(const std::filesystem::path& manifest, std::string text, const std::string& expected) {
+  const auto at = text.rfind(expected);
+  if (expected.size() != no_checksum.size() || at == std::string::npos)
+    throw Error("{}: not a manifest: sha256: found '{}', expected {} hexadecimal digits", manifest.string(), expected,
+                no_checksum.size());
+  text.replace(at, expected.size(), no_checksum);
+  if (const std::string found = sha256_text(text); found != expected)
+    throw Error("{}: SHA-256 of its text {}, expected {} (its own)", manifest.string(), found, expected);
+}
+
 }  // namespace
 
 void write_manifest(const std::filesystem::path& dir) {
-  nlohmann::json files = nlohmann::json::object();
+  std::vector<ManifestEntry> files;
   for (const auto& file : regular_files(dir)) {
-    files[file.filename().string()] = {{"bytes", std::filesystem::file_size(file)}, {"sha256", sha256_file(file)}};
+    files.push_back({file.filename().string(), std::filesystem::file_size(file), sha256_file(file)});
     sync_path(file);
   }
+  write_manifest(dir, files);
+}
+
+void write_manifest(const std::filesystem::path& dir, const std::vector<ManifestEntry>& files) {
   if (files.empty()) throw Error("{}: holds no file, a manifest would vouch for nothing", dir.string());
-  write_text_atomically(dir / manifest_name,
-                        nlohmann::json{{"version", manifest_version}, {"files", files}}.dump(2) + "\n");
+  nlohmann::json listed = nlohmann::json::object();
+  for (const auto& [name, bytes, sha256] : files) listed[name] = {{"bytes", bytes}, {"sha256", sha256}};
+  std::string text =
+      nlohmann::json{{"version", manifest_version}, {"files", listed}, {"sha256", no_checksum}}.dump(2) + "\n";
+  text.replace(text.rfind(no_checksum), no_checksum.size(), sha256_text(text));
+  write_text_atomically(dir / manifest_name, text);
+  list_manifest(dir);
 }
 
 std::vector<ManifestEntry> list_manifest(const std::filesystem::path& dir) {
@@ -46,27 +72,38 @@ std::vector<ManifestEntry> list_manifest(const std::filesystem::path& dir) {
     throw Error("{}: no such file: the checkpoint is incomplete, or no checkpoint", manifest.string());
   std::vector<ManifestEntry> out;
   try {
-    const auto json = nlohmann::json::parse(read_text(manifest));
-    if (const int version = json.at("version").get<int>(); version != manifest_version)
+    const std::string text = read_text(manifest);
+    const auto json = nlohmann::json::parse(text);
+    const int version = json.at("version").get<int>();
+    if (version == manifest_version)
+      check_own_sum(manifest, text, json.at("sha256").get<std::string>());
+    else if (version != version_without_checksum || json.contains("sha256"))
       throw Error("{}: version {}, expected {}", manifest.string(), version, manifest_version);
-    for (const auto& [name, entry] : json.at("files").items())
+    for (const auto& [name, entry] : json.at("files").items()) {
+      if (name.empty() || std::filesystem::path(name).filename() != name)
+        throw Error("{}: not a manifest: files: found '{}', expected a file name", manifest.string(), name);
       out.push_back({name, entry.at("bytes").get<std::uintmax_t>(), entry.at("sha256").get<std::string>()});
+    }
   } catch (const nlohmann::json::exception& wrong) {
     throw Error("{}: not a manifest: {}", manifest.string(), wrong.what());
   }
+  if (out.empty()) throw Error("{}: not a manifest: it lists no file", manifest.string());
   return out;
 }
 
+void verify_entry(const std::filesystem::path& dir, const ManifestEntry& expected, const std::string& by) {
+  const auto file = dir / expected.name;
+  std::error_code error;
+  if (!std::filesystem::is_regular_file(file, error))
+    throw Error("{}: no such file, expected {} bytes ({})", file.string(), expected.bytes, by);
+  if (const auto found = std::filesystem::file_size(file); found != expected.bytes)
+    throw Error("{}: {} bytes, expected {} ({})", file.string(), found, expected.bytes, by);
+  if (const auto found = sha256_file(file); found != expected.sha256)
+    throw Error("{}: SHA-256 {}, expected {} ({})", file.string(), found, expected.sha256, by);
+}
+
 void verify_manifest(const std::filesystem::path& dir) {
-  for (const auto& [name, bytes, checksum] : list_manifest(dir)) {
-    const auto file = dir / name;
-    if (!std::filesystem::is_regular_file(file))
-      throw Error("{}: no such file, {} lists it", file.string(), manifest_name);
-    if (const auto found = std::filesystem::file_size(file); found != bytes)
-      throw Error("{}: {} bytes, expected {} ({})", file.string(), found, bytes, manifest_name);
-    if (const auto found = sha256_file(file); found != checksum)
-      throw Error("{}: SHA-256 {}, expected {} ({})", file.string(), found, checksum, manifest_name);
-  }
+  for (const ManifestEntry& entry : list_manifest(dir)) verify_entry(dir, entry);
 }
 
 std::filesystem::path checkpoint_dir(const std::filesystem::path& run_dir, std::int64_t step) {

@@ -81,6 +81,14 @@ SafetensorsEntry parse_entry(const std::string& name, const json& object, std::u
   return entry;
 }
 
+std::int64_t elements(const std::vector<std::int64_t>& shape) {
+  std::int64_t count = 1;
+  for (const std::int64_t extent : shape) count *= extent;
+  return count;
+}
+
+constexpr std::int64_t kChunk = 1 << 20;  // elements that are converted at once
+
 struct FileDescriptor {
   int fd;
   explicit FileDescriptor(const std::filesystem::path& file) : fd(::open(file.c_str(), O_RDONLY | O_CLOEXEC)) {
@@ -171,12 +179,19 @@ void SafetensorsReader::read(const std::string& name, const std::vector<std::int
   if (found.shape != shape)
     throw Error("{}: {}: found shape {}, expected {}", file_.string(), name, shape_text(found.shape),
                 shape_text(shape));
-  if (dst.numel() == 0) return;
+  read_elements(name, 0, dst);
+}
+
+void SafetensorsReader::read_elements(const std::string& name, std::int64_t first, Tensor dst) const {
+  const SafetensorsEntry& found = entry(name);
+  const std::int64_t count = dst.numel(), stored = elements(found.shape);
+  if (first < 0 || first + count > stored)
+    throw Error("{}: {}: found {} elements, expected those from {} to {}", file_.string(), name, stored, first,
+                first + count);
+  if (count == 0) return;
   // The container promises no alignment of its data, the operations want the element's own: read through a bounce
   // buffer.
-  const std::int64_t count = dst.numel();
-  const std::byte* source = map_ + data_start_ + found.begin;
-  constexpr std::int64_t kChunk = 1 << 20;
+  const std::byte* source = map_ + data_start_ + found.begin + static_cast<std::size_t>(first) * size_of(found.dtype);
   OwnedTensor bounce(found.dtype, Device::cpu, {std::min(count, kChunk)});
   for (std::int64_t begin = 0; begin < count; begin += kChunk) {
     const std::int64_t n = std::min(kChunk, count - begin);
@@ -186,43 +201,53 @@ void SafetensorsReader::read(const std::string& name, const std::vector<std::int
   }
 }
 
-void write_safetensors(const std::filesystem::path& file, std::span<const SafetensorsItem> items,
-                       const std::map<std::string, std::string>& metadata) {
+std::string safetensors_header(std::span<const SafetensorsItem> items,
+                               const std::map<std::string, std::string>& metadata) {
   nlohmann::ordered_json header;
   if (!metadata.empty()) header["__metadata__"] = metadata;
   std::uint64_t offset = 0;
   for (const SafetensorsItem& item : items) {
-    const std::uint64_t bytes = static_cast<std::uint64_t>(item.data.numel()) * size_of(item.dtype);
+    const std::uint64_t bytes = static_cast<std::uint64_t>(elements(item.shape)) * size_of(item.dtype);
     header[item.name] = {
         {"dtype", name_of(item.dtype)}, {"shape", item.shape}, {"data_offsets", {offset, offset + bytes}}};
     offset += bytes;
   }
   std::string text = header.dump();
   text.resize((text.size() + 7) / 8 * 8, ' ');  // the data then start aligned to 8 bytes
+  const std::uint64_t size = text.size();
+  std::string out(sizeof size, '\0');
+  std::memcpy(out.data(), &size, sizeof size);
+  return out + text;
+}
 
+void stream_elements(Tensor data, DType dtype, const std::function<void(const void*, std::size_t bytes)>& put) {
+  const std::int64_t count = data.numel();
+  const bool as_it_is = data.dtype == dtype && data.device == Device::cpu;
+  OwnedTensor bounce;
+  if (!as_it_is) bounce = OwnedTensor(dtype, Device::cpu, {std::min(std::max<std::int64_t>(count, 1), kChunk)});
+  for (std::int64_t begin = 0; begin < count; begin += kChunk) {
+    const std::int64_t n = std::min(kChunk, count - begin);
+    Tensor chunk = data.slice(begin, {n});
+    if (!as_it_is) {
+      const Tensor converted = bounce.tensor.slice(0, {n});
+      cast(converted, chunk, Stream{});
+      chunk = converted;
+    }
+    put(chunk.data, chunk.bytes());
+  }
+}
+
+void write_safetensors(const std::filesystem::path& file, std::span<const SafetensorsItem> items,
+                       const std::map<std::string, std::string>& metadata) {
+  const std::string header = safetensors_header(items, metadata);
   write_atomically(file, [&](const std::filesystem::path& temporary) {
     std::ofstream out(temporary, std::ios::binary);
     const auto put = [&](const void* data, std::size_t bytes) {
       if (!out.write(static_cast<const char*>(data), static_cast<std::streamsize>(bytes)))
         throw Error("{}: write failed: {}", file.string(), std::strerror(errno));
     };
-    const std::uint64_t size = text.size();
-    put(&size, sizeof size);
-    put(text.data(), text.size());
-    constexpr std::int64_t kChunk = 1 << 20;
-    for (const SafetensorsItem& item : items) {
-      if (item.data.dtype == item.dtype && item.data.device == Device::cpu) {
-        put(item.data.data, item.data.bytes());
-        continue;
-      }
-      OwnedTensor bounce(item.dtype, Device::cpu, {std::min(std::max<std::int64_t>(item.data.numel(), 1), kChunk)});
-      for (std::int64_t begin = 0; begin < item.data.numel(); begin += kChunk) {
-        const std::int64_t n = std::min(kChunk, item.data.numel() - begin);
-        Tensor chunk = bounce.tensor.slice(0, {n});
-        cast(chunk, item.data.slice(begin, {n}), Stream{});
-        put(chunk.data, chunk.bytes());
-      }
-    }
+    put(header.data(), header.size());
+    for (const SafetensorsItem& item : items) stream_elements(item.data, item.dtype, put);
     out.close();
     if (!out) throw Error("{}: write failed: {}", file.string(), std::strerror(errno));
   });

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <span>
 #include <string>
@@ -35,6 +36,9 @@ class SafetensorsReader {
   const SafetensorsEntry& entry(const std::string& name) const;
   /// Converts into dst (f64 or f32, CPU). Throws Error if the tensor is absent or its shape is not `shape`.
   void read(const std::string& name, const std::vector<std::int64_t>& shape, Tensor dst) const;
+  /// Elements [first, first + dst.numel()) of a tensor, flattened, converted into dst (f64 or f32, any device). Throws
+  /// Error if it is absent or has fewer.
+  void read_elements(const std::string& name, std::int64_t first, Tensor dst) const;
 
  private:
   std::filesystem::path file_;
@@ -51,6 +55,14 @@ struct SafetensorsItem {
   Tensor data;               // CPU
   DType dtype = DType::f32;  // as stored
 };
+
+/// What stands in a file before the data: the header's length and the header, for tensors of these names, shapes and
+/// types, one after the other in this order.
+std::string safetensors_header(std::span<const SafetensorsItem> items,
+                               const std::map<std::string, std::string>& metadata);
+
+/// Gives `put` the numbers of `data` (any device) as the bytes of `dtype`, piece by piece.
+void stream_elements(Tensor data, DType dtype, const std::function<void(const void*, std::size_t bytes)>& put);
 
 /// Writes a file beside its name, syncs it and renames it. Throws Error; nothing is left behind then.
 void write_safetensors(const std::filesystem::path& file, std::span<const SafetensorsItem> items,

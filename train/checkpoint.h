@@ -11,33 +11,25 @@
 #include "kernels/communicator.h"
 #include "model/model.h"
 #include "train/optimizer.h"
+#include "train/state_file.h"
 
 namespace routescope {
 
-/// What a checkpoint says besides numbers.
-struct TrainState {
-  std::int64_t step = 0;        // finished updates
-  std::int64_t next_batch = 0;  // what update step + 1 trains on: Batches::get(next_batch, ...)
-  std::int64_t skipped = 0;     // how many of the last steps, in a row, were left out as not finite
-  std::int64_t tokens_seen = 0;
-  std::int64_t seed = 0;
-  std::string train_fingerprint, valid_fingerprint;  // TokenStream::fingerprint()
-};
-
-/// Writes RUN/checkpoints/step-NNNNNNNN, every rank its part: in a temporary directory beside it, synced, MANIFEST.json
-/// last, then renamed. A checkpoint of the same step that is there already (a broken one) is replaced. If any rank
-/// fails, every rank throws the same Error; the temporary directory is removed then and the other checkpoints are as
-/// they were. All functions but vote() are collective.
+/// Writes RUN/checkpoints/step-NNNNNNNN, every rank its part: in a temporary directory beside it, synced and read back,
+/// MANIFEST.json last, then renamed. A checkpoint of the same step that is there already (a broken one) is replaced. If
+/// any rank fails, every rank throws (Error where the process is alone, else AgreedError): the file, the system's
+/// reason and which checkpoint still holds; the temporary directory is removed then and the other checkpoints are as
+/// they were. All functions but vote(), completed() and seconds_lost() are collective.
 class CheckpointWriter {
  public:
   struct Options {
-    bool async = true;  // begin() copies what is to be written and a thread writes it while training goes on
-    std::int64_t keep =
-        0;  // after each the newest `keep` stay, and the newest intact one if it is none of them; 0: all
+    bool async = true;      // begin() copies what is to be written and a thread writes it while training goes on
+    std::int64_t keep = 0;  // after each the newest `keep` intact ones stay (this one is: it was read back); 0: all
   };
+  /// Asynchronous ones take checkpoint_host_bytes() of host memory, at once.
   CheckpointWriter(const std::filesystem::path& run_dir, const Model& model, const AdamW& optimizer,
                    Communicator& communicator, const Options& options);
-  /// Waits for what a thread writes; what is not complete then stays out of sight (remove_debris()).
+  /// Gives up what a thread writes; that stays out of sight (remove_debris()).
   ~CheckpointWriter();
 
   /// Starts writing the model and optimizer as they are now. Finishes the one under way first.
@@ -45,8 +37,7 @@ class CheckpointWriter {
   /// What this rank has to say at the next step (Votes::checkpoint, the largest over ranks counts).
   enum Vote : int { nothing_to_do = 0, part_written = 1, still_writing = 2, failed = 3 };
   Vote vote() const;
-  /// With the largest vote of all ranks: completes the checkpoint once every part is written. Throws Error where one
-  /// failed.
+  /// With the largest vote of all ranks: completes the checkpoint once every part is written. Throws where one failed.
   void settle(int largest_vote);
   /// Waits until the checkpoint under way is complete.
   void finish();
@@ -57,22 +48,23 @@ class CheckpointWriter {
   double seconds_lost() const;
 
  private:
+  /// Waits for every rank's part and makes the checkpoint one.
+  void complete();
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };
 
-/// The newest checkpoint whose files are what its manifest says. Every newer one that is not is reported in the log.
-/// Throws Error if there are checkpoints and none is intact.
-std::optional<CheckpointEntry> newest_intact_checkpoint(const std::filesystem::path& run_dir);
+/// What an asynchronous writer takes of a rank's host memory: `parameters` elements of the flat array on rank 0, which
+/// writes the model, and the moments of the `written` elements that this rank writes.
+std::size_t checkpoint_host_bytes(std::int64_t parameters, std::int64_t written, int rank);
 
-/// What the checkpoint's train_state says, without the moments. Throws Error.
-TrainState read_train_state(const CheckpointEntry& checkpoint);
-/// The moments. Throws Error for one that is absent or has another shape.
-void read_moments(const CheckpointEntry& checkpoint, const Model& model, AdamW& optimizer);
+/// The newest checkpoint whose files are what its manifest says, on every rank; each rank reads its share of the files.
+/// Rank 0 names every newer one that is not in the log. Throws (Error or AgreedError) if there are checkpoints and none
+/// is intact. Collective.
+std::optional<CheckpointEntry> newest_intact_checkpoint(const std::filesystem::path& run_dir,
+                                                        Communicator& communicator);
 
-/// Removes what an interrupted save or removal left behind.
+/// Removes what an interrupted save or removal left behind. Of one process, before any writes.
 void remove_debris(const std::filesystem::path& run_dir);
-/// Removes all but the newest `keep` checkpoints.
-void prune_checkpoints(const std::filesystem::path& run_dir, std::int64_t keep);
 
 }  // namespace routescope

@@ -362,7 +362,7 @@ class Loop {
 /// The newest intact checkpoint, if it is this run's.
 std::optional<CheckpointEntry> find_checkpoint(const TrainConfig& config, const Streams& streams,
                                                Communicator& communicator, TrainState& state) {
-  const std::optional<CheckpointEntry> checkpoint = newest_intact_checkpoint(config.run.dir);
+  const std::optional<CheckpointEntry> checkpoint = newest_intact_checkpoint(config.run.dir, communicator);
   agree(communicator, "the state to resume from", [&] {
     if (!checkpoint) {
       state = state_after(0, 0, config, streams);

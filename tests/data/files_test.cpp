@@ -1,11 +1,10 @@
-// Files are complete or absent; checksums are those of sha256sum; manifests notice whatever changed.
+// Files are complete or absent; checksums are those of sha256sum.
 #include "data/files.h"
 
 #include <gtest/gtest.h>
 
 #include <fstream>
 
-#include "data/manifest.h"
 #include "tests/data/expect_error.h"
 #include "tests/data/full_disk.h"
 #include "tests/data/temp_dir.h"
@@ -74,72 +73,6 @@ TEST_F(FilesTest, Sha256IsTheStandardOne) {
   EXPECT_EQ(digest(""), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
   EXPECT_EQ(digest(std::string(1000000, 'a')), "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
   expect_error([&] { sha256_file(dir_ / "absent"); }, {"absent", "No such file"});
-}
-
-class ManifestTest : public FilesTest {
- protected:
-  void SetUp() override {
-    std::filesystem::create_directories(checkpoint_);
-    write_text_atomically(checkpoint_ / "model.safetensors", std::string(5000, 'w'));
-    write_text_atomically(checkpoint_ / "config.json", "{}\n");
-    write_manifest(checkpoint_);
-  }
-  std::filesystem::path checkpoint_ = checkpoint_dir(dir_.path(), 1000);
-};
-
-TEST_F(ManifestTest, AcceptsWhatItListed) {
-  EXPECT_EQ(checkpoint_.filename(), "step-00001000");
-  verify_manifest(checkpoint_);
-  const auto listed = list_manifest(checkpoint_);
-  ASSERT_EQ(listed.size(), 2u);
-  EXPECT_EQ(listed[1].name, "model.safetensors");
-  EXPECT_EQ(listed[1].bytes, 5000u);
-}
-
-TEST_F(ManifestTest, NoticesFlippedByte) {
-  std::fstream file(checkpoint_ / "model.safetensors", std::ios::in | std::ios::out | std::ios::binary);
-  file.seekp(4321);
-  file.put('W');
-  file.close();
-  expect_error([&] { verify_manifest(checkpoint_); }, {"model.safetensors", "SHA-256", "expected"});
-}
-
-TEST_F(ManifestTest, NoticesOtherSizeAndMissingFiles) {
-  std::filesystem::resize_file(checkpoint_ / "config.json", 2);
-  expect_error([&] { verify_manifest(checkpoint_); }, {"config.json", "2 bytes", "expected 3"});
-  std::filesystem::remove(checkpoint_ / "config.json");
-  expect_error([&] { verify_manifest(checkpoint_); }, {"config.json", "no such file"});
-  std::filesystem::remove(checkpoint_ / "MANIFEST.json");
-  expect_error([&] { verify_manifest(checkpoint_); }, {"MANIFEST.json", "incomplete"});
-}
-
-TEST_F(ManifestTest, NoticesBrokenManifests) {
-  for (const std::string text : {"", "{", "[]", "{\"version\": 1}", "{\"version\": \"1\", \"files\": {}}",
-                                 "{\"version\": 1, \"files\": {\"a\": {\"bytes\": -1}}}"}) {
-    write_text_atomically(checkpoint_ / "MANIFEST.json", text);
-    expect_error([&] { verify_manifest(checkpoint_); }, {"MANIFEST.json", "not a manifest"});
-  }
-  write_text_atomically(checkpoint_ / "MANIFEST.json", "{\"version\": 2, \"files\": {}}");
-  expect_error([&] { verify_manifest(checkpoint_); }, {"MANIFEST.json", "version 2", "expected 1"});
-  std::filesystem::create_directories(dir_ / "empty");
-  expect_error([&] { write_manifest(dir_ / "empty"); }, {"empty", "no file"});
-}
-
-TEST_F(ManifestTest, ListsOnlyCompleteCheckpoints) {
-  for (const std::int64_t step : {0, 64, 123456789}) {
-    std::filesystem::create_directories(checkpoint_dir(dir_.path(), step));
-    write_text_atomically(checkpoint_dir(dir_.path(), step) / "config.json", "{}");
-    write_manifest(checkpoint_dir(dir_.path(), step));
-  }
-  const auto root = dir_ / "checkpoints";
-  std::filesystem::create_directories(root / "step-00000007");  // no manifest
-  std::filesystem::copy(checkpoint_, root / "step-00001000.123.partial", std::filesystem::copy_options::recursive);
-  std::filesystem::copy(checkpoint_, root / "step-9", std::filesystem::copy_options::recursive);
-  std::filesystem::copy(checkpoint_, root / "best", std::filesystem::copy_options::recursive);
-  std::vector<std::int64_t> steps;
-  for (const auto& entry : list_checkpoints(dir_.path())) steps.push_back(entry.step);
-  EXPECT_EQ(steps, (std::vector<std::int64_t>{0, 64, 1000, 123456789}));
-  EXPECT_TRUE(list_checkpoints(dir_ / "absent").empty());
 }
 
 }  // namespace

@@ -157,7 +157,7 @@ TEST_F(ToolTest, InspectsRecords) {
   for (std::int64_t step = 1; step <= 9; ++step) record_step(record, step, info);
   const Ran ran = run("inspect " + path("routing.h5"));  // while it is being written
   EXPECT_EQ(ran.status, 0) << ran.output;
-  for (const std::string part : {"routescope routing 1.0", "4 reads x 3 sources", "steps 2 -> 8", "loss 2.5 -> 0.5",
+  for (const std::string part : {"routescope routing 1.1", "4 reads x 3 sources", "steps 2 -> 8", "loss 2.5 -> 0.5",
                                  "/alpha_mean", "[4, 4, 3]", "nat/token"})
     EXPECT_NE(ran.output.find(part), std::string::npos) << part << "\n" << ran.output;
   {
@@ -176,8 +176,17 @@ TEST_F(ToolTest, InspectsCheckpoints) {
   const Ran ran = run("inspect " + path("step-00000008"));
   EXPECT_EQ(ran.status, 0);
   EXPECT_NE(ran.output.find("config.json"), std::string::npos) << ran.output;
+  EXPECT_NE(ran.output.find("no training state"), std::string::npos) << ran.output;
   text_file("step-00000008/config.json", "[]");
   expect_failure("inspect " + path("step-00000008"), 1, {"config.json", "SHA-256"});
+  text_file("step-00000008/train_state-00001-of-00002.safetensors", "a");
+  write_manifest(dir_ / "step-00000008");
+  expect_failure("inspect " + path("step-00000008"), 1, {"found 1 train_state files, expected 2"});
+  text_file("step-00000008/train_state-00002-of-00002.safetensors", "b");
+  write_manifest(dir_ / "step-00000008");
+  const Ran ranks = run("inspect " + path("step-00000008"));
+  EXPECT_EQ(ranks.status, 0);
+  EXPECT_NE(ranks.output.find("training state of 2 ranks"), std::string::npos) << ranks.output;
 }
 
 }  // namespace

@@ -208,7 +208,9 @@ TEST_F(Crash, AFullDiskLeavesWhatWasThere) {
   }
   ASSERT_EQ(micro_->execute("roomy", settings).status, 0);
   struct Stop {};
-  EXPECT_THROW(micro_->train("full", settings, [](std::int64_t at) { return at == 7 ? throw Stop() : 0; }), Stop);
+  std::vector<std::string> at_once = settings;
+  at_once.emplace_back("checkpoint.async=off");
+  EXPECT_THROW(micro_->train("full", at_once, [](std::int64_t at) { return at == 7 ? throw Stop() : 0; }), Stop);
   const fs::path dir = micro_->dir("full"), checkpoints = dir / "checkpoints";
   const auto record = fs::file_size(micro_->dir("roomy") / "routing.h5");
   const auto state = fs::file_size(checkpoints / "step-00000005" / "train_state.safetensors");

@@ -1,0 +1,83 @@
+#include "train/checkpoint_job.h"
+
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <csignal>
+#include <utility>
+
+#include "data/error.h"
+#include "data/verified_file.h"
+#include "model/safetensors.h"
+
+namespace routescope {
+
+namespace {
+
+struct GivenUp {};
+// Of the writing thread: it takes a tenth of a core that a computing thread wants too, and all of one that is free.
+constexpr int kNiceness = 10;
+
+}  // namespace
+
+CheckpointJob::CheckpointJob(std::filesystem::path dir, std::vector<FileToWrite> files,
+                             std::function<void()> afterwards)
+    : dir_(std::move(dir)), files_(std::move(files)), afterwards_(std::move(afterwards)) {}
+
+CheckpointJob::~CheckpointJob() {
+  give_up();
+  if (thread_.joinable()) thread_.join();
+}
+
+void CheckpointJob::write(const FileToWrite& file) {
+  VerifiedFile out(dir_ / file.name);
+  out.append(file.head.data(), file.head.size());
+  for (const Tensor& tensor : file.data) {
+    stream_elements(tensor, DType::f32, [&](const void* data, std::size_t bytes) {
+      if (given_up_.load()) throw GivenUp();
+      out.append(data, bytes);
+    });
+  }
+  written_.push_back(out.finish());
+}
+
+void CheckpointJob::run() {
+  try {
+    for (const FileToWrite& file : files_) write(file);
+    afterwards_();
+  } catch (const GivenUp&) {
+    written_.clear();
+  } catch (const std::exception& error) {
+    error_ = error.what();
+    failed_ = true;
+  }
+  done_.store(true);
+}
+
+void CheckpointJob::start() {
+  // Signals are the main thread's business, and a write past a limit on file sizes is to fail, not to end the process.
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  try {
+    thread_ = std::thread([this] {
+      ::setpriority(PRIO_PROCESS, static_cast<id_t>(::syscall(SYS_gettid)), kNiceness);
+      run();
+    });
+  } catch (const std::exception& error) {
+    error_ = fmt::format("{}: no thread to write with: {}", dir_.string(), error.what());
+    failed_ = true;
+    done_.store(true);
+  }
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+}
+
+std::vector<ManifestEntry> CheckpointJob::result() {
+  if (thread_.joinable()) thread_.join();
+  if (failed_) throw Error(error_);
+  return written_;
+}
+
+}  // namespace routescope

@@ -1,0 +1,59 @@
+// What one rank writes of a checkpoint, in this thread or in one of its own. It computes nothing and talks to no other
+// rank.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "data/manifest.h"
+#include "kernels/tensor.h"
+
+namespace routescope {
+
+/// A file: a text, then numbers as f32.
+struct FileToWrite {
+  std::string name;
+  std::string head;
+  std::vector<Tensor> data;
+};
+
+class CheckpointJob {
+ public:
+  /// Writes `files` into `dir`, which exists, each synced and read back, then runs `afterwards`.
+  CheckpointJob(std::filesystem::path dir, std::vector<FileToWrite> files, std::function<void()> afterwards);
+  /// Gives up.
+  ~CheckpointJob();
+  CheckpointJob(const CheckpointJob&) = delete;
+  CheckpointJob& operator=(const CheckpointJob&) = delete;
+
+  void run();
+  /// run() in a thread that yields to those that compute.
+  void start();
+
+  bool done() const { return done_.load(); }
+  /// Only once done(): whether it did not succeed.
+  bool failed() const { return failed_; }
+  /// The rest need not be written.
+  void give_up() { given_up_.store(true); }
+  /// Waits. The files as they are on disk. Throws Error if one could not be written; none are returned after give_up().
+  std::vector<ManifestEntry> result();
+
+ private:
+  void write(const FileToWrite& file);
+
+  std::filesystem::path dir_;
+  std::vector<FileToWrite> files_;
+  std::function<void()> afterwards_;
+  std::vector<ManifestEntry> written_;
+  std::string error_;
+  bool failed_ = false;
+  std::atomic<bool> done_ = false, given_up_ = false;
+  std::thread thread_;
+};
+
+}  // namespace routescope

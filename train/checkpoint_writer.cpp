@@ -1,0 +1,318 @@
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <vector>
+
+#include "data/error.h"
+#include "data/files.h"
+#include "kernels/agree.h"
+#include "kernels/device.h"
+#include "kernels/ops.h"
+#include "model/safetensors.h"
+#include "train/checkpoint.h"
+#include "train/checkpoint_directory.h"
+#include "train/checkpoint_job.h"
+
+namespace routescope {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+/// Adds the time until its end to a sum.
+class Stopwatch {
+ public:
+  explicit Stopwatch(double& sum) : sum_(sum) {}
+  ~Stopwatch() { sum_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin_).count(); }
+  Stopwatch(const Stopwatch&) = delete;
+  Stopwatch& operator=(const Stopwatch&) = delete;
+
+ private:
+  double& sum_;
+  std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
+};
+
+std::string to_text(const std::vector<ManifestEntry>& files) {
+  nlohmann::json list = nlohmann::json::array();
+  for (const auto& [name, bytes, sha256] : files) list.push_back({name, bytes, sha256});
+  return list.dump();
+}
+
+/// What ranks wrote, from each one's to_text(). On a file system that they do not share, rank 0 would vouch for files
+/// that it cannot see.
+std::vector<ManifestEntry> merge(const std::vector<std::string>& texts, const fs::path& dir) {
+  std::vector<ManifestEntry> all;
+  for (std::size_t rank = 0; rank < texts.size(); ++rank) {
+    for (const auto& file : nlohmann::json::parse(texts[rank])) {
+      const ManifestEntry entry{file.at(0), file.at(1), file.at(2)};
+      std::error_code error;
+      if (const auto found = fs::file_size(dir / entry.name, error); error || found != entry.bytes)
+        throw Error(
+            "{}: found {}, expected the {} bytes that rank {} wrote (run.dir must be on one file system that all "
+            "ranks share)",
+            (dir / entry.name).string(), error ? error.message() : fmt::format("{} bytes", found), entry.bytes, rank);
+      all.push_back(entry);
+    }
+  }
+  return all;
+}
+
+}  // namespace
+
+struct CheckpointWriter::Impl {
+  /// A tensor of a file: where the numbers are in training, and where they are copied to.
+  struct Source {
+    Tensor live, staged;
+  };
+
+  Impl(const fs::path& run_dir_, const Model& model_, const AdamW& optimizer, Communicator& communicator_,
+       const Options& options_)
+      : run_dir(run_dir_),
+        model(model_),
+        communicator(communicator_),
+        options(options_),
+        moments(state_tensors(model_.layout(), optimizer.ranges())) {
+    if (first()) {
+      for (const ParameterInfo& info : model.layout().all()) {
+        parameter_items.push_back({info.name, info.shape, model.flat().slice(info.offset, {info.size})});
+        sources.push_back({parameter_items.back().data, {}});
+      }
+    }
+    for (const StateTensor& tensor : moments) {
+      for (const Tensor& part : tensor.parts) sources.push_back({part, {}});
+    }
+    if (options.async) stage();
+  }
+
+  /// Host memory for everything that this rank writes. Touched now: a lack of memory is to end a run at its start.
+  void stage() {
+    std::int64_t count = 0;
+    for (const Source& source : sources) count += source.live.numel();
+    const auto bytes = static_cast<std::size_t>(count) * sizeof(float);
+    staging = PinnedBuffer(std::max<std::size_t>(bytes, 1));
+    std::memset(staging.data(), 0, bytes);
+    const Tensor all(staging.data(), DType::f32, Device::cpu, {count});
+    std::int64_t next = 0;
+    for (Source& source : sources) {
+      source.staged = all.slice(next, {source.live.numel()});
+      next += source.live.numel();
+    }
+  }
+
+  void copy_to_host() const {
+    const Stream stream{.device = model.options().device};
+    for (const Source& source : sources) {
+      if (source.live.dtype == DType::f32)
+        copy(source.staged, source.live, stream);
+      else
+        cast(source.staged, source.live, stream);
+    }
+    synchronize(stream);
+  }
+
+  bool first() const { return communicator.rank() == 0; }
+  fs::path final_dir() const { return checkpoint_dir(run_dir, state.step); }
+
+  /// The files of this rank. Sources stand in the order in which files take them.
+  std::vector<FileToWrite> files() const {
+    std::vector<FileToWrite> out;
+    std::size_t next = 0;
+    const auto take = [&](FileToWrite& file, std::size_t count) {
+      for (const std::size_t end = next + count; next < end; ++next)
+        file.data.push_back(options.async ? sources[next].staged : sources[next].live);
+    };
+    if (first()) {
+      out.push_back({"config.json", model.config().to_json().dump(2) + "\n", {}});
+      out.push_back({"model.safetensors", safetensors_header(parameter_items, {{"format", "pt"}}), {}});
+      take(out.back(), parameter_items.size());
+    }
+    std::vector<SafetensorsItem> items;
+    std::size_t parts = 0;
+    for (const StateTensor& tensor : moments) {
+      items.push_back({tensor.name, tensor.shape, {}});
+      parts += tensor.parts.size();
+    }
+    out.push_back({state_file_name(communicator.place()), safetensors_header(items, state_metadata(state)), {}});
+    take(out.back(), parts);
+    return out;
+  }
+
+  void make_directory() const {
+    const fs::path dir = writing_dir(final_dir());
+    std::error_code error;
+    // Not the run directory: if that is gone, so is the record that belongs to the checkpoint.
+    fs::create_directory(dir.parent_path(), error);
+    if (!error) fs::remove_all(dir, error);
+    if (!error) fs::create_directory(dir, error);
+    if (error) throw Error("{}: cannot be made: {}", dir.string(), error.message());
+  }
+
+  /// Runs `body` on every rank; where it fails on one, on all of them the checkpoint is no more.
+  void attempt(const std::string& what, const std::function<void()>& body) {
+    try {
+      agree(communicator, what, [&] {
+        try {
+          body();
+        } catch (const std::exception& error) {
+          throw Error("{}; {}", error.what(), what_holds());
+        }
+      });
+    } catch (...) {
+      job.reset();
+      std::error_code ignored;
+      if (first()) fs::remove_all(writing_dir(final_dir()), ignored);
+      throw;
+    }
+  }
+
+  std::string what_holds() const {
+    std::int64_t newest = -1;
+    std::error_code error;
+    if (fs::is_directory(run_dir, error)) {
+      try {
+        for (const CheckpointEntry& entry : list_checkpoints(run_dir))
+          if (entry.step < state.step) newest = std::max(newest, entry.step);
+      } catch (const std::exception&) {
+        return "which checkpoint is the last complete one cannot be seen";
+      }
+    }
+    return newest < 0 ? "no earlier checkpoint is there"
+                      : fmt::format("the checkpoint of step {} is the last complete one", newest);
+  }
+
+  /// Rank 0, when every rank's files are written and known.
+  void publish(const std::vector<ManifestEntry>& written) const {
+    const fs::path dir = final_dir(), writing = writing_dir(dir);
+    write_manifest(writing, written);
+    if (fs::exists(dir)) remove_checkpoint(dir);
+    rename_directory(writing, dir);
+    sync_path(dir.parent_path());
+  }
+
+  /// Rank 0, while others still write or training goes on: which older checkpoints can be counted upon. The run may
+  /// have been taken up behind damaged ones.
+  void verify_older() {
+    if (options.keep <= 0) return;
+    std::int64_t intact = 1;  // the one that is being written
+    const std::vector<CheckpointEntry> all = list_checkpoints(run_dir);
+    for (auto entry = all.rbegin(); entry != all.rend() && intact < options.keep; ++entry) {
+      if (entry->step >= state.step) continue;
+      if (!verified.contains(entry->step) && damage(*entry, {}).empty()) verified.insert(entry->step);
+      if (verified.contains(entry->step)) ++intact;
+    }
+  }
+
+  /// Rank 0, after the checkpoint of state.step became complete. Newer ones, which a run went back behind, stay until
+  /// they are replaced; damaged ones do not count.
+  void prune() const {
+    if (options.keep <= 0) return;
+    try {
+      std::int64_t intact = 0;
+      const std::vector<CheckpointEntry> all = list_checkpoints(run_dir);
+      for (auto entry = all.rbegin(); entry != all.rend(); ++entry) {
+        if (entry->step > state.step) continue;
+        if (intact == options.keep)
+          remove_checkpoint(entry->dir);
+        else if (verified.contains(entry->step))
+          ++intact;
+      }
+    } catch (const std::exception& error) {
+      spdlog::warn("an old checkpoint stays: {}", error.what());
+    }
+  }
+
+  fs::path run_dir;
+  const Model& model;
+  Communicator& communicator;
+  Options options;
+  std::vector<SafetensorsItem> parameter_items;  // rank 0's
+  std::vector<StateTensor> moments;
+  std::vector<Source> sources;
+  PinnedBuffer staging;
+
+  TrainState state;  // of the checkpoint under way, or of the last one
+  std::unique_ptr<CheckpointJob> job;
+  std::set<std::int64_t> verified;  // rank 0's: steps of checkpoints that were read and found intact
+  std::int64_t completed = -1;
+  double seconds_lost = 0;
+};
+
+std::size_t checkpoint_host_bytes(std::int64_t parameters, std::int64_t written, int rank) {
+  return static_cast<std::size_t>((rank == 0 ? parameters : 0) + 2 * written) * sizeof(float);
+}
+
+CheckpointWriter::CheckpointWriter(const fs::path& run_dir, const Model& model, const AdamW& optimizer,
+                                   Communicator& communicator, const Options& options)
+    : impl_(new Impl(run_dir, model, optimizer, communicator, options)) {}
+CheckpointWriter::~CheckpointWriter() = default;
+
+void CheckpointWriter::begin(const TrainState& state) {
+  Impl& impl = *impl_;
+  if (impl.job) {
+    if (impl.first())
+      spdlog::info("the checkpoint of step {} waits until that of step {} is written", state.step, impl.state.step);
+    finish();
+  }
+  const Stopwatch stopwatch(impl.seconds_lost);
+  impl.state = state;
+  impl.attempt(fmt::format("directory of the checkpoint of step {}", state.step), [&] {
+    if (impl.first()) impl.make_directory();
+  });
+  // Whatever fails from here on is this rank's vote: the others are writing already.
+  impl.job = std::make_unique<CheckpointJob>(writing_dir(impl.final_dir()), impl.files(), [&impl] {
+    if (impl.first()) impl.verify_older();
+  });
+  if (!impl.options.async) {
+    impl.job->run();
+    return complete();
+  }
+  impl.copy_to_host();
+  impl.job->start();
+}
+
+CheckpointWriter::Vote CheckpointWriter::vote() const {
+  if (!impl_->job) return nothing_to_do;
+  if (!impl_->job->done()) return still_writing;
+  return impl_->job->failed() ? failed : part_written;
+}
+
+void CheckpointWriter::settle(int largest_vote) {
+  if (!impl_->job) return;
+  if (largest_vote == failed) impl_->job->give_up();
+  if (largest_vote == failed || largest_vote == part_written) finish();
+}
+
+void CheckpointWriter::finish() {
+  if (!impl_->job) return;
+  const Stopwatch stopwatch(impl_->seconds_lost);
+  complete();
+}
+
+void CheckpointWriter::complete() {
+  Impl& impl = *impl_;
+  const std::string what = fmt::format("checkpoint of step {}", impl.state.step);
+  std::vector<ManifestEntry> mine;
+  impl.attempt(what, [&] { mine = impl.job->result(); });
+  const std::vector<std::string> texts = impl.communicator.gather(to_text(mine), what);
+  impl.attempt(what, [&] {
+    if (impl.first()) impl.publish(merge(texts, writing_dir(impl.final_dir())));
+  });
+  impl.job.reset();
+  impl.completed = impl.state.step;
+  if (!impl.first()) return;
+  impl.verified.insert(impl.state.step);
+  impl.prune();
+}
+
+std::int64_t CheckpointWriter::completed() const {
+  return impl_->completed;
+}
+double CheckpointWriter::seconds_lost() const {
+  return impl_->seconds_lost;
+}
+
+}  // namespace routescope
