@@ -110,7 +110,7 @@ void add(Tensor dst, Tensor src, const Stream& stream) {
 void embedding_forward(Tensor out, Tensor ids, Tensor weight, const Stream& stream) {
   const Checks checks("embedding_forward", out);
   checks.is("out", out, Kind::activation, {out.shape[0], out.shape[1]})
-      .is("weight", weight, Kind::real, {weight.shape[0], out.shape[1]})
+      .is("weight", weight, Kind::operand, {weight.shape[0], out.shape[1]})
       .is("ids", ids, Kind::ids, {out.shape[0]})
       .ids_within("ids", ids, 0, weight.shape[0]);
   ROUTESCOPE_DISPATCH(checks, embedding_forward(out, ids, weight, stream));
@@ -352,12 +352,10 @@ void accumulate_loss(Tensor total, Tensor nll, const Stream& stream) {
   ROUTESCOPE_DISPATCH(checks, accumulate_loss(total, nll, stream));
 }
 
-void gradient_norm(Tensor norm, Tensor scale, Tensor grads, double max_norm, const Stream& stream) {
-  const Checks checks("gradient_norm", grads);
-  checks.is("grads", grads, Kind::real, {grads.numel()})
-      .is("norm", norm, Kind::real, {1})
-      .is("scale", scale, Kind::real, {1});
-  ROUTESCOPE_DISPATCH(checks, gradient_norm(norm, scale, grads, max_norm, stream));
+void sum_of_squares(Tensor total, Tensor values, const Stream& stream) {
+  const Checks checks("sum_of_squares", values);
+  checks.is("values", values, Kind::real, {values.numel()}).is("total", total, Kind::sums, {1});
+  ROUTESCOPE_DISPATCH(checks, sum_of_squares(total, values, stream));
 }
 
 void adamw(Tensor param, Tensor exp_avg, Tensor exp_avg_sq, Tensor grad, Tensor scale, const AdamWParams& params,

@@ -64,18 +64,18 @@ Model::Model(const ModelConfig& config, const ModelOptions& options)
     : config_(config),
       options_(checked(options)),
       plan_((config.validate("model"), config)),
-      layout_(config),
+      layout_(config, options.shards),
       flat_(options.storage, options.device, {layout_.total()}),
       weights_(config, layout_, flat_.tensor) {
   if (options_.operands == DType::bf16) {
-    operand_flat_ = OwnedTensor(DType::bf16, options_.device, {layout_.total()});
-    operand_weights_ = Weights(config_, layout_, operand_flat_.tensor);
+    operand_flat_ = OwnedTensor(DType::bf16, options_.device, {layout_.matrices_end()});
+    operand_weights_ = Weights(config_, layout_, operand_flat_.tensor, vectors());
   }
 }
 
 void Model::initialize(std::uint64_t seed) {
   const Stream stream{.device = options_.device};
-  fill(flat_.tensor, 0.0, stream);
+  fill(flat(), 0.0, stream);
   for (const ParameterInfo& info : layout_.all()) {
     const Tensor tensor = flat_.tensor.slice(info.offset, {info.size});
     switch (info.initial) {
@@ -120,20 +120,55 @@ Model Model::load(const std::filesystem::path& dir, const ModelOptions& options)
 }
 
 void Model::save(const std::filesystem::path& dir) const {
+  save(dir, config_, layout_, flat());
+}
+
+void Model::save(const std::filesystem::path& dir, const ModelConfig& config, const ParameterLayout& layout,
+                 Tensor parameters) {
   std::vector<SafetensorsItem> items;
-  for (const ParameterInfo& info : layout_.all())
-    items.push_back({info.name, info.shape, flat_.tensor.slice(info.offset, {info.size}), DType::f32});
+  for (const ParameterInfo& info : layout.all())
+    items.push_back({info.name, info.shape, parameters.slice(info.offset, {info.size}), DType::f32});
   write_safetensors(dir / "model.safetensors", items, {{"format", "pt"}});
-  write_text_atomically(dir / "config.json", config_.to_json().dump(2) + "\n");
+  write_text_atomically(dir / "config.json", config.to_json().dump(2) + "\n");
+}
+
+Tensor Model::flat() const {
+  if (released_) throw std::logic_error("the model has let go of its matrices in f32: no flat array of all parameters");
+  return flat_.tensor;
+}
+
+Tensor Model::vectors() const {
+  return released_ ? flat_.tensor : flat_.tensor.rows(layout_.matrices_end(), layout_.total());
 }
 
 Tensor Model::parameter(const std::string& name) const {
   const ParameterInfo& info = layout_.at(name);
-  return flat_.tensor.slice(info.offset, {info.size});
+  if (released_ && info.decay) throw std::logic_error("the model has let go of its matrices in f32: no " + name);
+  return info.decay ? flat_.tensor.slice(info.offset, {info.size})
+                    : vectors().slice(info.offset - layout_.matrices_end(), {info.size});
+}
+
+Tensor Model::operand_matrices() const {
+  return options_.operands == DType::bf16 ? operand_flat_.tensor : flat().rows(0, layout_.matrices_end());
 }
 
 void Model::refresh_operands() {
-  if (operand_flat_.tensor) cast(operand_flat_.tensor, flat_.tensor, Stream{.device = options_.device});
+  if (options_.operands != DType::bf16) return;
+  cast(operand_flat_.tensor, flat().rows(0, layout_.matrices_end()), Stream{.device = options_.device});
+}
+
+void Model::release_matrices() {
+  if (options_.operands != DType::bf16)
+    throw std::logic_error("a model whose operands are its matrices cannot let go of them");
+  if (released_) return;
+  const Stream stream{.device = options_.device};
+  OwnedTensor kept(options_.storage, options_.device, {layout_.total() - layout_.matrices_end()});
+  copy(kept.tensor, vectors(), stream);
+  synchronize(stream);
+  flat_ = std::move(kept);
+  released_ = true;
+  weights_ = Weights(config_, layout_, Tensor{}, flat_.tensor);
+  operand_weights_ = Weights(config_, layout_, operand_flat_.tensor, flat_.tensor);
 }
 
 }  // namespace routescope

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <memory>
 #include <span>
@@ -18,12 +19,14 @@
 namespace routescope {
 
 /// Where and in which arithmetic a model runs. `storage`, of parameters and their gradients: f64 is the reference (CPU
-/// only). `operands` bf16: both operands of every weight product are rounded to bf16 (f32 sums); on CUDA all
-/// activations then are bf16 too, with f32 arithmetic in between.
+/// only). `operands` bf16: the matrices, embedding included, are used rounded to bf16, and so is the other operand of
+/// every product (f32 sums); on CUDA all activations then are bf16 too, with f32 arithmetic in between. `shards`: ranks
+/// that share the flat arrays (ParameterLayout).
 struct ModelOptions {
   Device device = Device::cpu;
   DType storage = DType::f32;
   DType operands = DType::f32;
+  std::int64_t shards = 1;
 
   DType activations() const { return device == Device::cuda ? operands : storage; }
 };
@@ -42,27 +45,46 @@ class Model {
   /// A model directory (config.json, model.safetensors). Throws Error for whatever does not fit.
   static Model load(const std::filesystem::path& dir, const ModelOptions& options);
   /// Writes config.json and model.safetensors (f32) into an existing directory, each complete or absent, and synced.
+  /// Throws std::logic_error after release_matrices().
   void save(const std::filesystem::path& dir) const;
+  /// The same for parameters [layout.total()] of any storage type, in host memory.
+  static void save(const std::filesystem::path& dir, const ModelConfig& config, const ParameterLayout& layout,
+                   Tensor parameters);
 
   const ModelConfig& config() const { return config_; }
   const ModelOptions& options() const { return options_; }
   const ReadPlan& plan() const { return plan_; }
   const ParameterLayout& layout() const { return layout_; }
-  Tensor flat() const { return flat_.tensor; }
+  /// All parameters [layout.total()] in the storage type. Throws std::logic_error after release_matrices().
+  Tensor flat() const;
+  /// The vectors among them [total - matrices_end], which every rank always has.
+  Tensor vectors() const;
+  /// In the storage type; matrices are undefined after release_matrices().
   const Weights& weights() const { return weights_; }
-  /// One parameter by its published name, in its own shape flattened to [size].
+  /// One parameter by its published name, in its own shape flattened to [size]. Throws std::logic_error for a matrix
+  /// after release_matrices().
   Tensor parameter(const std::string& name) const;
-  /// The weights as operands of matrix products: weights() itself, or bf16 copies that refresh_operands() last made.
+  /// The weights as a pass uses them: weights() itself, or with bf16 copies of the matrices, which refresh_operands()
+  /// last made.
   const Weights& operands() const { return options_.operands == DType::bf16 ? operand_weights_ : weights_; }
-  /// To be called after the parameters changed by other means than initialize() or load() (i.e. by the optimizer).
+  /// The matrices of operands() [layout.matrices_end()].
+  Tensor operand_matrices() const;
+  /// To be called after the parameters changed by other means than initialize() or load(). Throws std::logic_error
+  /// after release_matrices(): who has the matrices then writes operand_matrices().
   void refresh_operands();
+
+  /// Lets go of the matrices in f32: only their bf16 copies and the vectors stay. For a rank of many, on which the
+  /// optimizer has a share of the f32 ones and nobody has all. Throws std::logic_error for a model without bf16 copies.
+  void release_matrices();
+  bool has_matrices() const { return !released_; }
 
  private:
   ModelConfig config_;
   ModelOptions options_;
   ReadPlan plan_;
   ParameterLayout layout_;
-  OwnedTensor flat_;
+  OwnedTensor flat_;  // after release_matrices() the vectors alone
+  bool released_ = false;
   Weights weights_;
   OwnedTensor operand_flat_;
   Weights operand_weights_;
@@ -91,6 +113,17 @@ struct PassOptions {
   Recompute recompute = Recompute::none;
   /// Pass::accumulate() is recorded once as a CUDA graph and replayed. CUDA only.
   bool graph = false;
+};
+
+/// What a caller of Pass::accumulate() is told while the pass goes on, in elements of the flat arrays' matrices (which
+/// end at ParameterLayout::matrices_end()). A pass with hooks runs its work as it comes, also where
+/// PassOptions::graph would replay a recording.
+struct PassHooks {
+  /// Before work that reads the matrices' parameters up to element `end` is put on the stream. Rises.
+  std::function<void(std::int64_t end)> needed;
+  /// After the last work that adds to the matrices' gradients from element `begin` on was put on the stream. Falls,
+  /// to 0 at the end; the vectors are complete when accumulate() returns.
+  std::function<void(std::int64_t begin)> complete;
 };
 
 /// Activations for batches of `batch` sequences of `seq_len` tokens, and the passes over them.
@@ -122,7 +155,7 @@ class Pass {
   void backward(std::span<const std::int32_t> targets, double scale, Tensor gradients);
   /// forward() and backward() of one micro-batch.
   void accumulate(std::span<const std::int32_t> ids, std::span<const std::int32_t> targets, double scale,
-                  Tensor gradients);
+                  Tensor gradients, const PassHooks& hooks = {});
   /// The nll that backward() and accumulate() summed since the last call. Waits for them.
   double take_loss();
 

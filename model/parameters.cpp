@@ -21,9 +21,14 @@ std::string read_prefix(const Read& read) {
 
 constexpr std::int64_t kAlignment = 16;  // elements: 64 bytes of f32
 
+std::int64_t round_up(std::int64_t count, std::int64_t multiple) {
+  return (count + multiple - 1) / multiple * multiple;
+}
+
 }  // namespace
 
-ParameterLayout::ParameterLayout(const ModelConfig& config) {
+ParameterLayout::ParameterLayout(const ModelConfig& config, std::int64_t shards) : shards_(shards) {
+  if (shards < 1) throw std::invalid_argument("a parameter layout has at least one shard");
   const std::int64_t d = config.hidden_size, f = config.intermediate_size, h = config.head_dim;
   const std::int64_t q = config.num_attention_heads * h, kv = config.num_key_value_heads * h;
   using enum Initial;
@@ -52,7 +57,9 @@ ParameterLayout::ParameterLayout(const ModelConfig& config) {
     add(p + "norm.weight", {d}, ones, false);
     if (config.has_learned_bias()) add(p + "bias", {}, recency_bias, false);
   }
-  total_ = (total_ + kAlignment - 1) / kAlignment * kAlignment;
+  place(true);
+  matrices_end_ = total_;
+  place(false);
 }
 
 void ParameterLayout::add(std::string name, std::vector<std::int64_t> shape, Initial initial, bool decay,
@@ -63,10 +70,20 @@ void ParameterLayout::add(std::string name, std::vector<std::int64_t> shape, Ini
   info.initial = initial;
   info.decay = decay;
   for (std::int64_t extent : info.shape) info.size *= extent;
-  if (aligned) total_ = (total_ + kAlignment - 1) / kAlignment * kAlignment;
-  info.offset = total_;
-  total_ += info.size;
   parameters_.push_back(std::move(info));
+  aligned_.push_back(aligned);
+}
+
+/// The offsets of the matrices or of the vectors, from total_ on.
+void ParameterLayout::place(bool matrices) {
+  for (std::size_t i = 0; i < parameters_.size(); ++i) {
+    ParameterInfo& info = parameters_[i];
+    if (info.decay != matrices) continue;
+    if (aligned_[i]) total_ = round_up(total_, kAlignment);
+    info.offset = total_;
+    total_ += info.size;
+  }
+  total_ = round_up(total_, kAlignment * shards_);
 }
 
 const ParameterInfo& ParameterLayout::at(const std::string& name) const {
@@ -82,11 +99,16 @@ std::int64_t ParameterLayout::count() const {
   return sum;
 }
 
-Weights::Weights(const ModelConfig& config, const ParameterLayout& layout, Tensor flat) {
+Weights::Weights(const ModelConfig& config, const ParameterLayout& layout, Tensor flat)
+    : Weights(config, layout, flat.rows(0, layout.matrices_end()), flat.rows(layout.matrices_end(), layout.total())) {}
+
+Weights::Weights(const ModelConfig& config, const ParameterLayout& layout, Tensor matrices, Tensor vectors) {
   const std::int64_t d = config.hidden_size, f = config.intermediate_size, h = config.head_dim;
   const std::int64_t q = config.num_attention_heads * h, kv = config.num_key_value_heads * h;
   const auto get = [&](const std::string& name, std::initializer_list<std::int64_t> shape) {
-    return flat.slice(layout.at(name).offset, shape);
+    const ParameterInfo& info = layout.at(name);
+    const Tensor& part = info.decay ? matrices : vectors;
+    return part ? part.slice(info.offset - (info.decay ? 0 : layout.matrices_end()), shape) : Tensor{};
   };
   embedding = get("model.embed_tokens.weight", {config.vocab_size, d});
   head = config.tie_word_embeddings ? embedding : get("lm_head.weight", {config.vocab_size, d});

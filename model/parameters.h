@@ -21,22 +21,33 @@ struct ParameterInfo {
   bool decay = false;  // weight decay: matrices and the embedding; not gains, biases or routing queries
 };
 
-/// Every parameter in file order. Within a layer q, k, v projections lie back to back, as do gate and up, so that each
-/// group is one matrix product. `total` includes the padding that keeps groups aligned to 64 bytes; padding stays zero.
+/// Where each parameter lies in a flat array: the matrices (all that is decayed) in the order embedding, layers, untied
+/// head, then the vectors (gains, biases, routing queries). Within a layer the projections q, k, v lie back to back, as
+/// do gate and up, so that each group is one matrix product. Groups are aligned to 64 bytes of f32; the padding between
+/// them is zero and stays so. Both parts are padded to a multiple of 16 * `shards` elements, so that equal, aligned
+/// shares of them exist for as many ranks; offsets do not depend on `shards` but for where the vectors begin.
 class ParameterLayout {
  public:
-  explicit ParameterLayout(const ModelConfig& config);
+  explicit ParameterLayout(const ModelConfig& config, std::int64_t shards = 1);
 
+  /// In file order, which is another one than that of the flat array.
   const std::vector<ParameterInfo>& all() const { return parameters_; }
   /// Throws std::out_of_range for an unknown name.
   const ParameterInfo& at(const std::string& name) const;
+  std::int64_t shards() const { return shards_; }
+  /// Elements of the flat array, padding included. [0, matrices_end()) are matrices, the rest vectors.
   std::int64_t total() const { return total_; }
+  std::int64_t matrices_end() const { return matrices_end_; }
   /// Without padding.
   std::int64_t count() const;
 
  private:
   void add(std::string name, std::vector<std::int64_t> shape, Initial initial, bool decay, bool aligned = true);
+  void place(bool matrices);
   std::vector<ParameterInfo> parameters_;
+  std::vector<bool> aligned_;  // by parameter
+  std::int64_t shards_ = 1;
+  std::int64_t matrices_end_ = 0;
   std::int64_t total_ = 0;
 };
 
@@ -57,7 +68,7 @@ struct ReadWeights {
   Tensor bias;      // [1] or undefined
 };
 
-/// Views into a flat array (weights, gradients or moments) laid out by a ParameterLayout.
+/// Views into a flat array (weights, gradients or moments) laid out by a ParameterLayout, or into its two parts.
 struct Weights {
   Tensor embedding;  // [vocab, d]
   Tensor head;       // [vocab, d]; the embedding itself when tied
@@ -67,6 +78,9 @@ struct Weights {
 
   Weights() = default;
   Weights(const ModelConfig& config, const ParameterLayout& layout, Tensor flat);
+  /// `matrices` [matrices_end] and `vectors` [total - matrices_end], of any types; what is undefined has undefined
+  /// views.
+  Weights(const ModelConfig& config, const ParameterLayout& layout, Tensor matrices, Tensor vectors);
 };
 
 }  // namespace routescope

@@ -15,6 +15,19 @@ AttentionShape attention_shape(const ModelConfig& config, std::int64_t batch, st
 
 }  // namespace
 
+MatrixPlaces::MatrixPlaces(const ParameterLayout& layout, std::int64_t num_layers) : end(layout.matrices_end()) {
+  const auto of_layer = [&](std::int64_t l, const char* matrix) {
+    return layout.at("model.layers." + std::to_string(l) + "." + matrix + ".weight");
+  };
+  const ParameterInfo& embedding = layout.at("model.embed_tokens.weight");
+  embedding_end = embedding.offset + embedding.size;
+  for (std::int64_t l = 0; l < num_layers; ++l) {
+    const ParameterInfo down = of_layer(l, "mlp.down_proj");
+    layers.push_back(
+        {of_layer(l, "self_attn.q_proj").offset, of_layer(l, "mlp.gate_proj").offset, down.offset + down.size});
+  }
+}
+
 std::vector<Arena::Part> Pass::plan_memory(const ModelConfig& config, const ModelOptions& model, std::int64_t batch,
                                            std::int64_t seq_len, Kind kind, const PassOptions& options) {
   Arena planner(model.device);
@@ -71,16 +84,16 @@ void Pass::backward(std::span<const std::int32_t> targets, double scale, Tensor 
   if (impl_->kind != Kind::train) throw std::invalid_argument("backward: this pass keeps no activations");
   if (!impl_->ran) throw std::invalid_argument("no forward pass has run");
   impl_->set_targets(targets);
-  impl_->backward(scale, Weights(impl_->config, impl_->model.layout(), gradients));
+  impl_->backward(scale, Weights(impl_->config, impl_->model.layout(), gradients), {});
 }
 
 void Pass::accumulate(std::span<const std::int32_t> ids, std::span<const std::int32_t> targets, double scale,
-                      Tensor gradients) {
+                      Tensor gradients, const PassHooks& hooks) {
   if (impl_->kind != Kind::train) throw std::invalid_argument("accumulate: this pass keeps no activations");
   impl_->set_ids(ids);
   impl_->set_targets(targets);
   impl_->set_logit_bias(0, nullptr);
-  impl_->accumulate(scale, gradients);
+  impl_->accumulate(scale, gradients, hooks);
 }
 
 double Pass::take_loss() {

@@ -85,10 +85,14 @@ void Pass::Impl::recompute_input(int r) {
   forward_read(r, alpha, true, -1);
 }
 
-void Pass::Impl::backward(double scale, const Weights& gradients) {
+void Pass::Impl::backward(double scale, const Weights& gradients, const PassHooks& hooks) {
   const Range range("backward");
   const BackwardScratch& b = act.backward;
+  const auto complete = [&](std::int64_t begin) {
+    if (hooks.complete) hooks.complete(begin);
+  };
   backward_head(scale, gradients);
+  complete(places.layers.back().end);  // an untied head; a tied one is the embedding
   fill(b.dp, 0.0, stream);
   for (const Tensor& dsource : b.dsource)
     if (dsource) fill(dsource, 0.0, stream);
@@ -109,22 +113,29 @@ void Pass::Impl::backward(double scale, const Weights& gradients) {
     if (b.dy.data != b.dp.data) cast(b.dy, b.dp, stream);
     const Read& feeder = read(r - 1);
     if (options.recompute >= Recompute::norms) recompute_input(r - 1);
-    if (feeder.sublayer == Sublayer::attn)
+    const MatrixPlaces::Layer& place = places.layers[static_cast<std::size_t>(feeder.layer)];
+    if (feeder.sublayer == Sublayer::attn) {
       backward_attention(feeder.layer, at(r - 1).x, gradients);
-    else
+      complete(place.attention);
+    } else {
       backward_mlp(feeder.layer, at(r - 1).x, gradients);
+      complete(place.mlp);
+    }
     if (!read(r).continues) fill(b.dp, 0.0, stream);
   }
   embedding_backward(gradients.embedding, b.dp, act.ids, stream);
+  complete(0);
   accumulate_loss(act.loss, act.nll, stream);
 }
 
-void Pass::Impl::accumulate(double scale, Tensor gradients) {
+void Pass::Impl::accumulate(double scale, Tensor gradients, const PassHooks& hooks) {
   const auto work = [&] {
-    run(nullptr, 0);
-    backward(scale, Weights(config, model.layout(), gradients));
+    run(nullptr, 0, hooks);
+    backward(scale, Weights(config, model.layout(), gradients), hooks);
   };
-  if (!options.graph) return work();
+  // A recording holds work of this stream alone, at one place for all micro-batches: what is told to hooks in between
+  // (and what they wait for) has no place in it.
+  if (!options.graph || hooks.needed || hooks.complete) return work();
   // The first time goes without: products choose how they are computed then.
   if (accumulated++ == 0) return work();
   if (!recorded || recorded_scale != scale || recorded_gradients != gradients.data) {

@@ -100,9 +100,13 @@ void Pass::Impl::set_ids(std::span<const std::int32_t> ids) {
   upload.to(act.ids, ids, stream);
 }
 
-void Pass::Impl::run(const RoutingIntervention* intervention, int first_read) {
+void Pass::Impl::run(const RoutingIntervention* intervention, int first_read, const PassHooks& hooks) {
   const Range range("forward");
-  if (first_read == 0) embedding_forward(at(0).state.partial, act.ids, model.weights().embedding, stream);
+  const auto need = [&](std::int64_t end) {
+    if (hooks.needed) hooks.needed(end);
+  };
+  if (first_read == 0) need(places.embedding_end);
+  if (first_read == 0) embedding_forward(at(0).state.partial, act.ids, model.operands().embedding, stream);
   int prepared_first = -1, prepared_end = 0;
   for (int r = first_read; r <= last_read(); ++r) {
     Tensor alpha_override;
@@ -120,11 +124,15 @@ void Pass::Impl::run(const RoutingIntervention* intervention, int first_read) {
       }
     }
     forward_read(r, alpha_override, first_read > 0 && r == first_read, prepared_first);
-    if (read(r).sublayer == Sublayer::attn)
+    if (read(r).sublayer == Sublayer::attn) {
+      need(places.layers[static_cast<std::size_t>(read(r).layer)].mlp);
       forward_attention(read(r).layer, at(r + 1).state.partial, at(r).x);
-    else if (read(r).sublayer == Sublayer::mlp)
+    } else if (read(r).sublayer == Sublayer::mlp) {
+      need(places.layers[static_cast<std::size_t>(read(r).layer)].end);
       forward_mlp(read(r).layer, at(r + 1).state.partial, at(r).x);
+    }
   }
+  need(places.end);  // the head, which follows
   ran = true;
 }
 
@@ -135,7 +143,7 @@ void Pass::Impl::forward(std::span<const std::int32_t> ids, const RoutingInterve
     throw std::invalid_argument("forward: nothing to take up at this read");
   if (first_read == 0) set_ids(ids);
   set_logit_bias(first_read, intervention);
-  run(intervention, first_read);
+  run(intervention, first_read, {});
 }
 
 void Pass::Impl::set_targets(std::span<const std::int32_t> targets) {

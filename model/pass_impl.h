@@ -16,11 +16,25 @@ namespace routescope {
 inline constexpr auto kNo = Transpose::no;
 inline constexpr auto kYes = Transpose::yes;
 
+/// Where the matrices lie in the flat array, as the pass comes to them: an element before which or from which on a
+/// sublayer's or the head's are.
+struct MatrixPlaces {
+  struct Layer {
+    std::int64_t attention, mlp, end;
+  };
+  std::int64_t embedding_end;
+  std::vector<Layer> layers;
+  std::int64_t end;  // of all; an untied head lies between the last layer and here
+
+  explicit MatrixPlaces(const ParameterLayout& layout, std::int64_t num_layers);
+};
+
 struct Pass::Impl {
   const Model& model;
   const ModelConfig& config;
   const ReadPlan& plan;
   AttentionShape shape;
+  MatrixPlaces places;
   Kind kind;
   PassOptions options;
   Arena arena;
@@ -41,6 +55,7 @@ struct Pass::Impl {
         config(model_.config()),
         plan(model_.plan()),
         shape(shape_),
+        places(model_.layout(), model_.config().num_hidden_layers),
         kind(kind_),
         options(options_),
         arena(model_.options().device, bytes),
@@ -121,7 +136,7 @@ struct Pass::Impl {
 
   /// From act.ids (or from what an earlier pass left before `first_read`) to the final norm. Only puts work on the
   /// stream.
-  void run(const RoutingIntervention* intervention, int first_read);
+  void run(const RoutingIntervention* intervention, int first_read, const PassHooks& hooks);
 
   void forward(std::span<const std::int32_t> ids, const RoutingIntervention* intervention, int first_read);
 
@@ -163,9 +178,9 @@ struct Pass::Impl {
   void recompute_input(int r);
 
   /// Only puts work on the stream.
-  void backward(double scale, const Weights& gradients);
+  void backward(double scale, const Weights& gradients, const PassHooks& hooks);
 
-  void accumulate(double scale, Tensor gradients);
+  void accumulate(double scale, Tensor gradients, const PassHooks& hooks);
 
   /// The sum in act.loss, which becomes 0.
   double take_loss();

@@ -83,24 +83,26 @@ void TrafficBench::embedding() {
   // Rows of random ids, some of which come twice: the expectation, which a draw of this size misses by less than 1 %.
   const double expected_rows =
       static_cast<double>(vocab) * (1 - std::pow(1 - 1 / static_cast<double>(vocab), static_cast<double>(tokens)));
-  const double row_bytes = expected_rows * f32_bytes(d);
   Table table;
-  const auto shared = [&] {
-    if (!table.weight) table = {real({vocab, d}), data_.ids(tokens, vocab)};
+  const auto shared = [&](DType dtype) {
+    if (!table.weight) table = {data_.random(dtype, {vocab, d}), data_.ids(tokens, vocab)};
     return table;
   };
-  measure("embedding_forward", "d (4 + b)", row_bytes + wide(tokens * d) + f32_bytes(tokens), kForwardAim,
+  measure("embedding_forward", "2 b d",
+          (expected_rows / static_cast<double>(tokens) + 1) * wide(tokens * d) + f32_bytes(tokens), kForwardAim,
           [&, this]() -> Call {
-            return
-                [this, t = shared(), out = unwritten(d)] { embedding_forward(out, t.ids, t.weight, data_.stream()); };
+            return [this, t = shared(shape_.activations), out = unwritten(d)] {
+              embedding_forward(out, t.ids, t.weight, data_.stream());
+            };
           });
   table = {};
   // No aim: the sort of the ids, which moves next to nothing, is in the time.
-  measure(
-      "embedding_backward", "d (8 + b)", 2 * row_bytes + wide(tokens * d) + f32_bytes(tokens), 0, [&, this]() -> Call {
-        return
-            [this, t = shared(), dout = activation(d)] { embedding_backward(t.weight, dout, t.ids, data_.stream()); };
-      });
+  measure("embedding_backward", "d (8 + b)", 2 * expected_rows * f32_bytes(d) + wide(tokens * d) + f32_bytes(tokens), 0,
+          [&, this]() -> Call {
+            return [this, t = shared(DType::f32), dout = activation(d)] {
+              embedding_backward(t.weight, dout, t.ids, data_.stream());
+            };
+          });
 }
 
 void TrafficBench::norms() {
@@ -179,9 +181,9 @@ void TrafficBench::logits() {
 
 void TrafficBench::optimizer() {
   const std::int64_t n = ParameterLayout(shape_.model).total();
-  measure("gradient_norm", "4", f32_bytes(n), kForwardAim, [&, this]() -> Call {
-    return [this, norm = real({1}), scale = real({1}), grads = real({n})] {
-      gradient_norm(norm, scale, grads, 1.0, data_.stream());
+  measure("sum_of_squares", "4", f32_bytes(n), kForwardAim, [&, this]() -> Call {
+    return [this, total = data_.filled(DType::f64, {1}, 0.0), grads = real({n})] {
+      sum_of_squares(total, grads, data_.stream());
     };
   });
   const AdamWParams params{

@@ -3,15 +3,23 @@
 
 #include "kernels/backends.h"
 #include "kernels/cpu/parallel.h"
+#include "kernels/cpu/vec.h"
 
 namespace routescope::cpu {
 
 void embedding_forward(Tensor out, Tensor ids, Tensor weight, const Stream&) {
   const std::int64_t tokens = out.shape[0], d = out.shape[1];
   parallel_for(row_chunks(tokens, d), [&](std::int64_t, std::int64_t begin, std::int64_t end) {
-    for (std::int64_t t = begin; t < end; ++t)
-      std::memcpy(out.as<float>() + t * d, weight.as<float>() + ids.as<std::int32_t>()[t] * d,
-                  static_cast<std::size_t>(d) * sizeof(float));
+    for (std::int64_t t = begin; t < end; ++t) {
+      float* to = out.as<float>() + t * d;
+      const std::int64_t row = ids.as<std::int32_t>()[t] * d;
+      if (weight.dtype == DType::bf16) {
+        const bf16* from = weight.as<bf16>() + row;
+        for_columns(d, [&](auto at) { at.store(to, at.load(from)); });
+      } else {
+        std::memcpy(to, weight.as<float>() + row, static_cast<std::size_t>(d) * sizeof(float));
+      }
+    }
   });
 }
 

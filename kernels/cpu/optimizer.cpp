@@ -1,5 +1,5 @@
-// CPU: global gradient norm and AdamW (Loshchilov & Hutter, "Decoupled weight decay regularization").
-// AdamW moves 7 floats a parameter (four in, three out) and is bound by that.
+// CPU: sums of squares (of gradients, for their norm) and AdamW (Loshchilov & Hutter, "Decoupled weight decay
+// regularization"). AdamW moves 7 floats a parameter (four in, three out) and is bound by that.
 #include <algorithm>
 #include <cmath>
 
@@ -9,25 +9,45 @@
 
 namespace routescope::cpu {
 
-void gradient_norm(Tensor norm, Tensor scale, Tensor grads, double max_norm, const Stream& stream) {
-  const float* g = grads.as<float>();
-  const std::int64_t n = grads.numel();
-  // Two levels: short runs in float, the runs of a chunk and the chunks in double.
-  constexpr std::int64_t kRun = 4096;
-  const Chunks chunks{n, std::max(kRun, (n + kMaxPartials - 1) / kMaxPartials)};
+namespace {
+
+typedef double WideVec __attribute__((vector_size(2 * kVecBytes)));
+
+double sum_of_squares_wide(const float* x, std::int64_t n) {
+  WideVec sums[2] = {};
+  const auto square = [x](auto at) {
+    const WideVec wide = __builtin_convertvector(at.load(x), WideVec);
+    return wide * wide;
+  };
+  std::int64_t j = 0;
+  for (; j + 2 * kWidth <= n; j += 2 * kWidth) {
+    sums[0] += square(Whole{j});
+    sums[1] += square(Whole{j + kWidth});
+  }
+  for_columns(n - j, [&](auto at) {
+    at.j += j;
+    sums[0] += square(at);
+  });
+  const WideVec lanes = sums[0] + sums[1];
+  double sum = 0;
+  for (int l = 0; l < kWidth; ++l) sum += lanes[l];
+  return sum;
+}
+
+}  // namespace
+
+void sum_of_squares(Tensor total, Tensor values, const Stream& stream) {
+  const float* x = values.as<float>();
+  const std::int64_t n = values.numel();
+  const Chunks chunks{n, std::max<std::int64_t>(4096, (n + kMaxPartials - 1) / kMaxPartials)};
   Scratch scratch(stream);
   double* partials = scratch.take<double>(kMaxPartials);
   parallel_for(chunks, [=](std::int64_t c, std::int64_t begin, std::int64_t end) {
-    double sum = 0;
-    for (std::int64_t i = begin; i < end; i += kRun)
-      sum += static_cast<double>(sum_of_squares(g + i, std::min(kRun, end - i)));
-    partials[c] = sum;
+    partials[c] = sum_of_squares_wide(x + begin, end - begin);
   });
   double sum = 0;
   for (std::int64_t c = 0; c < chunks.number(); ++c) sum += partials[c];
-  const double total = std::sqrt(sum);
-  norm.as<float>()[0] = static_cast<float>(total);
-  scale.as<float>()[0] = static_cast<float>(max_norm > 0 ? std::min(1.0, max_norm / (total + 1e-6)) : 1.0);
+  total.as<double>()[0] += sum;
 }
 
 void adamw(Tensor param, Tensor exp_avg, Tensor exp_avg_sq, Tensor grad, Tensor scale, const AdamWParams& params,

@@ -22,7 +22,7 @@ std::size_t workspace_bytes(const WorkspaceLimits& limits) {
       2 * kMaxPartials * (3 * limits.sources + 1),                             // routing_statistics
       head_dim + kMaxPartials * 2 * head_dim + threads * 2 * head_dim,         // qk_norm_rope_*
       threads * (kStrip * (4 * head_dim + 2 * kTile + 3) + kTile * head_dim),  // attention_*
-      2 * kMaxPartials,                                                        // gradient_norm
+      2 * kMaxPartials,                                                        // sum_of_squares
   });
   // Arrays are rounded up to whole cache lines, and rows of a thread to whole vectors.
   constexpr std::int64_t kArrays = 8;

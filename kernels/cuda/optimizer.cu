@@ -1,11 +1,11 @@
-// Global gradient norm and AdamW (Loshchilov & Hutter, "Decoupled weight decay regularization") over flat arrays of
-// f32:
-//   norm = sqrt(sum g^2);   scale = min(1, max_norm / (norm + 1e-6))
+// Sums of squares (of gradients, for their norm) and AdamW (Loshchilov & Hutter, "Decoupled weight decay
+// regularization") over flat arrays of f32:
+//   total += sum g^2
 //   g = scale grad;  m = b1 m + (1-b1) g;  v = b2 v + (1-b2) g^2
 //   param -= lr (m / (1-b1^t) / (sqrt(v / (1-b2^t)) + eps) + weight_decay param)
-// Bytes an element: the norm 4, AdamW 28 (four in, three out). Aim: 90 % of the copy bandwidth. The norm is a sum in
-// double on two levels with a fixed cut, the same bits on every card: kNormPartials blocks, which fill a card of 132
-// multiprocessors once, then one. AdamW takes a vector of each array a thread, four loads in flight.
+// Bytes an element: the squares 4, AdamW 28 (four in, three out). Aim: 90 % of the copy bandwidth. The squares are
+// added in double on two levels with a fixed cut, the same bits on every card: kNormPartials blocks, which fill a card
+// of 132 multiprocessors once, then one. AdamW takes a vector of each array a thread, four loads in flight.
 #include <cmath>
 
 #include "kernels/backends.h"
@@ -24,25 +24,22 @@ static_assert(kNormPartials <= kNormEndThreads);
 
 /// partials[block] = the sum of squares of the block's `run` vectors.
 __global__ void __launch_bounds__(kNormThreads)
-    sum_of_squares_kernel(double* __restrict__ partials, const float* __restrict__ grads, std::int64_t n,
+    sum_of_squares_kernel(double* __restrict__ partials, const float* __restrict__ values, std::int64_t n,
                           std::int64_t run, bool aligned) {
   auto& shared = shared_memory<BlockShared<double>>();
   const std::int64_t begin = static_cast<std::int64_t>(blockIdx.x) * run * kVec<float>;
   const std::int64_t end = begin + run * kVec<float> < n ? begin + run * kVec<float> : n;
   const double sum =
-      block_sum(long_sum<kNormThreads>(grads, begin, end, aligned, [](double g) { return g * g; }), shared);
+      block_sum(long_sum<kNormThreads>(values, begin, end, aligned, [](double g) { return g * g; }), shared);
   if (threadIdx.x == 0) partials[blockIdx.x] = sum;
 }
 
 __global__ void __launch_bounds__(kNormEndThreads)
-    norm_kernel(float* norm, float* scale, const double* __restrict__ partials, int count, double max_norm) {
+    add_squares_kernel(double* total, const double* __restrict__ partials, int count) {
   auto& shared = shared_memory<BlockShared<double>>();
   const int i = static_cast<int>(threadIdx.x);
-  const double total = sqrt(block_sum(i < count ? partials[i] : 0.0, shared));
-  if (i == 0) {
-    norm[0] = static_cast<float>(total);
-    scale[0] = static_cast<float>(max_norm > 0 ? fmin(1.0, max_norm / (total + 1e-6)) : 1.0);
-  }
+  const double sum = block_sum(i < count ? partials[i] : 0.0, shared);
+  if (i == 0) total[0] += sum;
 }
 
 /// AdamWParams as the kernel uses them: bias corrections and differences from one taken in double on the host.
@@ -87,8 +84,9 @@ __global__ void __launch_bounds__(kUpdateThreads)
 
 }  // namespace
 
-void gradient_norm(Tensor norm, Tensor scale, Tensor grads, double max_norm, const Stream& stream) {
-  const std::int64_t n = grads.numel(), vectors = ceil_div<std::int64_t>(n, kVec<float>);
+void sum_of_squares(Tensor total, Tensor values, const Stream& stream) {
+  if (values.numel() == 0) return;
+  const std::int64_t n = values.numel(), vectors = ceil_div<std::int64_t>(n, kVec<float>);
   Scratch scratch(stream);
   auto* partials = scratch.take<double>(kNormPartials);
   // Each block a run of whole sweeps of its threads, at least one.
@@ -97,9 +95,9 @@ void gradient_norm(Tensor norm, Tensor scale, Tensor grads, double max_norm, con
   const auto blocks = static_cast<int>(ceil_div(vectors, run));
   launch("sum_of_squares", sum_of_squares_kernel,
          {dim3(static_cast<unsigned>(blocks)), kNormThreads, sizeof(BlockShared<double>)}, stream, partials,
-         grads.as<float>(), n, run, vec_aligned(grads.data));
-  launch("norm", norm_kernel, {dim3(1), kNormEndThreads, sizeof(BlockShared<double>)}, stream, norm.as<float>(),
-         scale.as<float>(), partials, blocks, max_norm);
+         values.as<float>(), n, run, vec_aligned(values.data));
+  launch("add_squares", add_squares_kernel, {dim3(1), kNormEndThreads, sizeof(BlockShared<double>)}, stream,
+         total.as<double>(), partials, blocks);
 }
 
 void adamw(Tensor param, Tensor exp_avg, Tensor exp_avg_sq, Tensor grad, Tensor scale, const AdamWParams& params,

@@ -12,7 +12,7 @@ inline constexpr int kNormPartials = 4;
 inline constexpr int kRopePartials = 5;
 inline constexpr int kRoutingPartials = 3;
 #else
-/// Blocks of gradient_norm's first level: six of 256 threads for each of 132 multiprocessors.
+/// Blocks of sum_of_squares' first level: six of 256 threads for each of 132 multiprocessors.
 inline constexpr int kNormPartials = 792;
 /// Blocks of qk_norm_rope_backward: four of 128 threads for each of 132 multiprocessors.
 inline constexpr int kRopePartials = 528;

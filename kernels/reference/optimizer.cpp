@@ -1,16 +1,15 @@
-// Reference: global gradient norm and AdamW (Loshchilov & Hutter, "Decoupled weight decay regularization").
-#include <algorithm>
+// Reference: sums of squares (of gradients, for their norm) and AdamW (Loshchilov & Hutter, "Decoupled weight decay
+// regularization").
 #include <cmath>
 
 #include "kernels/backends.h"
 
 namespace routescope::reference {
 
-void gradient_norm(Tensor norm, Tensor scale, Tensor grads, double max_norm, const Stream&) {
+void sum_of_squares(Tensor total, Tensor values, const Stream&) {
   double sum = 0;
-  for (double g : grads.span<double>()) sum += g * g;
-  norm.as<double>()[0] = std::sqrt(sum);
-  scale.as<double>()[0] = max_norm > 0 ? std::min(1.0, max_norm / (std::sqrt(sum) + 1e-6)) : 1.0;
+  for (double value : values.span<double>()) sum += value * value;
+  total.as<double>()[0] += sum;
 }
 
 void adamw(Tensor param, Tensor exp_avg, Tensor exp_avg_sq, Tensor grad, Tensor scale, const AdamWParams& params,

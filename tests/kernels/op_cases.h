@@ -43,13 +43,11 @@ inline void add_basics(std::vector<OpCase>& cases) {
     cases.push_back(OpCase(label("random_normal", {{"n", n}}))
                         .output("dst", Role::operand, {n}, 1)
                         .call([](const Tensors& r, const Stream& s) { random_normal(r["dst"], 0.02, 7, 3, s); }));
-    cases.push_back(
-        OpCase(label("gradient_norm", {{"n", n}}))
-            .input("grads", Role::real, {n}, 3)
-            .output("norm", Role::real, {1}, static_cast<double>(n))
-            .output("scale", Role::real, {1}, static_cast<double>(n))
-            .limits({.tokens = n, .hidden_size = 1})
-            .call([](const Tensors& r, const Stream& s) { gradient_norm(r["norm"], r["scale"], r["grads"], 1.0, s); }));
+    cases.push_back(OpCase(label("sum_of_squares", {{"n", n}}))
+                        .input("values", Role::real, {n}, 3)
+                        .output("total", Role::sums, {1}, static_cast<double>(n))
+                        .limits({.tokens = n, .hidden_size = 1})
+                        .call([](const Tensors& r, const Stream& s) { sum_of_squares(r["total"], r["values"], s); }));
     cases.push_back(
         OpCase(label("adamw", {{"n", n}}))
             .output("param", Role::real, {n}, 4)
@@ -122,7 +120,7 @@ inline void add_vocabulary(std::vector<OpCase>& cases, std::int64_t tokens, std:
   const auto terms = static_cast<double>(vocabulary);
   cases.push_back(
       OpCase(label("embedding_forward", {{"tokens", tokens}, {"vocab", vocabulary}}))
-          .input("weight", Role::real, {vocabulary, d})
+          .input("weight", Role::operand, {vocabulary, d})
           .given("ids", Role::ids, {tokens}, random_ids(tokens, 0, vocabulary))
           .output("out", Role::activation, {tokens, d}, 1)
           .call([](const Tensors& r, const Stream& s) { embedding_forward(r["out"], r["ids"], r["weight"], s); }));
