@@ -98,21 +98,21 @@ class Agreement {
       : wire_(wire), mine_(envelope), theirs_(static_cast<std::size_t>(wire.size())) {
     for (int d = 1; d < wire.size(); ++d) {
       const int to = (wire.rank() + d) % wire.size(), from = (wire.rank() + wire.size() - d) % wire.size();
-      wire.receive(batch_, from, &theirs_[static_cast<std::size_t>(from)], sizeof mine_);
+      wire.receive_head(batch_, from, theirs_[static_cast<std::size_t>(from)]);
       wire.send(batch_, to, &mine_, sizeof mine_);
     }
   }
   void wait() {
     wire_.wait(batch_);
     for (int r = 0; r < wire_.size(); ++r) {
-      if (r != wire_.rank()) wire_.check_envelope(r, theirs_[static_cast<std::size_t>(r)], mine_);
+      if (r != wire_.rank()) wire_.check_envelope(r, theirs_[static_cast<std::size_t>(r)].envelope, mine_);
     }
   }
 
  private:
   Wire& wire_;
   Envelope mine_;
-  std::vector<Envelope> theirs_;
+  std::vector<mpi::Head> theirs_;
   Wire::Batch batch_;
 };
 

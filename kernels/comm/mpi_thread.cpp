@@ -45,6 +45,8 @@ void settle_in() {
 }  // namespace
 
 MpiThread::MpiThread(const Place& launched, const CommunicatorOptions& options) : options_(options) {
+  // MPI counts in int; and the head of a message is never cut.
+  options_.message_bytes = std::clamp<std::size_t>(options_.message_bytes, 4096, std::size_t{1} << 30);
   std::promise<void> started;
   std::future<void> start_result = started.get_future();
   thread_ = std::thread([this, launched, promise = std::move(started)]() mutable {

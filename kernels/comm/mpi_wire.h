@@ -22,6 +22,12 @@ struct Envelope {
   std::array<char, 104> what{};  // which collective on what
 };
 
+/// An envelope and what fits beside it into a short message.
+struct Head {
+  Envelope envelope;
+  std::array<std::byte, 896> bytes{};
+};
+
 class Wire {
  public:
   Wire(MPI_Comm comm, Control& control);
@@ -35,7 +41,7 @@ class Wire {
     std::vector<MPI_Request> requests;
     struct Expected {
       int peer = 0;
-      std::int64_t bytes = -1;  // of a receive, exactly; -1: a send
+      std::int64_t least = -1, most = -1;  // bytes of a receive; -1: a send
     };
     std::vector<Expected> expected;
   };
@@ -43,6 +49,8 @@ class Wire {
   /// order of their starting.
   void send(Batch& batch, int peer, const void* data, std::size_t bytes);
   void receive(Batch& batch, int peer, void* data, std::size_t bytes);
+  /// The head of a message of any collective, so that one of another can be told from its envelope.
+  void receive_head(Batch& batch, int peer, Head& head);
 
   /// What the collective that runs is called, for those who wait too long.
   void begin(std::uint64_t number, const std::string& what);

@@ -1,0 +1,25 @@
+// What every communicator does, whatever it is made of: properties that all ranks check together.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "kernels/communicator.h"
+
+namespace routescope::testing {
+
+/// Ranks that run the same cases in the same order.
+struct Ranks {
+  Communicator& communicator;
+  Device device;  // of tensors
+  bool sums_in_rank_order;
+};
+
+struct ConformanceCase {
+  std::string name;
+  std::function<void(const Ranks&)> run;  // with GoogleTest's expectations
+};
+const std::vector<ConformanceCase>& conformance_cases();
+
+}  // namespace routescope::testing
