@@ -1,4 +1,4 @@
-// Errors, types, groups and files of the HDF5 layer.
+// Errors, types and groups of the HDF5 layer.
 #include "data/hdf5.h"
 
 #include <fcntl.h>
@@ -8,10 +8,9 @@
 #include <bit>
 #include <cerrno>
 #include <cstring>
-#include <thread>
 
-#include "data/files.h"
 #include "data/hdf5_internal.h"
+#include "data/journal.h"
 
 namespace routescope::hdf5 {
 
@@ -55,6 +54,7 @@ void fail_writing(FileState& file, const std::string& where, const std::string& 
 void FileState::give_up(const std::string& reason) {
   if (id < 0 || !failure.empty()) return;
   failure = reason;
+  if (journal) journal->stop();
   silence();
   void* descriptor = nullptr;
   if (H5Fget_vfd_handle(id, H5P_DEFAULT, &descriptor) < 0) return;
@@ -270,119 +270,6 @@ void Group::remove(const std::string& path) {
   silence();
   const std::string full = absolute(path);
   check_write(H5Ldelete(id(), full.c_str(), H5P_DEFAULT), *file_, file_->name + ": " + full, "cannot remove");
-}
-
-// ---- files ----------------------------------------------------------------------------------------------------------
-
-namespace {
-
-Handle file_access(const std::string& name) {
-  Handle access = own(H5Pcreate(H5P_FILE_ACCESS), H5Pclose, name, "cannot make a property list");
-  // The file is closed when its handle is, whatever else is still open.
-  check(H5Pset_fclose_degree(access.id(), H5F_CLOSE_STRONG), name, "cannot set a property");
-  // Some parallel file systems have no flock(); locking there is not what makes concurrent access safe (SWMR is).
-  check(H5Pset_file_locking(access.id(), true, true), name, "cannot set a property");
-  // A SWMR reader that meets half-written metadata waits 1, 2, 4, ... ns and tries again, 100 times unless told
-  // otherwise, which is for ever where a killed writer left them. 30 times are 2 s in all.
-  constexpr unsigned kReadAttempts = 30;
-  check(H5Pset_metadata_read_attempts(access.id(), kReadAttempts), name, "cannot set a property");
-  return access;
-}
-
-std::shared_ptr<FileState> create_file(const std::filesystem::path& file, bool swmr) {
-  silence();
-  const auto state = std::make_shared<FileState>(FileState{final_name(file).string(), -1, true, ""});
-  const std::string& name = state->name;
-  Handle access = file_access(name);
-  check(H5Pset_libver_bounds(access.id(), swmr ? H5F_LIBVER_V110 : H5F_LIBVER_V18, H5F_LIBVER_V110), name,
-        "cannot set a property");
-  Handle creation = own(H5Pcreate(H5P_FILE_CREATE), H5Pclose, name, "cannot make a property list");
-  check(H5Pset_link_creation_order(creation.id(), H5P_CRT_ORDER_TRACKED | H5P_CRT_ORDER_INDEXED), name,
-        "cannot set a property");
-  state->id = H5Fcreate(file.c_str(), H5F_ACC_TRUNC, creation.id(), access.id());
-  if (state->id < 0) fail(name, "cannot create");
-  return state;
-}
-
-}  // namespace
-
-File::File(std::shared_ptr<FileState> state) {
-  file_ = std::move(state);
-  path_ = "/";
-  handle_ = own(H5Gopen2(file_->id, "/", H5P_DEFAULT), H5Gclose, file_->name, "cannot open the root group");
-}
-
-File::~File() {
-  close_quietly();
-}
-
-File& File::operator=(File&& other) noexcept {
-  if (this != &other) {
-    close_quietly();
-    Group::operator=(std::move(other));
-  }
-  return *this;
-}
-
-void File::close_quietly() noexcept {
-  if (!file_ || file_->id < 0) return;
-  silence();
-  handle_.reset();
-  if (H5Fflush(file_->id, H5F_SCOPE_LOCAL) < 0) file_->give_up(last_error());
-  H5Fclose(std::exchange(file_->id, -1));
-}
-
-void File::close() {
-  close_quietly();
-  if (file_ && !file_->failure.empty()) throw Error("{}: cannot write: {}", file_->name, file_->failure);
-}
-
-File File::create(const std::filesystem::path& file) {
-  return File(create_file(file, false));
-}
-
-File File::create_for_swmr(const std::filesystem::path& file) {
-  return File(create_file(file, true));
-}
-
-File File::open(const std::filesystem::path& file) {
-  silence();
-  const std::string name = file.string();
-  std::error_code ignored;
-  if (!std::filesystem::exists(file, ignored)) throw Error("{}: no such file", name);
-  const Handle access = file_access(name);
-  // Plainly first, which old formats need, then as a SWMR reader. Between the two a writer may close the file or put
-  // another in its place, so a failure counts only when it lasts.
-  std::string reason;
-  for (int attempt = 0; attempt < 20; ++attempt) {
-    for (const unsigned flags : {H5F_ACC_RDONLY, H5F_ACC_RDONLY | H5F_ACC_SWMR_READ}) {
-      const hid_t opened = H5Fopen(name.c_str(), flags, access.id());
-      if (opened >= 0) return File(std::make_shared<FileState>(FileState{name, opened, false, ""}));
-      reason = last_error();
-    }
-    if (reason.find("signature not found") != std::string::npos) throw Error("{}: not an HDF5 file", name);
-    std::this_thread::sleep_for(std::chrono::milliseconds(5));
-  }
-  throw Error("{}: cannot open: {}", name, reason);
-}
-
-File File::open_writable(const std::filesystem::path& file) {
-  silence();
-  const std::string name = file.string();
-  const Handle access = file_access(name);
-  const hid_t opened = H5Fopen(name.c_str(), H5F_ACC_RDWR, access.id());
-  if (opened < 0) fail(name, "cannot open for writing");
-  return File(std::make_shared<FileState>(FileState{name, opened, true, ""}));
-}
-
-void File::start_swmr() {
-  silence();
-  check_write(H5Fstart_swmr_write(file_->id), *file_, file_->name, "cannot start writing in SWMR mode");
-}
-
-void File::flush() {
-  silence();
-  check_write(H5Fflush(file_->id, H5F_SCOPE_LOCAL), *file_, file_->name, "cannot write");
 }
 
 }  // namespace routescope::hdf5

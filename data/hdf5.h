@@ -8,10 +8,16 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
 #include <vector>
+
+namespace routescope {
+class Journal;
+struct JournalMark;
+}  // namespace routescope
 
 namespace routescope::hdf5 {
 
@@ -47,7 +53,8 @@ struct FileState {
   std::string name;  // for errors
   hid_t id = -1;     // -1: closed
   bool writable = false;
-  std::string failure;  // why a write failed; empty: none did
+  std::string failure;                         // why a write failed; empty: none did
+  std::shared_ptr<Journal> journal = nullptr;  // of a file that has one and is being written
 
   /// After a failed write nothing more reaches the file: it stays as the last successful write left it, and closing
   /// works. (HDF5 would try again and again to write what it still holds, and crashes at the end of the process.)
@@ -167,9 +174,6 @@ class Dataset : public Object {
   void append(std::span<const T> values, std::int64_t rows = 1) {
     append_raw(type_of<T>(), values.data(), static_cast<std::int64_t>(values.size()), rows);
   }
-  /// Adds the first `rows` rows of a dataset of the same row shape. Stored chunks are taken over as they are, without
-  /// being inflated and deflated again, where both datasets are chunked alike.
-  void append_from(const Dataset& other, std::int64_t rows);
   /// A new length of the first axis of a growing dataset.
   void resize(std::int64_t rows);
 
@@ -177,11 +181,30 @@ class Dataset : public Object {
   void flush();
   void refresh();
 
+  // ---- Values and chunks as they are stored, for copies that change no bit ----
+
+  std::int64_t element_bytes() const;
+  Shape chunk() const;  // empty: not chunked
+  bool filtered() const;
+  /// As read_rows() and append(), in the stored type.
+  void read_row_bytes(std::int64_t begin, std::int64_t count, std::span<std::byte> out) const;
+  void append_row_bytes(std::span<const std::byte> values, std::int64_t rows);
+  /// Where a chunk lies in the file. `first` are the coordinates of its first element. Takes a time proportional to the
+  /// number of chunks before it (HDF5 1.10). Throws Error for one that is not stored.
+  struct StoredChunk {
+    std::int64_t address = 0, bytes = 0;
+    std::uint32_t filter_mask = 0;  // a bit for each filter that was left out
+  };
+  StoredChunk stored_chunk(const Shape& first) const;
+  std::vector<std::byte> read_chunk(const Shape& first, std::uint32_t* filter_mask = nullptr) const;
+  void write_chunk(const Shape& first, std::span<const std::byte> bytes, std::uint32_t filter_mask);
+  /// Where the values of a dataset that is not chunked begin in the file. Throws Error.
+  std::int64_t file_address() const;
+
  private:
   friend class Group;
   using Object::Object;
   std::int64_t row_size() const;
-  Shape chunk() const;  // empty: not chunked
   void read_raw(Type type, void* out, std::int64_t begin, std::int64_t count) const;
   void write_raw(Type type, const void* values, std::int64_t count, std::int64_t begin, bool whole);
   void append_raw(Type type, const void* values, std::int64_t count, std::int64_t rows);
@@ -246,16 +269,28 @@ class File : public Group {
   /// A new file; an existing one is replaced. Write results through write_atomically() (files.h), so that they are
   /// complete or absent.
   static File create(const std::filesystem::path& file);
-  /// A new file that start_swmr() can be called on.
+  /// A new file that start_swmr() can be called on, with a journal (data/journal.h) that is nowhere yet. The journal
+  /// takes the values of datasets as well until journal_values(false).
   static File create_for_swmr(const std::filesystem::path& file);
   /// Read-only. A file that another process is writing in SWMR mode, or that such a writer left when it was killed,
   /// opens as well; what was opened then shows new rows after Dataset::refresh().
   static File open(const std::filesystem::path& file);
+  /// Read-only, as the file's journal says that it is: as the last whole entry found it, whatever has happened to the
+  /// file itself. It stays like that. Nothing if there is no journal, or if it belongs to another file. Throws Error.
+  static std::optional<File> open_with_journal(const std::filesystem::path& file);
   /// For changes in place.
   static File open_writable(const std::filesystem::path& file);
 
   /// From here on others may read while this process appends. Datasets, groups and attributes can no longer be added.
   void start_swmr();
+  /// Whether values of datasets that reach the operating system from now on go into the journal. Flush what is to be
+  /// treated otherwise before.
+  void journal_values(bool on);
+  /// The journal of a file from create_for_swmr() gets its name (journal_name()) and is synced; it is kept up to date
+  /// from then on.
+  void publish_journal(const std::filesystem::path& journal, const JournalMark& mark);
+  /// What was flushed is on the disk when this returns. `file` is the present name.
+  void sync(const std::filesystem::path& file);
   /// Everything goes to the operating system.
   void flush();
   /// Closes. Throws Error if anything that was written, at any time, did not reach the file; the destructor cannot

@@ -39,6 +39,8 @@ H5T_class_t class_of(hid_t dataset) {
   return H5Tget_class(type.id());
 }
 
+}  // namespace
+
 // Rows [begin, begin + count) of a file space.
 void select_rows(const Handle& space, const Shape& shape, std::int64_t begin, std::int64_t count,
                  const std::string& at) {
@@ -48,24 +50,6 @@ void select_rows(const Handle& space, const Shape& shape, std::int64_t begin, st
   check(H5Sselect_hyperslab(space.id(), H5S_SELECT_SET, start.data(), nullptr, extent.data(), nullptr), at,
         "cannot select rows");
 }
-
-// The same element type and the same filters.
-bool same_storage(hid_t a, hid_t b) {
-  const Handle type_a(H5Dget_type(a), H5Tclose), type_b(H5Dget_type(b), H5Tclose);
-  const Handle made_a(H5Dget_create_plist(a), H5Pclose), made_b(H5Dget_create_plist(b), H5Pclose);
-  const int filters = H5Pget_nfilters(made_a.id());
-  if (H5Tequal(type_a.id(), type_b.id()) <= 0 || filters < 0 || filters != H5Pget_nfilters(made_b.id())) return false;
-  for (unsigned i = 0; i < static_cast<unsigned>(filters); ++i) {
-    const auto filter = [i](hid_t list) {
-      std::size_t parameters = 0;  // in: how many to give; out: how many there are
-      return H5Pget_filter2(list, i, nullptr, &parameters, nullptr, 0, nullptr, nullptr);
-    };
-    if (filter(made_a.id()) != filter(made_b.id())) return false;
-  }
-  return true;
-}
-
-}  // namespace
 
 // ---- creation -------------------------------------------------------------------------------------------------------
 
@@ -282,66 +266,6 @@ void Dataset::append_raw(Type type, const void* values, std::int64_t count, std:
     throw Error("{}: {} values appended as {} rows of {}", where(), count, added, row_size());
   resize(before + added);
   if (count > 0) write_raw(type, values, count, before, false);
-}
-
-namespace {
-
-// Copies the stored chunks of rows [0, rows), one row a chunk, to row `target` and following.
-void copy_chunks(const Dataset& to, FileState& file, const Dataset& from, const Shape& shape, const Shape& chunk,
-                 std::int64_t rows, std::int64_t target) {
-  std::vector<hsize_t> at(shape.size(), 0);
-  std::vector<std::byte> bytes;
-  for (at[0] = 0; at[0] < static_cast<hsize_t>(rows);) {
-    hsize_t size = 0;
-    std::uint32_t filters = 0;
-    check(H5Dget_chunk_storage_size(from.id(), at.data(), &size), from.where(), "cannot read a chunk");
-    bytes.resize(size);
-    check(H5Dread_chunk(from.id(), H5P_DEFAULT, at.data(), &filters, bytes.data()), from.where(),
-          "cannot read a chunk");
-    std::vector<hsize_t> there = at;
-    there[0] += static_cast<hsize_t>(target);
-    check_write(H5Dwrite_chunk(to.id(), H5P_DEFAULT, filters, there.data(), size, bytes.data()), file, to.where(),
-                "cannot write");
-    // The next chunk: the last axis first.
-    for (std::size_t axis = shape.size(); axis-- > 0;) {
-      at[axis] += static_cast<hsize_t>(chunk[axis]);
-      if (axis == 0 || at[axis] < static_cast<hsize_t>(shape[axis])) break;
-      at[axis] = 0;
-    }
-  }
-}
-
-}  // namespace
-
-Shape Dataset::chunk() const {
-  silence();
-  const Handle creation = own(H5Dget_create_plist(id()), H5Pclose, where(), "cannot read how it is stored");
-  std::vector<hsize_t> extent(shape().size());
-  if (H5Pget_layout(creation.id()) != H5D_CHUNKED) return {};
-  if (H5Pget_chunk(creation.id(), static_cast<int>(extent.size()), extent.data()) < 0)
-    fail(where(), "cannot read the chunk shape");
-  return Shape(extent.begin(), extent.end());
-}
-
-void Dataset::append_from(const Dataset& other, std::int64_t rows) {
-  const Shape shape_here = shape(), shape_there = other.shape(), chunk_here = chunk();
-  if (shape_here.size() != shape_there.size() || row_size() != other.row_size() || shape_there.empty())
-    throw Error("{}: rows of {} do not fit {} {}", where(), to_text(shape_here), other.where(), to_text(shape_there));
-  if (shape_there[0] < rows) throw Error("{}: {} rows, expected at least {}", other.where(), shape_there[0], rows);
-  const std::int64_t before = shape_here[0];
-  if (row_size() == 0) return resize(before + rows);
-  if (!chunk_here.empty() && chunk_here == other.chunk() && chunk_here[0] == 1 && same_storage(id(), other.id())) {
-    resize(before + rows);
-    return copy_chunks(*this, *file_, other, shape_there, chunk_here, rows, before);
-  }
-  const std::int64_t at_once = std::max<std::int64_t>(1, (1 << 20) / row_size());
-  for (std::int64_t begin = 0; begin < rows; begin += at_once) {
-    const std::int64_t count = std::min(at_once, rows - begin);
-    if (is_integer())
-      append(std::span<const std::int64_t>(other.read_rows<std::int64_t>(begin, count)), count);
-    else
-      append(std::span<const double>(other.read_rows<double>(begin, count)), count);
-  }
 }
 
 void Dataset::resize(std::int64_t rows) {

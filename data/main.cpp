@@ -2,6 +2,7 @@
 #include "data/command_line.h"
 #include "data/error.h"
 #include "data/inspect.h"
+#include "data/routing_record.h"
 #include "data/tokenize.h"
 
 namespace routescope {
@@ -52,6 +53,12 @@ int run(int argc, char** argv) {
   inspect_command->add_option("file", files, "Shards, routing.h5, analysis.h5, dumps, checkpoint directories")
       ->required();
 
+  CLI::App* salvage_command = app.add_subcommand(
+      "salvage", "Write the rows of a damaged routing.h5 (with its .journal beside it) that are intact to a new one");
+  std::filesystem::path damaged, salvaged;
+  salvage_command->add_option("file", damaged, "The record; it stays as it is")->required();
+  salvage_command->add_option("--output", salvaged, "The record to write")->required();
+
   if (const auto done = parse_command_line(app, argc, argv)) return *done;
 
   if (*tokenize_command) {
@@ -62,6 +69,7 @@ int run(int argc, char** argv) {
   }
   if (*inspect_command)
     for (const auto& file : files) fmt::print("{}: {}", file.string(), inspect(file));
+  if (*salvage_command) fmt::print("{}: {}\n", salvaged.string(), salvage(damaged, salvaged));
   return 0;
 }
 

@@ -3,10 +3,13 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstring>
 #include <numeric>
+#include <random>
 
 #include "data/command_line.h"
 #include "data/error.h"
+#include "data/routing_rows.h"
 
 namespace routescope::routing_format {
 
@@ -72,6 +75,7 @@ void create_snapshots(File& file, const RoutingRecordInfo& info) {
   file.create_growing("/gain", Type::f32, {reads, d}, described(per_channel, "1", "learned key gain g of the read"));
   file.create_growing("/bias", Type::f32, {reads},
                       {"nat", "bias on the current source's logit of the read", {"step", "read"}});
+  file.create_growing("/crc32", Type::i64, {}, {"1", "CRC-32 of the row", {"step"}});
 }
 
 void create_alpha(File& file, const RoutingRecordInfo& info) {
@@ -92,6 +96,7 @@ void create_alpha(File& file, const RoutingRecordInfo& info) {
                 1,
                 {1, 1, seq, pos, at_least_one(sources)}};
   file.create_growing("/alpha", Type::f16, {reads, info.sequences, info.positions, sources}, layout);
+  file.create_growing("/alpha_crc32", Type::i64, {}, {"1", "CRC-32 of the row as it is stored", {"alpha_step"}});
 }
 
 void create_curves(File& file) {
@@ -105,9 +110,36 @@ void create_curves(File& file) {
   train("grad_norm", Type::f64, "nat/token", "Euclidean norm of the gradient before clipping");
   train("tokens_per_second", Type::f64, "token/s", "training tokens of the step over its duration");
   train("seconds", Type::f64, "s", "duration of the step");
+  train("crc32", Type::i64, "1", "CRC-32 of the row");
   file.create_growing("/valid/step", Type::i64, {}, {"step", "optimizer steps done before the validation", {"step"}});
   file.create_growing("/valid/loss", Type::f64, {},
                       {"nat/token", "mean negative log-likelihood of the validation tokens", {"step"}});
+  file.create_growing("/valid/crc32", Type::i64, {}, {"1", "CRC-32 of the row", {"step"}});
+}
+
+// A number that no other file has, in a place of the file that never changes.
+JournalMark create_mark(File& file) {
+  std::random_device random;
+  const std::vector<std::int64_t> id{
+      static_cast<std::int64_t>((static_cast<std::uint64_t>(random()) << 32) | random())};
+  const Dataset data = file.write("/id", id, {}, {"1", "random number that ties the journal to this file", {}});
+  JournalMark out;
+  std::memcpy(out.id.data(), id.data(), out.id.size());
+  out.address = data.file_address();
+  return out;
+}
+
+// CRC-32 of everything that read_info() returns.
+std::int64_t checksum_of(const RoutingRecordInfo& info) {
+  RowChecksum sum;
+  for (const auto* labels : {&info.reads, &info.sublayer, &info.depth, &info.sources})
+    for (const std::string& label : *labels) sum.add(label + '\n');
+  sum.add(info.layer);
+  sum.add(std::array{info.hidden_size, info.sequences, info.positions});
+  sum.add(info.probe_tokens);
+  sum.add(info.config);
+  sum.add(info.git_commit);
+  return sum.value();
 }
 
 void expect_size(const char* what, std::size_t found, std::size_t expected) {
@@ -116,7 +148,7 @@ void expect_size(const char* what, std::size_t found, std::size_t expected) {
 
 }  // namespace
 
-void create(File& file, const RoutingRecordInfo& info, const std::string& created) {
+JournalMark create(File& file, const RoutingRecordInfo& info, const std::string& created) {
   expect_size("layer", info.layer.size(), info.reads.size());
   expect_size("sublayer", info.sublayer.size(), info.reads.size());
   expect_size("depth", info.depth.size(), info.reads.size());
@@ -131,6 +163,11 @@ void create(File& file, const RoutingRecordInfo& info, const std::string& create
   create_snapshots(file, info);
   create_alpha(file, info);
   create_curves(file);
+  file.set("fixed_crc32", checksum_of(info));
+  const JournalMark mark = create_mark(file);
+  file.flush();
+  file.journal_values(false);
+  return mark;
 }
 
 RoutingRecordInfo read_info(const File& file) {
@@ -154,17 +191,33 @@ RoutingRecordInfo read_info(const File& file) {
   info.positions = tokens[1];
   info.config = file.text("config");
   info.git_commit = file.text("git_commit");
+  if (file.has("fixed_crc32") && file.integer("fixed_crc32") != checksum_of(info))
+    throw Error("{}: the labels, probe tokens or configuration are damaged: CRC-32 {:08x}, expected {:08x}",
+                file.where(), checksum_of(info), file.integer("fixed_crc32"));
   return info;
 }
 
 Table Table::open(const File& file, const std::string& step_path, const std::vector<std::string>& column_paths) {
   Table out{file.dataset(step_path), {}};
-  for (const std::string& path : column_paths) out.columns.push_back(file.dataset(path));
+  for (const std::string& path : column_paths)
+    if (path != column_paths.back() || file.exists(path)) out.columns.push_back(file.dataset(path));
   return out;
+}
+
+bool Table::has_checksums() const {
+  return columns.back().path().ends_with("crc32");
 }
 
 void Table::flush_columns() {
   for (Dataset& column : columns) column.flush();
+}
+
+void Table::append_steps(File& file, std::span<const std::int64_t> steps) {
+  flush_columns();
+  file.journal_values(true);
+  step.append(steps, static_cast<std::int64_t>(steps.size()));
+  step.flush();
+  file.journal_values(false);
 }
 
 Tables::Tables(const File& file)

@@ -9,12 +9,15 @@
 #include <cerrno>
 #include <cstring>
 #include <limits>
+#include <numeric>
 #include <optional>
 
 #include "data/error.h"
 #include "data/files.h"
 #include "data/hdf5.h"
+#include "data/routing_copy.h"
 #include "data/routing_format.h"
+#include "data/routing_rows.h"
 
 namespace routescope {
 
@@ -22,19 +25,39 @@ namespace {
 
 using hdf5::Dataset;
 using hdf5::File;
+using routing_format::Copied;
+using routing_format::no_step;
+using routing_format::RowChecksum;
 using routing_format::Table;
 using routing_format::Tables;
-
-constexpr std::int64_t no_step = std::numeric_limits<std::int64_t>::min();
 
 template <class T>
 void append_value(Dataset& column, T value) {
   column.append(std::span<const T>(&value, 1));
 }
 
-void append_row(Dataset& column, const std::vector<float>& row) {
-  column.append(std::span<const float>(row));
-}
+// Appends a row to the columns of a table, in their order, and its checksum to the last of them.
+class RowWriter {
+ public:
+  RowWriter(Table& table, std::int64_t step) : table_(table) { sum_.add(step); }
+  template <class T>
+  RowWriter& operator<<(T value) {
+    sum_.add(value);
+    append_value(table_.columns[next_++], value);
+    return *this;
+  }
+  RowWriter& operator<<(const std::vector<float>& row) {
+    sum_.add(row);
+    table_.columns[next_++].append(std::span<const float>(row));
+    return *this;
+  }
+  void finish() { append_value(table_.columns[next_], sum_.value()); }
+
+ private:
+  Table& table_;
+  RowChecksum sum_;
+  std::size_t next_ = 0;
+};
 
 // What a killed process left aside.
 void remove_partial_files(const std::filesystem::path& file) {
@@ -46,13 +69,6 @@ void remove_partial_files(const std::filesystem::path& file) {
     const std::string name = entry->path().filename().string();
     if (name.starts_with(prefix) && name.ends_with(".partial")) std::filesystem::remove(entry->path(), ignored);
   }
-}
-
-// The number of leading rows whose step is at most `step`.
-std::int64_t rows_until(const Table& table, std::int64_t step) {
-  const auto steps = table.step.read<std::int64_t>();
-  if (!std::is_sorted(steps.begin(), steps.end())) throw Error("{}: steps are not in order", table.step.where());
-  return std::upper_bound(steps.begin(), steps.end(), step) - steps.begin();
 }
 
 template <class T>
@@ -74,6 +90,15 @@ void expect_same_record(const std::string& file, const RoutingRecordInfo& found,
 }
 
 }  // namespace
+
+RecordDamaged::RecordDamaged(const std::filesystem::path& file, std::int64_t intact, std::int64_t wanted,
+                             const std::string& what)
+    : Error(
+          "{0}: intact up to step {1}, expected up to step {2}: {3}; nothing was changed (a checkpoint of step {1} or "
+          "before can go on from; `routescope-data salvage {0} --output FILE` writes the rows that are left, and FILE "
+          "in the place of {0} and its journal can be gone on with, without the lost ones)",
+          file.string(), intact, wanted, what),
+      intact_step(intact) {}
 
 struct RoutingRecord::Impl {
   std::filesystem::path name;
@@ -115,6 +140,13 @@ struct RoutingRecord::Impl {
     }
   }
 
+  void continue_after(const Copied& copied) {
+    last_snapshot = copied.last[0];
+    last_alpha = copied.last[1];
+    last_train = copied.last[2];
+    last_valid = copied.last[3];
+  }
+
   void expect_row(const char* what, std::size_t found, std::int64_t expected) const {
     if (static_cast<std::int64_t>(found) != expected)
       throw Error("{}: {}: a row of {} values, expected {}", name.string(), what, found, expected);
@@ -127,45 +159,41 @@ struct RoutingRecord::Impl {
 
   void write_snapshots() {
     if (snapshots.empty()) return;
-    auto& columns = tables->snapshot.columns;
     for (const RoutingSnapshot& row : snapshots) {
-      append_value(columns[0], row.tokens_seen);
-      append_row(columns[1], row.alpha_mean);
-      append_row(columns[2], row.alpha_std);
-      append_row(columns[3], row.alpha_entropy);
-      append_row(columns[4], row.source_rms);
-      append_row(columns[5], row.query);
-      append_row(columns[6], row.gain);
-      append_row(columns[7], row.bias);
+      RowWriter writer(tables->snapshot, row.step);
+      writer << row.tokens_seen << row.alpha_mean << row.alpha_std << row.alpha_entropy << row.source_rms << row.query
+             << row.gain << row.bias;
+      writer.finish();
     }
     write_steps(tables->snapshot, snapshots);
   }
 
   void write_train() {
     if (train.empty()) return;
-    auto& columns = tables->train.columns;
     for (const TrainRow& row : train) {
-      append_value(columns[0], row.tokens_seen);
-      append_value(columns[1], row.loss);
-      append_value(columns[2], row.learning_rate);
-      append_value(columns[3], row.grad_norm);
-      append_value(columns[4], row.tokens_per_second);
-      append_value(columns[5], row.seconds);
+      RowWriter writer(tables->train, row.step);
+      writer << row.tokens_seen << row.loss << row.learning_rate << row.grad_norm << row.tokens_per_second
+             << row.seconds;
+      writer.finish();
     }
     write_steps(tables->train, train);
   }
 
   void write_valid() {
     if (valid.empty()) return;
-    for (const ValidRow& row : valid) append_value(tables->valid.columns[0], row.loss);
+    for (const ValidRow& row : valid) {
+      RowWriter writer(tables->valid, row.step);
+      writer << row.loss;
+      writer.finish();
+    }
     write_steps(tables->valid, valid);
   }
 
   template <class Row>
   void write_steps(Table& table, std::vector<Row>& rows) {
-    table.flush_columns();
-    for (const Row& row : rows) append_value(table.step, row.step);
-    table.step.flush();
+    std::vector<std::int64_t> steps;
+    for (const Row& row : rows) steps.push_back(row.step);
+    table.append_steps(file, steps);
     rows.clear();
   }
 };
@@ -191,15 +219,17 @@ RoutingRecord RoutingRecord::start(const std::filesystem::path& file, const Rout
   try {
     impl->file = File::create_for_swmr(partial);
     impl->guarded([&] {
-      routing_format::create(impl->file, info, created);
+      const JournalMark mark = routing_format::create(impl->file, info, created);
       impl->tables.emplace(impl->file);
       fill(*impl);
       impl->file.start_swmr();
       impl->file.flush();
       sync_path(partial);
+      // A moment without the right journal: the file is whole, and nobody is writing it.
+      if (std::rename(partial.c_str(), file.c_str()) != 0)
+        throw Error("{}: cannot rename to {}: {}", partial.string(), file.string(), std::strerror(errno));
+      impl->file.publish_journal(journal_name(file), mark);
     });
-    if (std::rename(partial.c_str(), file.c_str()) != 0)
-      throw Error("{}: cannot rename to {}: {}", partial.string(), file.string(), std::strerror(errno));
   } catch (...) {
     impl.reset();
     std::error_code ignored;
@@ -217,20 +247,21 @@ RoutingRecord RoutingRecord::create(const std::filesystem::path& file, const Rou
 
 RoutingRecord RoutingRecord::resume(const std::filesystem::path& file, const RoutingRecordInfo& info,
                                     std::int64_t step) {
-  const File old = File::open(file);
-  expect_same_record(file.string(), routing_format::read_info(old), info);
-  return start(file, info, old.text("created"), [&](Impl& impl) {
-    Tables from(old);
-    const std::array<std::int64_t*, 4> last{&impl.last_snapshot, &impl.last_alpha, &impl.last_train, &impl.last_valid};
-    for (std::size_t t = 0; t < last.size(); ++t) {
-      const Table& source = *from.all()[t];
-      Table& target = *impl.tables->all()[t];
-      const std::int64_t rows = rows_until(source, step);
-      for (std::size_t c = 0; c < source.columns.size(); ++c) target.columns[c].append_from(source.columns[c], rows);
-      target.step.append_from(source.step, rows);
-      if (rows > 0) *last[t] = source.step.read_rows<std::int64_t>(rows - 1, 1)[0];
-    }
+  std::optional<RoutingRecord> out;
+  routing_format::with_record(file, [&](const File& old, bool journaled) {
+    expect_same_record(file.string(), routing_format::read_info(old), info);
+    out = start(file, info, old.text("created"), [&](Impl& impl) {
+      const Copied copied = routing_format::copy_rows(old, journaled, impl.file, *impl.tables, step, false);
+      const std::int64_t last = std::max<std::int64_t>(copied.last[2], 0);
+      const bool salvaged = old.has(routing_format::salvaged);
+      if (!copied.damage.empty()) throw RecordDamaged(file, copied.intact_step, step, copied.damage);
+      if (last < step && !salvaged)
+        throw RecordDamaged(file, last, step, fmt::format("/train/step: the last row until then is of step {}", last));
+      if (salvaged) impl.file.set(routing_format::salvaged, old.integer(routing_format::salvaged));
+      impl.continue_after(copied);
+    });
   });
+  return std::move(*out);
 }
 
 void RoutingRecord::append(const RoutingSnapshot& row) {
@@ -256,9 +287,9 @@ void RoutingRecord::append_alpha(std::int64_t step, std::span<const float> alpha
   impl.guarded([&] {
     Table& table = impl.tables->alpha;
     table.columns[0].append(std::span<const hdf5::half>(narrow));
-    table.flush_columns();
-    append_value(table.step, step);
-    table.step.flush();
+    table.columns[0].flush();
+    append_value(table.columns[1], routing_format::alpha_checksum(table.columns[0], table.columns[0].rows() - 1, step));
+    table.append_steps(impl.file, std::span<const std::int64_t>(&step, 1));
   });
 }
 
@@ -278,8 +309,27 @@ void RoutingRecord::flush(bool sync) {
     impl.write_snapshots();
     impl.write_train();
     impl.write_valid();
-    if (sync) sync_path(impl.name);
+    if (sync) impl.file.sync(impl.name);
   });
+}
+
+std::string salvage(const std::filesystem::path& file, const std::filesystem::path& output) {
+  if (std::filesystem::exists(output)) throw Error("{}: exists already, expected to create it", output.string());
+  std::string out;
+  routing_format::with_record(file, [&](const File& old, bool journaled) {
+    const RoutingRecordInfo info = routing_format::read_info(old);
+    RoutingRecord::start(output, info, old.text("created"), [&](RoutingRecord::Impl& impl) {
+      constexpr std::int64_t all_steps = std::numeric_limits<std::int64_t>::max();
+      const Copied copied = routing_format::copy_rows(old, journaled, impl.file, *impl.tables, all_steps, true);
+      const std::int64_t lost = std::reduce(copied.lost.begin(), copied.lost.end());
+      impl.file.set(routing_format::salvaged, lost);
+      const std::array<const char*, 4> names{"snapshots", "per-token rows", "training rows", "validation rows"};
+      for (std::size_t t = 0; t < names.size(); ++t) out += fmt::format("{} {}, ", copied.rows[t], names[t]);
+      out += lost == 0 ? "nothing lost" : fmt::format("{} rows lost, intact up to step {}", lost, copied.intact_step);
+      impl.continue_after(copied);
+    });
+  });
+  return out;
 }
 
 }  // namespace routescope

@@ -10,6 +10,8 @@
 #include <string>
 #include <vector>
 
+#include "data/error.h"
+
 namespace routescope {
 
 /// The fixed part of a record. A standard model has no reads: the axes then have length 0.
@@ -51,6 +53,12 @@ struct ValidRow {
   double loss = 0;  // nats a token
 };
 
+/// Rows that should be in a record are damaged or absent. Nothing was changed.
+struct RecordDamaged : Error {
+  RecordDamaged(const std::filesystem::path& file, std::int64_t intact, std::int64_t wanted, const std::string& what);
+  std::int64_t intact_step = 0;  // a checkpoint of this step or an earlier one can be resumed from
+};
+
 /// The writer. Throws Error on any failure; a record that is being created appears under its name only once it is
 /// readable.
 class RoutingRecord {
@@ -58,7 +66,8 @@ class RoutingRecord {
   /// Refuses to overwrite an existing file.
   static RoutingRecord create(const std::filesystem::path& file, const RoutingRecordInfo& info);
   /// Takes up a record after an interruption: rows after `step` are dropped (they will be computed again), and `info`
-  /// must describe the same record. Works on what a killed writer left.
+  /// must describe the same record. Works on what a killed writer left and, with what stands in FILE.journal, on a file
+  /// whose structure is damaged. Throws RecordDamaged where rows up to `step` are lost.
   static RoutingRecord resume(const std::filesystem::path& file, const RoutingRecordInfo& info, std::int64_t step);
   RoutingRecord(RoutingRecord&&) noexcept;
   RoutingRecord& operator=(RoutingRecord&&) noexcept;
@@ -73,12 +82,17 @@ class RoutingRecord {
   void flush(bool sync = false);
 
  private:
+  friend std::string salvage(const std::filesystem::path& file, const std::filesystem::path& output);
   struct Impl;
   explicit RoutingRecord(std::unique_ptr<Impl> impl);
   static RoutingRecord start(const std::filesystem::path& file, const RoutingRecordInfo& info,
                              const std::string& created, const std::function<void(Impl&)>& fill);
   std::unique_ptr<Impl> impl_;
 };
+
+/// Writes the rows of a damaged record that are intact into a new record. Returns a line on what was kept and lost.
+/// Throws Error, if `output` exists or if nothing of the record can be read.
+std::string salvage(const std::filesystem::path& file, const std::filesystem::path& output);
 
 /// The whole record except per-token alpha, read at once. Works while a run writes. Throws Error.
 struct RoutingRecordView {

@@ -1,81 +1,91 @@
 // The reader of routing.h5, at any moment of a run.
-#include <thread>
+#include <algorithm>
+#include <cstring>
 
 #include "data/error.h"
-#include "data/routing_format.h"
 #include "data/routing_record.h"
+#include "data/routing_rows.h"
 
 namespace routescope {
 
 namespace {
 
-using hdf5::Dataset;
 using hdf5::File;
 using routing_format::Table;
+using routing_format::TableReader;
 
-// The first `rows` rows of each column. The writer wrote them before the steps; what was read before the steps were may
-// be older, though, so it is read anew.
-template <class T>
-std::vector<T> column(Dataset& data, std::int64_t rows) {
-  if (data.rows() < rows) data.refresh();
-  if (data.rows() < rows) throw Error("{}: {} rows, expected at least {}", data.where(), data.rows(), rows);
-  return data.read_rows<T>(0, rows);
-}
+// A table read whole; every row must be intact.
+class WholeTable {
+ public:
+  WholeTable(const File& file, bool journaled, const std::string& step, const std::vector<std::string>& columns)
+      : reader_(Table::open(file, step, columns), journaled), rows_(reader_.steps().size()) {
+    block_ = reader_.read(0, static_cast<std::int64_t>(rows_));
+    for (std::size_t row = 0; row < rows_; ++row) {
+      if (block_.intact[row] != 0) continue;
+      throw Error("{}: row {} does not fit its checksum: rows of steps after {} are damaged (routescope-data salvage)",
+                  reader_.table().columns.back().where(), row,
+                  std::max<std::int64_t>(reader_.step_before(static_cast<std::int64_t>(row)), 0));
+    }
+  }
 
-// Row `row` of values that hold `rows` rows.
-std::vector<float> row_of(const std::vector<float>& values, std::size_t row, std::size_t rows) {
-  const std::size_t width = values.size() / rows;
-  const auto begin = values.begin() + static_cast<std::ptrdiff_t>(row * width);
-  return {begin, begin + static_cast<std::ptrdiff_t>(width)};
-}
+  std::size_t rows() const { return rows_; }
+  std::int64_t step(std::size_t row) const { return reader_.steps()[row]; }
+  template <class T>
+  std::vector<T> row(std::size_t column, std::size_t row) const {
+    const auto bytes = routing_format::row_of(block_.columns[column], row, rows_);
+    std::vector<T> out(bytes.size() / sizeof(T));
+    std::memcpy(out.data(), bytes.data(), bytes.size());
+    return out;
+  }
+  template <class T>
+  T value(std::size_t column, std::size_t row) const {
+    return this->row<T>(column, row).at(0);
+  }
 
-std::vector<RoutingSnapshot> read_snapshots(const File& file) {
-  Table table = Table::open(file, "/step", routing_format::snapshot_columns);
-  const auto steps = table.step.read<std::int64_t>();
-  const auto rows = static_cast<std::int64_t>(steps.size());
-  const auto tokens_seen = column<std::int64_t>(table.columns[0], rows);
-  std::vector<std::vector<float>> values;
-  for (std::size_t c = 1; c < table.columns.size(); ++c) values.push_back(column<float>(table.columns[c], rows));
-  std::vector<RoutingSnapshot> out(steps.size());
+ private:
+  TableReader reader_;
+  std::size_t rows_ = 0;
+  routing_format::RowBlock block_;
+};
+
+std::vector<RoutingSnapshot> read_snapshots(const File& file, bool journaled) {
+  const WholeTable table(file, journaled, "/step", routing_format::snapshot_columns);
+  std::vector<RoutingSnapshot> out(table.rows());
   for (std::size_t i = 0; i < out.size(); ++i) {
-    const auto row = [&](std::size_t c) { return row_of(values[c], i, out.size()); };
-    out[i] = {steps[i], tokens_seen[i], row(0), row(1), row(2), row(3), row(4), row(5), row(6)};
+    const auto row = [&](std::size_t column) { return table.row<float>(column, i); };
+    out[i] = {table.step(i), table.value<std::int64_t>(0, i), row(1), row(2), row(3), row(4), row(5), row(6), row(7)};
   }
   return out;
 }
 
-std::vector<TrainRow> read_train(const File& file) {
-  Table table = Table::open(file, "/train/step", routing_format::train_columns);
-  const auto steps = table.step.read<std::int64_t>();
-  const auto rows = static_cast<std::int64_t>(steps.size());
-  const auto tokens_seen = column<std::int64_t>(table.columns[0], rows);
-  std::vector<std::vector<double>> values;
-  for (std::size_t c = 1; c < table.columns.size(); ++c) values.push_back(column<double>(table.columns[c], rows));
-  std::vector<TrainRow> out(steps.size());
-  for (std::size_t i = 0; i < out.size(); ++i)
-    out[i] = {steps[i], tokens_seen[i], values[0][i], values[1][i], values[2][i], values[3][i], values[4][i]};
+std::vector<TrainRow> read_train(const File& file, bool journaled) {
+  const WholeTable table(file, journaled, "/train/step", routing_format::train_columns);
+  std::vector<TrainRow> out(table.rows());
+  for (std::size_t i = 0; i < out.size(); ++i) {
+    const auto value = [&](std::size_t column) { return table.value<double>(column, i); };
+    out[i] = {table.step(i), table.value<std::int64_t>(0, i), value(1), value(2), value(3), value(4), value(5)};
+  }
   return out;
 }
 
-std::vector<ValidRow> read_valid(const File& file) {
-  Table table = Table::open(file, "/valid/step", routing_format::valid_columns);
-  const auto steps = table.step.read<std::int64_t>();
-  const auto loss = column<double>(table.columns[0], static_cast<std::int64_t>(steps.size()));
-  std::vector<ValidRow> out(steps.size());
-  for (std::size_t i = 0; i < out.size(); ++i) out[i] = {steps[i], loss[i]};
+std::vector<ValidRow> read_valid(const File& file, bool journaled) {
+  const WholeTable table(file, journaled, "/valid/step", routing_format::valid_columns);
+  std::vector<ValidRow> out(table.rows());
+  for (std::size_t i = 0; i < out.size(); ++i) out[i] = {table.step(i), table.value<double>(0, i)};
   return out;
 }
 
 }  // namespace
 
 RoutingRecordView RoutingRecordView::load(const std::filesystem::path& name) {
-  const File file = File::open(name);
   RoutingRecordView out;
-  out.info = routing_format::read_info(file);
-  out.snapshots = read_snapshots(file);
-  out.alpha_steps = file.read<std::int64_t>("/alpha_step");
-  out.train = read_train(file);
-  out.valid = read_valid(file);
+  routing_format::with_record(name, [&](const File& file, bool journaled) {
+    out.info = routing_format::read_info(file);
+    out.snapshots = read_snapshots(file, journaled);
+    out.alpha_steps = file.read<std::int64_t>("/alpha_step");
+    out.train = read_train(file, journaled);
+    out.valid = read_valid(file, journaled);
+  });
   return out;
 }
 

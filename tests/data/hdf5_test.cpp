@@ -5,6 +5,7 @@
 #include <hdf5_hl.h>
 
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <numeric>
 
@@ -149,39 +150,48 @@ TEST_F(Hdf5Test, GrowsAndRefusesRowsThatDoNotFit) {
   EXPECT_THROW(fixed.write_rows(3, std::span<const double>(std::vector<double>{1, 2, 3, 4})), Error);
 }
 
-TEST_F(Hdf5Test, RowsAreTakenOverChunkByChunk) {
-  constexpr std::int64_t rows = 7, kept = 5;
+TEST_F(Hdf5Test, StoredChunksAndBytesAreTakenOverAsTheyAre) {
   File file = File::create(file_);
-  const hdf5::Layout layout{"1", "", {}, 4, {1, 2, 2}};
-  Dataset from = file.create_growing("from", Type::f16, {5, 3}, layout);  // chunks that stick out over both axes
-  std::vector<hdf5::half> values(15 * rows);
-  for (std::size_t i = 0; i < values.size(); ++i) values[i] = hdf5::to_half(static_cast<float>(i) / 128);
-  from.append(std::span<const hdf5::half>(values), rows);
-  Dataset alike = file.create_growing("alike", Type::f16, {5, 3}, layout);
-  Dataset other = file.create_growing("other", Type::f32, {5, 3});
-  for (Dataset* to : {&alike, &other}) {
-    to->append_from(from, kept);
-    to->append_from(from, 1);
-    std::vector<float> expected;
-    for (std::size_t i = 0; i < 15 * kept; ++i) expected.push_back(static_cast<float>(i) / 128);
-    expected.insert(expected.end(), expected.begin(), expected.begin() + 15);
-    EXPECT_EQ(to->read<float>(), expected) << to->path();
-  }
-  EXPECT_THROW(other.append_from(from, rows + 1), Error);
-
-  // Not deflated again: the chunks keep the size that the source's effort gave them.
-  std::vector<float> ramp(40000);
+  std::vector<float> ramp(2 * 40000);
   for (std::size_t i = 0; i < ramp.size(); ++i) ramp[i] = std::sin(static_cast<float>(i % 977));
-  Dataset small = file.create_growing("small", Type::f32, {40000}, {"1", "", {}, 9, {1, 40000}});
-  Dataset quick = file.create_growing("quick", Type::f32, {40000}, {"1", "", {}, 1, {1, 40000}});
-  Dataset taken = file.create_growing("taken", Type::f32, {40000}, {"1", "", {}, 1, {1, 40000}});
-  small.append(std::span<const float>(ramp));
-  quick.append(std::span<const float>(ramp));
+  const auto make = [&](const char* name, int effort) {
+    return file.create_growing(name, Type::f32, {40000}, {"1", "", {}, effort, {1, 30000}});
+  };
+  Dataset small = make("small", 9), quick = make("quick", 1), taken = make("taken", 1);
+  for (Dataset* data : {&small, &quick}) data->append(std::span<const float>(ramp), 2);
   file.flush();
-  taken.append_from(small, 1);
+  EXPECT_EQ(small.chunk(), (hdf5::Shape{1, 30000}));
+  EXPECT_TRUE(small.filtered());
+  taken.resize(2);
+  for (const hdf5::Shape& first : {hdf5::Shape{0, 0}, {0, 30000}, {1, 0}, {1, 30000}}) {
+    std::uint32_t mask = 1;
+    const std::vector<std::byte> bytes = small.read_chunk(first, &mask);
+    EXPECT_EQ(mask, 0u);
+    taken.write_chunk(first, bytes, mask);
+    // Where the layer says that it is.
+    const Dataset::StoredChunk stored = small.stored_chunk(first);
+    ASSERT_EQ(stored.bytes, static_cast<std::int64_t>(bytes.size()));
+    const std::string all = read_text(file_).substr(static_cast<std::size_t>(stored.address), bytes.size());
+    EXPECT_EQ(std::memcmp(all.data(), bytes.data(), bytes.size()), 0);
+  }
+  file.flush();
+  // Not deflated again: the chunks keep the size that the source's effort gave them.
   EXPECT_EQ(H5Dget_storage_size(taken.id()), H5Dget_storage_size(small.id()));
   EXPECT_NE(H5Dget_storage_size(quick.id()), H5Dget_storage_size(small.id()));
   EXPECT_EQ(taken.read<float>(), ramp);
+  EXPECT_THROW(small.read_chunk({2, 0}), Error);
+
+  Dataset halves = file.create_growing("halves", Type::f16, {3});
+  halves.append(std::span<const hdf5::half>(std::vector<hdf5::half>{{1}, {2}, {3}, {0x7e01}, {5}, {6}}), 2);
+  EXPECT_EQ(halves.element_bytes(), 2);
+  EXPECT_FALSE(halves.filtered());
+  std::vector<std::byte> row(6);
+  halves.read_row_bytes(1, 1, row);
+  EXPECT_EQ(row[0], std::byte{1}) << "a NaN's bits, too";
+  halves.append_row_bytes(row, 1);
+  EXPECT_EQ(halves.read_rows<float>(2, 1)[2], halves.read_rows<float>(1, 1)[2]);
+  EXPECT_THROW(halves.append_row_bytes(row, 2), Error);
+  EXPECT_THROW(halves.read_row_bytes(3, 1, row), Error);
 }
 
 TEST_F(Hdf5Test, AxesBecomeDimensionScalesOfTheNearestGroup) {

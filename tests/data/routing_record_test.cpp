@@ -11,70 +11,23 @@
 
 #include "data/error.h"
 #include "data/hdf5.h"
+#include "data/journal.h"
 #include "tests/data/expect_error.h"
 #include "tests/data/full_disk.h"
+#include "tests/data/routing_check.h"
 #include "tests/data/routing_fixture.h"
 #include "tests/data/temp_dir.h"
 
 namespace routescope {
 namespace {
 
-bool same(const std::vector<float>& a, const std::vector<float>& b) {
-  if (a.size() != b.size()) return false;
-  for (std::size_t i = 0; i < a.size(); ++i)
-    if (!(a[i] == b[i] || (std::isnan(a[i]) && std::isnan(b[i])))) return false;
-  return true;
-}
-
-bool same(const RoutingSnapshot& a, const RoutingSnapshot& b) {
-  return a.step == b.step && a.tokens_seen == b.tokens_seen && same(a.alpha_mean, b.alpha_mean) &&
-         same(a.alpha_std, b.alpha_std) && same(a.alpha_entropy, b.alpha_entropy) && same(a.source_rms, b.source_rms) &&
-         same(a.query, b.query) && same(a.gain, b.gain) && same(a.bias, b.bias);
-}
-
-bool same(const TrainRow& a, const TrainRow& b) {
-  return a.step == b.step && a.tokens_seen == b.tokens_seen && a.loss == b.loss && a.learning_rate == b.learning_rate &&
-         a.grad_norm == b.grad_norm && a.tokens_per_second == b.tokens_per_second && a.seconds == b.seconds;
-}
-
-// "" if the file holds exactly what record_step() wrote for steps 1 .. last, else what is wrong. With last < 0 the
-// steps are counted from the file itself, and tables may end at different steps, as they do while a writer is at work.
-std::string check(const std::filesystem::path& file, const RoutingRecordInfo& info, std::int64_t last) {
-  const RoutingRecordView view = RoutingRecordView::load(file);
-  if (view.info.reads != info.reads || view.info.probe_tokens != info.probe_tokens || view.info.config != info.config ||
-      view.info.layer != info.layer || view.info.sources != info.sources || view.info.hidden_size != info.hidden_size)
-    return "the fixed part differs";
-  const auto count = [&](std::size_t found, std::int64_t every) {
-    return last < 0 || static_cast<std::int64_t>(found) == last / every;
-  };
-  if (!count(view.train.size(), 1)) return fmt::format("{} training rows", view.train.size());
-  if (!count(view.snapshots.size(), 2)) return fmt::format("{} snapshots", view.snapshots.size());
-  if (!count(view.valid.size(), 2)) return fmt::format("{} validation rows", view.valid.size());
-  if (!count(view.alpha_steps.size(), 4)) return fmt::format("{} rows of alpha", view.alpha_steps.size());
-  for (std::size_t i = 0; i < view.train.size(); ++i)
-    if (!same(view.train[i], train_at(static_cast<std::int64_t>(i) + 1))) return fmt::format("training row {}", i);
-  for (std::size_t i = 0; i < view.snapshots.size(); ++i)
-    if (!same(view.snapshots[i], snapshot_at(2 * static_cast<std::int64_t>(i) + 2, info)))
-      return fmt::format("snapshot {}", i);
-  for (std::size_t i = 0; i < view.valid.size(); ++i) {
-    const ValidRow expected = valid_at(2 * static_cast<std::int64_t>(i) + 2);
-    if (view.valid[i].step != expected.step || view.valid[i].loss != expected.loss)
-      return fmt::format("validation row {}", i);
-  }
-  // One opening for both: the file of this name may be another, shorter one (a resumed record) than a moment ago.
-  const hdf5::File open = hdf5::File::open(file);
-  const auto alpha_steps = open.read<std::int64_t>("/alpha_step");
-  for (std::size_t i = 0; i < alpha_steps.size(); ++i) {
-    const std::int64_t step = 4 * static_cast<std::int64_t>(i) + 4;
-    if (alpha_steps[i] != step) return fmt::format("alpha_step {}", i);
-    const auto row = open.dataset("/alpha").read_rows<float>(static_cast<std::int64_t>(i), 1);
-    if (!same(row, alpha_at(step, info))) return fmt::format("alpha row {}", i);
-  }
-  return "";
-}
-
 class RoutingRecordTest : public ::testing::Test {
  protected:
+  void remove_record() const {
+    std::filesystem::remove(file_);
+    std::filesystem::remove(journal_name(file_));
+  }
+
   TempDir dir_;
   std::filesystem::path file_ = dir_ / "routing.h5";
   RoutingRecordInfo info_ = small_info();
@@ -89,6 +42,8 @@ TEST_F(RoutingRecordTest, ReadsBackWhatWasWritten) {
     }
   }
   EXPECT_EQ(check(file_, info_, 9), "");
+  std::filesystem::remove(journal_name(file_));
+  EXPECT_EQ(check(file_, info_, 9), "") << "and without its journal";
 }
 
 TEST_F(RoutingRecordTest, WorksForModelWithoutReads) {
@@ -140,7 +95,7 @@ TEST_F(RoutingRecordTest, SurvivesBeingKilledAtAnyMoment) {
   constexpr std::uint64_t seed = 20260613;
   std::mt19937_64 random(seed);
   for (int repetition = 0; repetition < 50; ++repetition) {
-    std::filesystem::remove(file_);
+    remove_record();
     std::array<int, 2> pipe{};
     ASSERT_EQ(::pipe(pipe.data()), 0);
     std::fflush(nullptr);
@@ -175,6 +130,14 @@ TEST_F(RoutingRecordTest, SurvivesBeingKilledAtAnyMoment) {
       ASSERT_EQ(check(file_, info_, 0), "");
     } else {
       ASSERT_EQ(check(file_, info_, -1), "") << "as the killed writer left it";
+      ASSERT_GE(static_cast<std::int64_t>(RoutingRecordView::load(file_).train.size()), done);
+      // For readers that know nothing of journals.
+      const auto salvaged = dir_ / "salvaged.h5";
+      salvage(file_, salvaged);
+      std::filesystem::remove(journal_name(salvaged));
+      ASSERT_EQ(check(salvaged, info_, -1), "");
+      ASSERT_GE(static_cast<std::int64_t>(RoutingRecordView::load(salvaged).train.size()), done);
+      std::filesystem::remove(salvaged);
       const std::int64_t kept =
           done == 0 ? 0 : static_cast<std::int64_t>(random() % static_cast<std::uint64_t>(done + 1));
       {
@@ -186,13 +149,13 @@ TEST_F(RoutingRecordTest, SurvivesBeingKilledAtAnyMoment) {
     }
     std::size_t files = 0;
     for (const auto& entry : std::filesystem::directory_iterator(dir_.path())) files += entry.exists() ? 1 : 0;
-    ASSERT_EQ(files, 1u) << "debris of the killed writer is gone";
+    ASSERT_EQ(files, 2u) << "the record and its journal; debris of the killed writer is gone";
   }
 }
 
 TEST_F(RoutingRecordTest, FullDiskKeepsWhatWasRecorded) {
   const auto size_after = [&](std::int64_t steps) {
-    std::filesystem::remove(file_);
+    remove_record();
     RoutingRecord record = RoutingRecord::create(file_, info_);
     for (std::int64_t step = 1; step <= steps; ++step) record_step(record, step, info_);
     return static_cast<rlim_t>(std::filesystem::file_size(file_));
@@ -204,7 +167,7 @@ TEST_F(RoutingRecordTest, FullDiskKeepsWhatWasRecorded) {
   for (rlim_t i = 0; i < 6; ++i) limits.push_back(started + (whole_run - started) * (2 * i + 1) / 12);
   std::int64_t failures_late = 0;
   for (const rlim_t bytes : limits) {
-    std::filesystem::remove(file_);
+    remove_record();
     const std::string message = on_full_disk(bytes, [&]() -> std::string {
       RoutingRecord record = RoutingRecord::create(file_, info_);
       for (std::int64_t step = 1; step <= 400; ++step) record_step(record, step, info_);
