@@ -34,15 +34,15 @@ void collect(const YAML::Node& node, const std::string& path, const std::string&
   leaves.insert_or_assign(path, std::move(leaf));
 }
 
-void collect_file(const std::filesystem::path& file, Leaves& leaves) {
+/// `sections`: names of some, for the message about a file without any.
+void collect_file(const std::filesystem::path& file, const std::string& sections, Leaves& leaves) {
   YAML::Node root;
   try {
     root = YAML::Load(read_text(file));
   } catch (const YAML::Exception& error) {
     throw Error("{}:{}: not YAML: {}", file.string(), error.mark.line + 1, error.msg);
   }
-  if (!root.IsMap())
-    throw Error("{}: found no keys, expected a YAML mapping with run, model, data, train, ...", file.string());
+  if (!root.IsMap()) throw Error("{}: found no keys, expected a YAML mapping with {}, ...", file.string(), sections);
   collect(root, "", file.string(), true, leaves);
 }
 
@@ -77,13 +77,13 @@ void read_leaves(const Leaves& leaves, const std::vector<ConfigKey>& keys) {
     return std::ranges::find_if(keys, [&path](const ConfigKey& key) { return key.path == path; });
   };
   // The preset first: the other model keys change what it sets.
-  if (const auto preset = leaves.find("model.preset"); preset != leaves.end()) {
-    find("model.preset")->read(preset->second);
+  constexpr const char* kPreset = "model.preset";
+  if (const auto preset = leaves.find(kPreset); preset != leaves.end() && find(kPreset) != keys.end()) {
+    find(kPreset)->read(preset->second);
   }
   for (const auto& [path, leaf] : leaves) {
-    if (path == "model.preset") continue;
     if (const auto key = find(path); key != keys.end()) {
-      key->read(leaf);
+      if (path != kPreset) key->read(leaf);
       continue;
     }
     const std::string below = keys_below(path, keys);
@@ -168,12 +168,22 @@ PassOptions TrainConfig::pass_options() const {
 
 TrainConfig load_config(const std::filesystem::path& file, const std::vector<std::string>& overrides) {
   Leaves leaves;
-  collect_file(file, leaves);
+  collect_file(file, "run, model, data, train", leaves);
   for (const std::string& text : overrides) collect_override(text, leaves);
   TrainConfig config;
   read_leaves(leaves, config_keys(config));
   check(config, leaves, file.string());
   return config;
+}
+
+void read_every_key(const std::filesystem::path& file, const std::vector<ConfigKey>& keys) {
+  Leaves leaves;
+  collect_file(file, keys.front().path, leaves);
+  read_leaves(leaves, keys);
+  for (const ConfigKey& key : keys) {
+    if (!leaves.contains(key.path))
+      throw Error("{}: {}: found nothing, expected a value (it has no default)", file.string(), key.path);
+  }
 }
 
 void resolve_backend(TrainConfig& config, bool planning) {

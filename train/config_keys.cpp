@@ -54,7 +54,11 @@ std::string yaml_text(const std::string& text) {
   return emitter.c_str();
 }
 
-ConfigKey integer(std::string path, std::int64_t& value, std::int64_t minimum, std::int64_t maximum = kMaxInteger) {
+}  // namespace
+
+namespace config_key {
+
+ConfigKey integer(std::string path, std::int64_t& value, std::int64_t minimum, std::int64_t maximum) {
   const auto read = [&value, minimum, maximum](const ConfigLeaf& leaf) {
     const auto number = parse_number<std::int64_t>(leaf.node);
     if (!number || *number < minimum || *number > maximum) {
@@ -92,6 +96,12 @@ ConfigKey word(std::string path, std::string& value, std::vector<std::string> wo
   };
   return {std::move(path), read, [&value] { return value; }};
 }
+
+}  // namespace config_key
+
+namespace {
+
+using namespace config_key;
 
 /// A list of texts, or a single one.
 ConfigKey text_list(std::string path, std::vector<std::string>& value, std::string expected) {

@@ -1,5 +1,6 @@
 // routescope-train: trains a model as a configuration file says, or takes up a run where it stopped.
 #include <spdlog/spdlog.h>
+#include <yaml-cpp/yaml.h>
 
 #include <CLI/CLI.hpp>
 #include <cstdlib>
@@ -27,6 +28,16 @@ void require_one_process() {
   }
 }
 
+/// A value of the configuration, texts without the quotes that YAML may need.
+std::string config_value(const TrainConfig& config, const std::string& key) {
+  for (const auto& [name, value] : config_values(config)) {
+    if (name != key) continue;
+    const YAML::Node node = YAML::Load(value);
+    return node.IsScalar() ? node.Scalar() : value;
+  }
+  throw UsageError("--get: found {}, expected a key such as run.dir", key);
+}
+
 int train(int argc, char** argv) {
   CLI::App app("Trains a model as CONFIG says; the same command takes up a run that was interrupted.");
   app.set_version_flag("--version", routescope_version());
@@ -35,20 +46,33 @@ int train(int argc, char** argv) {
       "checkpoint, the same command goes on.");
   std::string file;
   std::vector<std::string> overrides;
+  std::string key;
   bool plan = false;
+  PlanOptions plan_options;
+  std::string cluster;
   app.add_option("CONFIG", file, "configuration (YAML)")->required();
   app.add_option("key.path=value", overrides, "keys that take the place of the file's, e.g. train.steps=100");
   app.add_flag("--plan", plan, "print memory, arithmetic and time of a step, and do nothing");
+  app.add_option("--world-size", plan_options.world_size, "plan for so many ranks")->needs("--plan");
+  app.add_option("--cluster", cluster, "plan for the cluster that FILE describes (configs/clusters/), not for here")
+      ->needs("--plan")
+      ->type_name("FILE");
+  app.add_option("--get", key, "print the value of this key, and do nothing");
   if (const auto done = parse_command_line(app, argc, argv)) return *done;
 
   require_one_process();
   TrainConfig config = load_config(file, overrides);
-  resolve_backend(config, plan);
-  resolve_recompute(config);
-  if (plan) {
-    fmt::print("{}", plan_text(config));
+  if (!key.empty()) {
+    fmt::print("{}\n", config_value(config, key));
     return 0;
   }
+  if (plan) {
+    if (!cluster.empty()) plan_options.cluster = cluster;
+    fmt::print("{}", plan_text(config, plan_options));
+    return 0;
+  }
+  resolve_backend(config);
+  resolve_recompute(config);
   wait_for_signals_aside();
   const LoopResult result = run_training(config, {.stop = [](std::int64_t) { return received_signal(); }});
   if (result.stopped == 0) return 0;

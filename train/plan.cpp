@@ -6,27 +6,46 @@
 #include <utility>
 
 #include "data/error.h"
+#include "kernels/comm/launch.h"
 #include "kernels/device.h"
 #include "model/model.h"
 #include "model/parameters.h"
-#include "train/progress.h"
+#include "model/reads.h"
+#include "train/buckets.h"
+#include "train/checkpoint.h"
+#include "train/optimizer.h"
 #include "train/run_directory.h"
-#include "train/throughput.h"
 
 namespace routescope {
 
 namespace {
 
-constexpr double kMatrixRateSeconds = 1.0;
 // Of a device's memory for what its libraries take for themselves.
 constexpr std::size_t kDeviceReserve = std::size_t{1} << 30;
-constexpr const char* kRecomputeLevels[] = {"none", "swiglu", "norms", "attention"};
 
 double gibibytes(std::size_t bytes) {
   return static_cast<double>(bytes) / (1 << 30);
 }
 
-/// What a run may take here: a CUDA device's free memory, or nine tenths of the machine's; 0 where no device answers.
+std::size_t bytes_of(std::int64_t elements, std::size_t size) {
+  return static_cast<std::size_t>(elements) * size;
+}
+
+/// A step's weights of every probe token: the recorder's rows in f32, what rank 0 gathers them to, and the copy in f16
+/// that is written.
+std::size_t record_bytes(const TrainConfig& config, std::int64_t ranks, std::int64_t rank) {
+  if (config.routing.per_token_every == 0 || !config.model.routed()) return 0;
+  const ReadPlan plan(config.model);
+  const std::int64_t row = plan.num_routed() * plan.num_columns() * config.data.sequence_length;
+  const std::int64_t all = row * config.routing.sequences;
+  const std::int64_t mine = row * ((config.routing.sequences + ranks - 1) / ranks);
+  // One rank keeps its rows while it copies them, several pack them into messages of which rank 0 has all at once.
+  if (ranks == 1) return bytes_of(all, 4 + 4 + 2);
+  return bytes_of(mine, 4 + 4) + (rank == 0 ? bytes_of(all, 4 + 4 + 2) : 0);
+}
+
+}  // namespace
+
 std::size_t available_bytes(const std::string& device) {
   if (device == "cpu") {
     const auto present =
@@ -38,20 +57,31 @@ std::size_t available_bytes(const std::string& device) {
   return free > kDeviceReserve ? free - kDeviceReserve : 0;
 }
 
-}  // namespace
-
-std::vector<Arena::Part> memory_parts(const TrainConfig& config) {
+std::vector<Arena::Part> memory_parts(const TrainConfig& config, std::int64_t ranks) {
   const ModelOptions options = config.model_options();
-  const auto parameters = static_cast<std::size_t>(ParameterLayout(config.model).total());
-  const bool cast = options.operands != options.storage;
-  std::vector<Arena::Part> parts{
-      {cast ? "parameters (f32 master)" : "parameters", parameters * size_of(options.storage)}};
-  if (cast) parts.push_back({"parameters as bf16 operands", parameters * size_of(DType::bf16)});
-  parts.push_back({"gradients", parameters * size_of(options.storage)});
-  parts.push_back({"moments (AdamW)", 2 * parameters * size_of(options.storage)});
+  std::vector<Arena::Part> parts = training_arrays(config.model, options, config.distributed, static_cast<int>(ranks));
   for (Arena::Part& part : Pass::plan_memory(config.model, options, config.train.micro_batch,
                                              config.data.sequence_length, Pass::Kind::train, config.pass_options()))
     parts.push_back(std::move(part));
+  return parts;
+}
+
+std::vector<Arena::Part> host_memory_parts(const TrainConfig& config, std::int64_t ranks, std::int64_t rank) {
+  const ParameterLayout layout(config.model, ranks);
+  const std::int64_t matrices = layout.matrices_end(), vectors = layout.total() - matrices;
+  std::vector<Arena::Part> parts;
+  if (ranks > 1 && config.device == "cpu") {
+    const Buckets buckets(matrices, config.distributed.bucket_mb, {.size = static_cast<int>(ranks)});
+    const auto bucket = static_cast<std::size_t>(buckets[0].size()) * sizeof(float);
+    parts.push_back({"communication staging", communicator_staging_bytes(static_cast<int>(ranks), bucket)});
+  }
+  // Matrices' states are written by the rank that holds or would hold them, the vectors' by rank 0.
+  const std::int64_t written = matrices / ranks + (rank == 0 ? vectors : 0);
+  if (config.checkpoint.async == "on")
+    parts.push_back(
+        {"checkpoint being written", checkpoint_host_bytes(layout.total(), written, static_cast<int>(rank))});
+  if (const std::size_t record = record_bytes(config, ranks, rank); record > 0)
+    parts.push_back({"routing weights by token", record});
   return parts;
 }
 
@@ -70,17 +100,20 @@ std::string memory_table(const std::vector<Arena::Part>& parts) {
   return text + line("total", total_bytes(parts));
 }
 
-std::int64_t largest_micro_batch(const TrainConfig& config, std::size_t bytes) {
+std::int64_t largest_micro_batch(const TrainConfig& config, std::size_t bytes, std::int64_t ranks,
+                                 std::size_t besides) {
   TrainConfig tried = config;
-  for (std::int64_t batch = config.sequences_per_step(); batch > 0; --batch) {
+  for (std::int64_t batch = config.sequences_per_step() / ranks; batch > 0; --batch) {
     if (config.sequences_per_step() % batch != 0) continue;
     tried.train.micro_batch = batch;
-    if (total_bytes(memory_parts(tried)) <= bytes) return batch;
+    std::size_t needed = total_bytes(memory_parts(tried, ranks)) + besides;
+    if (config.device == "cpu") needed += total_bytes(host_memory_parts(tried, ranks));
+    if (needed <= bytes) return batch;
   }
   return 0;
 }
 
-void resolve_recompute(TrainConfig& config) {
+void resolve_recompute(TrainConfig& config, std::int64_t ranks) {
   const bool device = config.device == "cuda" && cuda_available();
   const bool choose = config.kernels.recompute == "auto";
   if (choose) config.kernels.recompute = "none";
@@ -88,60 +121,24 @@ void resolve_recompute(TrainConfig& config) {
   const std::size_t available = available_bytes(config.device);
   if (const auto held = held_config(config.run.dir); choose && held && held->device == config.device) {
     config.kernels.recompute = held->kernels.recompute;
-  } else if (choose) {
-    for (const char* level : kRecomputeLevels) {
-      config.kernels.recompute = level;
-      if (total_bytes(memory_parts(config)) <= available) return;
-    }
+  } else if (choose && least_recompute(config, available, ranks)) {
+    return;
   }
-  if (const std::size_t needed = total_bytes(memory_parts(config)); needed > available) {
+  if (const std::size_t needed = total_bytes(memory_parts(config, ranks)); needed > available) {
     throw Error(
         "train.micro_batch: found {}, which needs {:.1f} GiB with kernels.recompute={}; {} has {:.1f} GiB to give: "
         "expected at most {}",
         config.train.micro_batch, gibibytes(needed), config.kernels.recompute, device_info().name, gibibytes(available),
-        largest_micro_batch(config, available));
+        largest_micro_batch(config, available, ranks));
   }
 }
 
-std::string plan_text(const TrainConfig& config) {
-  const ModelOptions options = config.model_options();
-  const ParameterLayout layout(config.model);
-  std::string text =
-      fmt::format("model        {}{}, {} layers, hidden size {}, {:.2f} M parameters ({:.2f} M in matrix products)\n",
-                  to_string(config.model.residual), config.model.routed() ? " " + to_string(config.model.source) : "",
-                  config.model.num_hidden_layers, config.model.hidden_size, static_cast<double>(layout.count()) / 1e6,
-                  static_cast<double>(matmul_parameters(config.model)) / 1e6);
-  text += fmt::format("step         {} tokens: {} passes over {} sequences of {}\n", config.train.tokens_per_step,
-                      config.sequences_per_step() / config.train.micro_batch, config.train.micro_batch,
-                      config.data.sequence_length);
-  text += memory_table(memory_parts(config));
-  if (const std::size_t available = available_bytes(config.device); available > 0) {
-    TrainConfig tried = config;
-    text += fmt::format("fits         of {:.1f} GiB: train.micro_batch up to", gibibytes(available));
-    for (const char* level : kRecomputeLevels) {
-      tried.kernels.recompute = level;
-      text += fmt::format("{} {} ({})", level == kRecomputeLevels[0] ? "" : ",", largest_micro_batch(tried, available),
-                          level == kRecomputeLevels[0] ? "nothing recomputed" : level);
-    }
-    text += "\n";
+bool least_recompute(TrainConfig& config, std::size_t bytes, std::int64_t ranks) {
+  for (const char* level : recompute_levels) {
+    config.kernels.recompute = level;
+    if (total_bytes(memory_parts(config, ranks)) <= bytes) return true;
   }
-  if (config.device == "cuda" && !cuda_available()) {
-    return text + "step time    unknown: no CUDA device answers here\n";
-  }
-
-  const double flops = flops_per_token(config.model, config.data.sequence_length);
-  const double rate = measure_matrix_rate(options, kMatrixRateSeconds);
-  const double seconds = flops * static_cast<double>(config.train.tokens_per_step) / rate;
-  text += fmt::format("arithmetic   {:.4g} FLOP a token, {:.4g} FLOP a step\n", flops,
-                      flops * static_cast<double>(config.train.tokens_per_step));
-  text +=
-      fmt::format("matrix rate  {:.0f} GFLOP/s ({}, {}, measured now)\n", rate / 1e9, config.device, config.precision);
-  text += fmt::format("step time    {:.3g} s at the full matrix rate, {:.3g} s at half of it\n", seconds, 2 * seconds);
-  const auto steps = static_cast<double>(config.train.steps);
-  text += fmt::format("run          {} steps, {:.4g} tokens: {} at the full matrix rate, {} at half of it\n",
-                      config.train.steps, steps * static_cast<double>(config.train.tokens_per_step),
-                      format_duration(steps * seconds), format_duration(2 * steps * seconds));
-  return text;
+  return false;
 }
 
 }  // namespace routescope
