@@ -2,7 +2,9 @@
 #include <charconv>
 #include <chrono>
 #include <cmath>
+#include <functional>
 #include <limits>
+#include <sstream>
 #include <thread>
 
 #include "analysis/inspect.h"
@@ -10,6 +12,9 @@
 #include "analysis/run_probe.h"
 #include "analysis/tables.h"
 #include "data/command_line.h"
+#include "kernels/agree.h"
+#include "kernels/comm/launch.h"
+#include "kernels/device.h"
 
 namespace {
 
@@ -23,6 +28,43 @@ struct Arguments {
 };
 
 constexpr auto poll_interval = std::chrono::seconds(2);
+
+/// What a rank does: rank 0 finds, prints and writes, the others measure with it.
+struct Ranks {
+  Communicator& communicator;
+
+  template <class... Args>
+  void print(fmt::format_string<Args...> format, Args&&... args) const {
+    if (communicator.rank() != 0) return;
+    fmt::print(format, std::forward<Args>(args)...);
+    std::fflush(stdout);
+  }
+  /// What rank 0 sees, which another rank may see otherwise a moment later.
+  bool ask(const std::function<bool()>& question) const {
+    double answer = communicator.rank() == 0 && question() ? 1 : 0;
+    communicator.all_reduce({&answer, 1}, Reduction::max, "what rank 0 sees");
+    return answer != 0;
+  }
+  /// The checkpoints of a run that rank 0 finds.
+  std::vector<CheckpointEntry> checkpoints(const fs::path& run,
+                                           const std::function<std::vector<CheckpointEntry>()>& find) const {
+    std::vector<CheckpointEntry> found;
+    agree(communicator, "checkpoints to probe", [&] {
+      if (communicator.rank() == 0) found = find();
+    });
+    std::string steps;
+    for (const CheckpointEntry& entry : found) steps += std::to_string(entry.step) + " ";
+    std::istringstream all(communicator.broadcast(steps, "checkpoints to probe"));
+    found.clear();
+    for (std::int64_t step = 0; all >> step;) found.push_back({step, checkpoint_dir(run, step)});
+    return found;
+  }
+  ProbeIdentity identity(const ProbeRequest& request, const fs::path& model, const fs::path& run) const {
+    ProbeIdentity out;
+    agree(communicator, "tokens to probe with", [&] { out = identify(request, model, run); });
+    return out;
+  }
+};
 
 void check_ablation(const std::string& list) {
   for (std::size_t begin = 0; begin <= list.size();) {
@@ -67,7 +109,7 @@ std::vector<CheckpointEntry> chosen_checkpoints(const fs::path& run, const std::
   throw Error("{}: found no step {}, expected one of{}", (run / "checkpoints").string(), number, saved);
 }
 
-int run_probe(const Arguments& a) {
+int run_probe(const Arguments& a, const Ranks& ranks) {
   check_ablation(a.ablation);
   if (a.run.empty() == a.model.empty()) throw UsageError("probe: expected either --run or --model");
   if (!a.model.empty() && a.request.tokens.empty()) throw UsageError("probe: --model needs --tokens");
@@ -76,22 +118,22 @@ int run_probe(const Arguments& a) {
   if (a.run.empty()) {
     models.push_back({0, a.model});
   } else {
-    models = chosen_checkpoints(a.run, a.step);
+    models = ranks.checkpoints(a.run, [&] { return chosen_checkpoints(a.run, a.step); });
   }
   const fs::path out = !a.out.empty() ? fs::path(a.out) : a.run.empty() ? fs::path() : fs::path(a.run) / "analysis.h5";
-  RecordedProbe probe(out, identify(a.request, models.front().dir, a.run), options);
+  RecordedProbe probe(out, ranks.identity(a.request, models.front().dir, a.run), options, ranks.communicator);
   for (const CheckpointEntry& entry : models) {
-    if (probe.has(entry.step)) fmt::print("{}: step {} is there already\n", out.string(), entry.step);
-    fmt::print("{}\n", slice_table(probe.row(entry.step, entry.dir), probe.record().identity));
-    std::fflush(stdout);
+    if (probe.has(entry.step)) ranks.print("{}: step {} is there already\n", out.string(), entry.step);
+    const ProbeRow& row = probe.row(entry.step, entry.dir);
+    ranks.print("{}\n", slice_table(row, probe.record().identity));
   }
-  if (!out.empty()) fmt::print("{}: {} rows\n", out.string(), probe.record().rows.size());
+  if (!out.empty()) ranks.print("{}: {} rows\n", out.string(), probe.record().rows.size());
   return 0;
 }
 
 /// Probes what is new; returns whether the run has saved its last step.
-bool catch_up(RecordedProbe& probe, const fs::path& run) {
-  const std::vector<CheckpointEntry> checkpoints = list_checkpoints(run);
+bool catch_up(RecordedProbe& probe, const fs::path& run, const Ranks& ranks) {
+  const std::vector<CheckpointEntry> checkpoints = ranks.checkpoints(run, [&] { return list_checkpoints(run); });
   for (const CheckpointEntry& entry : checkpoints) {
     if (probe.has(entry.step)) {
       probe.row(entry.step, entry.dir);
@@ -100,10 +142,10 @@ bool catch_up(RecordedProbe& probe, const fs::path& run) {
     const auto start = std::chrono::steady_clock::now();
     try {
       probe.row(entry.step, entry.dir);
-    } catch (const Error&) {
-      // A run that keeps its newest checkpoints only may take one away at any moment.
-      if (fs::exists(entry.dir)) throw;
-      fmt::print("step {:>8}  was removed before it could be probed\n", entry.step);
+    } catch (const std::runtime_error&) {
+      // A run that keeps its newest checkpoints only may take one away at any moment. Ranks come here together.
+      if (ranks.ask([&] { return fs::exists(entry.dir); })) throw;
+      ranks.print("step {:>8}  was removed before it could be probed\n", entry.step);
       continue;
     }
     const ProbeRow& row = *probe.record().find(entry.step);
@@ -113,29 +155,29 @@ bool catch_up(RecordedProbe& probe, const fs::path& run) {
       if (std::isnan(row.mask.delta_nll[s])) continue;
       if (strongest == num_slices || row.mask.delta_nll[s] > row.mask.delta_nll[strongest]) strongest = s;
     }
-    fmt::print("step {:>8}  nll {:.4f}  {}  {:.1f} s\n", row.step, row.intact_nll,
-               strongest == num_slices
-                   ? "no slice can be masked"
-                   : fmt::format("largest {} {:+.4f}", slice_name(strongest), row.mask.delta_nll[strongest]),
-               elapsed.count());
-    std::fflush(stdout);
+    ranks.print("step {:>8}  nll {:.4f}  {}  {:.1f} s\n", row.step, row.intact_nll,
+                strongest == num_slices
+                    ? "no slice can be masked"
+                    : fmt::format("largest {} {:+.4f}", slice_name(strongest), row.mask.delta_nll[strongest]),
+                elapsed.count());
   }
-  return !checkpoints.empty() && checkpoints.back().step >= planned_steps(run);
+  return ranks.ask([&] { return !checkpoints.empty() && checkpoints.back().step >= planned_steps(run); });
 }
 
-int run_track(const Arguments& a) {
+int run_track(const Arguments& a, const Ranks& ranks) {
   const ModelOptions options = model_options(a.device);
   const fs::path run = a.run;
   check_run(run);
-  if (a.follow && list_checkpoints(run).empty()) {
-    fmt::print("waiting for the first checkpoint in {}\n", (run / "checkpoints").string());
-    std::fflush(stdout);
-    while (list_checkpoints(run).empty()) std::this_thread::sleep_for(poll_interval);
+  const auto nothing_yet = [&] { return ranks.ask([&] { return list_checkpoints(run).empty(); }); };
+  if (a.follow && nothing_yet()) {
+    ranks.print("waiting for the first checkpoint in {}\n", (run / "checkpoints").string());
+    while (nothing_yet()) std::this_thread::sleep_for(poll_interval);
   }
   const fs::path out = a.out.empty() ? run / "analysis.h5" : fs::path(a.out);
-  RecordedProbe probe(out, identify(a.request, checkpoints_of(run).front().dir, run), options);
-  while (!catch_up(probe, run) && a.follow) std::this_thread::sleep_for(poll_interval);
-  fmt::print("\n{}\n{}: {} rows\n", emergence_table(probe.record()), out.string(), probe.record().rows.size());
+  const auto first = ranks.checkpoints(run, [&] { return checkpoints_of(run); }).front();
+  RecordedProbe probe(out, ranks.identity(a.request, first.dir, run), options, ranks.communicator);
+  while (!catch_up(probe, run, ranks) && a.follow) std::this_thread::sleep_for(poll_interval);
+  ranks.print("\n{}\n{}: {} rows\n", emergence_table(probe.record()), out.string(), probe.record().rows.size());
   return 0;
 }
 
@@ -195,13 +237,30 @@ int main(int argc, char** argv) {
   CLI::App* inspect = app.add_subcommand("inspect", "What there is of a run and where it stands");
   add_run(inspect)->required();
 
-  return run_tool("routescope-analyze", [&]() -> int {
+  const auto tool = [&]() -> int {
     if (const auto done = parse_command_line(app, argc, argv)) return *done;
-    if (*probe) return run_probe(a);
-    if (*track) return run_track(a);
+    if (*probe || *track) {
+      // Only values on the host are exchanged, whatever computes them.
+      const std::unique_ptr<Communicator> communicator = start_communicator(Device::cpu);
+      if (a.device != "cpu" && device_count() > 0) select_device(communicator->place().local_rank % device_count());
+      return *probe ? run_probe(a, {*communicator}) : run_track(a, {*communicator});
+    }
+    if (launched_place().rank != 0) return 0;  // the rest is work for one
     if (*report) return run_report(a);
     check_run(a.run);
     fmt::print("{}", inspect_run(a.run));
     return 0;
+  };
+  return run_tool("routescope-analyze", [&]() -> int {
+    // One line for the job, whichever rank it is that fails.
+    try {
+      return tool();
+    } catch (const UsageError& error) {
+      if (launched_place().size > 1) abandon(2, fmt::format("routescope-analyze: error: {}", error.what()));
+      throw;
+    } catch (const std::exception& error) {
+      if (launched_place().size > 1) abandon(1, fmt::format("routescope-analyze: error: {}", error.what()));
+      throw;
+    }
   });
 }

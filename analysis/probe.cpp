@@ -2,11 +2,13 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <memory>
 
 #include "analysis/statistics.h"
 #include "data/error.h"
+#include "kernels/agree.h"
 #include "kernels/memory.h"
 #include "kernels/ops.h"
 
@@ -59,16 +61,20 @@ class BatchProbe {
     return sums;
   }
 
-  /// alpha of the pass that ran last, summed over tokens: [reads, columns] +=.
-  void add_alpha(std::vector<double>& sums) const {
+  /// alpha of the pass that ran last, summed over a sequence's tokens: [sequence][reads, columns].
+  std::vector<std::vector<double>> alpha_sums() const {
     const ReadPlan& plan = model_.plan();
+    std::vector<std::vector<double>> sums(index(batch()),
+                                          std::vector<double>(index(plan.num_routed() * plan.num_columns()), 0.0));
     for (int r = 0; r < plan.num_routed(); ++r) {
       const std::vector<double> alpha = host_values<double>(pass_.alpha(r), pass_.stream());
       const std::vector<int>& columns = plan.reads[index(r)].columns;
       for (std::size_t i = 0; i < alpha.size(); ++i) {
-        sums[index(r * plan.num_columns() + columns[i % columns.size()])] += alpha[i];
+        const std::size_t sequence = i / columns.size() / index(pass_.seq_len());
+        sums[sequence][index(r * plan.num_columns() + columns[i % columns.size()])] += alpha[i];
       }
     }
+    return sums;
   }
 
   /// `first_read`: everything before it is as in the pass that ran last.
@@ -110,16 +116,86 @@ class BatchProbe {
   std::vector<std::int32_t> ids_;
 };
 
+/// What is measured on one sequence.
+struct SequenceValues {
+  SequenceSums intact;
+  std::vector<double> alpha;          // [reads, columns]
+  std::vector<SequenceSums> ablated;  // [ablation]
+};
+
 /// As few batches as the memory allows, as even as they can be.
-std::int64_t batch_size(const Model& model, const ProbeTokens& tokens, std::size_t budget) {
+std::int64_t batch_size(const Model& model, const ProbeTokens& tokens, std::size_t budget, std::int64_t sequences) {
   const ModelConfig& config = model.config();
   // A pass keeps two rows of each read (its partial and what it feeds) so that later ones can start from them.
   const std::int64_t values_per_token =
       config.vocab_size + 2 * static_cast<std::int64_t>(model.plan().reads.size()) * config.hidden_size;
   const auto bytes = static_cast<std::size_t>(values_per_token * tokens.positions) * size_of(model.options().storage);
-  const std::int64_t most = std::clamp<std::int64_t>(static_cast<std::int64_t>(budget / bytes), 1, tokens.sequences);
-  const std::int64_t batches = (tokens.sequences + most - 1) / most;
-  return (tokens.sequences + batches - 1) / batches;
+  const std::int64_t most = std::clamp<std::int64_t>(static_cast<std::int64_t>(budget / bytes), 1, sequences);
+  const std::int64_t batches = (sequences + most - 1) / most;
+  return (sequences + batches - 1) / batches;
+}
+
+/// Sequences [begin, end) under every mask of `order`.
+std::vector<SequenceValues> measure(const Model& model, const ProbeTokens& tokens, std::int64_t begin, std::int64_t end,
+                                    const std::vector<SliceMask>& masks, const std::vector<std::size_t>& order,
+                                    const ProbeOptions& options) {
+  std::vector<SequenceValues> values;
+  if (begin == end) return values;
+  const std::int64_t size = batch_size(model, tokens, options.batch_bytes, end - begin);
+  std::unique_ptr<BatchProbe> batch;
+  for (; begin < end; begin += size) {
+    const std::int64_t count = std::min(size, end - begin);
+    if (!batch || batch->batch() != count) {
+      batch.reset();
+      batch = std::make_unique<BatchProbe>(model, count, tokens.positions);
+    }
+    const std::size_t first = values.size();
+    const auto intact =
+        batch->intact(std::span(tokens.ids).subspan(index(begin * tokens.positions), index(count * tokens.positions)));
+    auto alpha = batch->alpha_sums();
+    for (std::size_t i = 0; i < intact.size(); ++i) values.push_back({intact[i], std::move(alpha[i]), {}});
+    for (std::size_t s : order) {
+      const int first_read = options.share_prefix ? masks[s].masked_reads.front() : 0;
+      const auto ablated = batch->ablated(masks[s].intervention, first_read);
+      for (std::size_t i = 0; i < ablated.size(); ++i) values[first + i].ablated.push_back(ablated[i]);
+    }
+  }
+  return values;
+}
+
+/// As bytes for the other ranks, and back; every sequence has as many of each.
+std::string to_bytes(const std::vector<SequenceValues>& values) {
+  std::vector<double> numbers;
+  const auto add = [&](const SequenceSums& sums) { numbers.insert(numbers.end(), {sums.nll, sums.kl, sums.agree}); };
+  for (const SequenceValues& one : values) {
+    add(one.intact);
+    numbers.insert(numbers.end(), one.alpha.begin(), one.alpha.end());
+    for (const SequenceSums& sums : one.ablated) add(sums);
+  }
+  std::string bytes(numbers.size() * sizeof(double), '\0');
+  if (!bytes.empty()) std::memcpy(bytes.data(), numbers.data(), bytes.size());
+  return bytes;
+}
+
+std::vector<SequenceValues> from_bytes(const std::string& bytes, std::size_t alphas, std::size_t ablations) {
+  std::vector<double> numbers(bytes.size() / sizeof(double));
+  if (!bytes.empty()) std::memcpy(numbers.data(), bytes.data(), bytes.size());
+  std::vector<SequenceValues> values;
+  auto next = [number = numbers.data()]() mutable { return *number++; };
+  const auto sums = [&next] {
+    SequenceSums out;
+    out.nll = next();
+    out.kl = next();
+    out.agree = next();
+    return out;
+  };
+  for (std::size_t i = 0; i < numbers.size() / (3 + alphas + 3 * ablations); ++i) {
+    SequenceValues& one = values.emplace_back();
+    one.intact = sums();
+    for (std::size_t a = 0; a < alphas; ++a) one.alpha.push_back(next());
+    for (std::size_t a = 0; a < ablations; ++a) one.ablated.push_back(sums());
+  }
+  return values;
 }
 
 }  // namespace
@@ -141,6 +217,10 @@ void summarize(AblationEffects& effects, std::int64_t sequences, const ProbeOpti
 }
 
 ProbeRow probe(const Model& model, const ProbeTokens& tokens, const ProbeOptions& options) {
+  return probe(model, tokens, options, *single_communicator());
+}
+
+ProbeRow probe(const Model& model, const ProbeTokens& tokens, const ProbeOptions& options, Communicator& communicator) {
   const ReadPlan& plan = model.plan();
   if (plan.num_routed() == 0) {
     throw Error("the model's residual stream is '{}': it has no reads to probe, expected a routed model",
@@ -172,28 +252,25 @@ ProbeRow probe(const Model& model, const ProbeTokens& tokens, const ProbeOptions
   for (std::size_t s : order) row.mask.kl[s] = row.mask.top1_agreement[s] = 0;
   for (const SliceMask& mask : masks) row.mask.coverage.push_back(mask.coverage);
 
-  std::vector<double> alpha(index(plan.num_routed() * plan.num_columns()), 0.0);
-  const std::int64_t size = batch_size(model, tokens, options.batch_bytes);
-  std::unique_ptr<BatchProbe> batch;
-  for (std::int64_t begin = 0; begin < tokens.sequences; begin += size) {
-    const std::int64_t count = std::min(size, tokens.sequences - begin);
-    if (!batch || batch->batch() != count) {
-      batch.reset();
-      batch = std::make_unique<BatchProbe>(model, count, tokens.positions);
-    }
-    const auto intact =
-        batch->intact(std::span(tokens.ids).subspan(index(begin * tokens.positions), index(count * tokens.positions)));
-    batch->add_alpha(alpha);
-    for (std::size_t i = 0; i < intact.size(); ++i)
-      row.intact_nll_sequence[index(begin) + i] = intact[i].nll / predicted;
-    for (std::size_t s : order) {
-      const int first_read = options.share_prefix ? masks[s].masked_reads.front() : 0;
-      const auto ablated = batch->ablated(masks[s].intervention, first_read);
-      for (std::size_t i = 0; i < ablated.size(); ++i) {
-        row.mask.delta_nll_sequence[s * sequences + index(begin) + i] = (ablated[i].nll - intact[i].nll) / predicted;
-        row.mask.kl[s] += ablated[i].kl / (predicted * static_cast<double>(sequences));
-        row.mask.top1_agreement[s] += ablated[i].agree / (predicted * static_cast<double>(sequences));
-      }
+  const auto part = [&](int rank) { return tokens.sequences * rank / communicator.size(); };
+  std::vector<SequenceValues> values;
+  agree(communicator, "probe", [&] {
+    values = measure(model, tokens, part(communicator.rank()), part(communicator.rank() + 1), masks, order, options);
+  });
+  std::string all;
+  for (const std::string& of_rank : communicator.gather(to_bytes(values), "probe")) all += of_rank;
+  const std::size_t alphas = index(plan.num_routed() * plan.num_columns());
+  values = from_bytes(communicator.broadcast(all, "probe"), alphas, order.size());
+
+  std::vector<double> alpha(alphas, 0.0);
+  for (std::size_t i = 0; i < sequences; ++i) {
+    row.intact_nll_sequence[i] = values[i].intact.nll / predicted;
+    for (std::size_t a = 0; a < alphas; ++a) alpha[a] += values[i].alpha[a];
+    for (std::size_t o = 0; o < order.size(); ++o) {
+      const SequenceSums& ablated = values[i].ablated[o];
+      row.mask.delta_nll_sequence[order[o] * sequences + i] = (ablated.nll - values[i].intact.nll) / predicted;
+      row.mask.kl[order[o]] += ablated.kl / (predicted * static_cast<double>(sequences));
+      row.mask.top1_agreement[order[o]] += ablated.agree / (predicted * static_cast<double>(sequences));
     }
   }
   row.intact_nll = mean(row.intact_nll_sequence);

@@ -7,6 +7,7 @@
 
 #include "analysis/probe_tokens.h"
 #include "analysis/slices.h"
+#include "kernels/communicator.h"
 #include "model/model.h"
 
 namespace routescope {
@@ -44,6 +45,11 @@ struct ProbeRow {
 };
 
 /// Masks every slice in turn. Throws Error for a model without reads, or tokens that do not fit it.
+/// Ranks share the sequences and all return the row of all of them. Its numbers are sums over sequences in their order,
+/// however many ranks there are: the same bits where a sequence's own are (another batch size may take another path
+/// through a matrix product, whose f32 sums then differ in their last bits).
+ProbeRow probe(const Model& model, const ProbeTokens& tokens, const ProbeOptions& options, Communicator& communicator);
+/// In a process alone.
 ProbeRow probe(const Model& model, const ProbeTokens& tokens, const ProbeOptions& options);
 
 /// The statistics of `effects` from its delta_nll_sequence; what probe() ends with.

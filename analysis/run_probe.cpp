@@ -6,6 +6,7 @@
 
 #include "data/error.h"
 #include "data/files.h"
+#include "kernels/agree.h"
 #include "model/config.h"
 
 namespace routescope {
@@ -51,30 +52,41 @@ ProbeIdentity identify(const ProbeRequest& request, const std::filesystem::path&
   return identity;
 }
 
-RecordedProbe::RecordedProbe(std::filesystem::path file, const ProbeIdentity& identity, const ModelOptions& options)
-    : file_(std::move(file)),
-      options_(options),
-      record_(file_.empty() ? AnalysisRecord{identity, {}, {}} : open_record(file_, identity)) {}
+RecordedProbe::RecordedProbe(std::filesystem::path file, const ProbeIdentity& identity, const ModelOptions& options,
+                             Communicator& communicator)
+    : file_(std::move(file)), options_(options), communicator_(communicator) {
+  agree(communicator_, "the record of probes", [&] {
+    record_ = file_.empty() ? AnalysisRecord{identity, {}, {}} : open_record(file_, identity);
+  });
+}
 
 const ProbeRow& RecordedProbe::row(std::int64_t step, const std::filesystem::path& model_dir) {
-  const std::string sha256 = model_sha256(model_dir);
-  if (const ProbeRow* found = record_.find(step)) {
-    if (found->model_sha256 == sha256) return *found;
-    throw Error(
-        "{}: /model_sha256: step {} was probed on other weights ({}) than {} has ({}): name another file with --out, "
-        "or remove this one",
-        file_.string(), step, found->model_sha256, model_dir.string(), sha256);
-  }
-  if (std::filesystem::exists(model_dir / "MANIFEST.json")) verify_manifest(model_dir);
-  const Model model = Model::load(model_dir, options_);
-  if (model.config().to_json().dump() != record_.identity.model_config) {
-    throw Error("{}: is another model than the record's (attribute model_config of {})", model_dir.string(),
-                file_.string());
-  }
-  ProbeRow row = probe(model, record_.identity.tokens, {.seed = record_.identity.seed, .step = step});
+  std::string sha256;
+  const ProbeRow* found = record_.find(step);
+  std::optional<Model> model;
+  agree(communicator_, "the model to probe", [&] {
+    sha256 = model_sha256(model_dir);
+    if (found) {
+      if (found->model_sha256 == sha256) return;
+      throw Error(
+          "{}: /model_sha256: step {} was probed on other weights ({}) than {} has ({}): name another file with --out, "
+          "or remove this one",
+          file_.string(), step, found->model_sha256, model_dir.string(), sha256);
+    }
+    if (communicator_.rank() == 0 && std::filesystem::exists(model_dir / "MANIFEST.json")) verify_manifest(model_dir);
+    model.emplace(Model::load(model_dir, options_));
+    if (model->config().to_json().dump() != record_.identity.model_config) {
+      throw Error("{}: is another model than the record's (attribute model_config of {})", model_dir.string(),
+                  file_.string());
+    }
+  });
+  if (found) return *found;
+  ProbeRow row = probe(*model, record_.identity.tokens, {.seed = record_.identity.seed, .step = step}, communicator_);
   row.model_sha256 = sha256;
   record_.put(std::move(row));
-  if (!file_.empty()) record_.save(file_);
+  agree(communicator_, "the record of probes", [&] {
+    if (!file_.empty() && communicator_.rank() == 0) record_.save(file_);
+  });
   return *record_.find(step);
 }
 

@@ -9,6 +9,7 @@
 
 #include "analysis/record.h"
 #include "data/manifest.h"
+#include "kernels/communicator.h"
 
 namespace routescope {
 
@@ -30,11 +31,13 @@ struct ProbeRequest {
 ProbeIdentity identify(const ProbeRequest& request, const std::filesystem::path& model_dir,
                        const std::filesystem::path& run_dir);
 
-/// A record in a file, and the one way to fill it.
+/// A record in a file, and the one way to fill it. Ranks hold the same record and call row() together; rank 0 writes
+/// the file.
 class RecordedProbe {
  public:
   /// Throws Error if the file holds what was measured otherwise. An empty `file` keeps the record in memory.
-  RecordedProbe(std::filesystem::path file, const ProbeIdentity& identity, const ModelOptions& options);
+  RecordedProbe(std::filesystem::path file, const ProbeIdentity& identity, const ModelOptions& options,
+                Communicator& communicator);
 
   bool has(std::int64_t step) const { return record_.find(step) != nullptr; }
   /// The row of a step: the recorded one, or a new one, which is then saved. A checkpoint is verified first. Throws
@@ -45,6 +48,7 @@ class RecordedProbe {
  private:
   std::filesystem::path file_;
   ModelOptions options_;
+  Communicator& communicator_;
   AnalysisRecord record_;
 };
 

@@ -25,6 +25,12 @@ namespace driver {
 bool available() {
   return false;
 }
+int count() {
+  return 0;
+}
+void select(int) {
+  no_cuda();
+}
 DeviceInfo info() {
   no_cuda();
 }
@@ -84,6 +90,14 @@ bool cuda_built() {
 
 bool cuda_available() {
   return driver::available();
+}
+
+int device_count() {
+  return driver::count();
+}
+
+void select_device(int index) {
+  driver::select(index);
 }
 
 DeviceInfo device_info() {

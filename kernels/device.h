@@ -15,6 +15,11 @@ namespace routescope {
 bool cuda_built();
 bool cuda_available();
 
+/// CUDA devices that this process sees.
+int device_count();
+/// The one that this thread uses from now on (0 without a call). Throws std::runtime_error.
+void select_device(int index);
+
 struct DeviceInfo {
   std::string name;
   int capability = 0;  // 90 for 9.0

@@ -4,11 +4,13 @@
 #include <unistd.h>
 
 #include <charconv>
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <optional>
 #include <stdexcept>
+#include <thread>
 
 #include "kernels/comm/nccl.h"
 #ifdef ROUTESCOPE_MPI
@@ -112,6 +114,13 @@ void abandon(int status, const std::string& line) {
 #ifdef ROUTESCOPE_MPI
   abandon_mpi(status, whole_line);
 #endif
+  // Ranks that have not met yet usually fail alike, at their command line: a launcher that ends the job when rank 0
+  // does spares the reader the other lines.
+  const char* rank = nullptr;
+  for (const Launcher& launcher : kLaunchers) {
+    if (!rank) rank = std::getenv(launcher.rank);
+  }
+  if (rank && std::strcmp(rank, "0") != 0) std::this_thread::sleep_for(std::chrono::seconds(1));
   std::fputs(whole_line.c_str(), stderr);
   std::exit(status);
 }

@@ -35,6 +35,7 @@ std::unique_ptr<Communicator> nccl_communicator(std::unique_ptr<Communicator>, L
 #include <mutex>
 #include <thread>
 
+#include "kernels/device.h"
 #include "kernels/range.h"
 
 namespace routescope {
@@ -64,9 +65,8 @@ ncclDataType_t type_of(const Tensor& tensor) {
 }
 
 /// This machine's name and this rank's device on it. Throws std::runtime_error.
-std::string select_device(const Place& place) {
-  int count = 0;
-  check(cudaGetDeviceCount(&count), "devices");
+std::string take_device(const Place& place) {
+  const int count = device_count();
   std::array<char, 256> host{};
   ::gethostname(host.data(), host.size() - 1);
   // A launcher may show every process its own device alone; the exchange that follows tells that from one shared.
@@ -76,7 +76,7 @@ std::string select_device(const Place& place) {
                              " CUDA devices, expected one for each process of a machine, of which rank " +
                              std::to_string(place.rank) + " is number " + std::to_string(place.local_rank + 1));
   }
-  check(cudaSetDevice(chosen), "device " + std::to_string(chosen));
+  select_device(chosen);
   std::array<char, 32> bus{};
   check(cudaDeviceGetPCIBusId(bus.data(), static_cast<int>(bus.size()), chosen), "bus id");
   cudaDeviceProp properties{};
@@ -115,7 +115,7 @@ class NcclCommunicator final : public Communicator {
         lane_(lane),
         timeout_(options.timeout_seconds),
         exceptions_(std::uncaught_exceptions()) {
-    check_own_devices(*host_, select_device(place_));
+    check_own_devices(*host_, take_device(place_));
     check(cudaGetDevice(&device_), "device");
     int least = 0, greatest = 0;
     check(cudaDeviceGetStreamPriorityRange(&least, &greatest), "stream priorities");

@@ -24,10 +24,18 @@ cudaStream_t stream_of(void* handle) {
 }  // namespace
 
 bool available() noexcept {
-  int count = 0;
-  const bool found = cudaGetDeviceCount(&count) == cudaSuccess && count > 0;
+  return count() > 0;
+}
+
+int count() noexcept {
+  int found = 0;
+  if (cudaGetDeviceCount(&found) != cudaSuccess) found = 0;
   cudaGetLastError();
   return found;
+}
+
+void select(int index) {
+  check(cudaSetDevice(index), "device " + std::to_string(index));
 }
 
 DeviceInfo info() {

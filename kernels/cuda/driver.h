@@ -9,6 +9,9 @@ namespace routescope::cuda::driver {
 
 // Each throws std::runtime_error with CUDA's own message on failure. Streams, events and graphs are opaque handles.
 bool available() noexcept;
+int count() noexcept;
+/// For the thread that calls it.
+void select(int index);
 DeviceInfo info();
 void* allocate(std::size_t bytes);  // zeroed
 void release(void* data) noexcept;

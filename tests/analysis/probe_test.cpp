@@ -2,9 +2,13 @@
 #include "analysis/probe.h"
 
 #include <gtest/gtest.h>
+#include <omp.h>
 
+#include <barrier>
 #include <cmath>
 #include <cstring>
+#include <functional>
+#include <thread>
 
 #include "analysis/statistics.h"
 #include "analysis/tables.h"
@@ -176,6 +180,90 @@ TEST_P(Probe, BatchesOfOneSequenceGiveTheSameNumbers) {
       }
     }
     for (std::size_t s = 0; s < num_slices; ++s) EXPECT_NEAR(together.mass[s], other->mass[s], tolerance);
+  }
+}
+
+/// Ranks as threads of this process, as far as a probe needs them.
+class Threads {
+ public:
+  explicit Threads(int size) : size_(size), barrier_(size), texts_(static_cast<std::size_t>(size)) {}
+
+  /// `body` on every rank at once.
+  void run(const std::function<void(Communicator&)>& body) {
+    std::vector<std::thread> threads;
+    for (int r = 0; r < size_; ++r) {
+      threads.emplace_back([&, r] {
+        omp_set_num_threads(1);
+        Rank rank(*this, {.rank = r, .size = size_, .local_rank = r});
+        body(rank);
+      });
+    }
+    for (std::thread& thread : threads) thread.join();
+  }
+
+ private:
+  class Rank final : public Communicator {
+   public:
+    Rank(Threads& all, const Place& place) : Communicator(place), all_(all) {}
+    Ticket reduce_scatter(Tensor, Tensor, const Stream&, const std::string&) override { throw std::logic_error("sum"); }
+    Ticket all_gather(Tensor, Tensor, const Stream&, const std::string&) override { throw std::logic_error("gather"); }
+    void wait(Ticket, const Stream&) override {}
+    void all_reduce(std::span<double> values, Reduction reduction, const std::string& what) override {
+      ASSERT_EQ(reduction, Reduction::min);  // which is what agree() asks for
+      const std::vector<std::string> all = exchange(std::to_string(values[0]), what);
+      for (const std::string& value : all) values[0] = std::min(values[0], std::stod(value));
+    }
+    std::vector<std::string> gather(const std::string& bytes, const std::string& what) override {
+      std::vector<std::string> all = exchange(bytes, what);
+      return rank() == 0 ? all : std::vector<std::string>{};
+    }
+    std::string broadcast(const std::string& bytes, const std::string& what) override {
+      return exchange(bytes, what)[0];
+    }
+    Traffic traffic() const override { return {}; }
+
+   private:
+    std::vector<std::string> exchange(const std::string& bytes, const std::string&) {
+      all_.texts_[static_cast<std::size_t>(rank())] = bytes;
+      all_.barrier_.arrive_and_wait();
+      std::vector<std::string> out = all_.texts_;
+      all_.barrier_.arrive_and_wait();
+      return out;
+    }
+    Threads& all_;
+  };
+
+  int size_;
+  std::barrier<> barrier_;
+  std::vector<std::string> texts_;
+};
+
+TEST_P(Probe, RanksGiveTheBitsOfOneProcess) {
+  const Model fast = model();
+  const ProbeTokens tokens = micro_tokens(5, 16);
+  // One sequence at a time, so that every product has the same shape on any number of ranks.
+  const ProbeOptions options{.seed = 2, .step = 9, .batch_bytes = 1};
+  const ProbeRow alone = probe(fast, tokens, options);
+  const auto expect_bits = [](const std::vector<double>& found, const std::vector<double>& expected, const char* what) {
+    ASSERT_EQ(found.size(), expected.size()) << what;
+    EXPECT_EQ(std::memcmp(found.data(), expected.data(), found.size() * sizeof(double)), 0) << what;
+  };
+  for (int ranks : {2, 3, 7}) {  // more ranks than sequences are too many, but no error
+    SCOPED_TRACE(ranks);
+    std::vector<ProbeRow> rows(static_cast<std::size_t>(ranks));
+    Threads(ranks).run([&](Communicator& communicator) {
+      rows[static_cast<std::size_t>(communicator.rank())] = probe(fast, tokens, options, communicator);
+    });
+    for (const ProbeRow& row : rows) {
+      EXPECT_EQ(row.intact_nll, alone.intact_nll);
+      expect_bits(row.mass, alone.mass, "mass");
+      expect_bits(row.intact_nll_sequence, alone.intact_nll_sequence, "intact_nll_sequence");
+      expect_bits(row.mask.delta_nll_sequence, alone.mask.delta_nll_sequence, "delta_nll_sequence");
+      expect_bits(row.mask.kl, alone.mask.kl, "kl");
+      expect_bits(row.mask.top1_agreement, alone.mask.top1_agreement, "top1_agreement");
+      expect_bits(row.mask.ci_lower, alone.mask.ci_lower, "ci_lower");
+      expect_bits(row.mask.p_adjusted, alone.mask.p_adjusted, "p_adjusted");
+    }
   }
 }
 

@@ -24,6 +24,8 @@ using testing::micro_config;
 using testing::micro_model;
 using testing::micro_tokens;
 
+const std::unique_ptr<Communicator> alone = single_communicator();
+
 ModelConfig routed() {
   return micro_config(Residual::block_attn_res, AttnResSource::block_sum);
 }
@@ -201,7 +203,7 @@ TEST(RecordedProbeTest, ProbesWhatIsNewAndNothingElse) {
   const ProbeIdentity identity = identify({}, checkpoint(0), dir / "run");
   EXPECT_EQ(identity.tokens.sequences, 6);
   {
-    RecordedProbe probe(file, identity, {});
+    RecordedProbe probe(file, identity, {}, *alone);
     probe.row(0, checkpoint(0));
   }
   const AnalysisRecord first = AnalysisRecord::load(file);
@@ -212,7 +214,7 @@ TEST(RecordedProbeTest, ProbesWhatIsNewAndNothingElse) {
     marked.rows[0].intact_nll = 123;
     marked.save(file);
   }
-  RecordedProbe probe(file, identity, {});
+  RecordedProbe probe(file, identity, {}, *alone);
   EXPECT_EQ(probe.row(0, checkpoint(0)).intact_nll, 123);
   EXPECT_FALSE(probe.has(1));
   probe.row(1, checkpoint(1));
@@ -234,7 +236,7 @@ TEST(RecordedProbeTest, RefusesOtherWeightsUnderAKnownStep) {
   make_run(dir / "run", routed(), {0, 1});
   const auto file = dir / "run" / "analysis.h5";
   const auto zero = checkpoint_dir(dir / "run", 0), one = checkpoint_dir(dir / "run", 1);
-  RecordedProbe probe(file, identify({}, zero, dir / "run"), {});
+  RecordedProbe probe(file, identify({}, zero, dir / "run"), {}, *alone);
   probe.row(0, zero);
   EXPECT_NE(error_of([&] { probe.row(0, one); }).find("step 0 was probed on other weights"), std::string::npos);
 }
@@ -244,7 +246,7 @@ TEST(RecordedProbeTest, RefusesADamagedCheckpointAndKeepsTheRecord) {
   make_run(dir / "run", routed(), {0, 1});
   const auto file = dir / "run" / "analysis.h5";
   const auto zero = checkpoint_dir(dir / "run", 0), one = checkpoint_dir(dir / "run", 1);
-  RecordedProbe probe(file, identify({}, zero, dir / "run"), {});
+  RecordedProbe probe(file, identify({}, zero, dir / "run"), {}, *alone);
   probe.row(0, zero);
   {
     std::fstream weights(one / "model.safetensors", std::ios::in | std::ios::out | std::ios::binary);

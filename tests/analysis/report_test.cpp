@@ -39,7 +39,8 @@ class Report : public ::testing::Test {
     make_run(run, micro_config(residual, source));
   }
   void track() {
-    RecordedProbe probe(run / "analysis.h5", identify({}, checkpoint_dir(run, 0), run), {});
+    const std::unique_ptr<Communicator> alone = single_communicator();
+    RecordedProbe probe(run / "analysis.h5", identify({}, checkpoint_dir(run, 0), run), {}, *alone);
     for (const CheckpointEntry& entry : list_checkpoints(run)) probe.row(entry.step, entry.dir);
   }
   std::string page() {

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstdio>
 #include <fstream>
 
@@ -30,10 +31,10 @@ class AnalyzeTool : public ::testing::Test {
  protected:
   TempDir dir;
 
-  Result run(const std::string& arguments) const {
-    const std::string command = "cd " + dir.path().string() +
-                                " && OMP_NUM_THREADS=1 " ROUTESCOPE_BIN_DIR "/routescope-analyze " + arguments +
-                                " 2>&1";
+  /// `launcher` stands before the program.
+  Result run(const std::string& arguments, const std::string& launcher = " ") const {
+    const std::string command = "cd " + dir.path().string() + " && OMP_NUM_THREADS=1" + launcher +
+                                ROUTESCOPE_BIN_DIR "/routescope-analyze " + arguments + " 2>&1";
     FILE* pipe = ::popen(command.c_str(), "r");
     std::string output;
     std::array<char, 4096> buffer;
@@ -108,6 +109,43 @@ TEST_F(AnalyzeTool, FollowWaitsForTheLastStep) {
   EXPECT_EQ(read_text(dir / "status"), "0\n") << read_text(dir / "log");
   EXPECT_EQ(rows("run/analysis.h5"), 3U);
 }
+
+#ifdef ROUTESCOPE_MPIEXEC
+// 6 sequences on 4 ranks: one or two each, where a process alone takes them in one batch, whose products round
+// otherwise in their last bits (probe_test.cpp holds ranks to the same bits).
+TEST_F(AnalyzeTool, RanksShareTheSequences) {
+  make();
+  constexpr double tolerance = 1e-5;
+  expect_done("probe --run run --step all --out alone.h5", "alone.h5: 4 rows");
+  const std::string ranks = " OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 " ROUTESCOPE_MPIEXEC
+                            " --oversubscribe --bind-to none -n 4 ";
+  const Result result = run("probe --run run --step all --out ranks.h5", ranks);
+  EXPECT_EQ(result.status, 0) << result.output;
+  EXPECT_NE(result.output.find("ranks.h5: 4 rows"), std::string::npos) << result.output;
+  EXPECT_EQ(result.output.find("ranks.h5: 4 rows"), result.output.rfind("ranks.h5: 4 rows")) << "said once";
+  const AnalysisRecord alone = AnalysisRecord::load(dir / "alone.h5"), shared = AnalysisRecord::load(dir / "ranks.h5");
+  ASSERT_EQ(shared.rows.size(), 4U);
+  for (std::size_t i = 0; i < 4; ++i) {
+    const ProbeRow &found = shared.rows[i], &expected = alone.rows[i];
+    EXPECT_EQ(found.step, expected.step);
+    EXPECT_EQ(found.model_sha256, expected.model_sha256);
+    EXPECT_NEAR(found.intact_nll, expected.intact_nll, tolerance);
+    ASSERT_EQ(found.mask.delta_nll_sequence.size(), expected.mask.delta_nll_sequence.size());
+    for (std::size_t j = 0; j < found.mask.delta_nll_sequence.size(); ++j) {
+      const double x = found.mask.delta_nll_sequence[j], y = expected.mask.delta_nll_sequence[j];
+      EXPECT_TRUE((std::isnan(x) && std::isnan(y)) || std::abs(x - y) <= tolerance) << x << " " << y;
+    }
+    for (std::size_t s = 0; s < found.mass.size(); ++s) EXPECT_NEAR(found.mass[s], expected.mass[s], tolerance);
+  }
+  // One that only some ranks could meet ends them all, with one line of the tool's own.
+  const Result refused = run("probe --run run --step 7", ranks);
+  EXPECT_EQ(refused.status, 1) << refused.output;
+  std::size_t said = 0;
+  for (std::size_t at = 0; (at = refused.output.find("error: ", at)) != std::string::npos; ++at) ++said;
+  EXPECT_EQ(said, 1U) << refused.output;
+  EXPECT_NE(refused.output.find("found no step 7, expected one of 0 1 2 4"), std::string::npos) << refused.output;
+}
+#endif
 
 TEST_F(AnalyzeTool, ProbesABareModelOnGivenTokens) {
   std::filesystem::create_directories(dir / "model");

@@ -101,6 +101,14 @@ bool available() noexcept {
   return true;
 }
 
+int count() noexcept {
+  return 1;
+}
+
+void select(int index) {
+  if (index != 0) throw std::runtime_error("CUDA: device " + std::to_string(index) + ": the emulation has one");
+}
+
 DeviceInfo info() {
   return {.name = "emulated device",
           .capability = 90,
