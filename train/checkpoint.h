@@ -27,7 +27,7 @@ class CheckpointWriter {
     std::int64_t keep = 0;  // after each the newest `keep` intact ones stay (this one is: it was read back); 0: all
   };
   /// Asynchronous ones take checkpoint_host_bytes() of host memory, at once.
-  CheckpointWriter(const std::filesystem::path& run_dir, const Model& model, const AdamW& optimizer,
+  CheckpointWriter(const std::filesystem::path& run_dir, const Model& model, AdamW& optimizer,
                    Communicator& communicator, const Options& options);
   /// Gives up what a thread writes; that stays out of sight (remove_debris()).
   ~CheckpointWriter();
@@ -54,8 +54,8 @@ class CheckpointWriter {
   std::unique_ptr<Impl> impl_;
 };
 
-/// What an asynchronous writer takes of a rank's host memory: `parameters` elements of the flat array on rank 0, which
-/// writes the model, and the moments of the `written` elements that this rank writes.
+/// What an asynchronous writer takes of a rank's host memory, at most: `parameters` elements of the flat array on rank
+/// 0, which writes the model, and the moments of the `written` elements that this rank writes.
 std::size_t checkpoint_host_bytes(std::int64_t parameters, std::int64_t written, int rank);
 
 /// The newest checkpoint whose files are what its manifest says, on every rank; each rank reads its share of the files.

@@ -1,9 +1,5 @@
 #include "train/checkpoint_job.h"
 
-#include <sys/resource.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <csignal>
 #include <utility>
@@ -17,8 +13,6 @@ namespace routescope {
 namespace {
 
 struct GivenUp {};
-// Of the writing thread: it takes a tenth of a core that a computing thread wants too, and all of one that is free.
-constexpr int kNiceness = 10;
 
 }  // namespace
 
@@ -62,10 +56,7 @@ void CheckpointJob::start() {
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
   try {
-    thread_ = std::thread([this] {
-      ::setpriority(PRIO_PROCESS, static_cast<id_t>(::syscall(SYS_gettid)), kNiceness);
-      run();
-    });
+    thread_ = std::thread([this] { run(); });
   } catch (const std::exception& error) {
     error_ = fmt::format("{}: no thread to write with: {}", dir_.string(), error.what());
     failed_ = true;

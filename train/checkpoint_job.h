@@ -32,7 +32,7 @@ class CheckpointJob {
   CheckpointJob& operator=(const CheckpointJob&) = delete;
 
   void run();
-  /// run() in a thread that yields to those that compute.
+  /// run() in a thread of its own.
   void start();
 
   bool done() const { return done_.load(); }

@@ -69,18 +69,18 @@ struct CheckpointWriter::Impl {
     Tensor live, staged;
   };
 
-  Impl(const fs::path& run_dir_, const Model& model_, const AdamW& optimizer, Communicator& communicator_,
+  Impl(const fs::path& run_dir_, const Model& model_, AdamW& optimizer_, Communicator& communicator_,
        const Options& options_)
       : run_dir(run_dir_),
         model(model_),
+        optimizer(optimizer_),
         communicator(communicator_),
         options(options_),
-        moments(state_tensors(model_.layout(), optimizer.ranges())) {
-    if (first()) {
-      for (const ParameterInfo& info : model.layout().all()) {
-        parameter_items.push_back({info.name, info.shape, model.flat().slice(info.offset, {info.size})});
-        sources.push_back({parameter_items.back().data, {}});
-      }
+        moments(state_tensors(model_.layout(), optimizer_.ranges())) {
+    for (const ParameterInfo& info : model.layout().all()) {
+      if (!first()) break;
+      parameter_items.push_back({info.name, info.shape, {}});
+      if (model.has_matrices()) sources.push_back({model.flat().slice(info.offset, {info.size}), {}});
     }
     for (const StateTensor& tensor : moments) {
       for (const Tensor& part : tensor.parts) sources.push_back({part, {}});
@@ -103,8 +103,12 @@ struct CheckpointWriter::Impl {
     }
   }
 
-  void copy_to_host() const {
+  /// Numbers that training may change as soon as this returns, where the writing thread finds them. Collective.
+  void take_numbers() {
     const Stream stream{.device = model.options().device};
+    optimizer.finish(stream);  // parameters may be under way between ranks
+    if (!model.has_matrices()) gathered = optimizer.gather_parameters(stream);
+    if (!options.async) return;
     for (const Source& source : sources) {
       if (source.live.dtype == DType::f32)
         copy(source.staged, source.live, stream);
@@ -128,7 +132,9 @@ struct CheckpointWriter::Impl {
     if (first()) {
       out.push_back({"config.json", model.config().to_json().dump(2) + "\n", {}});
       out.push_back({"model.safetensors", safetensors_header(parameter_items, {{"format", "pt"}}), {}});
-      take(out.back(), parameter_items.size());
+      if (model.has_matrices()) take(out.back(), parameter_items.size());
+      for (const ParameterInfo& info : model.layout().all())
+        if (!model.has_matrices()) out.back().data.push_back(gathered.tensor.slice(info.offset, {info.size}));
     }
     std::vector<SafetensorsItem> items;
     std::size_t parts = 0;
@@ -227,12 +233,14 @@ struct CheckpointWriter::Impl {
 
   fs::path run_dir;
   const Model& model;
+  AdamW& optimizer;
   Communicator& communicator;
   Options options;
-  std::vector<SafetensorsItem> parameter_items;  // rank 0's
+  std::vector<SafetensorsItem> parameter_items;  // rank 0's, without the numbers
   std::vector<StateTensor> moments;
   std::vector<Source> sources;
   PinnedBuffer staging;
+  OwnedTensor gathered;  // rank 0's: the parameters of the checkpoint under way where no rank's model has them all
 
   TrainState state;  // of the checkpoint under way, or of the last one
   std::unique_ptr<CheckpointJob> job;
@@ -245,7 +253,7 @@ std::size_t checkpoint_host_bytes(std::int64_t parameters, std::int64_t written,
   return static_cast<std::size_t>((rank == 0 ? parameters : 0) + 2 * written) * sizeof(float);
 }
 
-CheckpointWriter::CheckpointWriter(const fs::path& run_dir, const Model& model, const AdamW& optimizer,
+CheckpointWriter::CheckpointWriter(const fs::path& run_dir, const Model& model, AdamW& optimizer,
                                    Communicator& communicator, const Options& options)
     : impl_(new Impl(run_dir, model, optimizer, communicator, options)) {}
 CheckpointWriter::~CheckpointWriter() = default;
@@ -262,16 +270,14 @@ void CheckpointWriter::begin(const TrainState& state) {
   impl.attempt(fmt::format("directory of the checkpoint of step {}", state.step), [&] {
     if (impl.first()) impl.make_directory();
   });
+  impl.take_numbers();
   // Whatever fails from here on is this rank's vote: the others are writing already.
   impl.job = std::make_unique<CheckpointJob>(writing_dir(impl.final_dir()), impl.files(), [&impl] {
     if (impl.first()) impl.verify_older();
   });
-  if (!impl.options.async) {
-    impl.job->run();
-    return complete();
-  }
-  impl.copy_to_host();
-  impl.job->start();
+  if (impl.options.async) return impl.job->start();
+  impl.job->run();
+  complete();
 }
 
 CheckpointWriter::Vote CheckpointWriter::vote() const {
@@ -302,6 +308,7 @@ void CheckpointWriter::complete() {
     if (impl.first()) impl.publish(merge(texts, writing_dir(impl.final_dir())));
   });
   impl.job.reset();
+  impl.gathered = {};
   impl.completed = impl.state.step;
   if (!impl.first()) return;
   impl.verified.insert(impl.state.step);
