@@ -1,0 +1,182 @@
+#!/usr/bin/env bash
+# Runs a command beside a real Slurm that exists for as long as the command does: slurmctld, munged and three slurmd, each
+# a node with two processors, on this machine's loopback addresses. Nothing outside a scratch directory is read or written
+# (no /etc/slurm, no service), no process is left behind, and any machine where one may be root will do: no systemd,
+# no cgroups, no host name that resolves.
+#
+#   tests/slurm/cluster.sh COMMAND [ARGUMENT...]
+#
+# The command finds SLURM_CONF in its environment and ROUTESCOPE_CLUSTER, the scratch directory. Partitions: low (the
+# default) and high, whose jobs preempt those of low: these get the signal of their --signal and 20 s, then are requeued.
+# Exit status: the command's; 77 where there is nothing to run it with; 1 if Slurm does not come up.
+set -euo pipefail
+
+readonly nodes=3 skipped=77
+
+fail() {
+  printf 'cluster.sh: error: %s\n' "$1" >&2
+  exit "${2:-1}"
+}
+
+[[ $# -gt 0 ]] || fail "no command: cluster.sh COMMAND [ARGUMENT...]" 2
+if [[ $EUID -ne 0 ]]; then
+  echo "cluster.sh: skipped: found user $(id -un), expected root: slurmd starts jobs as their users"
+  exit $skipped
+fi
+# Debian keeps the daemons where only root's path looks.
+PATH=$PATH:/usr/sbin:/sbin
+for program in munged slurmctld slurmd srun sbatch scontrol setpriv; do
+  if ! command -v $program >/dev/null; then
+    echo "cluster.sh: skipped: $program not found: scripts/install_packages.sh test"
+    exit $skipped
+  fi
+done
+
+dir=$(mktemp -d "${TMPDIR:-/tmp}/routescope-slurm-XXXXXX")
+chmod 755 "$dir"
+# Every process of the cluster and of its jobs inherits this, which is how the last ones are found.
+export ROUTESCOPE_CLUSTER=$dir SLURM_CONF=$dir/slurm.conf
+
+# Process ids of what belongs to the cluster, this script and those that it runs for itself aside.
+members() {
+  local file pid
+  { grep -lzxF "ROUTESCOPE_CLUSTER=$dir" /proc/[0-9]*/environ 2>/dev/null || true; } | while read -r file; do
+    pid=${file#/proc/}
+    pid=${pid%/environ}
+    [[ $pid == "$$" || $pid == "$BASHPID" || $pid == "$PPID" ]] || echo "$pid"
+  done
+}
+
+stop() {
+  local status=$? signal pid tries left
+  trap - EXIT
+  trap '' INT TERM HUP
+  if [[ $status -ne 0 && $status -ne $skipped ]]; then
+    # A daemon that does not like its configuration says so before it opens its log.
+    for log in "$dir"/log/* "$dir"/start/*; do
+      [[ ! -s $log || ( $log == */start/* && -e $dir/log/${log##*/} ) ]] || { echo "---- ${log##*/}" && tail -n 15 "$log"; }
+    done >&2
+  fi
+  # Daemons and jobs get three seconds to end by themselves.
+  for signal in TERM KILL; do
+    mapfile -t left < <(members)
+    for pid in "${left[@]}"; do
+      kill -"$signal" "$pid" 2>/dev/null || true
+    done
+    for ((tries = 0; tries < 15; ++tries)); do
+      mapfile -t left < <(members)
+      [[ ${#left[@]} -gt 0 ]] || break 2
+      sleep 0.2
+    done
+  done
+  [[ ${#left[@]} -eq 0 ]] || echo "cluster.sh: warning: processes ${left[*]} are left" >&2
+  rm -rf "$dir"
+  exit $status
+}
+trap stop EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+trap 'exit 129' HUP
+
+# A port below those that the kernel gives to clients, on which nobody listens.
+taken=$(awk 'FNR > 1 && $4 == "0A" { split($2, at, ":"); print at[length(at)] }' /proc/net/tcp /proc/net/tcp6 2>/dev/null || true)
+free_port() {
+  local candidate
+  while true; do
+    candidate=$((20000 + RANDOM % 12000))
+    if ! grep -qx "$(printf '%04X' $candidate)" <<<"$taken"; then
+      taken+=$'\n'$(printf '%04X' $candidate)
+      port=$candidate
+      return
+    fi
+  done
+}
+
+mkdir -p "$dir"/{munge,state,log,start,run}
+chmod 700 "$dir/munge/"
+dd if=/dev/urandom of="$dir/munge/key" bs=128 count=1 status=none
+chmod 600 "$dir/munge/key"
+mkdir -m 755 "$dir/socket"
+
+host=$(hostname)
+host=${host%%.*}
+free_port
+cat >"$SLURM_CONF" <<END
+ClusterName=routescope
+SlurmctldHost=$host(127.0.0.1)
+SlurmctldPort=$port
+SlurmUser=root
+SlurmdUser=root
+AuthType=auth/munge
+# A requeued job waits until the credential of its last start has expired: two minutes unless said otherwise.
+AuthInfo=socket=$dir/socket/munge,cred_expire=5
+StateSaveLocation=$dir/state
+SlurmctldPidFile=$dir/run/slurmctld.pid
+SlurmctldLogFile=$dir/log/slurmctld
+SlurmdPidFile=$dir/run/slurmd-%n.pid
+SlurmdLogFile=$dir/log/slurmd-%n
+SlurmdSpoolDir=$dir/spool-%n
+# PMIx keeps what it tells the tasks of a node under a name that nodes of one machine would share.
+TmpFS=$dir/tmp-%n
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+JobAcctGatherType=jobacct_gather/none
+AccountingStorageType=accounting_storage/none
+MpiDefault=none
+ReturnToService=2
+KillWait=2
+MinJobAge=300
+SchedulerType=sched/backfill
+SchedulerParameters=sched_interval=1,sched_min_interval=0,bf_interval=1,batch_sched_delay=0
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+SlurmctldParameters=preempt_send_user_signal
+# Nodes have two processors however many this machine has.
+SlurmdParameters=config_overrides
+PartitionName=low Nodes=ALL Default=YES PriorityTier=1 GraceTime=20 MaxTime=10 State=UP
+PartitionName=high Nodes=ALL PriorityTier=2 PreemptMode=OFF MaxTime=10 State=UP
+END
+for ((node = 1; node <= nodes; ++node)); do
+  free_port
+  echo "NodeName=node$node NodeHostname=$host NodeAddr=127.0.0.1 Port=$port CPUs=2 State=UNKNOWN" >>"$SLURM_CONF"
+  mkdir "$dir/spool-node$node" "$dir/tmp-node$node"
+done
+
+# Daemons stay in the foreground, as children, and go when this script is killed: no job control, no pid to lose.
+daemons=()
+daemon() {
+  local name=$1
+  shift
+  setpriv --pdeathsig TERM "$@" >"$dir/start/$name" 2>&1 </dev/null &
+  daemons+=("$!")
+  disown
+}
+
+daemon munged munged --foreground --force --socket="$dir/socket/munge" --key-file="$dir/munge/key" \
+  --pid-file="$dir/munge/pid" --seed-file="$dir/munge/seed" --log-file="$dir/log/munged"
+for ((tries = 0; tries < 100; ++tries)); do
+  [[ ! -S $dir/socket/munge ]] || break
+  sleep 0.05
+done
+[[ -S $dir/socket/munge ]] || fail "munged did not open its socket within 5 s"
+daemon slurmctld slurmctld -D -i
+for ((node = 1; node <= nodes; ++node)); do
+  daemon slurmd-node$node slurmd -D -N node$node
+done
+for ((tries = 0; tries < 150; ++tries)); do
+  idle=$(sinfo --noheader --format=%D --states=idle --partition=low 2>/dev/null || true)
+  [[ $idle != "$nodes" ]] || break
+  for pid in "${daemons[@]}"; do
+    kill -0 "$pid" 2>/dev/null || fail "a daemon ended before the cluster was up"
+  done
+  sleep 0.2
+done
+[[ $idle == "$nodes" ]] || fail "found ${idle:-no} idle nodes after 30 s, expected $nodes"
+
+# Open MPI, like PMIx, names what the tasks of a node share by machine and job: tasks must not share, and loopback is the
+# one way that is left, which it does not take unasked.
+export OMPI_MCA_btl=self,tcp OMPI_MCA_btl_tcp_if_include=lo OMPI_MCA_oob_tcp_if_include=lo
+
+"$@"
