@@ -27,10 +27,8 @@ Spaces spaces_of_rows(const Dataset& data, std::int64_t begin, std::int64_t coun
   const Shape shape = data.shape();
   if (shape.empty() || begin < 0 || count < 0 || begin + count > shape[0])
     throw Error("{}: rows {} to {} asked for, shape is {}", data.where(), begin, begin + count, to_text(shape));
-  std::int64_t elements = count;
-  for (std::size_t axis = 1; axis < shape.size(); ++axis) elements *= shape[axis];
   Spaces out{own(H5Dget_space(data.id()), H5Sclose, data.where(), "cannot read the shape"),
-             make_space({elements}, false)};
+             make_rows_space(shape, count)};
   select_rows(out.file, shape, begin, count, data.where());
   return out;
 }

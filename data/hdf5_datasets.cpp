@@ -42,6 +42,11 @@ H5T_class_t class_of(hid_t dataset) {
 }  // namespace
 
 // Rows [begin, begin + count) of a file space.
+Handle make_rows_space(Shape shape, std::int64_t count) {
+  if (!shape.empty()) shape[0] = count;
+  return make_space(shape, false);
+}
+
 void select_rows(const Handle& space, const Shape& shape, std::int64_t begin, std::int64_t count,
                  const std::string& at) {
   std::vector<hsize_t> start(shape.size(), 0), extent(shape.begin(), shape.end());
@@ -193,8 +198,7 @@ void Dataset::read_raw(Type type, void* out, std::int64_t begin, std::int64_t co
 
   Handle file_space = own(H5Dget_space(id()), H5Sclose, where(), "cannot read the shape");
   if (!whole) select_rows(file_space, now, begin, count, where());
-  const Handle memory_space = make_space({total}, false);
-  if (whole && now.empty()) file_space = own(H5Screate(H5S_SCALAR), H5Sclose, where(), "cannot make a space");
+  const Handle memory_space = make_rows_space(now, whole && !now.empty() ? now[0] : count);
   // HDF5 clips integers that do not fit; they are read wide and checked instead.
   if (type == Type::i32 || type == Type::u8) {
     std::vector<std::int64_t> wide(static_cast<std::size_t>(total));
@@ -255,7 +259,7 @@ void Dataset::write_raw(Type type, const void* values, std::int64_t count, std::
   if (count == 0) return;
   Handle file_space = own(H5Dget_space(id()), H5Sclose, where(), "cannot read the shape");
   if (!whole) select_rows(file_space, now, begin, rows, where());
-  const Handle memory_space = make_space(now.empty() ? Shape{} : Shape{count}, false);
+  const Handle memory_space = make_rows_space(now, rows);
   check_write(H5Dwrite(id(), memory_type(type).id(), memory_space.id(), file_space.id(), H5P_DEFAULT, values), *file_,
               where(), "cannot write");
 }

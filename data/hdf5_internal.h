@@ -38,6 +38,9 @@ Handle memory_type(Type type);
 /// A dataspace; empty shape: a scalar. A growing one is unlimited along its first axis, and along axes of length 0,
 /// which chunked storage could not have otherwise.
 Handle make_space(const Shape& shape, bool growing);
+/// The space of `count` rows of a dataset of that shape in memory. Of the same rank as in the file: HDF5 copies runs
+/// then, and single elements where the ranks differ.
+Handle make_rows_space(Shape shape, std::int64_t count);
 /// Selects rows [begin, begin + count) of a file space of that shape.
 void select_rows(const Handle& space, const Shape& shape, std::int64_t begin, std::int64_t count,
                  const std::string& at);

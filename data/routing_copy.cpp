@@ -126,7 +126,7 @@ Copied copy_rows(const File& from, bool journaled, File& to, Tables& target, std
         if (ended) break;
         if (out.damage.empty())
           out.damage = fmt::format("{}: row {} does not fit its checksum", table.columns.back().path(), row);
-        out.intact_step = std::min(out.intact_step, std::max<std::int64_t>(reader.step_before(row), 0));
+        out.intact_step = std::min(out.intact_step, reader.step_before(row));
         ++out.lost[t];
         ended = !go_on;
       }

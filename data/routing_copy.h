@@ -16,7 +16,7 @@ struct Copied {
   std::array<std::int64_t, 4> last{no_step, no_step, no_step, no_step};  // last step copied, by table (Tables::all())
   std::array<std::int64_t, 4> rows{}, lost{};                            // copied; damaged and left out
   std::string damage;                                                    // what the first damaged row is; empty: none
-  std::int64_t intact_step = 0;                                          // all rows of steps up to this one are intact
+  std::int64_t intact_step = 0;  // all rows of steps up to this one are intact; -1: not even those of step 0
 };
 
 /// Copies the rows of steps up to `until`, each only if it is intact. Stops in each table at the first damaged row, or

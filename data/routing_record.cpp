@@ -94,10 +94,14 @@ void expect_same_record(const std::string& file, const RoutingRecordInfo& found,
 RecordDamaged::RecordDamaged(const std::filesystem::path& file, std::int64_t intact, std::int64_t wanted,
                              const std::string& what)
     : Error(
-          "{0}: intact up to step {1}, expected up to step {2}: {3}; nothing was changed (a checkpoint of step {1} or "
-          "before can go on from; `routescope-data salvage {0} --output FILE` writes the rows that are left, and FILE "
-          "in the place of {0} and its journal can be gone on with, without the lost ones)",
-          file.string(), intact, wanted, what),
+          "{0}: intact {1}, expected up to step {2}: {3}; nothing was changed ({4}`routescope-data salvage {0} "
+          "--output "
+          "NEW` writes the rows that are left, and NEW and NEW.journal in the place of these go on without the lost "
+          "ones)",
+          file.string(), intact < 0 ? "in no step" : fmt::format("up to step {}", intact), wanted, what,
+          intact < 0
+              ? ""
+              : fmt::format("a checkpoint of step {} or before can be resumed: move the later ones away; ", intact)),
       intact_step(intact) {}
 
 struct RoutingRecord::Impl {
@@ -247,6 +251,11 @@ RoutingRecord RoutingRecord::create(const std::filesystem::path& file, const Rou
 
 RoutingRecord RoutingRecord::resume(const std::filesystem::path& file, const RoutingRecordInfo& info,
                                     std::int64_t step) {
+  if (!std::filesystem::exists(file))
+    throw Error(
+        "{}: no such file, expected the record of {} steps (from a copy; or move the checkpoints away to begin "
+        "again)",
+        file.string(), step);
   std::optional<RoutingRecord> out;
   routing_format::with_record(file, [&](const File& old, bool journaled) {
     expect_same_record(file.string(), routing_format::read_info(old), info);
@@ -325,7 +334,8 @@ std::string salvage(const std::filesystem::path& file, const std::filesystem::pa
       impl.file.set(routing_format::salvaged, lost);
       const std::array<const char*, 4> names{"snapshots", "per-token rows", "training rows", "validation rows"};
       for (std::size_t t = 0; t < names.size(); ++t) out += fmt::format("{} {}, ", copied.rows[t], names[t]);
-      out += lost == 0 ? "nothing lost" : fmt::format("{} rows lost, intact up to step {}", lost, copied.intact_step);
+      out +=
+          lost == 0 ? "nothing lost" : fmt::format("{} rows lost, the first after step {}", lost, copied.intact_step);
       impl.continue_after(copied);
     });
   });

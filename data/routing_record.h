@@ -56,7 +56,7 @@ struct ValidRow {
 /// Rows that should be in a record are damaged or absent. Nothing was changed.
 struct RecordDamaged : Error {
   RecordDamaged(const std::filesystem::path& file, std::int64_t intact, std::int64_t wanted, const std::string& what);
-  std::int64_t intact_step = 0;  // a checkpoint of this step or an earlier one can be resumed from
+  std::int64_t intact_step = 0;  // a checkpoint of this step or an earlier one can be resumed from; -1: none can
 };
 
 /// The writer. Throws Error on any failure; a record that is being created appears under its name only once it is

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
-#include <exception>
 #include <fstream>
 #include <optional>
 
@@ -52,7 +51,8 @@ RowBlock TableReader::read(std::int64_t begin, std::int64_t count) {
   for (std::size_t row = 0; row < static_cast<std::size_t>(count); ++row) {
     RowChecksum sum;
     sum.add(steps_[static_cast<std::size_t>(begin) + row]);
-    for (std::size_t c = 0; c < values; ++c) sum.add_bytes(row_of(out.columns[c], row, static_cast<std::size_t>(count)));
+    for (std::size_t c = 0; c < values; ++c)
+      sum.add_bytes(row_of(out.columns[c], row, static_cast<std::size_t>(count)));
     out.checksums.push_back(sum.value());
     if (checked) out.intact[row] = sum.value() == number_at(out.columns.back(), row) ? 1 : 0;
   }
@@ -119,27 +119,21 @@ bool is_behind(const std::filesystem::path& file, const File& journaled) {
 }  // namespace
 
 void with_record(const std::filesystem::path& file, const std::function<void(const File&, bool)>& body) {
-  std::exception_ptr first;
-  const auto attempt = [&](const std::function<void()>& reading) {
-    try {
-      reading();
-      return true;
-    } catch (const Error&) {
-      if (!first) first = std::current_exception();
-      return false;
-    }
-  };
   std::optional<File> journaled;
   bool behind = false;
-  attempt([&] {
-    if (!std::filesystem::exists(file)) return;
-    journaled = File::open_with_journal(file);
+  try {
+    if (std::filesystem::exists(file)) journaled = File::open_with_journal(file);
     behind = journaled && is_behind(file, *journaled);
-  });
-  if (journaled && !behind && attempt([&] { body(*journaled, true); })) return;
-  if (attempt([&] { body(File::open(file), false); })) return;
-  if (journaled && behind && attempt([&] { body(*journaled, true); })) return;
-  std::rethrow_exception(first);
+  } catch (const Error&) {  // a journal of no use
+    journaled.reset();
+  }
+  if (journaled && !behind) return body(*journaled, true);
+  try {
+    body(File::open(file), false);
+  } catch (const Error&) {
+    if (!journaled) throw;
+    body(*journaled, true);
+  }
 }
 
 }  // namespace routescope::routing_format

@@ -70,9 +70,9 @@ std::int64_t alpha_checksum(
     const hdf5::Dataset& alpha, std::int64_t row, std::int64_t step,
     const std::function<void(const hdf5::Shape&, std::span<const std::byte>, std::uint32_t)>& each = nullptr);
 
-/// Calls `body` with the record, opened. Through its journal first, where it has one that is up to date: that is right
-/// whatever happened to the file. Otherwise, or if that throws Error, as the file itself is. Throws the first Error if
-/// both do.
+/// Calls `body` with the record, opened: through its journal, where it has one that is up to date, which is right
+/// whatever happened to the file's structure. Otherwise as the file itself is and, if that throws Error, through the
+/// journal that is not up to date.
 void with_record(const std::filesystem::path& file, const std::function<void(const hdf5::File&, bool journaled)>& body);
 
 }  // namespace routescope::routing_format
