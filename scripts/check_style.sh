@@ -11,7 +11,7 @@ else
   echo "check_style.sh: no clang-format-14 here; C++ was not checked"
 fi
 if command -v shellcheck >/dev/null; then
-  shellcheck -x scripts/*.sh scripts/slurm/train.sbatch tests/slurm/cluster.sh .ci/run || status=1
+  shellcheck -x scripts/*.sh scripts/slurm/train.sbatch scripts/container/build.sh tests/slurm/cluster.sh .ci/run || status=1
 else
   echo "check_style.sh: no shellcheck here; scripts were not checked"
 fi
