@@ -6,6 +6,7 @@
 #include <array>
 #include <chrono>
 #include <filesystem>
+#include <limits>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -83,14 +84,16 @@ void check_same_run(const TrainState& state, const TrainState& expected, const f
   check("tokens_seen", state.tokens_seen, expected.tokens_seen);
 }
 
-/// The initial model or the checkpoint's.
-Model start_model(const TrainConfig& config, const std::optional<CheckpointEntry>& checkpoint) {
+/// The initial model or the checkpoint's, laid out for so many ranks.
+Model start_model(const TrainConfig& config, int ranks, const std::optional<CheckpointEntry>& checkpoint) {
+  ModelOptions options = config.model_options();
+  options.shards = ranks;
   if (!checkpoint) {
-    Model model(config.model, config.model_options());
+    Model model(config.model, options);
     model.initialize(static_cast<std::uint64_t>(config.run.seed));
     return model;
   }
-  Model model = Model::load(checkpoint->dir, config.model_options());
+  Model model = Model::load(checkpoint->dir, options);
   if (model.config().to_json() != config.model.to_json()) {
     throw Error("{}: config.json: found another model than config.yaml describes, expected the same",
                 checkpoint->dir.string());
@@ -155,7 +158,7 @@ class Loop {
         communicator_(communicator),
         dir_(config.run.dir),
         state_(state),
-        model_(start_model(config, checkpoint)),
+        model_(start_model(config, communicator.size(), checkpoint)),
         optimizer_(model_, config.train.optimizer, communicator, config.distributed),
         gradients_(model_.options().storage, model_.options().device, {model_.layout().total()}),
         pass_(model_, config.train.micro_batch, config.data.sequence_length, Pass::Kind::train, config.pass_options()),
@@ -286,12 +289,14 @@ class Loop {
   void observe(Progress& progress, const std::optional<TrainRow>& row) {
     if (row && record_) record_->append(*row);
     if (validations_.contains(state_.step)) {
+      optimizer_.finish(pass_.stream());  // parameters may be under way between ranks
       const double loss = mean_nll(pass_, streams_.valid_batches, streams_.valid_windows, communicator_);
       if (record_) record_->append(ValidRow{.step = state_.step, .loss = loss});
       progress.validated(loss);
     }
     const bool per_token = config_.routing.per_token_every > 0 && per_token_.contains(state_.step);
     if (snapshots_.contains(state_.step) || per_token) {
+      optimizer_.finish(pass_.stream());
       snapshot_ =
           recorder_.snapshot(pass_, communicator_, state_.step, state_.tokens_seen, per_token ? &alpha_ : nullptr);
       if (!per_token) alpha_.clear();
@@ -359,10 +364,11 @@ class Loop {
   std::chrono::steady_clock::time_point flushed_, began_;  // when readers last got to see new rows; when steps began
 };
 
-/// The newest intact checkpoint, if it is this run's.
+/// The newest intact checkpoint up to step `at_most`, if it is this run's.
 std::optional<CheckpointEntry> find_checkpoint(const TrainConfig& config, const Streams& streams,
-                                               Communicator& communicator, TrainState& state) {
-  const std::optional<CheckpointEntry> checkpoint = newest_intact_checkpoint(config.run.dir, communicator);
+                                               Communicator& communicator, TrainState& state,
+                                               std::int64_t at_most = std::numeric_limits<std::int64_t>::max()) {
+  const std::optional<CheckpointEntry> checkpoint = newest_intact_checkpoint(config.run.dir, communicator, at_most);
   agree(communicator, "the state to resume from", [&] {
     if (!checkpoint) {
       state = state_after(0, 0, config, streams);
@@ -431,7 +437,8 @@ LoopResult run_training(const TrainConfig& config, Communicator& communicator, c
     const TrainState reached = loop->state();
     const StepResult last = loop->last_result();
     loop.reset();  // its memory, and its record
-    checkpoint = find_checkpoint(config, *streams, communicator, state);
+    // One that a stop left amid the steps in question is no better than they are.
+    checkpoint = find_checkpoint(config, *streams, communicator, state, reached.step - reached.skipped);
     back = roll_back(config, back, last, reached, checkpoint);
     state.next_batch = back.next_batch;
   }

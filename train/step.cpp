@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <stdexcept>
 
 #include "kernels/ops.h"
 
@@ -28,8 +29,10 @@ SequenceRange sequences_of_rank(std::int64_t sequences_per_step, std::int64_t mi
   return {passes * place.rank / place.size * micro_batch, passes * (place.rank + 1) / place.size * micro_batch};
 }
 
-StepResult train_step(Model&, AdamW& optimizer, Tensor gradients, Pass& pass, const Batches& batches,
+StepResult train_step(Model& model, AdamW& optimizer, Tensor gradients, Pass& pass, const Batches& batches,
                       Communicator& communicator, const StepSpec& spec, const StepHooks& hooks) {
+  if (gradients.numel() != model.layout().total())
+    throw std::invalid_argument("train_step: gradients are not laid out like the parameters");
   const Stream& stream = pass.stream();
   const auto tokens = static_cast<double>(batches.sequences_per_step() * pass.seq_len());
   const SequenceRange mine = sequences_of_rank(batches.sequences_per_step(), pass.batch(), communicator.place());
