@@ -24,8 +24,10 @@ enum class Reduction { sum, min, max };
 
 /// Collectives. Every rank calls the same ones in the same order, with sizes and types that agree, from one thread.
 /// `what` names a collective in messages ("gradients, bucket 3"). A rank that does not come to a collective within the
-/// timeout, because it died, stopped or hangs, ends this process as well: one line on standard error that names the
-/// rank and the collective, exit status lost_rank_status. No call waits for ever.
+/// timeout, because it died, stopped or hangs, ends every process of the job: one line on standard error that names the
+/// rank and the collective, exit status lost_rank_status. No call waits for ever. Ranks that are in different
+/// collectives, or in one with other names, types or sizes, end with a line that names both (over MPI; NCCL cannot
+/// tell) and status 1. Wrong arguments throw std::invalid_argument.
 class Communicator {
  public:
   /// A collective on tensors that is under way. 0: nothing to wait for.
@@ -40,8 +42,9 @@ class Communicator {
   // is done and go on beside what follows; until wait() their tensors belong to them. ----
 
   /// piece [n] = the sum over ranks of their whole[rank() * n, (rank() + 1) * n); whole [size() * n]. On the CPU added
-  /// in the order of ranks, in the tensors' type, so that the bits do not depend on timing or message sizes. `piece`
-  /// may be its place within `whole`; the rest of `whole` stays as it is.
+  /// in the order of ranks, in the tensors' type (bf16: in f32, rounded once), so that the bits do not depend on timing
+  /// or message sizes; over NCCL in an order of its own. `piece` may be its place within `whole`; the rest of `whole`
+  /// stays as it is.
   virtual Ticket reduce_scatter(Tensor piece, Tensor whole, const Stream& stream, const std::string& what) = 0;
   /// whole [size() * n] = the pieces [n] of all ranks, in their order. `piece` may be its place within `whole`.
   virtual Ticket all_gather(Tensor whole, Tensor piece, const Stream& stream, const std::string& what) = 0;
@@ -50,7 +53,8 @@ class Communicator {
 
   // ---- Host values. These return when they are done. ----
 
-  /// values[i] = sum (in the order of ranks), least or largest over ranks: the same bits on every rank.
+  /// values[i] = sum (in the order of ranks), least or largest over ranks: the same bits on every rank. What is not a
+  /// number on one rank is none on any.
   virtual void all_reduce(std::span<double> values, Reduction reduction, const std::string& what) = 0;
   /// On rank 0 the bytes of every rank, by rank; elsewhere nothing. Lengths may differ.
   virtual std::vector<std::string> gather(const std::string& bytes, const std::string& what) = 0;
@@ -74,7 +78,7 @@ class Communicator {
 /// Exit status of a process that lost another rank (EX_TEMPFAIL: the same command may succeed).
 inline constexpr int lost_rank_status = 75;
 
-/// A process alone: collectives are copies.
+/// A process alone: collectives are copies. comm/launch.h has those of a launcher.
 std::unique_ptr<Communicator> single_communicator();
 
 }  // namespace routescope

@@ -5,10 +5,12 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <csignal>
 #include <cstdio>
 #include <fstream>
 #include <iostream>
+#include <ratio>
 #include <stdexcept>
 #include <string>
 #include <thread>
@@ -28,14 +30,16 @@ using testing::Ranks;
 class RankPrinter : public ::testing::EmptyTestEventListener {
  public:
   explicit RankPrinter(int rank) : rank_(rank) {}
+  // GoogleTest cannot be asked for the test while it reports a result.
+  void OnTestStart(const ::testing::TestInfo& test) override { test_ = test.name(); }
   void OnTestPartResult(const ::testing::TestPartResult& result) override {
     if (!result.failed()) return;
-    const ::testing::TestInfo* test = ::testing::UnitTest::GetInstance()->current_test_info();
-    std::cerr << "rank " + std::to_string(rank_) + ": " + (test ? test->name() : "") + ": " + result.message() + "\n";
+    std::cerr << "rank " + std::to_string(rank_) + ": " + test_ + ": " + result.message() + "\n";
   }
 
  private:
   int rank_;
+  std::string test_;
 };
 
 struct CaseTest : ::testing::Test {
@@ -102,7 +106,12 @@ int run(const std::vector<std::string>& arguments) {
   std::ofstream(dir + "/process." + std::to_string(communicator->rank())) << ::getpid() << std::endl;
   std::vector<double> number(fault == "other size" && communicator->rank() == victim ? 2 : 1, 1.0);
   communicator->barrier("everyone is here");
-  if (fault == "all abandon") abandon(4, "test_comm_ranks: error: what all ranks found");
+  if (fault == "all abandon") {
+    // All of them at the next full tenth of a second.
+    using Tenths = std::chrono::duration<std::int64_t, std::deci>;
+    std::this_thread::sleep_until(std::chrono::ceil<Tenths>(std::chrono::system_clock::now()));
+    abandon(4, "test_comm_ranks: error: what all ranks found");
+  }
   // A tensor is under way, as in training.
   OwnedTensor whole(DType::f32, Device::cpu, {1000 * communicator->size()});
   if (communicator->rank() == victim) suffer(*communicator, fault);

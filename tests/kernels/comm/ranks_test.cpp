@@ -136,10 +136,13 @@ TEST_F(RanksTest, AnExceptionOnOneRankEndsAll) {
   EXPECT_LT(job.seconds, 20);
 }
 
+// Several times, for who is first is a matter of luck.
 TEST_F(RanksTest, WhatAllRanksFindIsToldOnce) {
-  const Job job = suffer("all abandon", 0, 4);
-  EXPECT_EQ(job.status, 4);
-  expect_said(job, {"what all ranks found"});
+  for (int i = 0; i < 3; ++i) {
+    const Job job = suffer("all abandon", 0, 4, true, 100);
+    EXPECT_EQ(job.statuses, (std::vector<int>{4, 4, 4, 4})) << job.err;
+    expect_said(job, {"what all ranks found"});
+  }
 }
 
 TEST_F(RanksTest, DifferentCollectivesAreNoticed) {
