@@ -28,7 +28,7 @@ constexpr std::int64_t kTokens = 1024;
 // A head's matrix of at most so many elements is timed, and a smaller vocabulary's time scaled.
 constexpr std::int64_t kHeadElements = std::int64_t{1} << 25;
 // More than any cache holds.
-constexpr std::int64_t kUpdateElements = std::int64_t{1} << 24;
+constexpr std::int64_t kUpdateElements = std::int64_t{1} << 23;
 constexpr int kLeastRounds = 3, kMostRounds = 15;
 
 double since(Clock::time_point begin) {

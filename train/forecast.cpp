@@ -11,9 +11,9 @@ namespace routescope {
 namespace {
 
 constexpr double kF32 = 4, kBf16 = 2;
-// Of host values in a step: loss and gradient norm; outcome, stop and checkpoint (step.cpp). 2 and 3 numbers of 8
-// bytes.
-constexpr double kExchanges = 2, kExchangedBytes = (2 + 3) * 8;
+// Host values in a step: loss and gradient norm; its outcome; votes about signals and checkpoints. Each goes up a tree
+// of the ranks and down again in messages of so many bytes, envelope included.
+constexpr double kExchanges = 3, kMessageBytes = 1024;
 
 /// Elements of the matrices that the passes come to as one: the embedding, a layer, the head.
 struct Section {
@@ -167,7 +167,7 @@ StepForecast forecast_step(const TrainConfig& config, const ComputeTimes& times,
   f.reduce_scatter_bytes = bytes_sent(ranks, kF32 * matrices);
   f.all_gather_bytes = bytes_sent(ranks, operand * matrices);
   f.vector_bytes = 2 * bytes_sent(ranks, kF32 * vectors);
-  f.exchange_bytes = kExchangedBytes;
+  f.exchange_bytes = kExchanges * 2 * bytes_sent(ranks, kMessageBytes);
   return f;
 }
 

@@ -15,6 +15,7 @@
 #include "train/checkpoint.h"
 #include "train/optimizer.h"
 #include "train/run_directory.h"
+#include "train/throughput.h"
 
 namespace routescope {
 
@@ -22,6 +23,8 @@ namespace {
 
 // Of a device's memory for what its libraries take for themselves.
 constexpr std::size_t kDeviceReserve = std::size_t{1} << 30;
+// What Open MPI 4.1 has resident on each of 2 to 4 ranks of one machine: the difference of a rank to a process alone.
+constexpr std::size_t kMpiLibraryBytes = std::size_t{8} << 20;
 
 double gibibytes(std::size_t bytes) {
   return static_cast<double>(bytes) / (1 << 30);
@@ -29,6 +32,13 @@ double gibibytes(std::size_t bytes) {
 
 std::size_t bytes_of(std::int64_t elements, std::size_t size) {
   return static_cast<std::size_t>(elements) * size;
+}
+
+/// Of the largest bucket, in f32.
+std::size_t bucket_bytes(const TrainConfig& config, std::int64_t ranks) {
+  const Buckets buckets(ParameterLayout(config.model, ranks).matrices_end(), config.distributed.bucket_mb,
+                        {.size = static_cast<int>(ranks)});
+  return bytes_of(buckets[0].size(), sizeof(float));
 }
 
 /// A step's weights of every probe token: the recorder's rows in f32, what rank 0 gathers them to, and the copy in f16
@@ -63,6 +73,9 @@ std::vector<Arena::Part> memory_parts(const TrainConfig& config, std::int64_t ra
   for (Arena::Part& part : Pass::plan_memory(config.model, options, config.train.micro_batch,
                                              config.data.sequence_length, Pass::Kind::train, config.pass_options()))
     parts.push_back(std::move(part));
+  // AdamW::gather_parameters(): only shares of the f32 masters exist, and rank 0 writes the whole, a bucket at a time.
+  if (ranks > 1 && config.distributed.zero == 1 && options.operands != options.storage)
+    parts.push_back({"checkpoints: a bucket of masters", bucket_bytes(config, ranks)});
   return parts;
 }
 
@@ -71,15 +84,17 @@ std::vector<Arena::Part> host_memory_parts(const TrainConfig& config, std::int64
   const std::int64_t matrices = layout.matrices_end(), vectors = layout.total() - matrices;
   std::vector<Arena::Part> parts;
   if (ranks > 1 && config.device == "cpu") {
-    const Buckets buckets(matrices, config.distributed.bucket_mb, {.size = static_cast<int>(ranks)});
-    const auto bucket = static_cast<std::size_t>(buckets[0].size()) * sizeof(float);
+    const std::size_t bucket = bucket_bytes(config, ranks);
     parts.push_back({"communication staging", communicator_staging_bytes(static_cast<int>(ranks), bucket)});
+    parts.push_back({"MPI library", kMpiLibraryBytes});
   }
   // Matrices' states are written by the rank that holds or would hold them, the vectors' by rank 0.
   const std::int64_t written = matrices / ranks + (rank == 0 ? vectors : 0);
   if (config.checkpoint.async == "on")
     parts.push_back(
         {"checkpoint being written", checkpoint_host_bytes(layout.total(), written, static_cast<int>(rank))});
+  if (config.device == "cpu")
+    parts.push_back({"matrices timed at the start", matrix_rate_bytes(config.model_options())});
   if (const std::size_t record = record_bytes(config, ranks, rank); record > 0)
     parts.push_back({"routing weights by token", record});
   return parts;

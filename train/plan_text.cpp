@@ -170,9 +170,7 @@ std::string wire_text(const TrainConfig& config, const StepForecast& f) {
   text += line("gradients of vectors (f32)", f.vector_bytes);
   text += line("host values", f.exchange_bytes);
   text += line("total", f.bytes());
-  if (sharded && bf16)
-    text += line("at a checkpoint: f32 masters",
-                 bytes_sent(f.ranks, 2 * f.all_gather_bytes) / static_cast<double>(f.ranks - 1));
+  if (sharded && bf16) text += line("at a checkpoint: f32 masters", 2 * f.all_gather_bytes);
   return text;
 }
 

@@ -8,6 +8,14 @@
 
 namespace routescope {
 
+namespace {
+
+std::int64_t matrix_size(const ModelOptions& options) {
+  return options.device == Device::cuda ? 8192 : 1024;
+}
+
+}  // namespace
+
 std::int64_t matmul_parameters(const ModelConfig& config) {
   const std::int64_t d = config.hidden_size, attention = config.num_attention_heads * config.head_dim;
   const std::int64_t qkv = (config.num_attention_heads + 2 * config.num_key_value_heads) * config.head_dim;
@@ -21,8 +29,13 @@ double flops_per_token(const ModelConfig& config, std::int64_t seq_len) {
          6.0 * static_cast<double>(config.num_hidden_layers * heads_width) * static_cast<double>(seq_len + 1);
 }
 
+std::size_t matrix_rate_bytes(const ModelOptions& options) {
+  const auto elements = static_cast<std::size_t>(matrix_size(options) * matrix_size(options));
+  return elements * (2 * size_of(options.operands) + size_of(options.activations()));
+}
+
 double measure_matrix_rate(const ModelOptions& options, double seconds) {
-  const std::int64_t size = options.device == Device::cuda ? 8192 : 1024;
+  const std::int64_t size = matrix_size(options);
   const OwnedTensor a(options.operands, options.device, {size, size}),
       b(options.operands, options.device, {size, size});
   const OwnedTensor c(options.activations(), options.device, {size, size});

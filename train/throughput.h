@@ -1,6 +1,7 @@
 // How much arithmetic a token needs, and how fast this machine multiplies matrices.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include "model/config.h"
@@ -21,5 +22,7 @@ double flops_per_token(const ModelConfig& config, std::int64_t seq_len);
 /// FLOP/s of matmul(), operands of `operands`: the best of repeated products of square matrices (1024 on the CPU with
 /// all threads, 8192 on CUDA) during about `seconds`.
 double measure_matrix_rate(const ModelOptions& options, double seconds);
+/// Bytes that it takes meanwhile.
+std::size_t matrix_rate_bytes(const ModelOptions& options);
 
 }  // namespace routescope
