@@ -99,7 +99,8 @@ std::string damage(const CheckpointEntry& checkpoint, const Place& share) {
   return "";
 }
 
-std::optional<CheckpointEntry> newest_intact_checkpoint(const fs::path& run_dir, Communicator& communicator) {
+std::optional<CheckpointEntry> newest_intact_checkpoint(const fs::path& run_dir, Communicator& communicator,
+                                                        std::int64_t at_most) {
   const bool first = communicator.rank() == 0;
   Candidates candidates;
   agree(communicator, "list of checkpoints", [&] {
@@ -111,12 +112,14 @@ std::optional<CheckpointEntry> newest_intact_checkpoint(const fs::path& run_dir,
   for (const std::string& dir : candidates.without_manifest)
     spdlog::warn("{}: passed over: it has no MANIFEST.json", dir);
   std::string newest_damage;
-  for (std::int64_t step = 0; found >> step; ++damaged) {
+  for (std::int64_t step = 0; found >> step;) {
+    if (step > at_most) continue;
     const CheckpointEntry checkpoint{step, checkpoint_dir(run_dir, step)};
     const std::string met = damage_met(checkpoint, communicator);
     if (met.empty()) return checkpoint;
     if (first) spdlog::warn("passed over a broken checkpoint: {}", met);
     if (newest_damage.empty()) newest_damage = met;
+    ++damaged;
   }
   if (damaged == 0) return std::nullopt;
   agree(communicator, "no intact checkpoint", [&] {

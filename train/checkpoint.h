@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <string>
@@ -60,9 +61,10 @@ std::size_t checkpoint_host_bytes(std::int64_t parameters, std::int64_t written,
 
 /// The newest checkpoint whose files are what its manifest says, on every rank; each rank reads its share of the files.
 /// Rank 0 names every newer one that is not in the log. Throws (Error or AgreedError) if there are checkpoints and none
-/// is intact. Collective.
-std::optional<CheckpointEntry> newest_intact_checkpoint(const std::filesystem::path& run_dir,
-                                                        Communicator& communicator);
+/// is intact. Collective. Those after step `at_most` are left aside.
+std::optional<CheckpointEntry> newest_intact_checkpoint(
+    const std::filesystem::path& run_dir, Communicator& communicator,
+    std::int64_t at_most = std::numeric_limits<std::int64_t>::max());
 
 /// Removes what an interrupted save or removal left behind. Of one process, before any writes.
 void remove_debris(const std::filesystem::path& run_dir);

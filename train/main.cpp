@@ -3,12 +3,16 @@
 #include <yaml-cpp/yaml.h>
 
 #include <CLI/CLI.hpp>
-#include <cstdlib>
+#include <chrono>
+#include <memory>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "data/command_line.h"
 #include "data/error.h"
+#include "kernels/agree.h"
+#include "kernels/comm/launch.h"
 #include "train/config.h"
 #include "train/loop.h"
 #include "train/plan.h"
@@ -18,14 +22,39 @@ namespace {
 
 using namespace routescope;
 
-/// A launcher that started several processes meant them to train together, which this build cannot.
-void require_one_process() {
-  for (const char* name : {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE"}) {
-    const char* value = std::getenv(name);
-    if (value && std::atoi(value) > 1) {
-      throw Error("{}: found {}, expected 1: this build has no communicator and trains with one process", name, value);
+constexpr const char* kTool = "routescope-train";
+constexpr std::chrono::seconds kPatience{3};
+
+/// Trains as one of the job's ranks. An error that every rank knows of is told by rank 0, before any rank ends and the
+/// launcher ends the others.
+int train_as_rank(TrainConfig config) {
+  const std::unique_ptr<Communicator> communicator =
+      start_communicator(config.device == "cuda" ? Device::cuda : Device::cpu,
+                         {.timeout_seconds = config.distributed.timeout_seconds,
+                          .advice = "the same command goes on from the last checkpoint"});
+  const bool first = communicator->rank() == 0;
+  int status = 0;
+  try {
+    agree(*communicator, "memory", [&config] { resolve_recompute(config); });
+    // What fits rank 0's device is what all take.
+    config.kernels.recompute = communicator->broadcast(config.kernels.recompute, "kernels.recompute");
+    const LoopResult result = run_training(
+        config, *communicator,
+        {.stop = [](std::int64_t) { return received_signal(); }, .interrupted = [] { return received_signal() != 0; }});
+    if (result.stopped != 0) {
+      status = 128 + result.stopped;
+      spdlog::info("stopped by signal {} after step {}; the same command goes on", result.stopped, result.step);
     }
+  } catch (const AgreedError& error) {
+    status = 1;
+    if (first) run_tool(kTool, [&error]() -> int { throw error; });
+  } catch (const std::exception& error) {
+    if (communicator->size() == 1) throw;
+    abandon(1, fmt::format("{}: error: {}{}", kTool, first ? "" : fmt::format("rank {}: ", communicator->rank()),
+                           error.what()));
   }
+  communicator->barrier("the end");
+  return status;
 }
 
 /// A value of the configuration, texts without the quotes that YAML may need.
@@ -38,12 +67,13 @@ std::string config_value(const TrainConfig& config, const std::string& key) {
   throw UsageError("--get: found {}, expected a key such as run.dir", key);
 }
 
-int train(int argc, char** argv) {
+int train(int argc, char** argv, int rank) {
   CLI::App app("Trains a model as CONFIG says; the same command takes up a run that was interrupted.");
   app.set_version_flag("--version", routescope_version());
   app.footer(
-      "Exit status: 0 the run is finished; 1 error; 2 wrong usage; 130 (SIGINT) or 143 (SIGTERM) stopped after a\n"
-      "checkpoint, the same command goes on.");
+      "Under mpirun or srun every process is a rank of one run.\n\n"
+      "Exit status: 0 the run is finished; 1 error; 2 wrong usage; 75 another rank was lost; 130 (SIGINT), 138\n"
+      "(SIGUSR1) or 143 (SIGTERM) stopped after a checkpoint. After the last four the same command goes on.");
   std::string file;
   std::vector<std::string> overrides;
   std::string key;
@@ -60,29 +90,36 @@ int train(int argc, char** argv) {
   app.add_option("--get", key, "print the value of this key, and do nothing");
   if (const auto done = parse_command_line(app, argc, argv)) return *done;
 
-  require_one_process();
   TrainConfig config = load_config(file, overrides);
   if (!key.empty()) {
-    fmt::print("{}\n", config_value(config, key));
+    const std::string value = config_value(config, key);
+    if (rank == 0) fmt::print("{}\n", value);
     return 0;
   }
   if (plan) {
     if (!cluster.empty()) plan_options.cluster = cluster;
-    fmt::print("{}", plan_text(config, plan_options));
+    if (rank == 0) fmt::print("{}", plan_text(config, plan_options));
     return 0;
   }
   resolve_backend(config);
-  resolve_recompute(config);
   wait_for_signals_aside();
-  const LoopResult result = run_training(config, {.stop = [](std::int64_t) { return received_signal(); }});
-  if (result.stopped == 0) return 0;
-  spdlog::info("stopped by signal {} after step {}; the same command goes on", result.stopped, result.step);
-  return 128 + result.stopped;
+  return train_as_rank(config);
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  spdlog::set_pattern("%H:%M:%S %v");
-  return run_tool("routescope-train", [&] { return train(argc, argv); });
+  return run_tool(kTool, [&] {
+    const Place place = launched_place();
+    spdlog::set_pattern("%H:%M:%S %v");
+    if (place.rank != 0) spdlog::set_level(spdlog::level::err);
+    try {
+      return train(argc, argv, place.rank);
+    } catch (const std::exception&) {
+      // Before the ranks meet, all of them meet the same error: the others leave it to rank 0, unless it is theirs
+      // alone.
+      if (place.rank != 0) std::this_thread::sleep_for(kPatience);
+      throw;
+    }
+  });
 }

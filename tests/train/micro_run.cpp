@@ -9,7 +9,9 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cctype>
 #include <cstring>
+#include <fstream>
 #include <random>
 
 #include "data/error.h"
@@ -18,6 +20,10 @@
 #include "data/manifest.h"
 #include "data/routing_record.h"
 #include "data/shard.h"
+
+#ifndef ROUTESCOPE_MPIEXEC
+#define ROUTESCOPE_MPIEXEC "mpirun"  // tests that start ranks are built where MPI is
+#endif
 
 namespace routescope::testing {
 
@@ -51,6 +57,13 @@ valid: {{every: 4, tokens: 80}}
 checkpoint: {{every: 3, log_spaced_until: 4}}
 routing: {{every: 2, log_spaced_until: 4, sequences: 3, per_token_every: 5}}
 )";
+
+std::vector<std::string> file_names(const fs::path& dir) {
+  std::vector<std::string> names;
+  for (const auto& entry : fs::directory_iterator(dir)) names.push_back(entry.path().filename().string());
+  std::ranges::sort(names);
+  return names;
+}
 
 /// Bytes in which each depends on the one before, so that there is something to learn.
 void write_stream(const fs::path& file, std::int64_t tokens, std::uint64_t seed) {
@@ -153,9 +166,14 @@ LoopResult MicroRun::train(const std::string& run, std::vector<std::string> over
 }
 
 pid_t MicroRun::start(const std::string& run, const std::vector<std::string>& overrides,
-                      const std::function<void()>& prepare) const {
+                      const std::function<void()>& prepare, int ranks) const {
   const std::string binary = std::string(ROUTESCOPE_BIN_DIR) + "/routescope-train";
-  std::vector<std::string> arguments{binary, config_file().string(), "run.dir=" + dir(run).string()};
+  std::vector<std::string> arguments;
+  if (ranks > 0) {
+    // More ranks than cores, and no core of its own for any.
+    arguments = {ROUTESCOPE_MPIEXEC, "--oversubscribe", "--bind-to", "none", "-n", std::to_string(ranks)};
+  }
+  arguments.insert(arguments.end(), {binary, config_file().string(), "run.dir=" + dir(run).string()});
   arguments.insert(arguments.end(), overrides.begin(), overrides.end());
   std::vector<char*> argv;
   for (std::string& argument : arguments) argv.push_back(argument.data());
@@ -169,6 +187,9 @@ pid_t MicroRun::start(const std::string& run, const std::vector<std::string>& ov
   }
   ::setenv("OMP_NUM_THREADS", "1", 1);
   ::setenv("OMP_WAIT_POLICY", "passive", 1);
+  // Open MPI wants root to say twice that it knows what it does.
+  ::setenv("OMPI_ALLOW_RUN_AS_ROOT", "1", 1);
+  ::setenv("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1", 1);
   if (prepare) prepare();
   ::execv(argv[0], argv.data());
   ::_exit(127);
@@ -186,17 +207,29 @@ MicroRun::Finished MicroRun::wait(pid_t child, const std::string& run) const {
 }
 
 MicroRun::Finished MicroRun::execute(const std::string& run, const std::vector<std::string>& overrides,
-                                     const std::function<void()>& prepare) const {
-  return wait(start(run, overrides, prepare), run);
+                                     const std::function<void()>& prepare, int ranks) const {
+  return wait(start(run, overrides, prepare, ranks), run);
+}
+
+std::vector<pid_t> children_of(pid_t parent) {
+  std::vector<pid_t> children;
+  for (const auto& entry : fs::directory_iterator("/proc")) {
+    const std::string name = entry.path().filename().string();
+    if (!std::ranges::all_of(name, [](unsigned char c) { return std::isdigit(c) != 0; })) continue;
+    std::ifstream file(entry.path() / "stat");
+    std::string stat;
+    std::getline(file, stat);
+    // PID (COMMAND) STATE PPID ...; a command may hold spaces and parentheses.
+    const std::size_t end = stat.rfind(')');
+    if (end == std::string::npos || end + 4 >= stat.size() || stat[end + 2] == 'Z') continue;
+    if (std::stol(stat.substr(end + 4)) == parent) children.push_back(static_cast<pid_t>(std::stol(name)));
+  }
+  std::ranges::sort(children);
+  return children;
 }
 
 std::vector<std::string> checkpoint_names(const fs::path& run_dir) {
-  std::vector<std::string> names;
-  for (const auto& entry : fs::directory_iterator(run_dir / "checkpoints")) {
-    names.push_back(entry.path().filename().string());
-  }
-  std::ranges::sort(names);
-  return names;
+  return file_names(run_dir / "checkpoints");
 }
 
 void expect_same_run(const fs::path& found, const fs::path& expected) {
@@ -206,8 +239,11 @@ void expect_same_run(const fs::path& found, const fs::path& expected) {
   EXPECT_EQ(found_names.back(), expected_names.back());
   for (const std::string& name : expected_names) {
     if (std::ranges::find(found_names, name) == found_names.end()) continue;
-    for (const char* file : {"model.safetensors", "train_state.safetensors", "config.json"}) {
-      EXPECT_TRUE(read_text(found / "checkpoints" / name / file) == read_text(expected / "checkpoints" / name / file))
+    const std::vector<std::string> files = file_names(expected / "checkpoints" / name);
+    EXPECT_EQ(file_names(found / "checkpoints" / name), files) << name;
+    for (const std::string& file : files) {
+      const fs::path other = found / "checkpoints" / name / file;
+      EXPECT_TRUE(fs::exists(other) && read_text(other) == read_text(expected / "checkpoints" / name / file))
           << name << "/" << file << " differs";
     }
   }

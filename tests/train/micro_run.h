@@ -48,17 +48,21 @@ class MicroRun {
     int status = 0;  // exit status, or minus the signal that ended it
     std::string out, err;
   };
-  /// Starts routescope-train; `prepare` runs in the child before it becomes that program.
+  /// Starts routescope-train, alone or (ranks > 0) as so many ranks under mpirun, which is the child then; `prepare`
+  /// runs in the child before it becomes that program.
   pid_t start(const std::string& run, const std::vector<std::string>& overrides = {},
-              const std::function<void()>& prepare = nullptr) const;
+              const std::function<void()>& prepare = nullptr, int ranks = 0) const;
   /// Waits for what start() started.
   Finished wait(pid_t child, const std::string& run) const;
   Finished execute(const std::string& run, const std::vector<std::string>& overrides = {},
-                   const std::function<void()>& prepare = nullptr) const;
+                   const std::function<void()>& prepare = nullptr, int ranks = 0) const;
 
  private:
   TemporaryDirectory directory_;
 };
+
+/// The processes that `parent` started and that live, in the order of their numbers: of mpirun, its ranks in order.
+std::vector<pid_t> children_of(pid_t parent);
 
 /// Names of the checkpoints, in order: "step-00000000", ...
 std::vector<std::string> checkpoint_names(const std::filesystem::path& run_dir);
