@@ -31,6 +31,9 @@ inline void check_write(herr_t status, FileState& file, const std::string& where
   if (status < 0) fail_writing(file, where, action);
 }
 
+/// Throws Error if the texts of a file are damaged in a way that HDF5 would crash over.
+void check_texts(const std::filesystem::path& file);
+
 /// The type as stored in a file (little-endian) or held in memory.
 Handle file_type(Type type);
 Handle memory_type(Type type);

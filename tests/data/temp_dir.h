@@ -10,8 +10,8 @@ namespace routescope {
 
 class TempDir {
  public:
-  TempDir() {
-    std::string name = (std::filesystem::temp_directory_path() / "routescope-XXXXXX").string();
+  explicit TempDir(const std::filesystem::path& parent = std::filesystem::temp_directory_path()) {
+    std::string name = (parent / "routescope-XXXXXX").string();
     path_ = ::mkdtemp(name.data());
   }
   ~TempDir() {
@@ -25,6 +25,11 @@ class TempDir {
 
  private:
   std::filesystem::path path_;
+};
+
+/// In memory where the system has such a place, for tests that sync a thousand times.
+struct MemoryDir : TempDir {
+  MemoryDir() : TempDir(::access("/dev/shm", W_OK) == 0 ? "/dev/shm" : std::filesystem::temp_directory_path()) {}
 };
 
 }  // namespace routescope
