@@ -6,8 +6,10 @@
 
 #include "data/command_line.h"
 #include "data/error.h"
+#include "kernels/comm/launch.h"
 #include "kernels/device.h"
 #include "train/bench_card.h"
+#include "train/bench_checkpoint.h"
 #include "train/bench_cpu.h"
 #include "train/throughput.h"
 
@@ -72,6 +74,9 @@ int bench(int argc, char** argv) {
   app.add_option("--precision", cpu.precision, "on the CPU; on a card it is bf16")
       ->check(CLI::IsMember({"f32", "bf16", "both"}))
       ->capture_default_str();
+  std::string checkpoints;
+  app.add_option("--checkpoint", checkpoints,
+                 "on the CPU, also under mpirun: only what a checkpoint takes from training; in this new directory");
 
   CardBench card;
   app.add_option("--accumulate", card.accumulate, "on a card: passes in a training step")
@@ -113,6 +118,10 @@ int bench(int argc, char** argv) {
   cpu.sequence_length = sequence_length.value_or(512);
   cpu.batch = batch.value_or(8);
   cpu.rounds = rounds;
+  if (!checkpoints.empty()) {
+    bench_checkpoint(cpu, checkpoints, *start_communicator(Device::cpu));
+    return 0;
+  }
   bench_cpu(cpu);
   return 0;
 }
