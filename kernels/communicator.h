@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <exception>
 #include <memory>
 #include <span>
 #include <string>
@@ -51,6 +52,11 @@ class Communicator {
   /// What follows on `stream` comes after the collective. On the CPU: returns when it is done.
   virtual void wait(Ticket ticket, const Stream& stream) = 0;
 
+  /// Past an error, before the tensors of its collectives go: until nothing is under way any more. If that takes longer
+  /// than `seconds`, because other ranks do not come, nothing is gone on with, and every later call but abandon()
+  /// (comm/launch.h) throws std::runtime_error.
+  virtual void quiesce(double /*seconds*/) {}
+
   // ---- Host values. These return when they are done. ----
 
   /// values[i] = sum (in the order of ranks), least or largest over ranks: the same bits on every rank. What is not a
@@ -73,6 +79,22 @@ class Communicator {
  protected:
   explicit Communicator(const Place& place) : place_(place) {}
   Place place_;
+};
+
+/// Stands after the tensors that collectives work on: an exception that takes these along waits for them first.
+class QuietUnwinding {
+ public:
+  explicit QuietUnwinding(Communicator& communicator)
+      : communicator_(communicator), exceptions_(std::uncaught_exceptions()) {}
+  ~QuietUnwinding() {
+    if (std::uncaught_exceptions() > exceptions_) communicator_.quiesce(10);
+  }
+  QuietUnwinding(const QuietUnwinding&) = delete;
+  QuietUnwinding& operator=(const QuietUnwinding&) = delete;
+
+ private:
+  Communicator& communicator_;
+  int exceptions_;
 };
 
 /// Exit status of a process that lost another rank (EX_TEMPFAIL: the same command may succeed).

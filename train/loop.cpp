@@ -433,6 +433,7 @@ LoopResult run_training(const TrainConfig& config, Communicator& communicator, c
   if (checkpoint) spdlog::info("{}: resuming after step {} of {}", dir.string(), checkpoint->step, config.train.steps);
   for (RollBack back;;) {
     std::optional<Loop> loop(std::in_place, config, options, *streams, communicator, checkpoint, state);
+    const QuietUnwinding quiet(communicator);
     if (const std::optional<LoopResult> result = loop->run()) return *result;
     const TrainState reached = loop->state();
     const StepResult last = loop->last_result();

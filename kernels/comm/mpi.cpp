@@ -216,7 +216,7 @@ class MpiCommunicator final : public Communicator {
 
   ~MpiCommunicator() override {
     // Past an exception the other ranks are elsewhere: the thread stays and answers until abandon().
-    if (std::uncaught_exceptions() > exceptions_) {
+    if (std::uncaught_exceptions() > exceptions_ || thread_->halted()) {
       static_cast<void>(thread_.release());
       return;
     }
@@ -265,6 +265,8 @@ class MpiCommunicator final : public Communicator {
   }
 
   void wait(Ticket ticket, const Stream&) override { wait_for(ticket); }
+
+  void quiesce(double seconds) override { thread_->quiesce(seconds); }
 
   void all_reduce(std::span<double> values, Reduction reduction, const std::string& what) override {
     const std::string label = (values.empty() ? "barrier (" : "all-reduce (") + what + ")";

@@ -55,7 +55,7 @@ MpiThread::MpiThread(const Place& launched, const CommunicatorOptions& options) 
     try {
       std::vector<Peer> peers = start(launched);
       control_ = std::make_unique<Control>(control_comm_, std::move(peers), options_);
-      wire = std::make_unique<Wire>(data_, *control_);
+      wire = std::make_unique<Wire>(data_, *control_, halted_);
     } catch (...) {
       MPI_Finalize();
       promise.set_exception(std::current_exception());
@@ -149,6 +149,7 @@ void MpiThread::serve(Wire& wire) {
 }
 
 std::uint64_t MpiThread::submit(const std::string& what, std::function<void(Wire&, std::uint64_t)> body) {
+  if (halted_) throw std::runtime_error(what + ": collectives were given up after an error");
   std::uint64_t number = 0;
   {
     const std::lock_guard lock(mutex_);
@@ -163,6 +164,12 @@ std::uint64_t MpiThread::submit(const std::string& what, std::function<void(Wire
 void MpiThread::wait(std::uint64_t number) {
   std::unique_lock lock(mutex_);
   done_.wait(lock, [&] { return finished_ >= number; });
+}
+
+void MpiThread::quiesce(double seconds) {
+  std::unique_lock lock(mutex_);
+  const std::chrono::duration<double> time(seconds);
+  if (!done_.wait_for(lock, time, [this] { return finished_ == submitted_; })) halted_ = true;
 }
 
 bool MpiThread::close() {

@@ -1,6 +1,7 @@
 // The one thread of a process that calls MPI, from MPI_Init_thread to MPI_Finalize.
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
@@ -32,6 +33,9 @@ class MpiThread final : public Lane {
   std::uint64_t submit(const std::string& what, std::function<void(Wire&, std::uint64_t)> body);
   /// Until a submitted one and all before it are done.
   void wait(std::uint64_t number);
+  /// Communicator::quiesce().
+  void quiesce(double seconds);
+  bool halted() const { return halted_; }
   /// Ends MPI; collective, after everything submitted. False if MPI does not come to its end: then this object has to
   /// stay, for its thread is still in there.
   bool close();
@@ -61,6 +65,7 @@ class MpiThread final : public Lane {
   std::deque<Job> jobs_;
   std::uint64_t submitted_ = 0, finished_ = 0;
   bool woken_ = false, closing_ = false, closed_ = false;
+  std::atomic<bool> halted_ = false;  // what is under way stays so
   std::unique_ptr<Control> control_;
   std::thread thread_;
 };

@@ -31,7 +31,8 @@ class Pause {
 
 }  // namespace
 
-Wire::Wire(MPI_Comm comm, Control& control) : comm_(comm), control_(control) {
+Wire::Wire(MPI_Comm comm, Control& control, const std::atomic<bool>& halted)
+    : comm_(comm), control_(control), halted_(halted) {
   check(MPI_Comm_rank(comm_, &rank_), "rank");
   check(MPI_Comm_size(comm_, &size_), "size");
 }
@@ -77,6 +78,10 @@ void Wire::wait(Batch& batch) {
   statuses_.resize(batch.requests.size());
   int left = count;
   for (Pause pause; left > 0;) {
+    while (halted_) {
+      control_.poll();
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
     int done = 0;
     const int status = MPI_Testsome(count, batch.requests.data(), &done, indices_.data(), statuses_.data());
     if (status != MPI_SUCCESS && status != MPI_ERR_IN_STATUS) check(status, what_.c_str());

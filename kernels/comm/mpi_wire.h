@@ -30,7 +30,8 @@ struct Head {
 
 class Wire {
  public:
-  Wire(MPI_Comm comm, Control& control);
+  /// `halted`: from then on no message is gone on with, and who waits here waits for the end of the process.
+  Wire(MPI_Comm comm, Control& control, const std::atomic<bool>& halted);
 
   int rank() const { return rank_; }
   int size() const { return size_; }
@@ -67,6 +68,7 @@ class Wire {
  private:
   MPI_Comm comm_;
   Control& control_;
+  const std::atomic<bool>& halted_;
   int rank_ = 0, size_ = 1;
   std::uint64_t number_ = 0;
   std::string what_;

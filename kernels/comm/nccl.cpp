@@ -187,6 +187,17 @@ class NcclCommunicator final : public Communicator {
     // One that the watch has seen finished is not there any more.
   }
 
+  void quiesce(double seconds) override {
+    std::unique_lock lock(mutex_);
+    const auto until = Clock::now() + std::chrono::duration<double>(seconds);
+    while (!items_.empty() && Clock::now() < until) {
+      lock.unlock();
+      std::this_thread::sleep_for(std::chrono::milliseconds(2));
+      lock.lock();
+    }
+    // A device that still waits for others cannot be held back; freeing its memory waits for it.
+  }
+
   void all_reduce(std::span<double> values, Reduction reduction, const std::string& what) override {
     host_->all_reduce(values, reduction, what);
   }

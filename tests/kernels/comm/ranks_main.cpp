@@ -112,6 +112,16 @@ int run(const std::vector<std::string>& arguments) {
     std::this_thread::sleep_until(std::chrono::ceil<Tenths>(std::chrono::system_clock::now()));
     abandon(4, "test_comm_ranks: error: what all ranks found");
   }
+  if (fault == "throws amid") {
+    // Large enough that its memory goes back to the system, while others still read it.
+    OwnedTensor large(DType::f32, Device::cpu, {10'000'000 * communicator->size()});
+    const QuietUnwinding quiet(*communicator);
+    const Communicator::Ticket ticket = communicator->all_gather(
+        large.tensor, large.tensor.slice(10'000'000 * communicator->rank(), {10'000'000}), {}, "parameters");
+    if (communicator->rank() == victim) throw std::runtime_error("this rank's own error");
+    communicator->wait(ticket, {});
+    communicator->barrier("everyone has them");
+  }
   // A tensor is under way, as in training.
   OwnedTensor whole(DType::f32, Device::cpu, {1000 * communicator->size()});
   if (communicator->rank() == victim) suffer(*communicator, fault);

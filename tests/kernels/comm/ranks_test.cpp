@@ -136,6 +136,12 @@ TEST_F(RanksTest, AnExceptionOnOneRankEndsAll) {
   EXPECT_LT(job.seconds, 20);
 }
 
+TEST_F(RanksTest, AnExceptionWaitsForTensorsThatAreUnderWay) {
+  const Job job = suffer("throws amid", 1, 2, true, 100);
+  EXPECT_EQ(job.statuses, (std::vector<int>{1, 1})) << job.err;
+  expect_said(job, {"test_comm_ranks: error: this rank's own error"});
+}
+
 // Several times, for who is first is a matter of luck.
 TEST_F(RanksTest, WhatAllRanksFindIsToldOnce) {
   for (int i = 0; i < 3; ++i) {
