@@ -6,6 +6,7 @@
 #include <fstream>
 #include <map>
 #include <mutex>
+#include <ostream>
 #include <thread>
 
 #include "data/error.h"
@@ -33,6 +34,9 @@ struct Setting {
   DType operands;
   std::string name;
 };
+void PrintTo(const Setting& setting, std::ostream* out) {
+  *out << setting.name;
+}
 
 class CheckpointRanks : public ::testing::TestWithParam<Setting> {
  protected:
