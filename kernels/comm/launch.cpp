@@ -13,6 +13,7 @@
 #include <thread>
 
 #include "kernels/comm/nccl.h"
+#include "kernels/comm/staging.h"
 #ifdef ROUTESCOPE_MPI
 #include "kernels/comm/mpi.h"
 #endif
@@ -125,10 +126,12 @@ void abandon(int status, const std::string& line) {
   std::exit(status);
 }
 
-#ifndef ROUTESCOPE_MPI
-std::size_t communicator_staging_bytes(int, std::size_t, const CommunicatorOptions&) {
-  return 0;
+std::size_t communicator_staging_bytes(int ranks, std::size_t largest_bucket_bytes,
+                                       const CommunicatorOptions& options) {
+  if (ranks < 2) return 0;
+  const std::size_t part = largest_bucket_bytes / static_cast<std::size_t>(ranks);
+  const std::size_t chunk = staging_chunk(ranks, part, 1, options);
+  return (chunk < part ? staging_slots : 1) * static_cast<std::size_t>(ranks - 1) * chunk;
 }
-#endif
 
 }  // namespace routescope

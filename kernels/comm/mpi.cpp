@@ -13,6 +13,7 @@
 
 #include "kernels/bf16.h"
 #include "kernels/comm/mpi_thread.h"
+#include "kernels/comm/staging.h"
 #include "kernels/memory.h"
 
 namespace routescope {
@@ -116,17 +117,9 @@ class Agreement {
   Wire::Batch batch_;
 };
 
-/// Host memory that two chunks of the other ranks' parts lie in: one comes in while the other is summed.
+/// Host memory for staging_slots chunks; grows to what the largest sum needs.
 struct Staging {
-  static constexpr std::size_t kSlots = 2;
   Buffer buffer;
-
-  /// Elements of `size` bytes in a chunk of a part of `count` elements.
-  static std::size_t chunk(int ranks, std::size_t count, std::size_t size, const CommunicatorOptions& options) {
-    const std::size_t others = static_cast<std::size_t>(ranks - 1);
-    return std::clamp<std::size_t>(options.staging_bytes / kSlots / (others * size), 1,
-                                   std::max<std::size_t>(count, 1));
-  }
   void hold(std::size_t bytes) {
     if (buffer.bytes() < bytes) buffer = Buffer(bytes, Device::cpu);
   }
@@ -135,31 +128,31 @@ struct Staging {
 template <class T>
 void reduce_scatter_chunks(Wire& wire, Staging& staging, T* piece, T* whole, std::size_t count) {
   const auto ranks = static_cast<std::size_t>(wire.size()), rank = static_cast<std::size_t>(wire.rank());
-  const std::size_t chunk = Staging::chunk(wire.size(), count, sizeof(T), wire.options());
+  const std::size_t chunk = staging_chunk(wire.size(), count, sizeof(T), wire.options());
   const std::size_t chunks = (count + chunk - 1) / chunk;
-  staging.hold(std::min(Staging::kSlots, chunks) * (ranks - 1) * chunk * sizeof(T));
+  staging.hold(std::min(staging_slots, chunks) * (ranks - 1) * chunk * sizeof(T));
   // Rank r's part of chunk c.
   const auto slot = [&](std::size_t c, std::size_t r) {
-    return static_cast<T*>(staging.buffer.data()) + ((c % Staging::kSlots) * (ranks - 1) + r - (r > rank)) * chunk;
+    return static_cast<T*>(staging.buffer.data()) + ((c % staging_slots) * (ranks - 1) + r - (r > rank)) * chunk;
   };
-  std::array<Wire::Batch, Staging::kSlots> batches;
+  std::array<Wire::Batch, staging_slots> batches;
   const auto start = [&](std::size_t c) {
     if (c >= chunks) return;
     const std::size_t begin = c * chunk, n = std::min(chunk, count - begin);
     for (std::size_t d = 1; d < ranks; ++d) {
       const std::size_t to = (rank + d) % ranks, from = (rank + ranks - d) % ranks;
-      wire.receive(batches[c % Staging::kSlots], static_cast<int>(from), slot(c, from), n * sizeof(T));
-      wire.send(batches[c % Staging::kSlots], static_cast<int>(to), whole + to * count + begin, n * sizeof(T));
+      wire.receive(batches[c % staging_slots], static_cast<int>(from), slot(c, from), n * sizeof(T));
+      wire.send(batches[c % staging_slots], static_cast<int>(to), whole + to * count + begin, n * sizeof(T));
     }
   };
   std::vector<const T*> parts(ranks);
-  for (std::size_t c = 0; c < Staging::kSlots; ++c) start(c);
+  for (std::size_t c = 0; c < staging_slots; ++c) start(c);
   for (std::size_t c = 0; c < chunks; ++c) {
-    wire.wait(batches[c % Staging::kSlots]);
+    wire.wait(batches[c % staging_slots]);
     const std::size_t begin = c * chunk;
     for (std::size_t r = 0; r < ranks; ++r) parts[r] = r == rank ? whole + rank * count + begin : slot(c, r);
     add_up(piece + begin, parts, std::min(chunk, count - begin));
-    start(c + Staging::kSlots);
+    start(c + staging_slots);
   }
 }
 
@@ -372,15 +365,6 @@ MpiRanks start_mpi(const Place& launched, const CommunicatorOptions& options) {
 
 void abandon_mpi(int status, const std::string& whole_line) {
   if (thread_of_process) thread_of_process->abandon(status, whole_line);
-}
-
-std::size_t communicator_staging_bytes(int ranks, std::size_t largest_bucket_bytes,
-                                       const CommunicatorOptions& options) {
-  if (ranks < 2) return 0;
-  const std::size_t part = largest_bucket_bytes / static_cast<std::size_t>(ranks);
-  const std::size_t chunk = Staging::chunk(ranks, part, 1, options);
-  const std::size_t chunks = chunk < part ? Staging::kSlots : 1;
-  return chunks * static_cast<std::size_t>(ranks - 1) * chunk;
 }
 
 }  // namespace routescope
