@@ -17,11 +17,13 @@ namespace routescope::testing {
 std::vector<std::string> job_settings(std::int64_t steps, const std::vector<std::string>& more = {});
 
 bool ended(pid_t child);
+/// Whether a process that is not our child is there and no zombie.
+bool lives(pid_t process);
 
 /// The ranks that `mpirun` started, in order; waits for all `count` of them. Empty if it ended before.
 std::vector<pid_t> wait_for_ranks(pid_t mpirun, std::size_t count);
 
-/// Until `condition`, the end of `child` or the time is over; whether the condition came.
+/// Until `condition`, the end of `child` (0: of none) or the time is over; whether the condition came.
 bool wait_until(pid_t child, const std::function<bool()>& condition, double seconds = 60);
 
 /// The lines of this program in what a job printed: a launcher adds its own.
