@@ -248,6 +248,12 @@ void resolve(TrainConfig& config, const std::optional<Cluster>& cluster, const s
     if (config.device == "auto") config.device = cluster->device;
     if (config.device != cluster->device)
       throw Error("{}: device: found {}, expected {} as in the configuration", file, cluster->device, config.device);
+    if (config.device == "cuda" && !cuda_built()) {
+      throw Error(
+          "{}: device: found cuda, expected cpu: this build has no CUDA backend, which knows what its kernels need (a "
+          "build with the CUDA toolkit plans without a card)",
+          file);
+    }
     // The precision that auto has there, not here.
     if (config.precision == "auto" && config.device == "cuda") config.precision = "bf16";
   }

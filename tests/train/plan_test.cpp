@@ -14,6 +14,7 @@
 
 #include "data/error.h"
 #include "data/files.h"
+#include "kernels/device.h"
 #include "model/parameters.h"
 #include "tests/train/micro_run.h"
 #include "train/cluster.h"
@@ -417,6 +418,13 @@ TEST_F(PlanTool, RefusesInOneLine) {
   write_text_atomically(micro_.directory() / "cuda.yaml", text);
   expect_refused({"--plan", "--cluster", (micro_.directory() / "cuda.yaml").string()}, 1,
                  "cuda.yaml: device: found cuda, expected cpu as in the configuration");
+  // No card is needed, but the backend: it knows what its kernels take.
+  const std::vector<std::string> on_cuda{"--cluster", (micro_.directory() / "cuda.yaml").string(), "device=auto"};
+  if (cuda_built()) {
+    EXPECT_NE(plan(on_cuda).find("recompute    none"), std::string::npos);
+  } else {
+    expect_refused({"--plan", on_cuda[0], on_cuda[1], on_cuda[2]}, 1, "this build has no CUDA backend");
+  }
 }
 
 /// The most that a process ever had resident, in bytes, asked for until it ends.
