@@ -15,18 +15,18 @@ typedef double WideVec __attribute__((vector_size(2 * kVecBytes)));
 
 double sum_of_squares_wide(const float* x, std::int64_t n) {
   WideVec sums[2] = {};
-  const auto square = [x](auto at) {
+  const auto add_squares = [x](WideVec& sum, auto at) {
     const WideVec wide = __builtin_convertvector(at.load(x), WideVec);
-    return wide * wide;
+    sum += wide * wide;
   };
   std::int64_t j = 0;
   for (; j + 2 * kWidth <= n; j += 2 * kWidth) {
-    sums[0] += square(Whole{j});
-    sums[1] += square(Whole{j + kWidth});
+    add_squares(sums[0], Whole{j});
+    add_squares(sums[1], Whole{j + kWidth});
   }
   for_columns(n - j, [&](auto at) {
     at.j += j;
-    sums[0] += square(at);
+    add_squares(sums[0], at);
   });
   const WideVec lanes = sums[0] + sums[1];
   double sum = 0;
