@@ -37,31 +37,22 @@ chmod 755 "$dir"
 # Every process of the cluster and of its jobs inherits this, which is how the last ones are found.
 export ROUTESCOPE_CLUSTER=$dir SLURM_CONF=$dir/slurm.conf
 
-# Process ids of what belongs to the cluster, this script and those that it runs for itself aside.
+# Process ids of what belongs to the cluster; not of this script, which had started before it set the variable.
 members() {
   local file pid
   { grep -lzxF "ROUTESCOPE_CLUSTER=$dir" /proc/[0-9]*/environ 2>/dev/null || true; } | while read -r file; do
     pid=${file#/proc/}
-    pid=${pid%/environ}
-    [[ $pid == "$$" || $pid == "$BASHPID" || $pid == "$PPID" ]] || echo "$pid"
+    echo "${pid%/environ}"
   done
 }
 
-stop() {
-  local status=$? signal pid tries left
-  trap - EXIT
-  trap '' INT TERM HUP
-  if [[ $status -ne 0 && $status -ne $skipped ]]; then
-    # A daemon that does not like its configuration says so before it opens its log.
-    for log in "$dir"/log/* "$dir"/start/*; do
-      [[ ! -s $log || ( $log == */start/* && -e $dir/log/${log##*/} ) ]] || { echo "---- ${log##*/}" && tail -n 15 "$log"; }
-    done >&2
-  fi
-  # Daemons and jobs get three seconds to end by themselves.
+# Ends every process of the cluster, each with three seconds to do so by itself, and removes the scratch directory.
+sweep() {
+  local signal pid tries left
   for signal in TERM KILL; do
     mapfile -t left < <(members)
     for pid in "${left[@]}"; do
-      kill -"$signal" "$pid" 2>/dev/null || true
+      kill -"$signal" "$pid" 2>/dev/null
     done
     for ((tries = 0; tries < 15; ++tries)); do
       mapfile -t left < <(members)
@@ -71,12 +62,40 @@ stop() {
   done
   [[ ${#left[@]} -eq 0 ]] || echo "cluster.sh: warning: processes ${left[*]} are left" >&2
   rm -rf "$dir"
+}
+
+stop() {
+  local status=$?
+  trap - EXIT
+  # Whatever fails from here on, also writing to whoever does not read any more, the rest is still to be done.
+  trap '' INT TERM HUP PIPE
+  set +e
+  if [[ $status -ne 0 && $status -ne $skipped ]]; then
+    # A daemon that does not like its configuration says so before it opens its log.
+    for log in "$dir"/log/* "$dir"/start/*; do
+      [[ ! -s $log || ($log == */start/* && -e $dir/log/${log##*/}) ]] || { echo "---- ${log##*/}" && tail -n 15 "$log"; }
+    done >&2
+  fi
+  sweep
+  kill "$heir" 2>/dev/null
   exit $status
 }
 trap stop EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 trap 'exit 129' HUP
+
+# Where this script is killed, jobs would go on without their daemons: this process, which is not its child, does then what is left.
+heir=$(
+  {
+    set +e
+    while kill -0 $$; do
+      env -u ROUTESCOPE_CLUSTER sleep 1
+    done
+    sweep
+  } </dev/null >/dev/null 2>&1 &
+  echo $!
+)
 
 # A port below those that the kernel gives to clients, on which nobody listens.
 taken=$(awk 'FNR > 1 && $4 == "0A" { split($2, at, ":"); print at[length(at)] }' /proc/net/tcp /proc/net/tcp6 2>/dev/null || true)
