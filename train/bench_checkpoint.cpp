@@ -57,10 +57,11 @@ class Trained {
  private:
   void step(CheckpointWriter& writer) {
     ++step_;
-    const StepResult result = train_step(model_, optimizer_, gradients_.tensor, pass_, batches_, communicator_,
-                                         {.step = step_, .batch = step_ - 1, .learning_rate = 1e-4, .grad_clip = 1.0},
-                                         {.votes = [&writer] { return Votes{.checkpoint = writer.vote()}; }});
-    writer.settle(result.votes.checkpoint);
+    train_step(model_, optimizer_, gradients_.tensor, pass_, batches_, communicator_,
+               {.step = step_, .batch = step_ - 1, .learning_rate = 1e-4, .grad_clip = 1.0});
+    double vote = writer.vote();
+    communicator_.all_reduce({&vote, 1}, Reduction::max, "vote");
+    writer.settle(static_cast<int>(vote));
   }
 
   Communicator& communicator_;

@@ -35,7 +35,7 @@ class CheckpointWriter {
 
   /// Starts writing the model and optimizer as they are now. Finishes the one under way first.
   void begin(const TrainState& state);
-  /// What this rank has to say at the next step (Votes::checkpoint, the largest over ranks counts).
+  /// What this rank has to say after the next step; the largest over ranks counts.
   enum Vote : int { nothing_to_do = 0, part_written = 1, still_writing = 2, failed = 3 };
   Vote vote() const;
   /// With the largest vote of all ranks: completes the checkpoint once every part is written. Throws where one failed.

@@ -11,9 +11,9 @@ namespace routescope {
 namespace {
 
 constexpr double kF32 = 4, kBf16 = 2;
-// Host values in a step: loss and gradient norm; its outcome; votes about signals and checkpoints. Each goes up a tree
+// Host values in a step: loss, gradient norm and interruption; votes about signals and checkpoints. Each goes up a tree
 // of the ranks and down again in messages of so many bytes, envelope included.
-constexpr double kExchanges = 3, kMessageBytes = 1024;
+constexpr double kExchanges = 2, kMessageBytes = 1024;
 
 /// Elements of the matrices that the passes come to as one: the embedding, a layer, the head.
 struct Section {

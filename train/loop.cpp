@@ -225,7 +225,8 @@ class Loop {
   }
 
   void announce(const Progress& progress) const {
-    if (config_.device == "cuda") spdlog::info("{}\n{}", device_info().name, memory_table(memory_parts(config_)));
+    if (config_.device == "cuda")
+      spdlog::info("{}\n{}", device_info().name, memory_table(memory_parts(config_, communicator_.size())));
     const int ranks = communicator_.size();
     spdlog::info("{}: {}, {:.2f} M parameters, {} steps of {} tokens{}", dir_.string(),
                  to_string(config_.model.residual), static_cast<double>(model_.layout().count()) / 1e6,
@@ -330,6 +331,8 @@ class Loop {
       flush(true);
     });
     writer_.begin(state_);
+    // A record must never hold steps of a run that has no checkpoint to resume from.
+    if (state_.step == 0) writer_.finish();
     checkpointed_ = state_.step;
   }
 

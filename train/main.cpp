@@ -35,7 +35,7 @@ int train_as_rank(TrainConfig config) {
   const bool first = communicator->rank() == 0;
   int status = 0;
   try {
-    agree(*communicator, "memory", [&config] { resolve_recompute(config); });
+    agree(*communicator, "memory", [&] { resolve_recompute(config, communicator->size()); });
     // What fits rank 0's device is what all take.
     config.kernels.recompute = communicator->broadcast(config.kernels.recompute, "kernels.recompute");
     const LoopResult result = run_training(

@@ -55,17 +55,13 @@ StepResult train_step(Model& model, AdamW& optimizer, Tensor gradients, Pass& pa
   sum.finish(stream);
 
   // What every rank must know to do the same as all others.
-  double sums[] = {pass.take_loss(), optimizer.squares(gradients, stream)};
+  double sums[] = {pass.take_loss(), optimizer.squares(gradients, stream), interrupted ? 1.0 : 0.0};
   communicator.all_reduce(sums, Reduction::sum, "loss and gradient norm");
-  const Votes votes = hooks.votes();
-  double largest[] = {interrupted ? 1.0 : 0.0, static_cast<double>(votes.stop), static_cast<double>(votes.checkpoint)};
-  communicator.all_reduce(largest, Reduction::max, "outcome of the step");
 
   StepResult result;
   result.loss = sums[0] / tokens;
   result.grad_norm = gradient_norm(sums[1], gradients.dtype);
-  result.votes = {.stop = static_cast<int>(largest[1]), .checkpoint = static_cast<int>(largest[2])};
-  if (largest[0] > 0) {
+  if (sums[2] > 0) {
     result.outcome = StepOutcome::interrupted;
   } else if (!std::isfinite(result.loss) || !std::isfinite(result.grad_norm)) {
     result.outcome = StepOutcome::not_finite;

@@ -19,17 +19,9 @@ struct StepSpec {
   double grad_clip = 0;  // 0: none
 };
 
-/// What ranks tell each other at every step. The largest of each over all ranks is known to all of them afterwards.
-struct Votes {
-  int stop = 0;        // number of the signal that asks this rank to stop, or 0
-  int checkpoint = 0;  // CheckpointWriter::vote()
-};
-
 struct StepHooks {
   /// Runs once, while a CUDA device computes.
   std::function<void()> meanwhile = [] {};
-  /// Asked when the gradients are complete.
-  std::function<Votes()> votes = [] { return Votes(); };
   /// Asked between micro-batches; true abandons the step, for a run that must end soon.
   std::function<bool()> interrupted = [] { return false; };
 };
@@ -44,7 +36,6 @@ struct StepResult {
   StepOutcome outcome = StepOutcome::updated;
   double loss = 0;       // mean nll of the step's tokens before the update, nats a token
   double grad_norm = 0;  // before clipping
-  Votes votes;           // largest over ranks
 };
 
 /// The micro-batches of a step that a rank computes, in sequences: [begin, end) of sequences_per_step. Ranks differ by
