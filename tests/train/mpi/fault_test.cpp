@@ -74,7 +74,9 @@ TEST_P(Killed, AnyRankAtRandomMoments) {
   const std::vector<std::string> settings = job_settings(25);
   const auto begin = Clock::now();
   expect_finished("whole", settings, kRanks);
-  std::uniform_real_distribution<double> moment(0.0, 0.9 * seconds_since(begin));
+  // The machine's other work comes and goes: moments lie within the shortest run there was.
+  double shortest = seconds_since(begin);
+  std::uniform_real_distribution<double> moment(0.0, 0.95);
   int kills = 0, runs = 0;
   bool finished = true;
   std::string run;
@@ -83,11 +85,11 @@ TEST_P(Killed, AnyRankAtRandomMoments) {
     if (finished) run = "killed" + std::to_string(runs++);
     std::vector<std::string> before;  // checkpoints that must outlive this
     if (fs::exists(checkpoints(run))) before = checkpoint_names(micro_.dir(run));
+    const auto started = Clock::now();
     const pid_t child = micro_.start(run, settings, nullptr, kRanks);
     bool killed = false;
     if (kills < kKills) {
-      const auto started = Clock::now();
-      const double at = moment(random);
+      const double at = moment(random) * shortest;
       wait_until(child, [&] { return seconds_since(started) > at; });
       const std::vector<pid_t> ranks = children_of(child);
       if (!ranks.empty()) {
@@ -98,6 +100,7 @@ TEST_P(Killed, AnyRankAtRandomMoments) {
     const MicroRun::Finished end = micro_.wait(child, run);
     finished = end.status == 0;
     ASSERT_TRUE(finished || killed) << end.status << ": " << end.err;
+    if (finished && before.empty()) shortest = std::min(shortest, seconds_since(started));
     if (!finished) ++kills;
     for (const std::string& name : before) {
       if (name.starts_with(".")) continue;  // not finished
