@@ -4,10 +4,13 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
+#include <charconv>
 #include <sstream>
+#include <string_view>
 #include <vector>
 
 #include "data/error.h"
+#include "data/files.h"
 #include "kernels/agree.h"
 #include "train/checkpoint_directory.h"
 
@@ -31,21 +34,33 @@ struct Candidates {
   std::vector<std::string> without_manifest;
 };
 
+/// What stands under the name of a checkpoint, with a manifest or without, in no order.
+std::vector<CheckpointEntry> named_as_checkpoints(const fs::path& run_dir) {
+  constexpr std::string_view kPrefix = "step-";
+  const fs::path parent = checkpoint_dir(run_dir, 0).parent_path();
+  std::vector<CheckpointEntry> found;
+  std::error_code error;
+  for (fs::directory_iterator entry(parent, error), end; !error && entry != end; entry.increment(error)) {
+    const std::string name = entry->path().filename().string();
+    if (!name.starts_with(kPrefix)) continue;
+    std::int64_t step = 0;
+    const auto [stop, bad] = std::from_chars(name.data() + kPrefix.size(), name.data() + name.size(), step);
+    if (bad == std::errc() && entry->path() == checkpoint_dir(run_dir, step)) found.push_back({step, entry->path()});
+  }
+  if (error && error != std::errc::no_such_file_or_directory)
+    throw Error("{}: cannot list: {}", parent.string(), error.message());
+  return found;
+}
+
 Candidates look_for_checkpoints(const fs::path& run_dir) {
   Candidates found;
   const std::vector<CheckpointEntry> listed = list_checkpoints(run_dir);
   for (auto entry = listed.rbegin(); entry != listed.rend(); ++entry) found.steps.push_back(entry->step);
-  const fs::path parent = checkpoint_dir(run_dir, 0).parent_path();
-  std::error_code error;
-  for (fs::directory_iterator entry(parent, error), end; !error && entry != end; entry.increment(error)) {
-    const std::string name = entry->path().filename().string();
-    const bool is_listed =
-        std::ranges::any_of(listed, [&](const CheckpointEntry& at) { return at.dir.filename() == name; });
+  for (const CheckpointEntry& named : named_as_checkpoints(run_dir)) {
     // We rename only complete ones into place: this one lost its manifest.
-    if (name.starts_with("step-") && !is_listed) found.without_manifest.push_back(entry->path().string());
+    if (std::ranges::find(found.steps, named.step) == found.steps.end())
+      found.without_manifest.push_back(named.dir.string());
   }
-  if (error && error != std::errc::no_such_file_or_directory)
-    throw Error("{}: cannot list: {}", parent.string(), error.message());
   return found;
 }
 
@@ -85,6 +100,15 @@ void remove_checkpoint(const fs::path& checkpoint) {
   fs::remove_all(hidden, error);
   rename_directory(checkpoint, hidden);
   fs::remove_all(hidden, error);  // what cannot be removed now is debris, removed at the next start
+}
+
+void remove_checkpoints_after(const fs::path& run_dir, std::int64_t step) {
+  std::vector<CheckpointEntry> later;
+  for (const CheckpointEntry& entry : named_as_checkpoints(run_dir))
+    if (entry.step > step) later.push_back(entry);
+  if (later.empty()) return;
+  for (const CheckpointEntry& entry : later) remove_checkpoint(entry.dir);
+  sync_path(checkpoint_dir(run_dir, step).parent_path());
 }
 
 std::string damage(const CheckpointEntry& checkpoint, const Place& share) {

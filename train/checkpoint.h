@@ -66,6 +66,10 @@ std::optional<CheckpointEntry> newest_intact_checkpoint(
     const std::filesystem::path& run_dir, Communicator& communicator,
     std::int64_t at_most = std::numeric_limits<std::int64_t>::max());
 
+/// Removes every checkpoint of a step after `step`, intact or not: those of a future that a run went back from. Each is
+/// moved out of sight first. Of one process, while none is written. Throws Error if one stays.
+void remove_checkpoints_after(const std::filesystem::path& run_dir, std::int64_t step);
+
 /// Removes what an interrupted save or removal left behind. Of one process, before any writes.
 void remove_debris(const std::filesystem::path& run_dir);
 

@@ -217,6 +217,27 @@ TEST_F(Checkpoints, NoneIntactIsAnErrorAndNothingIsTouched) {
   EXPECT_EQ(names_in(dir() / "checkpoints"), before);
 }
 
+TEST_F(Checkpoints, OnlyACheckpointsNameMakesADamagedOne) {
+  for (const char* name : {"step-foo", "step-5", "step-00000005.old", "step-00000005-copy"})
+    fs::create_directories(dir() / "checkpoints" / name);
+  EXPECT_FALSE(newest_intact_checkpoint(dir(), *alone_));
+  fs::create_directories(at(5));
+  expect_error([&] { newest_intact_checkpoint(dir(), *alone_); }, {"expected one of the 1 that are there"});
+}
+
+TEST_F(Checkpoints, LaterOnesAreRemovedWhateverTheirState) {
+  remove_checkpoints_after(dir(), 0);  // none is there
+  const auto synchronous = writer(false);
+  for (const std::int64_t step : {1, 2, 3, 4, 5}) write(*synchronous, step);
+  fs::remove(at(1) / "MANIFEST.json");
+  flip(at(4) / "model.safetensors", 4000, 1);
+  fs::remove(at(5) / "MANIFEST.json");
+  fs::create_directories(dir() / "checkpoints/step-00000009.mine");
+  remove_checkpoints_after(dir(), 2);
+  EXPECT_EQ(names_in(dir() / "checkpoints"),
+            (std::vector<std::string>{"step-00000001", "step-00000002", "step-00000009.mine"}));
+}
+
 TEST_F(Checkpoints, KeepCountsIntactOnes) {
   const auto keeping = writer(true, 2);
   for (const std::int64_t step : {1, 2, 3}) write(*keeping, step);
