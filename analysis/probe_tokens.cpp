@@ -2,6 +2,7 @@
 
 #include "data/error.h"
 #include "data/hdf5.h"
+#include "data/routing_rows.h"
 #include "model/tokens.h"
 
 namespace routescope {
@@ -21,14 +22,17 @@ ProbeTokens ProbeTokens::first(std::int64_t count) const {
 
 ProbeTokens run_probe_tokens(const std::filesystem::path& run_dir) {
   const std::string name = "probe_tokens";
-  const hdf5::File file = hdf5::File::open(run_dir / "routing.h5");
-  const hdf5::Dataset dataset = file.dataset(name);
-  const hdf5::Shape shape = dataset.shape();
-  if (!dataset.is_integer() || shape.size() != 2) {
-    throw Error("{}: found {} axes of {}, expected integers [sequence, position]", dataset.where(), shape.size(),
-                dataset.is_integer() ? "integers" : "another type");
-  }
-  return {shape[0], shape[1], dataset.read<std::int32_t>(), "routing.h5 /" + name};
+  ProbeTokens tokens;
+  routing_format::with_record(run_dir / "routing.h5", [&](const hdf5::File& file, bool) {
+    const hdf5::Dataset dataset = file.dataset(name);
+    const hdf5::Shape shape = dataset.shape();
+    if (!dataset.is_integer() || shape.size() != 2) {
+      throw Error("{}: found {} axes of {}, expected integers [sequence, position]", dataset.where(), shape.size(),
+                  dataset.is_integer() ? "integers" : "another type");
+    }
+    tokens = {shape[0], shape[1], dataset.read<std::int32_t>(), "routing.h5 /" + name};
+  });
+  return tokens;
 }
 
 ProbeTokens load_probe_tokens(const std::string& source, std::int64_t sequences, std::int64_t positions,

@@ -10,6 +10,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <sstream>
 
 #include "data/batches.h"
 #include "data/error.h"
@@ -132,11 +133,11 @@ void check_ranks(const TrainConfig& config, const std::string& first_ranks_confi
         "ranks",
         config.train.tokens_per_step, passes, config.train.micro_batch * config.data.sequence_length, place.size);
   }
-  if (to_yaml(config) != first_ranks_config) {
-    throw Error(
-        "the configuration is resolved to another one than on rank 0, expected the same (device: {}, precision: {}: "
-        "give both instead of auto)",
-        config.device, config.precision);
+  std::istringstream mine(to_yaml(config)), first(first_ranks_config);
+  for (std::string line, expected; std::getline(mine, line) && std::getline(first, expected);) {
+    if (line == expected) continue;
+    throw Error("configuration: found '{}', expected '{}' as on rank 0 (name device and precision instead of auto?)",
+                line.substr(line.find_first_not_of(' ')), expected.substr(expected.find_first_not_of(' ')));
   }
 }
 
@@ -183,6 +184,7 @@ class Loop {
     if (state_.step == 0 && checkpointed_ < 0) observe(progress, std::nullopt);
     progress.begin();
     began_ = std::chrono::steady_clock::now();
+    before_ = {.traffic = communicator_.traffic(), .checkpoints = writer_.seconds_lost()};
     for (;;) {
       const int stopped = exchange_votes();
       if (stopped != 0 || state_.step == config_.train.steps) {
@@ -341,9 +343,12 @@ class Loop {
     if (communicator_.size() > 1 && seconds > 0) {
       const Communicator::Traffic traffic = communicator_.traffic();
       spdlog::info("waited {:.1f}% of the time for other ranks and for {:.1f} MiB that went to them",
-                   100 * traffic.seconds_waited / seconds, static_cast<double>(traffic.bytes) / (1 << 20));
+                   100 * (traffic.seconds_waited - before_.traffic.seconds_waited) / seconds,
+                   static_cast<double>(traffic.bytes - before_.traffic.bytes) / (1 << 20));
     }
-    if (seconds > 0) spdlog::info("checkpoints took {:.1f}% of the time", 100 * writer_.seconds_lost() / seconds);
+    const double lost = writer_.seconds_lost() - before_.checkpoints;
+    if (seconds > 0)
+      spdlog::info("checkpoints took {:.1f} s of training, {:.1f}% of the time", lost, 100 * lost / seconds);
   }
 
   const TrainConfig& config_;
@@ -362,8 +367,12 @@ class Loop {
   CheckpointWriter writer_;
   std::optional<RoutingRecord> record_;  // rank 0's
   StepSchedule checkpoints_, validations_, snapshots_, per_token_;
-  std::optional<RoutingSnapshot> snapshot_;                // measured and not yet written
-  std::vector<float> alpha_;                               // its weights token by token, or empty
+  std::optional<RoutingSnapshot> snapshot_;  // measured and not yet written
+  std::vector<float> alpha_;                 // its weights token by token, or empty
+  struct {
+    Communicator::Traffic traffic;
+    double checkpoints = 0;                                // seconds
+  } before_;                                               // what the start took
   std::chrono::steady_clock::time_point flushed_, began_;  // when readers last got to see new rows; when steps began
 };
 
@@ -381,6 +390,18 @@ std::optional<CheckpointEntry> find_checkpoint(const TrainConfig& config, const 
     check_same_run(state, state_after(checkpoint->step, state.next_batch, config, streams), checkpoint->dir);
   });
   return checkpoint;
+}
+
+/// What was passed over because it is damaged must not pass for intact later, when the record has been cut to an
+/// earlier step: it loses its name, and nothing else.
+void set_aside_after(const fs::path& run_dir, std::int64_t step) {
+  for (const CheckpointEntry& checkpoint : list_checkpoints(run_dir)) {
+    if (checkpoint.step <= step) continue;
+    const fs::path aside = checkpoint.dir.parent_path() / ("damaged-" + checkpoint.dir.filename().string());
+    fs::remove_all(aside);
+    fs::rename(checkpoint.dir, aside);
+    spdlog::warn("{}: set aside as {}", checkpoint.dir.string(), aside.filename().string());
+  }
 }
 
 /// Where a run goes on that met `skipped` steps in a row which were not finite, or an error if it has gone back often
@@ -428,6 +449,7 @@ LoopResult run_training(const TrainConfig& config, Communicator& communicator, c
     if (!first) return;
     write_config(dir, config);
     remove_debris(dir);
+    if (checkpoint) set_aside_after(dir, checkpoint->step);
   });
   if (checkpoint && checkpoint->step >= config.train.steps) {
     spdlog::info("{}: finished, {} steps", dir.string(), checkpoint->step);
@@ -444,7 +466,11 @@ LoopResult run_training(const TrainConfig& config, Communicator& communicator, c
     // One that a stop left amid the steps in question is no better than they are.
     checkpoint = find_checkpoint(config, *streams, communicator, state, reached.step - reached.skipped);
     back = roll_back(config, back, last, reached, checkpoint);
-    state.next_batch = back.next_batch;
+    state.next_batch = std::max(state.next_batch, back.next_batch);
+    // What lies ahead belongs to the steps that are given up: nothing may resume from it once the record is cut.
+    agree(communicator, "going back", [&] {
+      if (first) remove_checkpoints_after(dir, checkpoint->step);
+    });
   }
 }
 

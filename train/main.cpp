@@ -4,7 +4,9 @@
 
 #include <CLI/CLI.hpp>
 #include <chrono>
+#include <csignal>
 #include <memory>
+#include <new>
 #include <string>
 #include <thread>
 #include <vector>
@@ -50,8 +52,9 @@ int train_as_rank(TrainConfig config) {
     if (first) run_tool(kTool, [&error]() -> int { throw error; });
   } catch (const std::exception& error) {
     if (communicator->size() == 1) throw;
+    const bool memory = dynamic_cast<const std::bad_alloc*>(&error) != nullptr;
     abandon(1, fmt::format("{}: error: {}{}", kTool, first ? "" : fmt::format("rank {}: ", communicator->rank()),
-                           error.what()));
+                           memory ? "out of memory" : error.what()));
   }
   communicator->barrier("the end");
   return status;
@@ -101,23 +104,29 @@ int train(int argc, char** argv, int rank) {
     if (rank == 0) fmt::print("{}", plan_text(config, plan_options));
     return 0;
   }
-  resolve_backend(config);
   wait_for_signals_aside();
+  resolve_backend(config);
   return train_as_rank(config);
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
+  std::signal(SIGXFSZ, SIG_IGN);  // a file that may not grow is an error of the write
   return run_tool(kTool, [&] {
     const Place place = launched_place();
     spdlog::set_pattern("%H:%M:%S %v");
     if (place.rank != 0) spdlog::set_level(spdlog::level::err);
     try {
       return train(argc, argv, place.rank);
+    } catch (const UsageError&) {
+      // The same on every rank: rank 0 says it.
+      if (place.rank == 0) throw;
+      std::this_thread::sleep_for(kPatience);
+      return 2;
     } catch (const std::exception&) {
-      // Before the ranks meet, all of them meet the same error: the others leave it to rank 0, unless it is theirs
-      // alone.
+      // Before the ranks meet, all of them mostly meet the same error: the others leave it to rank 0, unless it is
+      // theirs alone.
       if (place.rank != 0) std::this_thread::sleep_for(kPatience);
       throw;
     }

@@ -15,6 +15,12 @@ namespace {
 constexpr double kBarSeconds = 0.2, kLineSeconds = 5.0;
 constexpr std::size_t kLeastBar = 6, kMostBar = 24;
 
+/// Columns of the terminal that standard output is, or 0: mpirun gives its ranks one without a size, which is a file.
+std::size_t terminal_columns() {
+  winsize size{};
+  return ::isatty(STDOUT_FILENO) == 1 && ::ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 ? size.ws_col : 0;
+}
+
 }  // namespace
 
 std::string format_duration(double seconds) {
@@ -25,7 +31,7 @@ std::string format_duration(double seconds) {
   return fmt::format("{}s", whole);
 }
 
-Progress::Progress(const Totals& totals) : totals_(totals), terminal_(::isatty(STDOUT_FILENO) == 1) {}
+Progress::Progress(const Totals& totals) : totals_(totals), terminal_(terminal_columns() > 0) {}
 
 Progress::~Progress() {
   erase_bar();
@@ -58,9 +64,7 @@ void Progress::update(const Row& row) {
     return;
   }
   // A line that wraps could not be rewritten: the bar makes room for the figures, then the figures are cut.
-  winsize size{};
-  const bool known = ::ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0;
-  const std::size_t columns = known ? size.ws_col - 1u : 1000;
+  const std::size_t columns = std::max<std::size_t>(terminal_columns(), 2) - 1;
   std::string text = line(row);
   if (const std::size_t taken = text.size() + 3; columns >= taken + kLeastBar) {
     const std::size_t width = std::min(kMostBar, columns - taken);

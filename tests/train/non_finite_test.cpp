@@ -135,6 +135,20 @@ TEST_F(NonFinite, KilledAfterGoingBackItIsTheSameRun) {
   EXPECT_TRUE(same(weights("killed", 12), weights("whole", 12)));
 }
 
+// A checkpoint that a stop left amid the failing steps is of no use to the run that went back behind them.
+TEST_F(NonFinite, StoppedAmidThemAndAgainAfterGoingBack) {
+  prepare("whole", {4, 5, 6});
+  micro_.train("whole", settings_);
+  prepare("twice", {4, 5, 6}, {"checkpoint.keep=1"});
+  for (const std::int64_t stop : {6, 5}) {
+    EXPECT_EQ(micro_.train("twice", settings_, [stop](std::int64_t at) { return at == stop ? SIGTERM : 0; }).step,
+              stop);
+  }
+  EXPECT_EQ(list_checkpoints(micro_.dir("twice")).back().step, 5);
+  EXPECT_EQ(micro_.train("twice", settings_).step, 12);
+  EXPECT_TRUE(same(weights("twice", 12), weights("whole", 12)));
+}
+
 TEST_F(NonFinite, GoingBackInVainEndsTheRun) {
   std::vector<std::int64_t> failing(20);
   for (std::size_t i = 0; i < failing.size(); ++i) failing[i] = static_cast<std::int64_t>(i) + 4;
