@@ -25,11 +25,13 @@ using Clock = std::chrono::steady_clock;
 
 // Enough for products to reach their rate.
 constexpr std::int64_t kTokens = 1024;
-// A head's matrix of at most so many elements is timed, and a smaller vocabulary's time scaled.
+// A head's matrix of at most so many elements is timed, and the difference to a sixteenth of it scaled to the
+// vocabulary.
 constexpr std::int64_t kHeadElements = std::int64_t{1} << 25;
 // More than any cache holds.
 constexpr std::int64_t kUpdateElements = std::int64_t{1} << 23;
 constexpr int kLeastRounds = 3, kMostRounds = 15;
+constexpr double kClockSeconds = 1e-9;
 
 double since(Clock::time_point begin) {
   return std::chrono::duration<double>(Clock::now() - begin).count();
@@ -39,6 +41,11 @@ double median(std::vector<double> values) {
   const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
   std::ranges::nth_element(values, middle);
   return *middle;
+}
+
+/// Seconds that the larger of two passes takes longer: some, also where noise has it otherwise.
+double difference(double larger, double smaller) {
+  return std::max(kClockSeconds, larger - smaller);
 }
 
 /// A model and a pass over random tokens.
@@ -107,8 +114,8 @@ void time_passes(const TrainConfig& config, double seconds, ComputeTimes& times)
   // The head does not care where a sequence ends: short ones leave little else to time.
   const std::int64_t head_length = std::min<std::int64_t>(length, 64);
   const std::int64_t head_batch = std::max<std::int64_t>(1, std::min(kTokens, batch * length) / head_length);
-  const std::int64_t few = std::max<std::int64_t>(2, model.vocab_size / 16);
-  const std::int64_t many = std::max(few + 1, std::min(model.vocab_size, kHeadElements / model.hidden_size));
+  const std::int64_t many = std::max<std::int64_t>(2, std::min(model.vocab_size, kHeadElements / model.hidden_size));
+  const std::int64_t few = std::max<std::int64_t>(1, many / 16);
   const auto trial = [&](std::int64_t layers, std::int64_t vocabulary, Residual residual, bool head) {
     return std::make_unique<Trial>(reduced(model, layers, vocabulary, residual), config.model_options(),
                                    head ? head_batch : batch, head ? head_length : length, config.pass_options());
@@ -120,7 +127,7 @@ void time_passes(const TrainConfig& config, double seconds, ComputeTimes& times)
   if (model.routed()) trials.push_back(trial(2, 2, model.residual, false));
   std::vector<double> t = medians(trials, seconds / 2);
   const double passes = static_cast<double>(config.train.micro_batch) / static_cast<double>(batch);
-  double layer = t[1] - t[0];
+  double layer = difference(t[1], t[0]);
   if (model.routed()) {
     const double extra = std::max(0.0, t[2] - t[1]) / read_sources(reduced(model, 2, 2, model.residual));
     layer += extra * read_sources(model) / static_cast<double>(model.num_hidden_layers);
@@ -134,7 +141,7 @@ void time_passes(const TrainConfig& config, double seconds, ComputeTimes& times)
   trials.push_back(trial(1, many, Residual::standard, true));
   const double micro_batch_tokens = static_cast<double>(config.train.micro_batch * length);
   t = medians(trials, seconds / 4);
-  times.head = (t[1] - t[0]) * static_cast<double>(model.vocab_size) / static_cast<double>(many - few) *
+  times.head = difference(t[1], t[0]) * static_cast<double>(model.vocab_size) / static_cast<double>(many - few) *
                micro_batch_tokens / static_cast<double>(trials[0]->tokens());
 }
 

@@ -17,6 +17,7 @@
 #include "kernels/device.h"
 #include "model/parameters.h"
 #include "tests/train/micro_run.h"
+#include "train/calibrate.h"
 #include "train/cluster.h"
 #include "train/forecast.h"
 #include "train/step.h"
@@ -313,6 +314,26 @@ TEST(ForecastTest, MoreRanksTakeLessTimeAndLoseEfficiencyUpTo4096) {
     }
     before = f.step();
   }
+}
+
+// ---- What is measured here ----
+
+TEST(CalibrationTest, AHeadTakesAsLongAsItsVocabularyIsLarge) {
+  TrainConfig config = forecast_config();
+  config.device = "cpu";
+  config.precision = "f32";
+  config.data.sequence_length = 32;
+  const auto head_seconds = [&](std::int64_t vocabulary) {
+    config.model.vocab_size = vocabulary;
+    const ComputeTimes times = calibrate(config, 0).times;
+    EXPECT_GT(times.layer_forward, 0);
+    EXPECT_GT(times.layer_backward, 0);
+    return times.head;
+  };
+  // Both have more columns than are timed; four times as much or as little is left to noise.
+  const double ratio = head_seconds(1 << 21) / head_seconds(1 << 17);
+  EXPECT_GT(ratio, 16.0 / 4);
+  EXPECT_LT(ratio, 16.0 * 4);
 }
 
 // ---- What a rank holds ----
