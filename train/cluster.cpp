@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <limits>
 
 #include "train/config_keys.h"
 
@@ -30,6 +31,16 @@ double pipeline_rate(const Cluster& cluster, std::int64_t ranks) {
 }
 
 }  // namespace
+
+Cluster unknown_cluster(std::int64_t ranks) {
+  constexpr double kInfinity = std::numeric_limits<double>::infinity();
+  const Link immediate{.latency_seconds = 0, .bytes_per_second = kInfinity};
+  return {.name = "CUDA devices, links not known",
+          .devices_per_node = ranks,
+          .memory_bytes_per_second = kInfinity,
+          .intra_node = immediate,
+          .inter_node = immediate};
+}
 
 Cluster load_cluster(const std::filesystem::path& file) {
   Cluster c;

@@ -28,6 +28,10 @@ struct Cluster {
   std::int64_t nodes(std::int64_t ranks) const { return (ranks + devices_per_node - 1) / devices_per_node; }
 };
 
+/// CUDA devices, as many as there are ranks, of which neither rates nor links are known: what goes between them takes
+/// no time.
+Cluster unknown_cluster(std::int64_t ranks);
+
 /// Reads a cluster's description. Every key is required. Throws Error with file, line, key, what was found and what was
 /// expected; for an unknown key the nearest known one.
 Cluster load_cluster(const std::filesystem::path& file);

@@ -75,8 +75,9 @@ class Basis {
     return times;
   }
 
-  Cluster cluster(std::int64_t ranks) const {
+  Cluster cluster(const TrainConfig& config, std::int64_t ranks) const {
     if (described_) return *described_;
+    if (!connected(config)) return unknown_cluster(ranks);
     // Ranks of one machine pass bytes through memory that both sides copy, all of them at the same time.
     const double rate = calibration_.copy_rate / static_cast<double>(ranks);
     const Link memory{.latency_seconds = kLocalLatencySeconds, .bytes_per_second = rate / 2};
@@ -203,7 +204,7 @@ Row row_of(const TrainConfig& config, const Basis& basis, std::int64_t ranks, bo
   TrainConfig chosen = config;
   const std::size_t available = basis.available(config, ranks);
   if (choose && config.device == "cuda" && available > 0) least_recompute(chosen, available, ranks);
-  Row row{.forecast = forecast_step(chosen, basis.times(chosen, ranks), basis.cluster(ranks), ranks),
+  Row row{.forecast = forecast_step(chosen, basis.times(chosen, ranks), basis.cluster(config, ranks), ranks),
           .slowdown = basis.slowdown(ranks),
           .bytes = total_bytes(rank_parts(chosen, basis, ranks, 0))};
   row.fits = available == 0 || row.bytes <= available;
@@ -269,28 +270,28 @@ std::string plan_text(TrainConfig config, const PlanOptions& options) {
   resolve(config, cluster, options.cluster ? options.cluster->string() : "");
   const bool choose = cluster && config.kernels.recompute == "auto";
   if (choose) config.kernels.recompute = "none";
-  if (!cluster) resolve_recompute(config);
+  if (!cluster) resolve_recompute(config, options.world_size);
 
   const Basis basis(config, options, cluster);
   const std::int64_t ranks = options.world_size;
   if (const std::size_t available = basis.available(config, ranks); choose && config.device == "cuda" && available > 0)
     least_recompute(config, available, ranks);
   std::string text = model_text(config, ranks);
+  const Cluster machines = basis.cluster(config, ranks);
+  const bool connected = basis.connected(config);
   if (ranks > 1 || cluster) {
-    text +=
-        fmt::format("ranks        {} on {} of {}\n", ranks,
-                    basis.cluster(ranks).nodes(ranks) == 1 ? "one node"
-                                                           : fmt::format("{} nodes", basis.cluster(ranks).nodes(ranks)),
-                    basis.cluster(ranks).name);
+    const std::int64_t nodes = machines.nodes(ranks);
+    const std::string split = nodes == 1 ? "one node" : fmt::format("{} nodes", nodes);
+    text += fmt::format("ranks        {} on {}\n", ranks,
+                        connected ? fmt::format("{} of {}", split, machines.name) : machines.name);
   }
   if (config.device == "cuda") text += fmt::format("recompute    {}\n", config.kernels.recompute);
   text += memory_text(config, basis, ranks);
+  const StepForecast forecast = forecast_step(config, basis.times(config, ranks), machines, ranks);
+  if (ranks > 1) text += wire_text(config, forecast);
   if (!basis.timed(config))
     return text + "step time    unknown: no CUDA device answers here, and no --cluster FILE describes one\n";
 
-  const StepForecast forecast =
-      forecast_step(config, basis.times(config, ranks), basis.cluster(ranks), basis.connected(config) ? ranks : 1);
-  if (ranks > 1) text += wire_text(config, forecast);
   const double flops = flops_per_token(config.model, config.data.sequence_length);
   const auto tokens = static_cast<double>(config.train.tokens_per_step),
              steps = static_cast<double>(config.train.steps);
@@ -300,10 +301,10 @@ std::string plan_text(TrainConfig config, const PlanOptions& options) {
     text += fmt::format("matrix rate  {:.0f} GFLOP/s ({}, {}, measured now): {:.3g} s a step\n", rate / 1e9,
                         config.device, config.precision, flops * tokens / rate);
   }
-  text += time_text(forecast, basis.connected(config));
+  text += time_text(forecast, connected);
   text += fmt::format("run          {} steps, {:.4g} tokens: {}\n", config.train.steps, steps * tokens,
                       format_duration(steps * forecast.step()));
-  if (ranks > 1 && basis.connected(config)) text += scaling_text(config, basis, ranks, choose);
+  if (ranks > 1 && connected) text += scaling_text(config, basis, ranks, choose);
   return text;
 }
 

@@ -316,6 +316,19 @@ TEST(ForecastTest, MoreRanksTakeLessTimeAndLoseEfficiencyUpTo4096) {
   }
 }
 
+TEST(ForecastTest, WhatGoesOverUnknownLinksIsCountedAndTakesNoTime) {
+  TrainConfig config = forecast_config();
+  for (const int zero : {0, 1}) {
+    config.distributed.zero = zero;
+    const StepForecast known = forecast_step(config, kTimes, round_cluster(), 4);
+    const StepForecast f = forecast_step(config, kTimes, unknown_cluster(4), 4);
+    EXPECT_EQ(f.bytes(), known.bytes());
+    EXPECT_EQ(f.passes, 4);
+    EXPECT_EQ(f.exposed(), 0);
+    EXPECT_EQ(f.step(), known.step() - known.exposed());
+  }
+}
+
 // ---- What is measured here ----
 
 TEST(CalibrationTest, AHeadTakesAsLongAsItsVocabularyIsLarge) {
@@ -443,6 +456,12 @@ TEST_F(PlanTool, RefusesInOneLine) {
   const std::vector<std::string> on_cuda{"--cluster", (micro_.directory() / "cuda.yaml").string(), "device=auto"};
   if (cuda_built()) {
     EXPECT_NE(plan(on_cuda).find("recompute    none"), std::string::npos);
+    // Without a description what every rank sends is known all the same.
+    const std::string undescribed = plan({"device=cuda", "--world-size", "2"});
+    EXPECT_TRUE(std::regex_search(undescribed, std::regex("gradients, reduce-scatter \\(f32\\) +[0-9.]*[1-9]")))
+        << undescribed;
+    EXPECT_TRUE(std::regex_search(undescribed, std::regex("step time    unknown|not known without --cluster")))
+        << undescribed;
   } else {
     expect_refused({"--plan", on_cuda[0], on_cuda[1], on_cuda[2]}, 1, "this build has no CUDA backend");
   }
