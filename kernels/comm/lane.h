@@ -16,8 +16,8 @@ class Lane {
   /// It has seen no progress for `seconds`. Asks the others where they are. Ends the process unless all of them have
   /// come by now, and likewise when it is called for the same number again.
   virtual void overdue(std::uint64_t number, const std::string& what, double seconds) = 0;
-  /// A collective failed with a library's message: ends the process.
-  virtual void failed(const std::string& what, const std::string& message) = 0;
+  /// A collective failed: ends the process, with `status`.
+  virtual void failed(int status, const std::string& line) = 0;
   /// Runs before this process is ended from here, for two seconds at most.
   virtual void before_end(std::function<void()> act) = 0;
 };

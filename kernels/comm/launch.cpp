@@ -33,6 +33,12 @@ std::optional<int> number_in(const char* name) {
   return value;
 }
 
+/// What is wrong before ranks have met is mostly wrong for all of them: a launcher that ends the job when rank 0 does
+/// spares the reader the others' lines.
+void let_rank_0_end_first() {
+  std::this_thread::sleep_for(std::chrono::seconds(3));
+}
+
 /// What a launcher sets for each of its processes.
 struct Launcher {
   const char *size, *rank, *local_rank;
@@ -104,7 +110,10 @@ std::unique_ptr<Communicator> start_communicator(Device device, [[maybe_unused]]
 #endif
   } catch (const std::exception&) {
     // What is wrong with a build or a launcher is wrong for every process: one of them says it.
-    if (launched.rank != 0) ::_exit(1);
+    if (launched.rank != 0) {
+      let_rank_0_end_first();
+      ::_exit(1);
+    }
     throw;
   }
 }
@@ -115,13 +124,11 @@ void abandon(int status, const std::string& line) {
 #ifdef ROUTESCOPE_MPI
   abandon_mpi(status, whole_line);
 #endif
-  // Ranks that have not met yet usually fail alike, at their command line: a launcher that ends the job when rank 0
-  // does spares the reader the other lines.
   const char* rank = nullptr;
   for (const Launcher& launcher : kLaunchers) {
     if (!rank) rank = std::getenv(launcher.rank);
   }
-  if (rank && std::strcmp(rank, "0") != 0) std::this_thread::sleep_for(std::chrono::seconds(1));
+  if (rank && std::strcmp(rank, "0") != 0) let_rank_0_end_first();
   std::fputs(whole_line.c_str(), stderr);
   std::exit(status);
 }

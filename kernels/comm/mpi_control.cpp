@@ -37,7 +37,7 @@ void check(int status, const char* what) {
   char text[MPI_MAX_ERROR_STRING] = {};
   int length = 0;
   MPI_Error_string(status, text, &length);
-  throw std::runtime_error(std::string("MPI: ") + what + ": " + text);
+  throw MpiError(std::string("MPI: ") + what + ": " + text);
 }
 
 Control::Control(MPI_Comm comm, std::vector<Peer> peers, CommunicatorOptions options)
@@ -51,20 +51,29 @@ Control::Control(MPI_Comm comm, std::vector<Peer> peers, CommunicatorOptions opt
 }
 
 void Control::receive() {
-  check(MPI_Irecv(&incoming_, sizeof incoming_, MPI_BYTE, MPI_ANY_SOURCE, 0, comm_, &receiving_), "a control message");
+  const int error = MPI_Irecv(&incoming_, sizeof incoming_, MPI_BYTE, MPI_ANY_SOURCE, 0, comm_, &receiving_);
+  if (error != MPI_SUCCESS) cannot_receive(error);
+}
+
+void Control::cannot_receive(int error) {
+  receiving_ = MPI_REQUEST_NULL;
+  if (!ending_) check(error, "control messages");
 }
 
 void Control::send(int rank, const Message& message) {
   Sending& sending = sending_.emplace_back(Sending{message, MPI_REQUEST_NULL});
-  check(MPI_Isend(&sending.message, sizeof sending.message, MPI_BYTE, rank, 0, comm_, &sending.request),
-        "a control message");
+  const int error = MPI_Isend(&sending.message, sizeof sending.message, MPI_BYTE, rank, 0, comm_, &sending.request);
+  if (error != MPI_SUCCESS) sending_.pop_back();
 }
 
 void Control::poll() {
-  for (;;) {
+  while (receiving_ != MPI_REQUEST_NULL) {
     int came = 0;
     MPI_Status status;
-    check(MPI_Test(&receiving_, &came, &status), "control messages");
+    if (const int error = MPI_Test(&receiving_, &came, &status); error != MPI_SUCCESS) {
+      cannot_receive(error);
+      break;
+    }
     if (!came) break;
     const Message message = incoming_;
     receive();
@@ -72,8 +81,7 @@ void Control::poll() {
   }
   std::erase_if(sending_, [](Sending& sending) {
     int done = 0;
-    check(MPI_Test(&sending.request, &done, MPI_STATUS_IGNORE), "control messages");
-    return done != 0;
+    return MPI_Test(&sending.request, &done, MPI_STATUS_IGNORE) != MPI_SUCCESS || done != 0;
   });
   look_after_neighbours();
   for (;;) {

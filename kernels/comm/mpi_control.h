@@ -12,6 +12,7 @@
 #include <list>
 #include <mutex>
 #include <optional>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -22,7 +23,12 @@ namespace routescope::mpi {
 
 using Clock = std::chrono::steady_clock;
 
-/// Throws std::runtime_error with MPI's own text.
+/// What MPI itself cannot do: in a job that ran, a rank is lost or the network between ranks.
+class MpiError : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+/// Throws MpiError with MPI's own text.
 void check(int status, const char* what);
 
 /// All of it but set_position(), keep_for_end() and post() runs on the thread that owns MPI, which calls poll() at
@@ -81,8 +87,11 @@ class Control {
     std::string what;
   };
 
+  /// One that cannot be sent is lost: to the roll call its rank is silent.
   void send(int rank, const Message& message);
   void receive();
+  /// Nothing more is received. Throws MpiError unless the process is at its end anyway.
+  void cannot_receive(int error);
   void obey(const Message& message, int from);
   void look_after_neighbours();
   void poll_for(std::chrono::milliseconds time);
@@ -106,7 +115,7 @@ class Control {
 
   Clock::time_point last_question_{};
   Clock::time_point last_look_ = Clock::now();
-  bool ending_ = false;                             // neighbours are not looked after any more
+  bool ending_ = false;                             // neighbours are not looked after, MPI's errors not told any more
   std::vector<std::optional<Position>> answers_;    // of the roll call under way
   std::array<std::uint64_t, num_lanes> doubted_{};  // the collective that all had come to when a roll call was made
 };

@@ -64,6 +64,8 @@ MpiThread::MpiThread(const Place& launched, const CommunicatorOptions& options) 
     promise.set_value();
     try {
       serve(*wire);
+    } catch (const MpiError& error) {
+      control_->end(lost_rank_status, error.what());
     } catch (const std::exception& error) {
       control_->end(1, error.what());
     }
@@ -201,9 +203,9 @@ void MpiThread::overdue(std::uint64_t number, const std::string& what, double se
   called.get_future().wait();
 }
 
-void MpiThread::failed(const std::string& what, const std::string& message) {
+void MpiThread::failed(int status, const std::string& line) {
   std::promise<void> never;
-  post([&] { control_->end(lost_rank_status, what + ": " + message); });
+  post([&] { control_->end(status, line); });
   never.get_future().wait();
 }
 

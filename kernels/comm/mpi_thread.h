@@ -42,7 +42,7 @@ class MpiThread final : public Lane {
 
   void come_to(std::uint64_t number, const std::string& what) override;
   void overdue(std::uint64_t number, const std::string& what, double seconds) override;
-  void failed(const std::string& what, const std::string& message) override;
+  void failed(int status, const std::string& line) override;
   void before_end(std::function<void()> act) override;
   [[noreturn]] void abandon(int status, const std::string& whole_line);
 

@@ -90,7 +90,9 @@ void Wire::wait(Batch& batch) {
       const MPI_Status& one = statuses_[static_cast<std::size_t>(i)];
       int error_class = MPI_SUCCESS;
       if (status == MPI_ERR_IN_STATUS) MPI_Error_class(one.MPI_ERROR, &error_class);
-      if (error_class != MPI_SUCCESS && error_class != MPI_ERR_TRUNCATE) check(one.MPI_ERROR, what_.c_str());
+      if (error_class != MPI_SUCCESS && error_class != MPI_ERR_TRUNCATE) {
+        check(one.MPI_ERROR, (what_ + ", rank " + std::to_string(expected.peer)).c_str());
+      }
       if (expected.most < 0) continue;
       int bytes = 0;
       check(MPI_Get_count(&one, MPI_BYTE, &bytes), what_.c_str());

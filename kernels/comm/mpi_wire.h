@@ -55,7 +55,7 @@ class Wire {
 
   /// What the collective that runs is called, for those who wait too long.
   void begin(std::uint64_t number, const std::string& what);
-  /// Throws std::runtime_error for an error of MPI or a message of another length than expected.
+  /// Throws MpiError, and std::runtime_error for a message of another length than expected.
   void wait(Batch& batch);
 
   /// One message with its envelope, whose `bytes` says how many follow; short ones are one message of MPI.

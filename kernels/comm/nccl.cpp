@@ -307,7 +307,9 @@ class NcclCommunicator final : public Communicator {
       if (!done) {
         ncclResult_t status = ncclSuccess;
         if (const ncclResult_t asked = ncclCommGetAsyncError(comm_, &status); asked != ncclSuccess) status = asked;
-        if (status != ncclSuccess && status != ncclInProgress) fail(item, ncclGetErrorString(status));
+        if (status != ncclSuccess && status != ncclInProgress) {
+          fail(lost_rank_status, item.what + ": " + ncclGetErrorString(status));
+        }
         const std::chrono::duration<double> waited = Clock::now() - since;
         if (ready && lane_ && waited.count() > timeout_) {
           lane_->overdue(item.number, item.what, waited.count());
@@ -327,13 +329,16 @@ class NcclCommunicator final : public Communicator {
   bool finished(const Item& item, cudaEvent_t event) {
     const cudaError_t status = cudaEventQuery(event);
     if (status == cudaErrorNotReady) return false;
-    if (status != cudaSuccess) fail(item, cudaGetErrorString(status));
+    // This rank's own, and mostly of a kernel before the collective: the same command would meet it again.
+    if (status != cudaSuccess) {
+      fail(1, "rank " + std::to_string(rank()) + ": CUDA: " + item.what + ": " + cudaGetErrorString(status));
+    }
     return true;
   }
 
-  [[noreturn]] void fail(const Item& item, const std::string& message) {
-    if (lane_) lane_->failed(item.what, message);
-    abandon(1, item.what + ": " + message);
+  [[noreturn]] void fail(int status, const std::string& line) {
+    if (lane_) lane_->failed(status, line);
+    abandon(status, line);
   }
 
   std::unique_ptr<Communicator> host_;

@@ -110,6 +110,13 @@ TEST_F(RanksTest, AKilledRankIsMissedAtOnce) {
   EXPECT_LT(job.seconds, 30);
 }
 
+TEST_F(RanksTest, AnErrorOfMpiIsALostRank) {
+  const Job job = suffer("unreachable", 2, 3, true, 100);
+  EXPECT_EQ(job.statuses, (std::vector<int>{lost_rank_status, lost_rank_status, 128 + 9})) << job.err;
+  expect_said(job, {"MPI: all-gather (parameters)", "this is the advice"});
+  EXPECT_LT(job.seconds, 30);
+}
+
 TEST_F(RanksTest, EveryRankEndsWithItsOwnStatus) {
   const Job job = suffer("hangs", 1, 3, true);
   ASSERT_EQ(job.statuses.size(), 3u);
@@ -148,6 +155,14 @@ TEST_F(RanksTest, WhatAllRanksFindIsToldOnce) {
     const Job job = suffer("all abandon", 0, 4, true, 100);
     EXPECT_EQ(job.statuses, (std::vector<int>{4, 4, 4, 4})) << job.err;
     expect_said(job, {"what all ranks found"});
+  }
+}
+
+TEST_F(RanksTest, AnErrorBeforeRanksMeetIsToldOnce) {
+  for (int i = 0; i < 3; ++i) {
+    const Job job = run_ranks(4, {kProgram, "--timeout"}, dir_, 60);
+    EXPECT_EQ(job.status, 1);
+    expect_said(job, {"--timeout: expected a value"});
   }
 }
 
