@@ -151,6 +151,23 @@ TEST(ClusterTest, TheDescribedOnesLoad) {
   EXPECT_GE(count, 2);
 }
 
+TEST(ClusterTest, TheirExamplesArePlanned) {
+  const fs::path root = ROUTESCOPE_SOURCE_DIR;
+  // Two lines of a description's head.
+  const std::regex example(
+      "#   routescope-train (\\S+) (\\S+=\\S+) --plan --world-size ([0-9]+) \\\\\n#     --cluster (\\S+)\n");
+  for (const auto& entry : fs::directory_iterator(root / "configs" / "clusters")) {
+    const std::string text = read_text(entry.path());
+    std::smatch found;
+    ASSERT_TRUE(std::regex_search(text, found, example)) << entry.path();
+    if (load_cluster(entry.path()).device == "cuda" && !cuda_built()) continue;
+    const TrainConfig config = load_config(root / found[1].str(), {found[2]});
+    const std::int64_t ranks = std::stoll(found[3]);
+    const std::string plan = plan_text(config, {.world_size = ranks, .cluster = root / found[4].str()});
+    EXPECT_NE(plan.find(fmt::format("at most      {} ranks", ranks)), std::string::npos) << plan;
+  }
+}
+
 // ---- A step ----
 
 /// Ten layers of 1 Mi elements of matrices, an embedding of 2 Mi, a few vectors; sixteen micro-batches.
