@@ -5,12 +5,14 @@
 
 #include <algorithm>
 #include <charconv>
+#include <fstream>
 #include <sstream>
 #include <string_view>
 #include <vector>
 
 #include "data/error.h"
 #include "data/files.h"
+#include "data/sha256.h"
 #include "kernels/agree.h"
 #include "train/checkpoint_directory.h"
 
@@ -68,6 +70,20 @@ std::string to_text(const Candidates& candidates) {
   return fmt::format("{} {}", candidates.without_manifest.size(), fmt::join(candidates.steps, " "));
 }
 
+/// What is wrong with a checkpoint's files, those with index % share.size == share.rank in the order of its manifest,
+/// or nothing.
+std::string damage(const CheckpointEntry& checkpoint, const Place& share) {
+  try {
+    const std::vector<ManifestEntry> files = list_manifest(checkpoint.dir);
+    const auto size = static_cast<std::size_t>(share.size);
+    for (std::size_t i = static_cast<std::size_t>(share.rank); i < files.size(); i += size)
+      verify_entry(checkpoint.dir, files[i]);
+  } catch (const std::exception& error) {
+    return error.what();
+  }
+  return "";
+}
+
 /// Of every rank, the first damage that one met, or nothing; on every rank.
 std::string damage_met(const CheckpointEntry& checkpoint, Communicator& communicator) {
   const std::string what = fmt::format("checksums of step {}", checkpoint.step);
@@ -111,16 +127,24 @@ void remove_checkpoints_after(const fs::path& run_dir, std::int64_t step) {
   sync_path(checkpoint_dir(run_dir, step).parent_path());
 }
 
-std::string damage(const CheckpointEntry& checkpoint, const Place& share) {
+bool is_intact(const CheckpointEntry& checkpoint, const std::atomic<bool>& given_up) {
   try {
-    const std::vector<ManifestEntry> files = list_manifest(checkpoint.dir);
-    const auto size = static_cast<std::size_t>(share.size);
-    for (std::size_t i = static_cast<std::size_t>(share.rank); i < files.size(); i += size)
-      verify_entry(checkpoint.dir, files[i]);
-  } catch (const std::exception& error) {
-    return error.what();
+    std::vector<char> piece(std::size_t{1} << 20);
+    for (const ManifestEntry& expected : list_manifest(checkpoint.dir)) {
+      std::ifstream in(checkpoint.dir / expected.name, std::ios::binary);
+      if (!in) return false;
+      Sha256 sum;
+      do {
+        if (given_up) return false;
+        in.read(piece.data(), static_cast<std::streamsize>(piece.size()));
+        sum.add(piece.data(), static_cast<std::size_t>(in.gcount()));
+      } while (in);
+      if (in.bad() || sum.hex() != expected.sha256) return false;
+    }
+    return true;
+  } catch (const std::exception&) {
+    return false;
   }
-  return "";
 }
 
 std::optional<CheckpointEntry> newest_intact_checkpoint(const fs::path& run_dir, Communicator& communicator,

@@ -24,8 +24,9 @@ namespace routescope {
 class CheckpointWriter {
  public:
   struct Options {
-    bool async = true;      // begin() copies what is to be written and a thread writes it while training goes on
-    std::int64_t keep = 0;  // after each the newest `keep` intact ones stay (this one is: it was read back); 0: all
+    bool async = true;         // begin() copies what is to be written and a thread writes it while training goes on
+    std::int64_t keep = 0;     // the newest `keep` that count stay (CheckpointRetention); 0: all
+    std::int64_t intact = -1;  // step of a checkpoint known to be intact: the one that was resumed from
   };
   /// Asynchronous ones take checkpoint_host_bytes() of host memory, at once.
   CheckpointWriter(const std::filesystem::path& run_dir, const Model& model, AdamW& optimizer,

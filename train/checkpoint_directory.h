@@ -1,12 +1,10 @@
 // Names and removal of checkpoint directories, for those who write and find them.
 #pragma once
 
-#include <cstdint>
+#include <atomic>
 #include <filesystem>
-#include <string>
 
 #include "data/manifest.h"
-#include "kernels/communicator.h"
 
 namespace routescope {
 
@@ -18,8 +16,7 @@ void rename_directory(const std::filesystem::path& from, const std::filesystem::
 /// Error if it cannot be moved.
 void remove_checkpoint(const std::filesystem::path& checkpoint);
 
-/// What is wrong with a checkpoint's files, those with index % share.size == share.rank in the order of its manifest,
-/// or nothing.
-std::string damage(const CheckpointEntry& checkpoint, const Place& share);
+/// Whether every file of a checkpoint is what its manifest says; false, soon, once `given_up` is set.
+bool is_intact(const CheckpointEntry& checkpoint, const std::atomic<bool>& given_up);
 
 }  // namespace routescope

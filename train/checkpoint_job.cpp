@@ -16,9 +16,22 @@ struct GivenUp {};
 
 }  // namespace
 
-CheckpointJob::CheckpointJob(std::filesystem::path dir, std::vector<FileToWrite> files,
-                             std::function<void()> afterwards)
-    : dir_(std::move(dir)), files_(std::move(files)), afterwards_(std::move(afterwards)) {}
+std::thread thread_without_signals(std::function<void()> body) {
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  try {
+    std::thread thread(std::move(body));
+    pthread_sigmask(SIG_SETMASK, &before, nullptr);
+    return thread;
+  } catch (...) {
+    pthread_sigmask(SIG_SETMASK, &before, nullptr);
+    throw;
+  }
+}
+
+CheckpointJob::CheckpointJob(std::filesystem::path dir, std::vector<FileToWrite> files)
+    : dir_(std::move(dir)), files_(std::move(files)) {}
 
 CheckpointJob::~CheckpointJob() {
   give_up();
@@ -40,7 +53,6 @@ void CheckpointJob::write(const FileToWrite& file) {
 void CheckpointJob::run() {
   try {
     for (const FileToWrite& file : files_) write(file);
-    afterwards_();
   } catch (const GivenUp&) {
     written_.clear();
   } catch (const std::exception& error) {
@@ -51,18 +63,13 @@ void CheckpointJob::run() {
 }
 
 void CheckpointJob::start() {
-  // Signals are the main thread's business, and a write past a limit on file sizes is to fail, not to end the process.
-  sigset_t all, before;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
   try {
-    thread_ = std::thread([this] { run(); });
+    thread_ = thread_without_signals([this] { run(); });
   } catch (const std::exception& error) {
     error_ = fmt::format("{}: no thread to write with: {}", dir_.string(), error.what());
     failed_ = true;
     done_.store(true);
   }
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
 
 std::vector<ManifestEntry> CheckpointJob::result() {

@@ -22,10 +22,14 @@ struct FileToWrite {
   std::vector<Tensor> data;
 };
 
+/// Signals are the main thread's business, and a write past a limit on file sizes is to fail, not to end the process.
+/// Throws std::system_error.
+std::thread thread_without_signals(std::function<void()> body);
+
 class CheckpointJob {
  public:
-  /// Writes `files` into `dir`, which exists, each synced and read back, then runs `afterwards`.
-  CheckpointJob(std::filesystem::path dir, std::vector<FileToWrite> files, std::function<void()> afterwards);
+  /// Writes `files` into `dir`, which exists, each synced and read back.
+  CheckpointJob(std::filesystem::path dir, std::vector<FileToWrite> files);
   /// Gives up.
   ~CheckpointJob();
   CheckpointJob(const CheckpointJob&) = delete;
@@ -48,7 +52,6 @@ class CheckpointJob {
 
   std::filesystem::path dir_;
   std::vector<FileToWrite> files_;
-  std::function<void()> afterwards_;
   std::vector<ManifestEntry> written_;
   std::string error_;
   bool failed_ = false;

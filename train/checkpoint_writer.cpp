@@ -4,7 +4,6 @@
 #include <chrono>
 #include <cstring>
 #include <nlohmann/json.hpp>
-#include <set>
 #include <vector>
 
 #include "data/error.h"
@@ -16,6 +15,7 @@
 #include "train/checkpoint.h"
 #include "train/checkpoint_directory.h"
 #include "train/checkpoint_job.h"
+#include "train/checkpoint_retention.h"
 
 namespace routescope {
 
@@ -86,6 +86,7 @@ struct CheckpointWriter::Impl {
       for (const Tensor& part : tensor.parts) sources.push_back({part, {}});
     }
     if (options.async) stage();
+    if (first()) retention.emplace(run_dir, options.keep, options.intact);
   }
 
   /// Host memory for everything that this rank writes. Touched now: a lack of memory is to end a run at its start.
@@ -199,38 +200,6 @@ struct CheckpointWriter::Impl {
     sync_path(dir.parent_path());
   }
 
-  /// Rank 0, while others still write or training goes on: which older checkpoints can be counted upon. The run may
-  /// have been taken up behind damaged ones.
-  void verify_older() {
-    if (options.keep <= 0) return;
-    std::int64_t intact = 1;  // the one that is being written
-    const std::vector<CheckpointEntry> all = list_checkpoints(run_dir);
-    for (auto entry = all.rbegin(); entry != all.rend() && intact < options.keep; ++entry) {
-      if (entry->step >= state.step) continue;
-      if (!verified.contains(entry->step) && damage(*entry, {}).empty()) verified.insert(entry->step);
-      if (verified.contains(entry->step)) ++intact;
-    }
-  }
-
-  /// Rank 0, after the checkpoint of state.step became complete. Newer ones, which a run went back behind, stay until
-  /// they are replaced; damaged ones do not count.
-  void prune() const {
-    if (options.keep <= 0) return;
-    try {
-      std::int64_t intact = 0;
-      const std::vector<CheckpointEntry> all = list_checkpoints(run_dir);
-      for (auto entry = all.rbegin(); entry != all.rend(); ++entry) {
-        if (entry->step > state.step) continue;
-        if (intact == options.keep)
-          remove_checkpoint(entry->dir);
-        else if (verified.contains(entry->step))
-          ++intact;
-      }
-    } catch (const std::exception& error) {
-      spdlog::warn("an old checkpoint stays: {}", error.what());
-    }
-  }
-
   fs::path run_dir;
   const Model& model;
   AdamW& optimizer;
@@ -243,10 +212,10 @@ struct CheckpointWriter::Impl {
   OwnedTensor gathered;  // rank 0's: the parameters of the checkpoint under way where no rank's model has them all
 
   TrainState state;  // of the checkpoint under way, or of the last one
-  std::unique_ptr<CheckpointJob> job;
-  std::set<std::int64_t> verified;  // rank 0's: steps of checkpoints that were read and found intact
   std::int64_t completed = -1;
   double seconds_lost = 0;
+  std::optional<CheckpointRetention> retention;  // rank 0's
+  std::unique_ptr<CheckpointJob> job;            // last: its thread reads what stands above
 };
 
 std::size_t checkpoint_host_bytes(std::int64_t parameters, std::int64_t written, int rank) {
@@ -272,9 +241,7 @@ void CheckpointWriter::begin(const TrainState& state) {
   });
   impl.take_numbers();
   // Whatever fails from here on is this rank's vote: the others are writing already.
-  impl.job = std::make_unique<CheckpointJob>(writing_dir(impl.final_dir()), impl.files(), [&impl] {
-    if (impl.first()) impl.verify_older();
-  });
+  impl.job = std::make_unique<CheckpointJob>(writing_dir(impl.final_dir()), impl.files());
   if (impl.options.async) return impl.job->start();
   impl.job->run();
   complete();
@@ -287,6 +254,7 @@ CheckpointWriter::Vote CheckpointWriter::vote() const {
 }
 
 void CheckpointWriter::settle(int largest_vote) {
+  if (impl_->retention) impl_->retention->update();
   if (!impl_->job) return;
   if (largest_vote == failed) impl_->job->give_up();
   if (largest_vote == failed || largest_vote == part_written) finish();
@@ -310,9 +278,7 @@ void CheckpointWriter::complete() {
   impl.job.reset();
   impl.gathered = {};
   impl.completed = impl.state.step;
-  if (!impl.first()) return;
-  impl.verified.insert(impl.state.step);
-  impl.prune();
+  if (impl.retention) impl.retention->written(impl.state);
 }
 
 std::int64_t CheckpointWriter::completed() const {

@@ -37,12 +37,25 @@ class Checkpoints : public ::testing::Test {
     model_.initialize(3);
     testing::set_moments(model_.layout(), optimizer_.ranges());
   }
-  std::unique_ptr<CheckpointWriter> writer(bool async, std::int64_t keep = 0) {
-    return std::make_unique<CheckpointWriter>(dir(), model_, optimizer_, *alone_,
-                                              CheckpointWriter::Options{.async = async, .keep = keep});
+  std::unique_ptr<CheckpointWriter> writer(bool async, std::int64_t keep = 0, std::int64_t intact = -1) {
+    return std::make_unique<CheckpointWriter>(
+        dir(), model_, optimizer_, *alone_, CheckpointWriter::Options{.async = async, .keep = keep, .intact = intact});
   }
-  void write(CheckpointWriter& writer, std::int64_t step) {
-    writer.begin(checkpoint_state(step));
+  /// As steps go by, until older checkpoints were read and some of them removed.
+  void settle_until(CheckpointWriter& writer, const std::vector<std::string>& names) const {
+    for (int i = 0; i < 1000 && checkpoint_names(dir()) != names; ++i) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+      writer.settle(CheckpointWriter::nothing_to_do);
+    }
+    EXPECT_EQ(checkpoint_names(dir()), names);
+  }
+  static TrainState state(std::int64_t step, std::int64_t skipped) {
+    TrainState out = checkpoint_state(step);
+    out.skipped = skipped;
+    return out;
+  }
+  void write(CheckpointWriter& writer, std::int64_t step, std::int64_t skipped = 0) {
+    writer.begin(state(step, skipped));
     writer.finish();
     EXPECT_EQ(writer.completed(), step);
   }
@@ -74,7 +87,7 @@ TEST_F(Checkpoints, AtOnceAndBesideTrainingTheSameBytes) {
   const auto at_once = writer(false), beside = writer(true);
   write(*at_once, 1);
   fs::rename(at(1), at(0));
-  beside->begin(checkpoint_state(1));
+  beside->begin(state(1, 0));
   // What training does to the arrays meanwhile is not what is written.
   fill(model_.flat(), 0.5, {});
   fill(optimizer_.ranges().front().exp_avg, 0.5, {});
@@ -87,7 +100,7 @@ TEST_F(Checkpoints, AtOnceAndBesideTrainingTheSameBytes) {
 }
 
 TEST_F(Checkpoints, WhatIsWrittenIsReadBack) {
-  write(*writer(true), 8);
+  write(*writer(true), 8, checkpoint_state(8).skipped);
   const auto entry = newest_intact_checkpoint(dir(), *alone_);
   ASSERT_TRUE(entry);
   EXPECT_EQ(entry->step, 8);
@@ -250,14 +263,64 @@ TEST_F(Checkpoints, KeepCountsIntactOnes) {
   // A run that went back behind damaged ones: they neither count nor does a newer one drive out what is intact.
   const auto resumed = writer(true, 2);
   write(*resumed, 5);
-  EXPECT_EQ(checkpoint_names(dir()), (std::vector<std::string>{"step-00000002", "step-00000003", "step-00000004",
-                                                               "step-00000005", "step-00000009"}));
+  settle_until(*resumed, {"step-00000002", "step-00000003", "step-00000004", "step-00000005", "step-00000009"});
   write(*resumed, 6);
   EXPECT_EQ(checkpoint_names(dir()), (std::vector<std::string>{"step-00000005", "step-00000006", "step-00000009"}));
   EXPECT_EQ(newest_intact_checkpoint(dir(), *alone_)->step, 6);
   const auto one = writer(false, 1);
   write(*one, 7);
   EXPECT_EQ(checkpoint_names(dir()), (std::vector<std::string>{"step-00000007", "step-00000009"}));
+}
+
+TEST_F(Checkpoints, OlderOnesAreReadBeforeOthersGo) {
+  const auto synchronous = writer(false);
+  for (const std::int64_t step : {1, 2, 3, 4}) write(*synchronous, step);
+  flip(at(3) / "model.safetensors", 4000, 1);
+  flip(at(4) / "train_state.safetensors", 4000, 1);
+  const auto resumed = writer(true, 2);
+  write(*resumed, 5);
+  settle_until(*resumed, {"step-00000002", "step-00000003", "step-00000004", "step-00000005"});
+  // Of one that was read at the start this is known.
+  const auto informed = writer(true, 2, 5);
+  write(*informed, 6);
+  EXPECT_EQ(checkpoint_names(dir()), (std::vector<std::string>{"step-00000005", "step-00000006"}));
+}
+
+TEST_F(Checkpoints, OnesAmidStepsThatWereLeftOutDoNotCount) {
+  const auto keeping = writer(true, 1);
+  write(*keeping, 1);
+  write(*keeping, 2, 1);
+  write(*keeping, 3, 2);
+  const std::vector<std::string> all{"step-00000001", "step-00000002", "step-00000003"};
+  EXPECT_EQ(checkpoint_names(dir()), all);
+  // Nor when another process takes the run up from there.
+  const auto resumed = writer(true, 2, 3);
+  write(*resumed, 4, 3);
+  EXPECT_EQ(checkpoint_names(dir()).size(), 4u);
+  write(*resumed, 5);
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(200);
+  while (std::chrono::steady_clock::now() < deadline) resumed->settle(CheckpointWriter::nothing_to_do);
+  EXPECT_EQ(checkpoint_names(dir()).size(), 5u);
+  write(*resumed, 6);
+  EXPECT_EQ(checkpoint_names(dir()), (std::vector<std::string>{"step-00000005", "step-00000006"}));
+}
+
+// Half a minute of reading, or more.
+TEST_F(Checkpoints, NothingWaitsUntilOlderOnesAreRead) {
+  for (const std::int64_t step : {1, 2}) {
+    fs::create_directories(at(step));
+    std::ofstream(at(step) / "model.safetensors").close();
+    fs::resize_file(at(step) / "model.safetensors", std::uintmax_t{1} << 36);
+    write_manifest(at(step), {{"model.safetensors", std::uintmax_t{1} << 36, std::string(64, 'a')}});
+  }
+  const auto begin = std::chrono::steady_clock::now();
+  {
+    const auto resumed = writer(true, 2);
+    write(*resumed, 3);
+    write(*resumed, 4);
+    EXPECT_EQ(checkpoint_names(dir()), (std::vector<std::string>{"step-00000003", "step-00000004"}));
+  }
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(10));
 }
 
 class FaultyDisk : public Checkpoints, public ::testing::WithParamInterface<bool> {

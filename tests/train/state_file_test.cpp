@@ -60,7 +60,7 @@ class StateFiles : public ::testing::Test {
     }
     file.head = safetensors_header(items, state_metadata(state));
     fs::remove(directory_ / file.name);
-    CheckpointJob job(directory_.path(), {file}, [] {});
+    CheckpointJob job(directory_.path(), {file});
     job.run();
     ASSERT_EQ(job.result().size(), 1u);
   }
