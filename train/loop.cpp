@@ -6,19 +6,11 @@
 #include <array>
 #include <chrono>
 #include <filesystem>
-#include <limits>
-#include <map>
-#include <nlohmann/json.hpp>
 #include <optional>
-#include <sstream>
 
-#include "data/batches.h"
 #include "data/error.h"
 #include "data/routing_record.h"
-#include "data/shard.h"
 #include "kernels/agree.h"
-#include "kernels/attention_kernel.h"
-#include "kernels/cuda/products.h"
 #include "train/checkpoint.h"
 #include "train/evaluate.h"
 #include "train/plan.h"
@@ -26,6 +18,7 @@
 #include "train/recorder.h"
 #include "train/run_directory.h"
 #include "train/schedule.h"
+#include "train/start.h"
 #include "train/step.h"
 #include "train/throughput.h"
 
@@ -37,109 +30,6 @@ namespace {
 
 /// Readers of the record see rows at most this much late.
 constexpr std::chrono::milliseconds kFlushInterval{500};
-
-/// The data of a run, checked against the vocabulary.
-struct Streams {
-  explicit Streams(const TrainConfig& config)
-      : train(config.data.train, config.model.vocab_size),
-        valid(config.data.valid, config.model.vocab_size),
-        train_batches(train, config.data.sequence_length, config.sequences_per_step(),
-                      static_cast<std::uint64_t>(config.run.seed)),
-        valid_batches(valid, config.data.sequence_length, 1, static_cast<std::uint64_t>(config.run.seed)),
-        valid_windows(std::min(config.valid.tokens / config.data.sequence_length, valid_batches.windows())) {
-    if (valid_batches.windows() < config.routing.sequences) {
-      throw Error("routing.sequences: found {}, expected at most {}: data.valid holds no more windows of {} tokens",
-                  config.routing.sequences, valid_batches.windows(), config.data.sequence_length);
-    }
-    if (const std::int64_t asked = config.valid.tokens / config.data.sequence_length; asked > valid_windows) {
-      spdlog::warn("valid.tokens: found {}, but data.valid holds {} windows of {} tokens: all of them are used",
-                   config.valid.tokens, valid_windows, config.data.sequence_length);
-    }
-  }
-
-  TokenStream train, valid;
-  Batches train_batches, valid_batches;
-  std::int64_t valid_windows;  // that validation takes
-};
-
-TrainState state_after(std::int64_t step, std::int64_t next_batch, const TrainConfig& config, const Streams& streams) {
-  return {.step = step,
-          .next_batch = next_batch,
-          .tokens_seen = step * config.train.tokens_per_step,
-          .seed = config.run.seed,
-          .train_fingerprint = streams.train.fingerprint(),
-          .valid_fingerprint = streams.valid.fingerprint()};
-}
-
-/// Refuses a checkpoint of other data or another seed.
-void check_same_run(const TrainState& state, const TrainState& expected, const fs::path& dir) {
-  const auto check = [&dir](const char* key, const auto& found, const auto& wanted) {
-    if (found != wanted) {
-      throw Error("{}: {}: found {}, expected {}: this directory holds another run (use another run.dir)", dir.string(),
-                  key, wanted, found);
-    }
-  };
-  check("run.seed", state.seed, expected.seed);
-  check("data.train (fingerprint)", state.train_fingerprint, expected.train_fingerprint);
-  check("data.valid (fingerprint)", state.valid_fingerprint, expected.valid_fingerprint);
-  check("tokens_seen", state.tokens_seen, expected.tokens_seen);
-}
-
-/// The initial model or the checkpoint's, laid out for so many ranks.
-Model start_model(const TrainConfig& config, int ranks, const std::optional<CheckpointEntry>& checkpoint) {
-  ModelOptions options = config.model_options();
-  options.shards = ranks;
-  if (!checkpoint) {
-    Model model(config.model, options);
-    model.initialize(static_cast<std::uint64_t>(config.run.seed));
-    return model;
-  }
-  Model model = Model::load(checkpoint->dir, options);
-  if (model.config().to_json() != config.model.to_json()) {
-    throw Error("{}: config.json: found another model than config.yaml describes, expected the same",
-                checkpoint->dir.string());
-  }
-  return model;
-}
-
-/// A record for a run that starts at its first step. One that a process killed before its first checkpoint left is
-/// replaced: it holds nothing but the initial model.
-RoutingRecord start_record(const fs::path& file, const RoutingRecordInfo& info) {
-  if (fs::exists(file)) {
-    const std::size_t rows = RoutingRecordView::load(file).train.size();
-    if (rows > 0) {
-      throw Error("{}: found the record of {} training steps and no checkpoint, expected a checkpoint to resume from",
-                  file.string(), rows);
-    }
-    fs::remove(file);
-  }
-  return RoutingRecord::create(file, info);
-}
-
-/// The settings of kernels that hold for the process.
-void apply_settings(const TrainConfig::Kernels& kernels) {
-  const std::map<std::string, AttentionKernel> choices{
-      {"auto", AttentionKernel::automatic}, {"builtin", AttentionKernel::builtin}, {"cudnn", AttentionKernel::cudnn}};
-  set_attention_kernel(choices.at(kernels.attention));
-  cuda::set_product_tuning(kernels.tune_products == "on");
-}
-
-/// Every rank needs a micro-batch, and all of them the same run.
-void check_ranks(const TrainConfig& config, const std::string& first_ranks_config, const Place& place) {
-  const std::int64_t passes = config.sequences_per_step() / config.train.micro_batch;
-  if (passes < place.size) {
-    throw Error(
-        "train.tokens_per_step: found {}, which is {} micro-batches of {} tokens, expected at least one for each of {} "
-        "ranks",
-        config.train.tokens_per_step, passes, config.train.micro_batch * config.data.sequence_length, place.size);
-  }
-  std::istringstream mine(to_yaml(config)), first(first_ranks_config);
-  for (std::string line, expected; std::getline(mine, line) && std::getline(first, expected);) {
-    if (line == expected) continue;
-    throw Error("configuration: found '{}', expected '{}' as on rank 0 (name device and precision instead of auto?)",
-                line.substr(line.find_first_not_of(' ')), expected.substr(expected.find_first_not_of(' ')));
-  }
-}
 
 /// What the next attempt takes over from one that went back to a checkpoint.
 struct RollBack {
@@ -376,34 +266,6 @@ class Loop {
   std::chrono::steady_clock::time_point flushed_, began_;  // when readers last got to see new rows; when steps began
 };
 
-/// The newest intact checkpoint up to step `at_most`, if it is this run's.
-std::optional<CheckpointEntry> find_checkpoint(const TrainConfig& config, const Streams& streams,
-                                               Communicator& communicator, TrainState& state,
-                                               std::int64_t at_most = std::numeric_limits<std::int64_t>::max()) {
-  const std::optional<CheckpointEntry> checkpoint = newest_intact_checkpoint(config.run.dir, communicator, at_most);
-  agree(communicator, "the state to resume from", [&] {
-    if (!checkpoint) {
-      state = state_after(0, 0, config, streams);
-      return;
-    }
-    state = read_train_state(*checkpoint);
-    check_same_run(state, state_after(checkpoint->step, state.next_batch, config, streams), checkpoint->dir);
-  });
-  return checkpoint;
-}
-
-/// What was passed over because it is damaged must not pass for intact later, when the record has been cut to an
-/// earlier step: it loses its name, and nothing else.
-void set_aside_after(const fs::path& run_dir, std::int64_t step) {
-  for (const CheckpointEntry& checkpoint : list_checkpoints(run_dir)) {
-    if (checkpoint.step <= step) continue;
-    const fs::path aside = checkpoint.dir.parent_path() / ("damaged-" + checkpoint.dir.filename().string());
-    fs::remove_all(aside);
-    fs::rename(checkpoint.dir, aside);
-    spdlog::warn("{}: set aside as {}", checkpoint.dir.string(), aside.filename().string());
-  }
-}
-
 /// Where a run goes on that met `skipped` steps in a row which were not finite, or an error if it has gone back often
 /// enough.
 RollBack roll_back(const TrainConfig& config, const RollBack& before, const StepResult& result, const TrainState& at,
@@ -413,8 +275,7 @@ RollBack roll_back(const TrainConfig& config, const RollBack& before, const Step
   if (!checkpoint || next.times > config.train.non_finite.roll_back) {
     throw AgreedError(fmt::format(
         "step {}: loss is {} and the gradient's norm {}, expected finite numbers; {} in a row were not{}: the run "
-        "stops "
-        "with what was written before them (a lower train.optimizer.learning_rate or train.grad_clip may help)",
+        "stops with what was written before them (a lower train.optimizer.learning_rate or train.grad_clip may help)",
         at.step, result.loss, result.grad_norm, at.skipped,
         before.times > 0 ? fmt::format(", after going back {} times to step {}", before.times, before.to) : ""));
   }
