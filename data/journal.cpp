@@ -22,10 +22,12 @@ constexpr std::array<char, 8> kMagic{'R', 'S', 'J', 'O', 'U', 'R', 'N', '1'};
 // A journal is written anew once it has this many bytes and is this many times as long as what it says.
 constexpr std::int64_t kLong = 16 << 20, kTimes = 4;
 
+constexpr std::uint32_t kVersion = 1;
+
 struct Head {
   std::array<char, 8> magic = kMagic;
   JournalMark mark;
-  std::uint32_t version = 1, checksum = 0;  // CRC-32 of what is before
+  std::uint32_t version = kVersion, checksum = 0;  // CRC-32 of what is before
 };
 static_assert(sizeof(Head) == 32);
 
@@ -94,15 +96,11 @@ int Journal::write(std::int64_t address, std::span<const std::byte> bytes) {
     stop();
     return reason;
   }
-  if (bytes_ > kLong && bytes_ > kTimes * image_.size()) {
-    try {
-      compact();
-    } catch (const Error&) {
-      stop();
-      return EIO;
-    }
-  }
-  return 0;
+  if (bytes_ <= kLong || bytes_ <= kTimes * image_.size()) return 0;
+  // After a loss of power the old one under this name would do as well.
+  const int reason = rewrite();
+  if (reason != 0) stop();
+  return reason;
 }
 
 void Journal::publish(const std::filesystem::path& file, const JournalMark& mark) {
@@ -113,6 +111,11 @@ void Journal::publish(const std::filesystem::path& file, const JournalMark& mark
 
 void Journal::compact() {
   if (stopped_) return;
+  if (const int reason = rewrite()) throw Error("{}: cannot write: {}", file_.string(), std::strerror(reason));
+  sync_path(file_.has_parent_path() ? file_.parent_path() : ".");
+}
+
+int Journal::rewrite() {
   Head head;
   head.mark = mark_;
   head.checksum = checksum_of(head);
@@ -128,12 +131,12 @@ void Journal::compact() {
     if (made >= 0) ::close(made);
     std::error_code ignored;
     std::filesystem::remove(partial, ignored);
-    throw Error("{}: cannot write: {}", file_.string(), std::strerror(reason));
+    return reason;
   }
   if (descriptor_ >= 0) ::close(descriptor_);
   descriptor_ = made;
   bytes_ = static_cast<std::int64_t>(all.size());
-  sync_path(file_.has_parent_path() ? file_.parent_path() : ".");
+  return 0;
 }
 
 std::filesystem::path journal_name(const std::filesystem::path& file) {
@@ -145,7 +148,7 @@ std::optional<JournalContent> read_journal(const std::filesystem::path& file) {
   Head head;
   if (bytes.size() < sizeof head) return std::nullopt;
   std::memcpy(&head, bytes.data(), sizeof head);
-  if (head.magic != kMagic || head.checksum != checksum_of(head)) return std::nullopt;
+  if (head.magic != kMagic || head.checksum != checksum_of(head) || head.version != kVersion) return std::nullopt;
   JournalContent out{head.mark, {}};
   for (std::size_t at = sizeof head; bytes.size() - at >= sizeof(EntryHead);) {
     EntryHead entry;

@@ -45,6 +45,9 @@ class Journal {
   bool values_too = true;
 
  private:
+  /// Writes it anew and syncs it, but not its name. 0 or errno.
+  int rewrite();
+
   std::filesystem::path file_;
   JournalMark mark_;
   int descriptor_ = -1;
@@ -60,8 +63,8 @@ struct JournalContent {
   JournalMark mark;
   ByteImage image;
 };
-/// Up to the first entry that is not whole. Nothing if `file` has no journal. Whether it belongs to the file that has
-/// this name now is for the one to check who opens it (stands_in()).
+/// Up to the first entry that is not whole. Nothing if `file` has no journal, or one of another version. Whether it
+/// belongs to the file that has this name now is for the one to check who opens it (stands_in()).
 std::optional<JournalContent> read_journal(const std::filesystem::path& file);
 /// Whether an open file is the one that `mark` was made for.
 bool stands_in(int descriptor, const JournalMark& mark);

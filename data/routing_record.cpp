@@ -326,6 +326,7 @@ std::string salvage(const std::filesystem::path& file, const std::filesystem::pa
   if (std::filesystem::exists(output)) throw Error("{}: exists already, expected to create it", output.string());
   std::string out;
   routing_format::with_record(file, [&](const File& old, bool journaled) {
+    out.clear();  // a second attempt, on another view of the file
     const RoutingRecordInfo info = routing_format::read_info(old);
     RoutingRecord::start(output, info, old.text("created"), [&](RoutingRecord::Impl& impl) {
       constexpr std::int64_t all_steps = std::numeric_limits<std::int64_t>::max();
