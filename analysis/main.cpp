@@ -25,6 +25,7 @@ struct Arguments {
   std::string run, model, step = "latest", ablation = "mask", out, device = "cpu";
   ProbeRequest request;
   bool follow = false;
+  double timeout = 86400;  // a rank measures all of its sequences between two words to the others
 };
 
 constexpr auto poll_interval = std::chrono::seconds(2);
@@ -214,6 +215,11 @@ int main(int argc, char** argv) {
     command->add_option("--device", a.device, "Where to compute")
         ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
         ->capture_default_str();
+    command
+        ->add_option("--timeout", a.timeout,
+                     "Of several ranks: seconds that one may take over its sequences before it counts as lost")
+        ->check(CLI::PositiveNumber)
+        ->capture_default_str();
   };
 
   CLI::App* probe = app.add_subcommand("probe", "Mass of every slice and the effect of ablating it, with intervals");
@@ -241,7 +247,9 @@ int main(int argc, char** argv) {
     if (const auto done = parse_command_line(app, argc, argv)) return *done;
     if (*probe || *track) {
       // Only values on the host are exchanged, whatever computes them.
-      const std::unique_ptr<Communicator> communicator = start_communicator(Device::cpu);
+      CommunicatorOptions options;
+      options.timeout_seconds = a.timeout;
+      const std::unique_ptr<Communicator> communicator = start_communicator(Device::cpu, options);
       if (a.device != "cpu" && device_count() > 0) select_device(communicator->place().local_rank % device_count());
       return *probe ? run_probe(a, {*communicator}) : run_track(a, {*communicator});
     }
