@@ -28,7 +28,8 @@ class CheckpointWriter {
     std::int64_t keep = 0;     // the newest `keep` that count stay (CheckpointRetention); 0: all
     std::int64_t intact = -1;  // step of a checkpoint known to be intact: the one that was resumed from
   };
-  /// Asynchronous ones take checkpoint_host_bytes() of host memory, at once.
+  /// Asynchronous ones take checkpoint_host_bytes() of host memory, at once. Where no rank holds all f32 masters
+  /// (ZeRO-1 in bf16), rank 0 takes what the model needs of it at each checkpoint instead, also of those that are not.
   CheckpointWriter(const std::filesystem::path& run_dir, const Model& model, AdamW& optimizer,
                    Communicator& communicator, const Options& options);
   /// Gives up what a thread writes; that stays out of sight (remove_debris()).

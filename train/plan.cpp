@@ -90,11 +90,13 @@ std::vector<Arena::Part> host_memory_parts(const TrainConfig& config, std::int64
   }
   // Matrices' states are written by the rank that holds or would hold them, the vectors' by rank 0.
   const std::int64_t written = matrices / ranks + (rank == 0 ? vectors : 0);
+  const ModelOptions options = config.model_options();
   if (config.checkpoint.async == "on")
     parts.push_back(
         {"checkpoint being written", checkpoint_host_bytes(layout.total(), written, static_cast<int>(rank))});
-  if (config.device == "cpu")
-    parts.push_back({"matrices timed at the start", matrix_rate_bytes(config.model_options())});
+  else if (rank == 0 && ranks > 1 && config.distributed.zero == 1 && options.operands != options.storage)
+    parts.push_back({"checkpoint being written", checkpoint_host_bytes(layout.total(), 0, 0)});  // masters, gathered
+  if (config.device == "cpu") parts.push_back({"matrices timed at the start", matrix_rate_bytes(options)});
   if (const std::size_t record = record_bytes(config, ranks, rank); record > 0)
     parts.push_back({"routing weights by token", record});
   return parts;
