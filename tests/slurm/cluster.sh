@@ -31,6 +31,10 @@ for program in munged slurmctld slurmd srun sbatch scontrol setpriv; do
     exit $skipped
   fi
 done
+if ! mountpoint -q /sys/fs/cgroup && [[ -z $(ls -A /sys/fs/cgroup 2>/dev/null) ]]; then
+  echo "cluster.sh: skipped: found nothing in /sys/fs/cgroup, expected control groups: slurmd does not start without"
+  exit $skipped
+fi
 
 dir=$(mktemp -d "${TMPDIR:-/tmp}/routescope-slurm-XXXXXX")
 chmod 755 "$dir"
