@@ -153,13 +153,15 @@ bool catch_up(RecordedProbe& probe, const fs::path& run, const Ranks& ranks) {
     const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
     std::size_t strongest = num_slices;
     for (std::size_t s = 0; s < num_slices; ++s) {
-      if (std::isnan(row.mask.delta_nll[s])) continue;
-      if (strongest == num_slices || row.mask.delta_nll[s] > row.mask.delta_nll[strongest]) strongest = s;
+      if (std::isnan(row.effects(Ablation::mask).delta_nll[s])) continue;
+      if (strongest == num_slices ||
+          row.effects(Ablation::mask).delta_nll[s] > row.effects(Ablation::mask).delta_nll[strongest])
+        strongest = s;
     }
     ranks.print("step {:>8}  nll {:.4f}  {}  {:.1f} s\n", row.step, row.intact_nll,
-                strongest == num_slices
-                    ? "no slice can be masked"
-                    : fmt::format("largest {} {:+.4f}", slice_name(strongest), row.mask.delta_nll[strongest]),
+                strongest == num_slices ? "no slice can be masked"
+                                        : fmt::format("largest {} {:+.4f}", slice_name(strongest),
+                                                      row.effects(Ablation::mask).delta_nll[strongest]),
                 elapsed.count());
   }
   return ranks.ask([&] { return !checkpoints.empty() && checkpoints.back().step >= planned_steps(run); });

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <limits>
 #include <memory>
+#include <stdexcept>
 
 #include "analysis/statistics.h"
 #include "data/error.h"
@@ -200,13 +201,24 @@ std::vector<SequenceValues> from_bytes(const std::string& bytes, std::size_t alp
 
 }  // namespace
 
+const AblationEffects* ProbeRow::find(Ablation ablation) const {
+  const auto found =
+      std::find_if(ablations.begin(), ablations.end(), [&](const auto& one) { return one.ablation == ablation; });
+  return found == ablations.end() ? nullptr : &*found;
+}
+
+const AblationEffects& ProbeRow::effects(Ablation ablation) const {
+  if (const AblationEffects* found = find(ablation)) return *found;
+  throw std::logic_error("this ablation was not measured");
+}
+
 void summarize(AblationEffects& effects, std::int64_t sequences, const ProbeOptions& options) {
   const std::size_t slices = effects.coverage.size();
   for (auto* values : {&effects.delta_nll, &effects.ci_lower, &effects.ci_upper, &effects.p_value})
     values->assign(slices, nan);
   for (std::size_t s = 0; s < slices; ++s) {  // a slice that was not tested is NaN, and so is all that follows from it
     const std::span<const double> values(effects.delta_nll_sequence.data() + s * index(sequences), index(sequences));
-    const RandomKey key{options.seed, static_cast<std::uint64_t>(options.step), s};
+    const RandomKey key{options.settings.seed, static_cast<std::uint64_t>(options.step), s};
     const Interval interval = bootstrap_interval(values, key);
     effects.delta_nll[s] = mean(values);
     effects.ci_lower[s] = interval.lower;
@@ -244,13 +256,14 @@ ProbeRow probe(const Model& model, const ProbeTokens& tokens, const ProbeOptions
   const double predicted = static_cast<double>(tokens.positions - 1);
   const auto sequences = index(tokens.sequences);
   ProbeRow row;
+  AblationEffects& effects = row.ablations.emplace_back();
   row.step = options.step;
   row.intact_nll_sequence.assign(sequences, nan);
-  row.mask.delta_nll_sequence.assign(slices.size() * sequences, nan);
-  row.mask.kl.assign(slices.size(), nan);
-  row.mask.top1_agreement.assign(slices.size(), nan);
-  for (std::size_t s : order) row.mask.kl[s] = row.mask.top1_agreement[s] = 0;
-  for (const SliceMask& mask : masks) row.mask.coverage.push_back(mask.coverage);
+  effects.delta_nll_sequence.assign(slices.size() * sequences, nan);
+  effects.kl.assign(slices.size(), nan);
+  effects.top1_agreement.assign(slices.size(), nan);
+  for (std::size_t s : order) effects.kl[s] = effects.top1_agreement[s] = 0;
+  for (const SliceMask& mask : masks) effects.coverage.push_back(mask.coverage);
 
   const auto part = [&](int rank) { return tokens.sequences * rank / communicator.size(); };
   std::vector<SequenceValues> values;
@@ -268,15 +281,15 @@ ProbeRow probe(const Model& model, const ProbeTokens& tokens, const ProbeOptions
     for (std::size_t a = 0; a < alphas; ++a) alpha[a] += values[i].alpha[a];
     for (std::size_t o = 0; o < order.size(); ++o) {
       const SequenceSums& ablated = values[i].ablated[o];
-      row.mask.delta_nll_sequence[order[o] * sequences + i] = (ablated.nll - values[i].intact.nll) / predicted;
-      row.mask.kl[order[o]] += ablated.kl / (predicted * static_cast<double>(sequences));
-      row.mask.top1_agreement[order[o]] += ablated.agree / (predicted * static_cast<double>(sequences));
+      effects.delta_nll_sequence[order[o] * sequences + i] = (ablated.nll - values[i].intact.nll) / predicted;
+      effects.kl[order[o]] += ablated.kl / (predicted * static_cast<double>(sequences));
+      effects.top1_agreement[order[o]] += ablated.agree / (predicted * static_cast<double>(sequences));
     }
   }
   row.intact_nll = mean(row.intact_nll_sequence);
   for (double& value : alpha) value /= static_cast<double>(tokens.ids.size());
   row.mass = slice_masses(slices, alpha, plan.num_columns());
-  summarize(row.mask, tokens.sequences, options);
+  summarize(effects, tokens.sequences, options);
   return row;
 }
 

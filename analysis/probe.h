@@ -1,50 +1,114 @@
-// What one model's routing does, on given tokens: the mass of every slice, and the causal effect of ablating it.
+// What one model's routing does, on given tokens: the mass of every set of routes, the causal effect of ablating it
+// beside that of mass-matched controls, and what may be said of both.
 #pragma once
 
 #include <cstdint>
 #include <string>
 #include <vector>
 
+#include "analysis/ablation.h"
+#include "analysis/atlas.h"
 #include "analysis/probe_tokens.h"
-#include "analysis/slices.h"
+#include "analysis/statistics.h"
 #include "kernels/communicator.h"
 #include "model/model.h"
 
 namespace routescope {
 
+/// A class of predicted tokens that effects are also given for: by position, or by what the token is.
+struct TokenClasses {
+  std::string name;                 // "position", "repeat", "class"
+  std::vector<std::string> labels;  // of the classes
+  std::vector<int> of_token;        // [sequences, positions - 1]: class of each predicted token, -1: none
+};
+
+/// What is measured, and what counts as what. Two probes that differ in it do not belong into one file.
+struct ProbeSettings {
+  std::uint64_t seed = 1;  // of resampling, controls and donors; the measurement itself has no chance in it
+  std::vector<Ablation> ablations = {Ablation::mask};
+  std::vector<std::string> sets = {};  // names of parse_route_set(); empty: the 18 slices
+  int controls = 4;                    // draws of a mass-matched control for every set and ablation; 0: none
+  double margin = 0.01;                // nats a token: what is shown to lie within it is as good as no effect
+  bool until_decided = false;          // stop with a set as soon as its confidence sequence decides (statistics.h)
+  std::int64_t look_every = 8;         // sequences between two looks at the confidence sequences
+  bool by_position = false, by_repeat = false;
+  std::string class_file = {};  // JSON: {"class": [token ids], ...}; empty: none
+
+  bool operator==(const ProbeSettings&) const = default;
+};
+
 struct ProbeOptions {
-  std::uint64_t seed = 1;  // of the resampling; the measurement itself has no chance in it
-  std::int64_t step = 0;   // of training; separates the resampling of one step from another's
+  ProbeSettings settings = {};
+  std::int64_t step = 0;  // of training; separates the resampling of one step from another's
   /// Sequences are probed in batches whose intact logits and shared activations take about this much (at least one
   /// sequence at a time).
   std::size_t batch_bytes = std::size_t{512} << 20;
   bool share_prefix = true;  // false: every ablation is computed from the first read; the same bits, for checks
+  const ProbeTokens* patch = nullptr;  // aligned sequences whose routing Ablation::patch takes
+  bool atlas = false;
+  int atlas_checks = 48;  // routes whose true ablation is measured beside the first-order estimate
 };
 
-/// The effect of one kind of ablation on every slice. A slice that the ablation cannot change (coverage 0) was not
-/// tested: NaN in everything but coverage, and not counted in p_adjusted.
+enum class Decision { open, effect, absent };  // not decided; not zero; within the margin
+
+/// The effect of one kind of ablation on every set. A set that the ablation cannot change (coverage 0) was not
+/// tested: NaN in everything but coverage, and not counted in adjusted p values.
 struct AblationEffects {
-  std::vector<double>
-      delta_nll_sequence;         // [slice, sequence] nats a token: ablated minus intact, mean over predicted tokens
-  std::vector<double> delta_nll;  // [slice] its mean over sequences
-  std::vector<double> ci_lower, ci_upper;   // [slice] 95 % interval of that, paired over sequences (statistics.h)
-  std::vector<double> p_value, p_adjusted;  // [slice] sign-flip test; Holm over the slices that were tested
-  std::vector<double> kl;                   // [slice] KL(intact || ablated), nats, mean over predicted tokens
-  std::vector<double> top1_agreement;       // [slice] share of predicted tokens with the same first choice
-  std::vector<double> coverage;             // [slice] slices.h
+  Ablation ablation = Ablation::mask;
+  std::vector<double> delta_nll_sequence;  // [set, sequence] nats a token: ablated minus intact, mean over predicted
+                                           // tokens; NaN where a set was decided before this sequence
+  std::vector<double> delta_nll;           // [set] its mean over the sequences measured
+  /// [set] 95 % interval of that, paired over sequences: BCa, or with until_decided the confidence sequence.
+  std::vector<double> ci_lower, ci_upper;
+  /// [set] sign-flip test, or with until_decided the anytime-valid p value; Holm over the sets that were tested.
+  std::vector<double> p_value, p_adjusted;
+  std::vector<double> p_equivalence, p_equivalence_adjusted;  // [set] |effect| >= margin as null hypothesis (TOST)
+  std::vector<double> kl;              // [set] KL(intact || ablated), nats, mean over predicted tokens
+  std::vector<double> top1_agreement;  // [set] share of predicted tokens with the same first choice
+  std::vector<double> coverage;        // [set] ablation.h
+  std::vector<double> sequences_used;  // [set] all of them without until_decided
+  std::vector<Decision> decision;      // [set] by the confidence sequence; `open` without until_decided
+  /// [classes of ProbeOptions, in their order][set, label]: mean over the predicted tokens of that label.
+  std::vector<std::vector<double>> delta_nll_class;
+
+  // The control: the same ablation of random sources with the set's mass in the same reads, mean over draws. Empty
+  // without controls.
+  std::vector<double> control_sequence;  // [set, sequence] as delta_nll_sequence
+  std::vector<double> control;           // [set]
+  std::vector<double> excess;            // [set] delta_nll - control, paired over sequences
+  std::vector<double> excess_lower, excess_upper, excess_p, excess_p_adjusted;  // [set] as for delta_nll
+  std::vector<double> control_overlap;  // [set] share of the controls' mass that was the set's own
+};
+
+/// What the measurement took, in tokens times reads that were computed, so that it does not depend on the clock.
+struct ProbeCost {
+  double plain = 0;                       // one forward pass over the tokens
+  double computed = 0;                    // what was computed
+  double unshared = 0;                    // the same ablations, each from the first read
+  double undecided = 0;                   // shared, without stopping early
+  double seconds = 0, plain_seconds = 0;  // of this probe, and of its intact passes (with the head) alone
 };
 
 /// One row of a record.
 struct ProbeRow {
   std::int64_t step = 0;
   std::string model_sha256;                 // of model.safetensors
-  std::vector<double> mass;                 // [slice] slices.h
+  std::vector<double> mass;                 // [set] slices.h
+  std::vector<double> mass_sequence;        // [set, sequence] of one sequence's tokens
+  std::vector<double> alpha_mean;           // [reads, columns] over all tokens; NaN for a column that a read lacks
+  std::vector<double> alpha_variance;       // [reads, columns] over all tokens: 0 where content does not matter
   double intact_nll = 0;                    // nats a token, mean over predicted tokens
   std::vector<double> intact_nll_sequence;  // [sequence]
-  AblationEffects mask;
+  std::vector<AblationEffects> ablations;   // in the order of settings.ablations
+  Atlas atlas;                              // empty if not asked for
+  ProbeCost cost;
+
+  const AblationEffects* find(Ablation ablation) const;
+  /// Throws std::logic_error if it was not measured.
+  const AblationEffects& effects(Ablation ablation) const;
 };
 
-/// Masks every slice in turn. Throws Error for a model without reads, or tokens that do not fit it.
+/// Ablates every set in turn. Throws Error for a model without reads, or tokens that do not fit it.
 /// Ranks share the sequences and all return the row of all of them. Its numbers are sums over sequences in their order,
 /// however many ranks there are: the same bits where a sequence's own are (another batch size may take another path
 /// through a matrix product, whose f32 sums then differ in their last bits).
@@ -52,7 +116,10 @@ ProbeRow probe(const Model& model, const ProbeTokens& tokens, const ProbeOptions
 /// In a process alone.
 ProbeRow probe(const Model& model, const ProbeTokens& tokens, const ProbeOptions& options);
 
-/// The statistics of `effects` from its delta_nll_sequence; what probe() ends with.
+/// The statistics of `effects` from its values by sequence; what probe() ends with.
 void summarize(AblationEffects& effects, std::int64_t sequences, const ProbeOptions& options);
+
+/// The classes that the settings ask for. Throws Error.
+std::vector<TokenClasses> token_classes(const ProbeTokens& tokens, const ProbeSettings& settings);
 
 }  // namespace routescope

@@ -56,7 +56,7 @@ void set_estimand(hdf5::Object& object, const ProbeIdentity& identity, const cha
   object.set("metric", metric);
   object.set("unit", unit);
   object.set("n", identity.tokens.sequences);
-  object.set("seed", static_cast<std::int64_t>(identity.seed));
+  object.set("seed", static_cast<std::int64_t>(identity.settings.seed));
 }
 
 void write_labels(hdf5::File& file, const ProbeIdentity& identity, const std::vector<ProbeRow>& rows) {
@@ -141,7 +141,7 @@ void write_effects(hdf5::File& file, const std::string& name, const ProbeIdentit
                          std::vector<double> AblationEffects::*member) {
     group.write(field,
                 gather(
-                    rows, [&](const ProbeRow& row) -> const auto& { return row.mask.*member; }),
+                    rows, [&](const ProbeRow& row) -> const auto& { return row.effects(Ablation::mask).*member; }),
                 {steps, num_slices}, {.units = units, .description = description, .axes = {"step", "slice"}});
   };
   write("delta_nll", "nat/token", "effect of the ablation; NaN where it can change nothing",
@@ -158,20 +158,21 @@ void write_effects(hdf5::File& file, const std::string& name, const ProbeIdentit
   std::vector<double> bounds;
   for (const ProbeRow& row : rows) {
     for (std::size_t s = 0; s < num_slices; ++s) {
-      bounds.push_back(row.mask.ci_lower[s]);
-      bounds.push_back(row.mask.ci_upper[s]);
+      bounds.push_back(row.effects(Ablation::mask).ci_lower[s]);
+      bounds.push_back(row.effects(Ablation::mask).ci_upper[s]);
     }
   }
   group.write("delta_nll_ci", bounds, {steps, num_slices, 2},
               {.units = "nat/token", .description = "interval of delta_nll", .axes = {"step", "slice", "bound"}});
-  group.write("delta_nll_sequence",
-              gather(
-                  rows, [](const ProbeRow& row) -> const auto& { return row.mask.delta_nll_sequence; }),
-              {steps, num_slices, identity.tokens.sequences},
-              {.units = "nat/token",
-               .description = "delta_nll of each sequence",
-               .axes = {"step", "slice", "seq"},
-               .deflate = 4});
+  group.write(
+      "delta_nll_sequence",
+      gather(
+          rows, [](const ProbeRow& row) -> const auto& { return row.effects(Ablation::mask).delta_nll_sequence; }),
+      {steps, num_slices, identity.tokens.sequences},
+      {.units = "nat/token",
+       .description = "delta_nll of each sequence",
+       .axes = {"step", "slice", "seq"},
+       .deflate = 4});
 }
 
 /// Row `i` of a dataset whose rows have `width` values.
@@ -233,7 +234,7 @@ AnalysisRecord AnalysisRecord::load(const std::filesystem::path& path) {
   AnalysisRecord record;
   record.created = file.text("created");
   record.identity.model_config = file.text("model_config");
-  record.identity.seed = static_cast<std::uint64_t>(file.group("mask").integer("seed"));
+  record.identity.settings.seed = static_cast<std::uint64_t>(file.group("mask").integer("seed"));
   hdf5::Shape shape;
   record.identity.tokens.ids = file.read<std::int32_t>("probe_tokens", &shape);
   if (shape.size() != 2) throw Error("{}: /probe_tokens: found {} axes, expected 2", path.string(), shape.size());
@@ -247,6 +248,7 @@ AnalysisRecord AnalysisRecord::load(const std::filesystem::path& path) {
   if (sha256.size() != steps.size())
     throw Error("{}: /model_sha256: found {} rows, expected {}", path.string(), sha256.size(), count);
   record.rows.resize(steps.size());
+  for (ProbeRow& row : record.rows) row.ablations.emplace_back();
   const auto read = [&](const std::string& name, hdf5::Shape expected, const auto& target) {
     const std::vector<double> values = read_checked(file, name, expected);
     const std::size_t width = steps.empty() ? 0 : values.size() / steps.size();
@@ -254,7 +256,8 @@ AnalysisRecord AnalysisRecord::load(const std::filesystem::path& path) {
   };
   const auto read_effect = [&](const char* name, std::vector<double> AblationEffects::*member) {
     read(
-        std::string("mask/") + name, {count, num_slices}, [&](ProbeRow & row) -> auto& { return row.mask.*member; });
+        std::string("mask/") + name,
+        {count, num_slices}, [&](ProbeRow & row) -> auto& { return row.ablations.front().*member; });
   };
   read(
       "mass", {count, num_slices}, [](ProbeRow & row) -> auto& { return row.mass; });
@@ -262,7 +265,7 @@ AnalysisRecord AnalysisRecord::load(const std::filesystem::path& path) {
       "intact/nll_sequence", {count, sequences}, [](ProbeRow & row) -> auto& { return row.intact_nll_sequence; });
   read(
       "mask/delta_nll_sequence", {count, num_slices, sequences},
-      [](ProbeRow & row) -> auto& { return row.mask.delta_nll_sequence; });
+      [](ProbeRow & row) -> auto& { return row.ablations.front().delta_nll_sequence; });
   read_effect("delta_nll", &AblationEffects::delta_nll);
   read_effect("p_value", &AblationEffects::p_value);
   read_effect("p_adjusted", &AblationEffects::p_adjusted);
@@ -277,8 +280,8 @@ AnalysisRecord AnalysisRecord::load(const std::filesystem::path& path) {
     row.model_sha256 = sha256[i];
     row.intact_nll = nll[i];
     for (std::size_t s = 0; s < num_slices; ++s) {
-      row.mask.ci_lower.push_back(bounds[(i * num_slices + s) * 2]);
-      row.mask.ci_upper.push_back(bounds[(i * num_slices + s) * 2 + 1]);
+      row.ablations.front().ci_lower.push_back(bounds[(i * num_slices + s) * 2]);
+      row.ablations.front().ci_upper.push_back(bounds[(i * num_slices + s) * 2 + 1]);
     }
   }
   return record;
@@ -295,8 +298,9 @@ AnalysisRecord open_record(const std::filesystem::path& file, const ProbeIdentit
   }
   if (was.ids != now.ids)
     throw Error("{}: was probed on other tokens ({}) than now ({}): {}", file.string(), was.origin, now.origin, remedy);
-  if (record.identity.seed != identity.seed) {
-    throw Error("{}: was probed with seed {}, now {}: {}", file.string(), record.identity.seed, identity.seed, remedy);
+  if (record.identity.settings.seed != identity.settings.seed) {
+    throw Error("{}: was probed with seed {}, now {}: {}", file.string(), record.identity.settings.seed,
+                identity.settings.seed, remedy);
   }
   if (record.identity.model_config != identity.model_config) {
     throw Error("{}: holds probes of another model (attribute model_config): {}", file.string(), remedy);

@@ -12,8 +12,9 @@ namespace routescope {
 /// What every row of one file has in common. Rows measured otherwise do not belong into it.
 struct ProbeIdentity {
   ProbeTokens tokens;
-  std::uint64_t seed = 1;
-  std::string model_config;  // config.json, one line
+  ProbeSettings settings = {};
+  std::vector<std::string> sets;  // names of what was ablated; the slices by default
+  std::string model_config;       // config.json, one line
 };
 
 /// A file's content, in memory. The file is small (a few kilobytes a row), so that it is always written whole, beside

@@ -113,13 +113,13 @@ json probe_data(const std::vector<ProbeRow>& rows) {
     out["step"].push_back(row.step);
     out["nll"].push_back(number(row.intact_nll));
     out["mass"].push_back(numbers(row.mass));
-    out["delta"].push_back(numbers(row.mask.delta_nll));
-    out["lower"].push_back(numbers(row.mask.ci_lower));
-    out["upper"].push_back(numbers(row.mask.ci_upper));
-    out["p"].push_back(numbers(row.mask.p_adjusted));
-    out["kl"].push_back(numbers(row.mask.kl));
-    out["top1"].push_back(numbers(row.mask.top1_agreement));
-    out["coverage"].push_back(numbers(row.mask.coverage));
+    out["delta"].push_back(numbers(row.effects(Ablation::mask).delta_nll));
+    out["lower"].push_back(numbers(row.effects(Ablation::mask).ci_lower));
+    out["upper"].push_back(numbers(row.effects(Ablation::mask).ci_upper));
+    out["p"].push_back(numbers(row.effects(Ablation::mask).p_adjusted));
+    out["kl"].push_back(numbers(row.effects(Ablation::mask).kl));
+    out["top1"].push_back(numbers(row.effects(Ablation::mask).top1_agreement));
+    out["coverage"].push_back(numbers(row.effects(Ablation::mask).coverage));
   }
   return out;
 }

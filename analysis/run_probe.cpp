@@ -47,7 +47,7 @@ ProbeIdentity identify(const ProbeRequest& request, const std::filesystem::path&
     identity.tokens = load_probe_tokens(request.tokens, request.sequences, request.positions, config.vocab_size);
   }
   check_probe_tokens(identity.tokens, config.vocab_size);
-  identity.seed = request.seed;
+  identity.settings.seed = request.seed;
   identity.model_config = config.to_json().dump();
   return identity;
 }
@@ -81,7 +81,8 @@ const ProbeRow& RecordedProbe::row(std::int64_t step, const std::filesystem::pat
     }
   });
   if (found) return *found;
-  ProbeRow row = probe(*model, record_.identity.tokens, {.seed = record_.identity.seed, .step = step}, communicator_);
+  ProbeRow row = probe(*model, record_.identity.tokens,
+                       {.settings = {.seed = record_.identity.settings.seed}, .step = step}, communicator_);
   row.model_sha256 = sha256;
   record_.put(std::move(row));
   agree(communicator_, "the record of probes", [&] {

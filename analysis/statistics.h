@@ -41,6 +41,30 @@ double sign_flip_test(std::span<const double> values, const RandomKey& key, int 
 /// Holm's step-down adjustment. NaN stands for a test that was not made: it stays NaN and does not count.
 std::vector<double> holm_adjust(std::span<const double> p_values);
 
+/// An interval that holds the mean at every n at once (anytime-valid), however the moment to stop is chosen: the
+/// values' t statistic against a normal mixture over effect sizes of scale `effect_scale` standard deviations (Lai
+/// 1976; Wang & Ramdas 2023). Exact for normal values of any variance. Infinite for fewer than `sequential_least_n`
+/// values or as long as nothing can be said; equal values that do not vary: NaN for n < 2, else the value itself.
+inline constexpr double sequential_effect_scale = 1.0;
+inline constexpr int sequential_least_n = 8;
+Interval confidence_sequence(std::span<const double> values, double level = interval_level,
+                             double effect_scale = sequential_effect_scale);
+/// The p value that goes with it: 1 / the greatest evidence so far that the mean is not zero, over looks after every
+/// `look_every` values; valid at any stopping time.
+double sequential_p_value(std::span<const double> values, std::int64_t look_every,
+                          double effect_scale = sequential_effect_scale);
+
+/// Two one-sided t tests (Schuirmann 1987): the p value of the hypothesis that |mean| >= margin. Small where the mean
+/// is shown to lie within (-margin, margin).
+double equivalence_test(std::span<const double> values, double margin);
+
+/// Spearman's rank correlation; ties get their mean rank. NaN for fewer than 3 pairs, or where one side does not vary.
+/// Pairs with a NaN are left out.
+double rank_correlation(std::span<const double> a, std::span<const double> b);
+
+/// The indices of one resample of n units, with replacement.
+std::vector<std::size_t> resample_indices(std::size_t n, const RandomKey& key, std::uint64_t number);
+
 /// Quantiles of the standard normal and of Student's t with whole degrees of freedom, for p in (0, 1).
 double normal_quantile(double p);
 double student_t_quantile(double p, int degrees_of_freedom);

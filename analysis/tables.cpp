@@ -37,9 +37,12 @@ std::string slice_table(const ProbeRow& row, const ProbeIdentity& identity) {
   out += fmt::format("{:<21} {:>6}  {:<28} {:>7} {:>8} {:>7} {:>8}\n", "slice", "mass", "delta nll [95 %], nats/token",
                      "p adj.", "kl", "top-1", "coverage");
   for (std::size_t s = 0; s < num_slices; ++s) {
-    out += fmt::format("{:<21} {:>6}  {:<28} {:>7} {:>8} {:>7} {:>8}\n", slice_name(s), number("{:.4f}", row.mass[s]),
-                       effect(row.mask, s), number("{:.4f}", row.mask.p_adjusted[s]), number("{:.4f}", row.mask.kl[s]),
-                       number("{:.4f}", row.mask.top1_agreement[s]), number("{:.2f}", row.mask.coverage[s]));
+    out +=
+        fmt::format("{:<21} {:>6}  {:<28} {:>7} {:>8} {:>7} {:>8}\n", slice_name(s), number("{:.4f}", row.mass[s]),
+                    effect(row.effects(Ablation::mask), s), number("{:.4f}", row.effects(Ablation::mask).p_adjusted[s]),
+                    number("{:.4f}", row.effects(Ablation::mask).kl[s]),
+                    number("{:.4f}", row.effects(Ablation::mask).top1_agreement[s]),
+                    number("{:.2f}", row.effects(Ablation::mask).coverage[s]));
   }
   return out;
 }
@@ -48,7 +51,8 @@ std::string emergence_table(const AnalysisRecord& record) {
   std::vector<double> strongest(num_slices, -1.0);
   for (const ProbeRow& row : record.rows) {
     for (std::size_t s = 0; s < num_slices; ++s) {
-      if (!std::isnan(row.mask.delta_nll[s])) strongest[s] = std::max(strongest[s], std::abs(row.mask.delta_nll[s]));
+      if (!std::isnan(row.effects(Ablation::mask).delta_nll[s]))
+        strongest[s] = std::max(strongest[s], std::abs(row.effects(Ablation::mask).delta_nll[s]));
     }
   }
   std::vector<std::size_t> order(num_slices);
@@ -63,7 +67,7 @@ std::string emergence_table(const AnalysisRecord& record) {
   while (out.back() == ' ') out.pop_back();
   for (const ProbeRow& row : record.rows) {
     out += fmt::format("\n{:>8} {:>8.4f}", row.step, row.intact_nll);
-    for (std::size_t s : order) out += fmt::format("  {:<28}", effect(row.mask, s));
+    for (std::size_t s : order) out += fmt::format("  {:<28}", effect(row.effects(Ablation::mask), s));
     while (out.back() == ' ') out.pop_back();
   }
   return out + "\n";

@@ -90,6 +90,16 @@ class Model {
   Weights operand_weights_;
 };
 
+/// A change of one read after its weights are known: h = sum_i edited_i v_i over the read's sources and `extra`.
+struct ReadEdit {
+  /// Values that every token sees beside the read's own sources: each [d], in the activations' type, on the model's
+  /// device.
+  std::vector<Tensor> extra;
+  /// From alpha [tokens, n+1], which the read just computed (sources in the order of plan().reads[read].columns), to
+  /// the weights that it uses, edited [tokens, n+1+extras]; nobody normalises them. On the host.
+  std::function<void(std::span<const double> alpha, std::span<double> edited)> alpha;
+};
+
 /// A change of the routing, the one mechanism behind every bias, mask and ablation (DESIGN.md).
 struct RoutingIntervention {
   /// logit_bias[read][column], added before the softmax; -inf masks. Empty: none. Columns a read lacks are ignored.
@@ -97,6 +107,8 @@ struct RoutingIntervention {
   std::vector<std::vector<double>> logit_bias;
   /// read -> alpha [tokens, n+1] in the model's storage type and on its device, in place of the softmax's result.
   std::map<int, Tensor> alpha_override;
+  /// read -> edit of its weights, after logit_bias and alpha_override. No backward pass follows such a forward pass.
+  std::map<int, ReadEdit> edits;
 };
 
 /// How the reads of a group, which share their completed sources, are computed: each for itself, or all of them at once
@@ -163,6 +175,11 @@ class Pass {
   Tensor alpha(int read) const;
   /// And (mean(v_i^2) + eps)^(-1/2) of each of those sources, n+1 tensors [tokens].
   std::vector<Tensor> source_inv_rms(int read) const;
+  /// And the read's partial, its current source [tokens, d]; every completed source is some read's partial.
+  Tensor partial(int read) const;
+  /// Of the last backward(), for a routed read: the gradient [tokens, n+1] of scale * (summed nll) with respect to the
+  /// logits, in the order of alpha().
+  Tensor dlogit(int read) const;
 
   std::int64_t batch() const;
   std::int64_t seq_len() const;

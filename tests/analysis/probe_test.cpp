@@ -74,7 +74,7 @@ TEST_P(Probe, EqualsMaskingAndRunningEverythingAgain) {
   constexpr std::int64_t sequences = 3, positions = 12, vocab = 37;
   const ProbeTokens tokens = micro_tokens(sequences, positions);
   const Model fast = model(), exact = model({.storage = DType::f64, .operands = DType::f64});
-  const ProbeRow row = probe(fast, tokens, {.seed = 1, .step = 0});
+  const ProbeRow row = probe(fast, tokens, {.settings = {.seed = 1}, .step = 0});
   // Logits of order 1 to 10 summed over 16 to 24 products a layer in f32: relative error below 1e-6 of them.
   constexpr double tolerance = 2e-5;
 
@@ -101,7 +101,7 @@ TEST_P(Probe, EqualsMaskingAndRunningEverythingAgain) {
       mask.logit_bias[r] = bias;
       any = true;
     }
-    EXPECT_EQ(any, !std::isnan(row.mask.delta_nll[s])) << slice_name(s);
+    EXPECT_EQ(any, !std::isnan(row.effects(Ablation::mask).delta_nll[s])) << slice_name(s);
     if (!any) continue;
     ++tested;
     double kl = 0, agree = 0;
@@ -110,7 +110,8 @@ TEST_P(Probe, EqualsMaskingAndRunningEverythingAgain) {
       const Plain intact(exact, ids, nullptr), ablated(exact, ids, &mask);
       const std::size_t at = s * sequences + static_cast<std::size_t>(q);
       EXPECT_NEAR(row.intact_nll_sequence[static_cast<std::size_t>(q)], intact.nll, tolerance);
-      EXPECT_NEAR(row.mask.delta_nll_sequence[at], ablated.nll - intact.nll, tolerance) << slice_name(s);
+      EXPECT_NEAR(row.effects(Ablation::mask).delta_nll_sequence[at], ablated.nll - intact.nll, tolerance)
+          << slice_name(s);
       for (std::int64_t t = 0; t + 1 < positions; ++t) {
         const double *p = &intact.log_p[static_cast<std::size_t>(t * vocab)],
                      *q_ = &ablated.log_p[static_cast<std::size_t>(t * vocab)];
@@ -118,9 +119,11 @@ TEST_P(Probe, EqualsMaskingAndRunningEverythingAgain) {
         agree += std::max_element(p, p + vocab) - p == std::max_element(q_, q_ + vocab) - q_;
       }
     }
-    EXPECT_NEAR(row.mask.kl[s], kl / (sequences * (positions - 1)), tolerance) << slice_name(s);
-    EXPECT_NEAR(row.mask.top1_agreement[s], agree / (sequences * (positions - 1)), 1e-12) << slice_name(s);
-    EXPECT_GT(row.mask.kl[s], 10 * tolerance) << slice_name(s) << ": the mask does nothing, so this tests nothing";
+    EXPECT_NEAR(row.effects(Ablation::mask).kl[s], kl / (sequences * (positions - 1)), tolerance) << slice_name(s);
+    EXPECT_NEAR(row.effects(Ablation::mask).top1_agreement[s], agree / (sequences * (positions - 1)), 1e-12)
+        << slice_name(s);
+    EXPECT_GT(row.effects(Ablation::mask).kl[s], 10 * tolerance)
+        << slice_name(s) << ": the mask does nothing, so this tests nothing";
   }
   EXPECT_GE(tested, 14);
 }
@@ -136,7 +139,7 @@ TEST_P(Probe, InDoublePrecisionEqualsItToTheLastDigits) {
     for (std::size_t q = 0; q < 2; ++q) {
       const auto ids = std::span(tokens.ids).subspan(q * 9, 9);
       const double expected = Plain(exact, ids, &mask.intervention).nll - Plain(exact, ids, nullptr).nll;
-      EXPECT_NEAR(row.mask.delta_nll_sequence[s * 2 + q], expected, 1e-12) << slice_name(s);
+      EXPECT_NEAR(row.effects(Ablation::mask).delta_nll_sequence[s * 2 + q], expected, 1e-12) << slice_name(s);
     }
   }
 }
@@ -149,15 +152,15 @@ void expect_same_bits(const std::vector<double>& a, const std::vector<double>& b
 TEST_P(Probe, SharedPrefixesGiveTheSameBits) {
   const Model fast = model();
   const ProbeTokens tokens = micro_tokens(5, 16);
-  const ProbeRow shared = probe(fast, tokens, {.seed = 3, .step = 7});
-  const ProbeRow whole = probe(fast, tokens, {.seed = 3, .step = 7, .share_prefix = false});
+  const ProbeRow shared = probe(fast, tokens, {.settings = {.seed = 3}, .step = 7});
+  const ProbeRow whole = probe(fast, tokens, {.settings = {.seed = 3}, .step = 7, .share_prefix = false});
   expect_same_bits(shared.mass, whole.mass);
   expect_same_bits(shared.intact_nll_sequence, whole.intact_nll_sequence);
-  expect_same_bits(shared.mask.delta_nll_sequence, whole.mask.delta_nll_sequence);
-  expect_same_bits(shared.mask.kl, whole.mask.kl);
-  expect_same_bits(shared.mask.top1_agreement, whole.mask.top1_agreement);
-  expect_same_bits(shared.mask.ci_lower, whole.mask.ci_lower);
-  expect_same_bits(shared.mask.p_adjusted, whole.mask.p_adjusted);
+  expect_same_bits(shared.effects(Ablation::mask).delta_nll_sequence, whole.effects(Ablation::mask).delta_nll_sequence);
+  expect_same_bits(shared.effects(Ablation::mask).kl, whole.effects(Ablation::mask).kl);
+  expect_same_bits(shared.effects(Ablation::mask).top1_agreement, whole.effects(Ablation::mask).top1_agreement);
+  expect_same_bits(shared.effects(Ablation::mask).ci_lower, whole.effects(Ablation::mask).ci_lower);
+  expect_same_bits(shared.effects(Ablation::mask).p_adjusted, whole.effects(Ablation::mask).p_adjusted);
 }
 
 TEST_P(Probe, BatchesOfOneSequenceGiveTheSameNumbers) {
@@ -172,11 +175,12 @@ TEST_P(Probe, BatchesOfOneSequenceGiveTheSameNumbers) {
   for (const ProbeRow* other : {&apart, &uneven}) {
     for (std::size_t i = 0; i < 5; ++i)
       EXPECT_NEAR(together.intact_nll_sequence[i], other->intact_nll_sequence[i], tolerance);
-    for (std::size_t i = 0; i < together.mask.delta_nll_sequence.size(); ++i) {
-      if (std::isnan(together.mask.delta_nll_sequence[i])) {
-        EXPECT_TRUE(std::isnan(other->mask.delta_nll_sequence[i]));
+    for (std::size_t i = 0; i < together.effects(Ablation::mask).delta_nll_sequence.size(); ++i) {
+      if (std::isnan(together.effects(Ablation::mask).delta_nll_sequence[i])) {
+        EXPECT_TRUE(std::isnan(other->effects(Ablation::mask).delta_nll_sequence[i]));
       } else {
-        EXPECT_NEAR(together.mask.delta_nll_sequence[i], other->mask.delta_nll_sequence[i], tolerance);
+        EXPECT_NEAR(together.effects(Ablation::mask).delta_nll_sequence[i],
+                    other->effects(Ablation::mask).delta_nll_sequence[i], tolerance);
       }
     }
     for (std::size_t s = 0; s < num_slices; ++s) EXPECT_NEAR(together.mass[s], other->mass[s], tolerance);
@@ -242,7 +246,7 @@ TEST_P(Probe, RanksGiveTheBitsOfOneProcess) {
   const Model fast = model();
   const ProbeTokens tokens = micro_tokens(5, 16);
   // One sequence at a time, so that every product has the same shape on any number of ranks.
-  const ProbeOptions options{.seed = 2, .step = 9, .batch_bytes = 1};
+  const ProbeOptions options{.settings = {.seed = 2}, .step = 9, .batch_bytes = 1};
   const ProbeRow alone = probe(fast, tokens, options);
   const auto expect_bits = [](const std::vector<double>& found, const std::vector<double>& expected, const char* what) {
     ASSERT_EQ(found.size(), expected.size()) << what;
@@ -258,11 +262,13 @@ TEST_P(Probe, RanksGiveTheBitsOfOneProcess) {
       EXPECT_EQ(row.intact_nll, alone.intact_nll);
       expect_bits(row.mass, alone.mass, "mass");
       expect_bits(row.intact_nll_sequence, alone.intact_nll_sequence, "intact_nll_sequence");
-      expect_bits(row.mask.delta_nll_sequence, alone.mask.delta_nll_sequence, "delta_nll_sequence");
-      expect_bits(row.mask.kl, alone.mask.kl, "kl");
-      expect_bits(row.mask.top1_agreement, alone.mask.top1_agreement, "top1_agreement");
-      expect_bits(row.mask.ci_lower, alone.mask.ci_lower, "ci_lower");
-      expect_bits(row.mask.p_adjusted, alone.mask.p_adjusted, "p_adjusted");
+      expect_bits(row.effects(Ablation::mask).delta_nll_sequence, alone.effects(Ablation::mask).delta_nll_sequence,
+                  "delta_nll_sequence");
+      expect_bits(row.effects(Ablation::mask).kl, alone.effects(Ablation::mask).kl, "kl");
+      expect_bits(row.effects(Ablation::mask).top1_agreement, alone.effects(Ablation::mask).top1_agreement,
+                  "top1_agreement");
+      expect_bits(row.effects(Ablation::mask).ci_lower, alone.effects(Ablation::mask).ci_lower, "ci_lower");
+      expect_bits(row.effects(Ablation::mask).p_adjusted, alone.effects(Ablation::mask).p_adjusted, "p_adjusted");
     }
   }
 }
@@ -313,18 +319,19 @@ TEST(ProbeMasks, MasksThatMaskNothingChangeNothing) {
 
 TEST(ProbeRows, SummariesFollowFromTheSequences) {
   const Model model = micro_model(micro_config(Residual::block_attn_res, AttnResSource::cumulative));
-  const ProbeRow row = probe(model, micro_tokens(6, 10), {.seed = 5, .step = 40});
+  const ProbeRow row = probe(model, micro_tokens(6, 10), {.settings = {.seed = 5}, .step = 40});
   for (std::size_t s = 0; s < num_slices; ++s) {
-    const std::span<const double> values(row.mask.delta_nll_sequence.data() + s * 6, 6);
-    if (!(row.mask.coverage[s] > 0)) {
-      EXPECT_TRUE(std::isnan(row.mask.delta_nll[s]) && std::isnan(row.mask.kl[s]) &&
-                  std::isnan(row.mask.p_adjusted[s]));
+    const std::span<const double> values(row.effects(Ablation::mask).delta_nll_sequence.data() + s * 6, 6);
+    if (!(row.effects(Ablation::mask).coverage[s] > 0)) {
+      EXPECT_TRUE(std::isnan(row.effects(Ablation::mask).delta_nll[s]) &&
+                  std::isnan(row.effects(Ablation::mask).kl[s]) &&
+                  std::isnan(row.effects(Ablation::mask).p_adjusted[s]));
       continue;
     }
-    EXPECT_DOUBLE_EQ(row.mask.delta_nll[s], mean(values));
-    EXPECT_EQ(row.mask.ci_lower[s], bootstrap_interval(values, {5, 40, s}).lower);
-    EXPECT_EQ(row.mask.p_value[s], sign_flip_test(values, {5, 40, s}));
-    EXPECT_GE(row.mask.p_adjusted[s], row.mask.p_value[s]);
+    EXPECT_DOUBLE_EQ(row.effects(Ablation::mask).delta_nll[s], mean(values));
+    EXPECT_EQ(row.effects(Ablation::mask).ci_lower[s], bootstrap_interval(values, {5, 40, s}).lower);
+    EXPECT_EQ(row.effects(Ablation::mask).p_value[s], sign_flip_test(values, {5, 40, s}));
+    EXPECT_GE(row.effects(Ablation::mask).p_adjusted[s], row.effects(Ablation::mask).p_value[s]);
   }
   EXPECT_DOUBLE_EQ(row.intact_nll, mean(row.intact_nll_sequence));
 }

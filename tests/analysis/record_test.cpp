@@ -32,9 +32,9 @@ ModelConfig routed() {
 
 AnalysisRecord record_of(const Model& model, const std::vector<std::int64_t>& steps) {
   AnalysisRecord record;
-  record.identity = {micro_tokens(4, 8), 9, model.config().to_json().dump()};
+  record.identity = {micro_tokens(4, 8), {.seed = 9}, {}, model.config().to_json().dump()};
   for (std::int64_t step : steps) {
-    ProbeRow row = probe(model, record.identity.tokens, {.seed = 9, .step = step});
+    ProbeRow row = probe(model, record.identity.tokens, {.settings = {.seed = 9}, .step = step});
     row.model_sha256 = "digest of step " + std::to_string(step);
     record.put(std::move(row));
   }
@@ -56,7 +56,7 @@ void expect_equal(const ProbeRow& a, const ProbeRow& b) {
   for (auto member : {&AblationEffects::delta_nll_sequence, &AblationEffects::delta_nll, &AblationEffects::ci_lower,
                       &AblationEffects::ci_upper, &AblationEffects::p_value, &AblationEffects::p_adjusted,
                       &AblationEffects::kl, &AblationEffects::top1_agreement, &AblationEffects::coverage}) {
-    expect_equal(a.mask.*member, b.mask.*member);
+    expect_equal(a.effects(Ablation::mask).*member, b.effects(Ablation::mask).*member);
   }
 }
 
@@ -81,7 +81,7 @@ TEST(AnalysisRecordTest, RoundTripKeepsEveryNumber) {
   for (std::size_t i = 0; i < 3; ++i) expect_equal(record.rows[i], back.rows[i]);
   EXPECT_EQ(back.identity.tokens.ids, record.identity.tokens.ids);
   EXPECT_EQ(back.identity.tokens.origin, record.identity.tokens.origin);
-  EXPECT_EQ(back.identity.seed, 9U);
+  EXPECT_EQ(back.identity.settings.seed, 9U);
   EXPECT_EQ(back.identity.model_config, record.identity.model_config);
   EXPECT_EQ(back.created, record.created);
 }
@@ -181,7 +181,7 @@ TEST(AnalysisRecordTest, RefusesRowsMeasuredOtherwise) {
   EXPECT_TRUE(open_record(dir / "absent.h5", record.identity).rows.empty());
 
   ProbeIdentity other = record.identity;
-  other.seed = 10;
+  other.settings.seed = 10;
   EXPECT_NE(error_of([&] { open_record(file, other); }).find("was probed with seed 9, now 10"), std::string::npos);
   other = record.identity;
   ++other.tokens.ids.back();

@@ -71,7 +71,7 @@ TEST_F(Report, HoldsEverySectionAndTheNumbersOfTheRun) {
   for (std::size_t p = 0; p < 4; ++p) {
     for (std::size_t s = 0; s < num_slices; ++s) {
       const nlohmann::json& shown = data.at("probes").at("delta").at(p).at(s);
-      const double effect = record.rows[p].mask.delta_nll[s];
+      const double effect = record.rows[p].effects(Ablation::mask).delta_nll[s];
       EXPECT_EQ(shown.is_null(), std::isnan(effect));
       if (shown.is_null()) continue;
       EXPECT_NEAR(shown.get<double>(), effect, 5.1e-4 * std::abs(effect));

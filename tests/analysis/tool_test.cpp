@@ -130,9 +130,11 @@ TEST_F(AnalyzeTool, RanksShareTheSequences) {
     EXPECT_EQ(found.step, expected.step);
     EXPECT_EQ(found.model_sha256, expected.model_sha256);
     EXPECT_NEAR(found.intact_nll, expected.intact_nll, tolerance);
-    ASSERT_EQ(found.mask.delta_nll_sequence.size(), expected.mask.delta_nll_sequence.size());
-    for (std::size_t j = 0; j < found.mask.delta_nll_sequence.size(); ++j) {
-      const double x = found.mask.delta_nll_sequence[j], y = expected.mask.delta_nll_sequence[j];
+    ASSERT_EQ(found.effects(Ablation::mask).delta_nll_sequence.size(),
+              expected.effects(Ablation::mask).delta_nll_sequence.size());
+    for (std::size_t j = 0; j < found.effects(Ablation::mask).delta_nll_sequence.size(); ++j) {
+      const double x = found.effects(Ablation::mask).delta_nll_sequence[j],
+                   y = expected.effects(Ablation::mask).delta_nll_sequence[j];
       EXPECT_TRUE((std::isnan(x) && std::isnan(y)) || std::abs(x - y) <= tolerance) << x << " " << y;
     }
     for (std::size_t s = 0; s < found.mass.size(); ++s) EXPECT_NEAR(found.mass[s], expected.mass[s], tolerance);

@@ -38,14 +38,15 @@ TEST_P(CudaProbe, AgreesWithTheCpu) {
   if (!cuda_available()) GTEST_SKIP() << "no CUDA device";
   const ModelConfig config = micro_config(GetParam().residual, GetParam().source, 4);
   const ProbeTokens tokens = micro_tokens(3, 8);
-  const ProbeRow expected = probe(micro_model(config), tokens, {.seed = 5, .step = 0});
-  const ProbeRow found = probe(micro_model(config, {.device = Device::cuda}), tokens, {.seed = 5, .step = 0});
+  const ProbeRow expected = probe(micro_model(config), tokens, {.settings = {.seed = 5}, .step = 0});
+  const ProbeRow found =
+      probe(micro_model(config, {.device = Device::cuda}), tokens, {.settings = {.seed = 5}, .step = 0});
   // Differences of f32 likelihoods of order 4 nats, summed over 7 predicted tokens.
   expect_near(found.intact_nll_sequence, expected.intact_nll_sequence, 1e-5, "intact nll");
   expect_near(found.mass, expected.mass, 1e-6, "mass");
-  expect_near(found.mask.delta_nll, expected.mask.delta_nll, 1e-5, "delta_nll");
-  expect_near(found.mask.kl, expected.mask.kl, 1e-5, "kl");
-  expect_near(found.mask.coverage, expected.mask.coverage, 0, "coverage");
+  expect_near(found.effects(Ablation::mask).delta_nll, expected.effects(Ablation::mask).delta_nll, 1e-5, "delta_nll");
+  expect_near(found.effects(Ablation::mask).kl, expected.effects(Ablation::mask).kl, 1e-5, "kl");
+  expect_near(found.effects(Ablation::mask).coverage, expected.effects(Ablation::mask).coverage, 0, "coverage");
 }
 
 INSTANTIATE_TEST_SUITE_P(Modes, CudaProbe,

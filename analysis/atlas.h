@@ -1,0 +1,44 @@
+// The first-order effect of every route: one forward and one backward pass estimate what ablating each (read, source)
+// would do, beside true ablations of some of them (MATH.md, "Ablations").
+#pragma once
+
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+#include "analysis/probe_tokens.h"
+#include "analysis/statistics.h"
+#include "kernels/communicator.h"
+#include "model/model.h"
+
+namespace routescope {
+
+/// Effects are of `mask` on single routes, nats a token, mean over predicted tokens and sequences.
+struct Atlas {
+  /// [reads, columns]: minus the gradient of the nll with respect to a gate on exp(logit), summed over tokens: the
+  /// linear estimate of the nll without the route minus the nll. NaN for a route that is not there or cannot be masked.
+  std::vector<double> first_order;
+  std::vector<double> first_order_lower, first_order_upper;  // [reads, columns] 95 % BCa over sequences
+  // Routes drawn without replacement from all that can be masked, and what masking them really does.
+  std::vector<std::pair<int, int>> checked;  // (read, column)
+  std::vector<double> true_effect;           // [checked]
+  std::vector<double> true_lower, true_upper;
+  double rank_correlation = 0;       // Spearman, of first_order and true_effect over `checked`
+  Interval rank_correlation_ci;      // bootstrap over sequences
+  double median_relative_error = 0;  // |first_order - true| / |true|, over `checked`
+
+  bool empty() const { return first_order.empty(); }
+};
+
+struct AtlasOptions {
+  std::uint64_t seed = 1;
+  std::int64_t step = 0;
+  int checks = 48;  // as many true ablations, or all routes if there are fewer
+  std::size_t batch_bytes = std::size_t{512} << 20;
+};
+
+/// `model` in f32 (or f64). Ranks share the sequences. Throws Error as probe() does.
+Atlas make_atlas(const Model& model, const ProbeTokens& tokens, const AtlasOptions& options,
+                 Communicator& communicator);
+
+}  // namespace routescope
