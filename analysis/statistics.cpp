@@ -13,10 +13,10 @@ namespace {
 
 constexpr double nan = std::numeric_limits<double>::quiet_NaN();
 
-enum class Use : std::uint32_t { bootstrap = 1, sign_flip = 2 };
+enum class Use : std::uint32_t { bootstrap = 1, sign_flip = 2, resample = 3 };
 
 // The standard fixes both seed_seq and mt19937_64 to the bit, but no distribution: hence below() here.
-std::mt19937_64 generator(const RandomKey& key, Use use) {
+std::mt19937_64 generator(const RandomKey& key, Use use, std::uint64_t number = 0) {
   const auto low = [](std::uint64_t v) { return static_cast<std::uint32_t>(v); };
   const auto high = [](std::uint64_t v) { return static_cast<std::uint32_t>(v >> 32); };
   std::seed_seq words{low(key.seed),
@@ -25,6 +25,10 @@ std::mt19937_64 generator(const RandomKey& key, Use use) {
                       high(key.step),
                       low(key.slice),
                       high(key.slice),
+                      low(key.what),
+                      high(key.what),
+                      low(number),
+                      high(number),
                       static_cast<std::uint32_t>(use)};
   return std::mt19937_64(words);
 }
@@ -36,25 +40,6 @@ std::size_t below(std::uint32_t bits, std::size_t n) {
 
 double normal_cdf(double x) {
   return 0.5 * std::erfc(-x / std::numbers::sqrt2);
-}
-
-// Abramowitz & Stegun 26.7.3 and 26.7.4: a finite sum for whole degrees of freedom.
-double student_t_cdf(double t, int degrees_of_freedom) {
-  const double theta = std::atan(t / std::sqrt(degrees_of_freedom));
-  const double sine = std::sin(theta), cosine = std::cos(theta);
-  double term = 1, sum = 0;
-  if (degrees_of_freedom % 2 == 0) {
-    for (int k = 0; k < degrees_of_freedom / 2; ++k) {
-      sum += term;
-      term *= cosine * cosine * (2 * k + 1) / (2 * k + 2);
-    }
-    return 0.5 + 0.5 * sine * sum;
-  }
-  for (int k = 0; k < (degrees_of_freedom - 1) / 2; ++k) {
-    sum += term;
-    term *= cosine * cosine * (2 * k + 2) / (2 * k + 3);
-  }
-  return 0.5 + (theta + sine * cosine * sum) / std::numbers::pi;
 }
 
 template <class Cdf>
@@ -75,10 +60,57 @@ double quantile_of_sorted(std::span<const double> sorted, double level) {
       std::clamp(level * static_cast<double>(sorted.size() + 1) - 1, 0.0, static_cast<double>(sorted.size() - 1));
   const auto index = static_cast<std::size_t>(position);
   if (index + 1 >= sorted.size()) return sorted.back();
-  return std::lerp(sorted[index], sorted[index + 1], position - static_cast<double>(index));
+  // Between an infinite one and its neighbour there is no line.
+  const double below_it = sorted[index], above_it = sorted[index + 1], part = position - static_cast<double>(index);
+  if (std::isinf(below_it) || std::isinf(above_it)) return part < 0.5 ? below_it : above_it;
+  return std::lerp(below_it, above_it, part);
+}
+
+bool all_finite(std::span<const double> values) {
+  return std::all_of(values.begin(), values.end(), [](double v) { return std::isfinite(v); });
+}
+
+// Hesterberg's: a percentile interval is as wide as one with the variance sum / n and normal quantiles.
+double expanded_quantile(std::size_t n, double level) {
+  const double degrees = static_cast<double>(n - 1);
+  return std::sqrt(static_cast<double>(n) / degrees) * student_t_quantile(0.5 + 0.5 * level, static_cast<int>(n - 1));
+}
+
+/// Ranks from 1; values that are equal get the mean of theirs.
+std::vector<double> ranks_of(std::span<const double> values) {
+  std::vector<std::size_t> order(values.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return values[a] < values[b]; });
+  std::vector<double> ranks(values.size());
+  for (std::size_t begin = 0; begin < order.size();) {
+    std::size_t end = begin;
+    while (end < order.size() && values[order[end]] == values[order[begin]]) ++end;
+    for (std::size_t i = begin; i < end; ++i) ranks[order[i]] = 0.5 * static_cast<double>(begin + 1 + end);
+    begin = end;
+  }
+  return ranks;
 }
 
 }  // namespace
+
+// Abramowitz & Stegun 26.7.3 and 26.7.4: a finite sum for whole degrees of freedom, exact to rounding of 1.
+double student_t_cdf(double t, int degrees_of_freedom) {
+  const double theta = std::atan(t / std::sqrt(degrees_of_freedom));
+  const double sine = std::sin(theta), cosine = std::cos(theta);
+  double term = 1, sum = 0;
+  if (degrees_of_freedom % 2 == 0) {
+    for (int k = 0; k < degrees_of_freedom / 2; ++k) {
+      sum += term;
+      term *= cosine * cosine * (2 * k + 1) / (2 * k + 2);
+    }
+    return std::clamp(0.5 + 0.5 * sine * sum, 0.0, 1.0);
+  }
+  for (int k = 0; k < (degrees_of_freedom - 1) / 2; ++k) {
+    sum += term;
+    term *= cosine * cosine * (2 * k + 2) / (2 * k + 3);
+  }
+  return std::clamp(0.5 + (theta + sine * cosine * sum) / std::numbers::pi, 0.0, 1.0);
+}
 
 double normal_quantile(double p) {
   return invert(normal_cdf, p);
@@ -95,7 +127,7 @@ double mean(std::span<const double> values) {
 
 Interval bootstrap_interval(std::span<const double> values, const RandomKey& key, double level, int resamples) {
   const std::size_t n = values.size();
-  if (n < 2 || std::any_of(values.begin(), values.end(), [](double v) { return !std::isfinite(v); })) return {nan, nan};
+  if (n < 2 || !all_finite(values)) return {nan, nan};
   const auto [smallest, largest] = std::minmax_element(values.begin(), values.end());
   if (*smallest == *largest) return {*smallest, *largest};
 
@@ -128,9 +160,7 @@ Interval bootstrap_interval(std::span<const double> values, const RandomKey& key
   }
   const double acceleration = third / (6 * second * std::sqrt(second));
 
-  const double degrees = static_cast<double>(n - 1);
-  const double wide =
-      std::sqrt(static_cast<double>(n) / degrees) * student_t_quantile(0.5 + 0.5 * level, static_cast<int>(n - 1));
+  const double wide = expanded_quantile(n, level);
   const auto end = [&](double z) {
     // A mean's acceleration is below 1/6 and `wide` shrinks as n grows, so the denominator only nears zero for a z0
     // that no resampling of a mean produces.
@@ -140,9 +170,20 @@ Interval bootstrap_interval(std::span<const double> values, const RandomKey& key
   return {end(-wide), end(wide)};
 }
 
+Interval percentile_interval(std::span<const double> resampled, std::size_t n, double level) {
+  std::vector<double> sorted;
+  for (double value : resampled) {
+    if (!std::isnan(value)) sorted.push_back(value);
+  }
+  if (sorted.empty() || n < 2) return {nan, nan};
+  std::sort(sorted.begin(), sorted.end());
+  const double wide = expanded_quantile(n, level);
+  return {quantile_of_sorted(sorted, normal_cdf(-wide)), quantile_of_sorted(sorted, normal_cdf(wide))};
+}
+
 double sign_flip_test(std::span<const double> values, const RandomKey& key, int flips) {
   const std::size_t n = values.size();
-  if (n == 0 || std::any_of(values.begin(), values.end(), [](double v) { return !std::isfinite(v); })) return nan;
+  if (n == 0 || !all_finite(values)) return nan;
   double sum = 0, magnitude = 0;
   for (double value : values) {
     sum += value;
@@ -191,6 +232,51 @@ std::vector<double> holm_adjust(std::span<const double> p_values) {
     adjusted[order[rank]] = running;
   }
   return adjusted;
+}
+
+double equivalence_test(std::span<const double> values, double margin) {
+  const std::size_t n = values.size();
+  if (n < 2 || !all_finite(values)) return nan;
+  const double centre = mean(values);
+  double squares = 0;
+  for (double value : values) squares += (value - centre) * (value - centre);
+  const double error = std::sqrt(squares / static_cast<double>(n - 1) / static_cast<double>(n));
+  const double room = margin - std::abs(centre);
+  if (error == 0) return room > 0 ? 0.0 : 1.0;
+  return student_t_cdf(-room / error, static_cast<int>(n - 1));  // the larger of the two one-sided p values
+}
+
+double rank_correlation(std::span<const double> a, std::span<const double> b) {
+  std::vector<double> left, right;
+  for (std::size_t i = 0; i < std::min(a.size(), b.size()); ++i) {
+    if (std::isnan(a[i]) || std::isnan(b[i])) continue;
+    left.push_back(a[i]);
+    right.push_back(b[i]);
+  }
+  if (left.size() < 3) return nan;
+  left = ranks_of(left);
+  right = ranks_of(right);
+  const double centre = 0.5 * static_cast<double>(left.size() + 1);
+  double product = 0, left_squares = 0, right_squares = 0;
+  for (std::size_t i = 0; i < left.size(); ++i) {
+    const double x = left[i] - centre, y = right[i] - centre;
+    product += x * y;
+    left_squares += x * x;
+    right_squares += y * y;
+  }
+  if (left_squares == 0 || right_squares == 0) return nan;
+  return product / std::sqrt(left_squares * right_squares);
+}
+
+std::vector<std::size_t> resample_indices(std::size_t n, const RandomKey& key, std::uint64_t number) {
+  std::mt19937_64 random = generator(key, Use::resample, number);
+  std::vector<std::size_t> indices(n);
+  for (std::size_t i = 0; i < n; i += 2) {
+    const std::uint64_t bits = random();
+    indices[i] = below(static_cast<std::uint32_t>(bits), n);
+    if (i + 1 < n) indices[i + 1] = below(static_cast<std::uint32_t>(bits >> 32), n);
+  }
+  return indices;
 }
 
 }  // namespace routescope

@@ -12,11 +12,13 @@ struct Interval {
   double lower = 0, upper = 0;
 };
 
-/// Names one stream of random numbers. Results that must not share their noise get different parts.
+/// Names one stream of random numbers. Results that must not share their noise get different keys: `slice` counts the
+/// sets of a probe, `what` the quantities measured of each (its effect under every ablation, its excess, ...).
 struct RandomKey {
   std::uint64_t seed = 0;
   std::uint64_t step = 0;
   std::uint64_t slice = 0;
+  std::uint64_t what = 0;
 };
 
 inline constexpr double interval_level = 0.95;
@@ -33,6 +35,10 @@ double mean(std::span<const double> values);
 Interval bootstrap_interval(std::span<const double> values, const RandomKey& key, double level = interval_level,
                             int resamples = bootstrap_resamples);
 
+/// The interval of any other statistic from its values on resamples of n units: their quantiles, widened as above
+/// (without BCa's corrections). Values may be infinite; NaN ones are left out; without any left, NaN.
+Interval percentile_interval(std::span<const double> resampled, std::size_t n, double level = interval_level);
+
 /// Two-sided p value of the hypothesis that the values are symmetric about zero: the share of sign patterns whose sum
 /// is at least as far from zero. All 2^n patterns for n <= exact_sign_flip_n; above, `flips` random ones and the
 /// observed.
@@ -43,30 +49,33 @@ std::vector<double> holm_adjust(std::span<const double> p_values);
 
 /// An interval that holds the mean at every n at once (anytime-valid), however the moment to stop is chosen: the
 /// values' t statistic against a normal mixture over effect sizes of scale `effect_scale` standard deviations (Lai
-/// 1976; Wang & Ramdas 2023). Exact for normal values of any variance. Infinite for fewer than `sequential_least_n`
-/// values or as long as nothing can be said; equal values that do not vary: NaN for n < 2, else the value itself.
+/// 1976; Wang & Ramdas 2023). Exact for normal values of any variance; README.md has its coverage for others. Infinite
+/// for fewer than `sequential_least_n` values or as long as nothing can be said, NaN where a value is not finite. Equal
+/// values have no width.
 inline constexpr double sequential_effect_scale = 1.0;
 inline constexpr int sequential_least_n = 8;
 Interval confidence_sequence(std::span<const double> values, double level = interval_level,
                              double effect_scale = sequential_effect_scale);
 /// The p value that goes with it: 1 / the greatest evidence so far that the mean is not zero, over looks after every
-/// `look_every` values; valid at any stopping time.
+/// `look_every` values and after the last; valid at any stopping time. 1 before the first look.
 double sequential_p_value(std::span<const double> values, std::int64_t look_every,
                           double effect_scale = sequential_effect_scale);
 
 /// Two one-sided t tests (Schuirmann 1987): the p value of the hypothesis that |mean| >= margin. Small where the mean
-/// is shown to lie within (-margin, margin).
+/// is shown to lie within (-margin, margin). NaN for fewer than two values.
 double equivalence_test(std::span<const double> values, double margin);
 
 /// Spearman's rank correlation; ties get their mean rank. NaN for fewer than 3 pairs, or where one side does not vary.
 /// Pairs with a NaN are left out.
 double rank_correlation(std::span<const double> a, std::span<const double> b);
 
-/// The indices of one resample of n units, with replacement.
+/// The indices of resample `number` of n units, with replacement.
 std::vector<std::size_t> resample_indices(std::size_t n, const RandomKey& key, std::uint64_t number);
 
-/// Quantiles of the standard normal and of Student's t with whole degrees of freedom, for p in (0, 1).
+/// Of the standard normal and of Student's t with whole degrees of freedom, for p in (0, 1).
 double normal_quantile(double p);
 double student_t_quantile(double p, int degrees_of_freedom);
+/// P(T <= t).
+double student_t_cdf(double t, int degrees_of_freedom);
 
 }  // namespace routescope
