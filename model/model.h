@@ -90,13 +90,15 @@ class Model {
   Weights operand_weights_;
 };
 
-/// A change of one read after its weights are known: h = sum_i edited_i v_i over the read's sources and `extra`.
+/// A change of one read after its weights are known: h = sum_i edited_i v_i over the read's sources and `extra`. What
+/// does not fit (a read that is not routed, an extra of another size, type or device) is std::invalid_argument.
 struct ReadEdit {
   /// Values that every token sees beside the read's own sources: each [d], in the activations' type, on the model's
   /// device.
   std::vector<Tensor> extra;
   /// From alpha [tokens, n+1], which the read just computed (sources in the order of plan().reads[read].columns), to
-  /// the weights that it uses, edited [tokens, n+1+extras]; nobody normalises them. On the host.
+  /// the weights that it uses, edited [tokens, n+1+extras], extras last; every element is to be written, nobody
+  /// normalises them. On the host.
   std::function<void(std::span<const double> alpha, std::span<double> edited)> alpha;
 };
 
@@ -107,7 +109,8 @@ struct RoutingIntervention {
   std::vector<std::vector<double>> logit_bias;
   /// read -> alpha [tokens, n+1] in the model's storage type and on its device, in place of the softmax's result.
   std::map<int, Tensor> alpha_override;
-  /// read -> edit of its weights, after logit_bias and alpha_override. No backward pass follows such a forward pass.
+  /// read -> edit of its weights, after logit_bias and alpha_override. No backward pass follows such a forward pass
+  /// (std::logic_error).
   std::map<int, ReadEdit> edits;
 };
 
@@ -149,7 +152,8 @@ class Pass {
                                               std::int64_t seq_len, Kind kind, const PassOptions& options = {});
 
   /// Runs the model on ids [batch * seq_len] up to the final norm. With `first_read` > 0 everything before that read is
-  /// taken over from the previous call, which must have had the same ids and the same intervention on earlier reads.
+  /// taken over from the previous call, which must have had the same ids and the same intervention on earlier reads
+  /// (what the intervention says of those is not looked at).
   /// Throws Error for an id outside the vocabulary.
   void forward(std::span<const std::int32_t> ids, const RoutingIntervention* intervention = nullptr,
                int first_read = 0);
@@ -171,7 +175,8 @@ class Pass {
   /// The nll that backward() and accumulate() summed since the last call. Waits for them.
   double take_loss();
 
-  /// Of the last forward(), for a routed read: alpha [tokens, n+1], sources in the order of plan().reads[read].columns.
+  /// Of the last forward(), for a routed read: alpha [tokens, n+1], sources in the order of plan().reads[read].columns;
+  /// of an edited read its own, before the edit.
   Tensor alpha(int read) const;
   /// And (mean(v_i^2) + eps)^(-1/2) of each of those sources, n+1 tensors [tokens].
   std::vector<Tensor> source_inv_rms(int read) const;

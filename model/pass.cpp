@@ -83,6 +83,9 @@ double Pass::loss(std::span<const std::int32_t> targets) {
 void Pass::backward(std::span<const std::int32_t> targets, double scale, Tensor gradients) {
   if (impl_->kind != Kind::train) throw std::invalid_argument("backward: this pass keeps no activations");
   if (!impl_->ran) throw std::invalid_argument("no forward pass has run");
+  if (impl_->first_edited != Impl::no_read)
+    throw std::logic_error("backward: read " + impl_->read(impl_->first_edited).name +
+                           " ran with edited weights, which have no gradient");
   impl_->set_targets(targets);
   impl_->backward(scale, Weights(impl_->config, impl_->model.layout(), gradients), {});
 }
@@ -93,6 +96,7 @@ void Pass::accumulate(std::span<const std::int32_t> ids, std::span<const std::in
   impl_->set_ids(ids);
   impl_->set_targets(targets);
   impl_->set_logit_bias(0, nullptr);
+  impl_->first_edited = Impl::no_read;
   impl_->accumulate(scale, gradients, hooks);
 }
 
@@ -108,6 +112,15 @@ std::vector<Tensor> Pass::source_inv_rms(int read) const {
   std::vector<Tensor> out = impl_->sources_of(read).inv_rms;
   out.push_back(impl_->at(read).state.inv_rms);
   return out;
+}
+
+Tensor Pass::partial(int read) const {
+  return impl_->at(read).state.partial;
+}
+
+Tensor Pass::dlogit(int read) const {
+  if (impl_->kind != Kind::train) throw std::invalid_argument("dlogit: this pass keeps no gradients");
+  return impl_->act.backward.dlogit[static_cast<std::size_t>(read)];
 }
 
 std::int64_t Pass::batch() const {

@@ -107,6 +107,7 @@ void Pass::Impl::run(const RoutingIntervention* intervention, int first_read, co
   };
   if (first_read == 0) need(places.embedding_end);
   if (first_read == 0) embedding_forward(at(0).state.partial, act.ids, model.operands().embedding, stream);
+  if (first_edited >= first_read) first_edited = no_read;
   int prepared_first = -1, prepared_end = 0;
   for (int r = first_read; r <= last_read(); ++r) {
     Tensor alpha_override;
@@ -124,6 +125,12 @@ void Pass::Impl::run(const RoutingIntervention* intervention, int first_read, co
       }
     }
     forward_read(r, alpha_override, first_read > 0 && r == first_read, prepared_first);
+    if (intervention) {
+      if (const auto found = intervention->edits.find(r); found != intervention->edits.end()) {
+        first_edited = std::min(first_edited, r);
+        edit_read(r, found->second);
+      }
+    }
     if (read(r).sublayer == Sublayer::attn) {
       need(places.layers[static_cast<std::size_t>(read(r).layer)].mlp);
       forward_attention(read(r).layer, at(r + 1).state.partial, at(r).x);
@@ -141,6 +148,7 @@ void Pass::Impl::forward(std::span<const std::int32_t> ids, const RoutingInterve
     throw std::invalid_argument("forward: ids do not fit the pass");
   if (first_read < 0 || first_read > last_read() || (first_read > 0 && !ran))
     throw std::invalid_argument("forward: nothing to take up at this read");
+  if (intervention) check_edits(*intervention);
   if (first_read == 0) set_ids(ids);
   set_logit_bias(first_read, intervention);
   run(intervention, first_read, {});

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <vector>
 
 #include "kernels/range.h"
@@ -30,6 +31,16 @@ struct MatrixPlaces {
 };
 
 struct Pass::Impl {
+  static constexpr int no_read = std::numeric_limits<int>::max();
+  /// What edit_read() works in, allocated when it first runs: the state of the read with edited weights, whose own
+  /// state stays as it is.
+  struct EditScratch {
+    OwnedTensor inv_rms, h_inv_rms, zero_ids;  // [tokens]
+    OwnedTensor score, alpha, given;           // [tokens, columns]
+    std::vector<OwnedTensor> extra;            // [tokens, d] each
+    std::int64_t columns = 0;
+  };
+
   const Model& model;
   const ModelConfig& config;
   const ReadPlan& plan;
@@ -45,10 +56,12 @@ struct Pass::Impl {
   std::vector<bool> alpha_is_given;  // by read, in the last forward pass
   std::vector<double> logit_bias;    // of all reads, as it lies on the device
   bool ran = false;
-  RecordedWork recorded;  // accumulate() with the arguments below
+  int first_edited = no_read;  // the earliest read whose edited weights made what the pass holds
+  RecordedWork recorded;       // accumulate() with the arguments below
   double recorded_scale = 0;
   void* recorded_gradients = nullptr;
   int accumulated = 0;
+  EditScratch edit_scratch;
 
   Impl(const Model& model_, const AttentionShape& shape_, Kind kind_, const PassOptions& options_, std::size_t bytes)
       : model(model_),
@@ -124,6 +137,12 @@ struct Pass::Impl {
   /// When a pass is taken up at this read, p_r itself lies there: nothing is to be added. `prepared_first`: the first
   /// of the reads that were prepared together with this one, or -1.
   void forward_read(int r, Tensor alpha_override, bool taken_up, int prepared_first);
+
+  /// Throws std::invalid_argument for an edit that does not fit the model.
+  void check_edits(const RoutingIntervention& intervention) const;
+
+  /// x of read r once more, with edited weights; forward_read() has run.
+  void edit_read(int r, const ReadEdit& edit);
 
   void forward_attention(std::int64_t l, Tensor y, Tensor x);
 
