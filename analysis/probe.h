@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -102,6 +103,9 @@ struct ProbeRow {
   std::vector<AblationEffects> ablations;   // in the order of settings.ablations
   Atlas atlas;                              // empty if not asked for
   ProbeCost cost;
+
+  /// Of alpha, over all reads and tokens (claims.h); NaN for a model that has no closed form.
+  double closed_form_error = std::numeric_limits<double>::quiet_NaN();
 
   const AblationEffects* find(Ablation ablation) const;
   /// Throws std::logic_error if it was not measured.
