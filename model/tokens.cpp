@@ -65,7 +65,7 @@ TokenBatch read_tokens(const std::string& source, std::int64_t sequences, std::i
     batch.seq_len = static_cast<std::int64_t>(batch.ids.size());
   } else if (is_hdf5(source)) {
     const hdf5::File file = hdf5::File::open(source);
-    const hdf5::Dataset tokens = file.dataset("tokens");
+    const hdf5::Dataset tokens = file.dataset(file.exists("probe_tokens") ? "probe_tokens" : "tokens");
     const hdf5::Shape shape = tokens.shape();
     if (!tokens.is_integer() || shape.size() != 2)
       throw Error("{}: expected integers of shape [B, T], found {} axes{}", tokens.where(), shape.size(),

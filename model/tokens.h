@@ -16,8 +16,9 @@ struct TokenBatch {
   std::vector<std::int32_t> targets(std::int64_t index) const;
 };
 
-/// `source` is "1,2,3" (one sequence), an HDF5 file with an integer dataset `tokens` [B, T], or a token shard, of which
-/// the first `sequences` windows of `seq_len` tokens are taken. Throws Error; ids are checked against vocab_size.
+/// `source` is "1,2,3" (one sequence), an HDF5 file with an integer dataset `tokens` [B, T] (or `probe_tokens`, as
+/// records have it), or a token shard, of which the first `sequences` windows of `seq_len` tokens are taken. Throws
+/// Error; ids are checked against vocab_size.
 TokenBatch read_tokens(const std::string& source, std::int64_t sequences, std::int64_t seq_len,
                        std::int64_t vocab_size);
 

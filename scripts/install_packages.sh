@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Installs the Debian or Ubuntu packages that building, testing or the quickstart's text needs; does nothing where all of
-# them are there. ROUTESCOPE_INSTALL=no in the environment skips it.
+# Installs the Debian or Ubuntu packages that building, testing, the quickstart's or the study's text, or figures need; does
+# nothing where all of them are there. ROUTESCOPE_INSTALL=no in the environment skips it.
 #
-#   scripts/install_packages.sh [build] [test] [text]     default: build test
+#   scripts/install_packages.sh [build] [test] [text] [study] [figures]     default: build test
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=phases.sh
 source "$(dirname "$0")/phases.sh"
@@ -15,6 +15,8 @@ if [[ $EUID -eq 0 ]]; then
   test+=(slurmctld slurmd slurm-client munge)
 fi
 text=(bible-kjv)
+study=(linux-doc python3-doc perl-doc python3-venv)
+figures=(python3-h5py python3-matplotlib)
 
 if [[ $# -eq 0 ]]; then
   set -- build test
@@ -25,7 +27,9 @@ for group in "$@"; do
     build) wanted+=("${build[@]}") ;;
     test) wanted+=("${test[@]}") ;;
     text) wanted+=("${text[@]}") ;;
-    *) fail "unknown group '$group', expected build, test or text" 2 ;;
+    study) wanted+=("${study[@]}") ;;
+    figures) wanted+=("${figures[@]}") ;;
+    *) fail "unknown group '$group', expected build, test, text, study or figures" 2 ;;
   esac
 done
 
@@ -41,6 +45,8 @@ install_packages.sh: error: no apt-get here. Install by your system's means
   to train with several processes: an MPI (Open MPI), and on CUDA devices NCCL
   to test:  GoogleTest, Boost.Context, Open MPI (clang-format 14 and shellcheck, which check the style; as root Slurm and munge)
   for the quickstart's text: nothing, if you give your own with --text FILE...
+  for the study's text: Debian's linux-doc, python3-doc and perl-doc
+  for figures: the Python packages h5py and matplotlib
 then run again with ROUTESCOPE_INSTALL=no in the environment.
 END
   exit 1
