@@ -13,9 +13,12 @@
 
 namespace routescope {
 
+/// Resamples that all findings of a record share: of the sequences, the same for all rows, sets and runs, since all are
+/// measured on the same ones; and, of several runs, of their weights (statistics.h, run_weights()).
 inline constexpr int findings_resamples = 2000;
 
-/// An estimate with its 95 % interval.
+/// An estimate with its 95 % interval: percentiles of the resamples, pointwise. NaN: not measured. With until_decided a
+/// set's values are those of the sequences until it was decided; percentiles take their number as given.
 struct Estimate {
   double value = std::numeric_limits<double>::quiet_NaN();
   Interval ci{std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::quiet_NaN()};
@@ -23,34 +26,49 @@ struct Estimate {
 
 /// Mass against effect over the 18 slices of one row (those that were tested).
 struct Dissociation {
-  Estimate rank_correlation;  // Spearman, bootstrap over sequences
-  int largest_mass = -1;      // slice; -1: none
-  int largest_effect = -1;    // slice with the largest delta_nll
-  double p_same = 0;          // share of resamples in which the two are the same slice
-  std::vector<int> idle;      // slices with at least `appreciable` mass and shown equivalence to zero (Holm, 5 %)
+  Estimate rank_correlation;                                 // Spearman, bootstrap over sequences
+  int largest_mass = -1;                                     // slice; -1: none
+  int largest_effect = -1;                                   // slice with the largest delta_nll
+  double p_same = std::numeric_limits<double>::quiet_NaN();  // share of resamples in which the two are the same slice;
+                                                             // no p value, but how often other sequences would say so
+  /// p value of the hypothesis that no slice has a larger effect than the one of the largest mass: t tests, paired over
+  /// sequences, against each of the others, the least p value times their number.
+  double p_largest = std::numeric_limits<double>::quiet_NaN();
+  std::vector<int> idle;  // slices with at least `appreciable` mass and shown equivalence to zero (Holm, 5 %)
 };
 inline constexpr double appreciable_mass = 0.1;
 
-/// Slices that are one motif, and its strength over steps. Effects are those of the record's first ablation.
+/// Slices that are one motif, and its strength over steps. Effects are those of the record's first ablation; slices
+/// that it could not test are left out, and a motif of which none was tested is NaN.
 struct Motif {
-  std::string name;               // "embedding_early_mlp", ...; or a slice's name
-  std::vector<int> slices;        // strength is the sum of their effects
-  bool of_paper = false;          // named by the paper; else found: a slice whose excess is above 0 at the last step
-  std::vector<Estimate> effect;   // [row] nats a token
-  std::vector<Estimate> control;  // [row]
-  std::vector<Estimate> excess;   // [row] effect - control
-  std::vector<Estimate> mass;     // [row] mean over the slices
-  /// Training step of the first row from which on, to the last, the excess is above zero / the mass above what uniform
-  /// routing would give it: the lower end of its one-sided 95 % interval. NaN: never. Intervals: bootstrap over
-  /// sequences; infinite ends where resamples have no onset.
+  std::string name;  // "embedding_early_mlp", ...; or a slice's name
+  std::vector<int> slices;
+  bool of_paper = false;  // named by the paper; else found: a slice whose excess is above 0 at the last row (Holm, 5 %)
+  std::vector<Estimate> effect;                                    // [row] nats a token, sum over the slices
+  std::vector<Estimate> control;                                   // [row] NaN without controls
+  std::vector<Estimate> excess;                                    // [row] effect - control, paired over sequences
+  std::vector<Estimate> mass;                                      // [row] mean over the slices
+  double uniform_mass = std::numeric_limits<double>::quiet_NaN();  // what it would be if every read weighed its sources
+                                                                   // alike, as at the start of training
+  /// Training step of the first row from which on, to the last, the excess is shown to be above zero: the lower end of
+  /// its one-sided 95 % interval is. NaN: never. Rows are taken from the last back to the first that fails, a fixed
+  /// order of tests, so that any row too early is claimed with probability 5 % at most, however many rows there are.
+  /// More sequences show an effect earlier: it says by when the motif is there, not when it came.
+  double shown_from = std::numeric_limits<double>::quiet_NaN();
+  /// When it came: step of the first row from which on the excess (the mass above uniform) stays above half of what it
+  /// is at the last row. A fraction of the curve's own scale, so that it does not depend on the number of sequences and
+  /// cause and mass are on one footing. NaN where the last row is not shown to be above zero (one-sided, 5 %).
+  /// Intervals: the same of every resample; an infinite end where resamples have none at their last row.
   Estimate onset, mass_onset;
   Estimate lead;  // ln((onset + 1) / (mass_onset + 1)): below zero the cause comes first
 };
 
 /// How much routing depends on content, a row.
 struct Content {
-  std::vector<double> share;  // [read] of alpha's variance over tokens and routes that lies between tokens of a route
-  double mean_share = 0;      // over reads with more than one source
+  /// [read] of alpha's variance over tokens and sources, the share that lies between tokens for a given source: 0 where
+  /// the weights depend on the source alone (or do not vary beyond f32 rounding). NaN for reads with one source.
+  std::vector<double> share;
+  double mean_share = std::numeric_limits<double>::quiet_NaN();  // over reads with more than one source
 };
 
 struct Findings {
@@ -61,12 +79,17 @@ struct Findings {
   int runs = 1;
 };
 
-/// Empty motifs and dissociation where the record's sets are not the 18 slices or nothing was ablated.
+/// Empty motifs and dissociation where the record's sets are not the 18 slices or nothing was ablated. Throws Error
+/// naming a row's field that has not the size that the identity says.
 Findings find(const AnalysisRecord& record);
 
-/// Several runs of one configuration with different seeds, as one: values at the steps that all have, mean over runs;
-/// intervals by a bootstrap over runs and, within each, over sequences. Throws Error naming a run whose configuration
-/// or measurement is another.
+/// Several runs of one configuration with different seeds, as one: the rows are the steps that all have; curves are
+/// means over runs, and everything else follows from these, except that `idle` holds what is idle in every run, a found
+/// slice is one found in every run, and p_largest is the largest of the runs'. Intervals are for the mean over such
+/// runs and such sequences: sequences are resampled for all runs at once, and runs weighed so that a mean over them has
+/// Student's interval. With 3 runs that is 2.5 standard deviations of the runs to both sides, for normal ones: wide,
+/// but no interval from 3 numbers is narrower and honest; look at the runs themselves beside it. Throws Error naming a
+/// run whose configuration or measurement is another, or if no step is common.
 Findings pool(std::span<const AnalysisRecord> records);
 
 }  // namespace routescope

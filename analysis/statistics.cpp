@@ -13,7 +13,7 @@ namespace {
 
 constexpr double nan = std::numeric_limits<double>::quiet_NaN();
 
-enum class Use : std::uint32_t { bootstrap = 1, sign_flip = 2, resample = 3 };
+enum class Use : std::uint32_t { bootstrap = 1, sign_flip = 2, resample = 3, weigh = 4 };
 
 // The standard fixes both seed_seq and mt19937_64 to the bit, but no distribution: hence below() here.
 std::mt19937_64 generator(const RandomKey& key, Use use, std::uint64_t number = 0) {
@@ -277,6 +277,25 @@ std::vector<std::size_t> resample_indices(std::size_t n, const RandomKey& key, s
     if (i + 1 < n) indices[i + 1] = below(static_cast<std::uint32_t>(bits >> 32), n);
   }
   return indices;
+}
+
+std::vector<double> run_weights(std::size_t runs, const RandomKey& key, std::uint64_t number) {
+  if (runs == 1) return {1.0};
+  std::mt19937_64 random = generator(key, Use::weigh, number);
+  const auto normal = [&] { return normal_quantile((static_cast<double>(random() >> 11) + 0.5) * 0x1p-53); };
+  std::vector<double> weights(runs);
+  for (double& weight : weights) weight = normal();
+  const double centre = mean(weights);
+  double chi_squared = 0;
+  for (std::size_t i = 1; i < runs; ++i) {
+    const double value = normal();
+    chi_squared += value * value;
+  }
+  const double scale = 1 / std::sqrt(static_cast<double>(runs) * chi_squared);
+  // The variance of sum_r (g_r - mean g) x_r over normal g is the x's sum of squares, (R - 1) s^2: over sqrt(R (R - 1))
+  // it is that of their mean, and chi_squared / (R - 1) makes it t. The factors R - 1 cancel.
+  for (double& weight : weights) weight = 1 / static_cast<double>(runs) + (weight - centre) * scale;
+  return weights;
 }
 
 }  // namespace routescope

@@ -75,6 +75,11 @@ double rank_correlation(std::span<const double> a, std::span<const double> b);
 /// The indices of resample `number` of n units, with replacement.
 std::vector<std::size_t> resample_indices(std::size_t n, const RandomKey& key, std::uint64_t number);
 
+/// The weights of R runs in resample `number`, which sum to 1: 1/R and a multivariate t of R - 1 degrees of freedom,
+/// such that weighted means of normal values spread over resamples as their mean's Student interval does (drawing 3
+/// runs with replacement cannot leave their range, which holds the mean three times of four). {1} for one run.
+std::vector<double> run_weights(std::size_t runs, const RandomKey& key, std::uint64_t number);
+
 /// Of the standard normal and of Student's t with whole degrees of freedom, for p in (0, 1).
 double normal_quantile(double p);
 double student_t_quantile(double p, int degrees_of_freedom);

@@ -1,0 +1,100 @@
+#include "analysis/resampled.h"
+
+#include <cmath>
+#include <limits>
+
+namespace routescope {
+namespace {
+
+constexpr double nan = std::numeric_limits<double>::quiet_NaN();
+// Sets the chance of findings apart from that of a probe's own intervals, which count `what` from zero.
+constexpr std::uint64_t of_findings = std::uint64_t{1} << 32;
+
+/// How often each resample draws each sequence: [sequence][resample].
+class Draws {
+ public:
+  Draws(std::size_t sequences, std::size_t resamples, const RandomKey& key)
+      : resamples_(resamples), counts_(sequences * resamples), sums_(resamples), weights_(resamples) {
+    for (std::size_t b = 0; b < resamples; ++b) {
+      for (std::size_t sequence : resample_indices(sequences, key, b)) counts_[sequence * resamples + b] += 1;
+    }
+  }
+
+  /// Adds weight[b] times the mean of resample b to `out`, over the finite values. NaN where a resample draws none.
+  void add_means(std::span<const double> values, std::span<const double> weight, std::span<double> out) {
+    sums_.assign(resamples_, 0.0);
+    weights_.assign(resamples_, 0.0);
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      if (std::isnan(values[i])) continue;
+      const double* counts = counts_.data() + i * resamples_;
+      for (std::size_t b = 0; b < resamples_; ++b) {
+        sums_[b] += counts[b] * values[i];
+        weights_[b] += counts[b];
+      }
+    }
+    for (std::size_t b = 0; b < resamples_; ++b) out[b] += weight[b] * (sums_[b] / weights_[b]);  // 0 / 0 is NaN
+  }
+
+ private:
+  std::size_t resamples_;
+  std::vector<double> counts_, sums_, weights_;
+};
+
+double mean_of_measured(std::span<const double> values) {
+  double sum = 0, count = 0;
+  for (double value : values) {
+    if (std::isnan(value)) continue;
+    sum += value;
+    count += 1;
+  }
+  return sum / count;
+}
+
+}  // namespace
+
+ResampledCurves::ResampledCurves(std::size_t rows, std::size_t sets, std::size_t resamples)
+    : sets_(sets), resamples_(resamples), values_(rows * sets, 0.0), resampled_(rows * sets * resamples, 0.0) {}
+
+Curves make_curves(std::span<const std::vector<const ProbeRow*>> runs, std::size_t sets, std::size_t sequences,
+                   std::uint64_t seed, int resamples) {
+  const auto draws_wanted = static_cast<std::size_t>(resamples);
+  Curves curves{runs.front().size(), sets, sequences, draws_wanted, {}, {}, {}, {}};
+  for (auto* each : {&curves.effect, &curves.control, &curves.excess, &curves.mass})
+    *each = ResampledCurves(curves.rows, sets, draws_wanted);
+
+  const RandomKey key{seed, 0, 0, of_findings};
+  Draws draws(sequences, draws_wanted, key);
+  std::vector<std::vector<double>> weights(runs.size(), std::vector<double>(draws_wanted));
+  for (std::size_t b = 0; b < draws_wanted; ++b) {
+    const std::vector<double> of_runs = run_weights(runs.size(), key, b);
+    for (std::size_t run = 0; run < runs.size(); ++run) weights[run][b] = of_runs[run];
+  }
+
+  const std::vector<double> missing(sequences, nan);
+  std::vector<double> difference(sequences);
+  for (std::size_t run = 0; run < runs.size(); ++run) {
+    for (std::size_t row = 0; row < curves.rows; ++row) {
+      const ProbeRow& measured = *runs[run][row];
+      const AblationEffects& effects = measured.ablations.front();
+      for (std::size_t set = 0; set < sets; ++set) {
+        const auto of_set = [&](const std::vector<double>& values) {
+          return values.empty() ? std::span<const double>(missing)
+                                : std::span(values).subspan(set * sequences, sequences);
+        };
+        const auto effect = of_set(effects.delta_nll_sequence), control = of_set(effects.control_sequence);
+        for (std::size_t i = 0; i < sequences; ++i) difference[i] = effect[i] - control[i];
+        const auto add = [&](ResampledCurves& to, std::span<const double> values) {
+          to.value(row, set) += mean_of_measured(values) / static_cast<double>(runs.size());
+          draws.add_means(values, weights[run], to.resampled(row, set));
+        };
+        add(curves.effect, effect);
+        add(curves.control, control);
+        add(curves.excess, difference);
+        add(curves.mass, of_set(measured.mass_sequence));
+      }
+    }
+  }
+  return curves;
+}
+
+}  // namespace routescope
