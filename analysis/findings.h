@@ -15,14 +15,9 @@ namespace routescope {
 
 /// Resamples that all findings of a record share: of the sequences, the same for all rows, sets and runs, since all are
 /// measured on the same ones; and, of several runs, of their weights (statistics.h, run_weights()).
+/// An Estimate's interval are their percentiles, pointwise. With until_decided a set's values are those of the
+/// sequences until it was decided; percentiles take their number as given.
 inline constexpr int findings_resamples = 2000;
-
-/// An estimate with its 95 % interval: percentiles of the resamples, pointwise. NaN: not measured. With until_decided a
-/// set's values are those of the sequences until it was decided; percentiles take their number as given.
-struct Estimate {
-  double value = std::numeric_limits<double>::quiet_NaN();
-  Interval ci{std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::quiet_NaN()};
-};
 
 /// Mass against effect over the 18 slices of one row (those that were tested).
 struct Dissociation {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <span>
 #include <vector>
 
@@ -10,6 +11,12 @@ namespace routescope {
 
 struct Interval {
   double lower = 0, upper = 0;
+};
+
+/// With its 95 % interval. NaN: not measured.
+struct Estimate {
+  double value = std::numeric_limits<double>::quiet_NaN();
+  Interval ci{std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::quiet_NaN()};
 };
 
 /// Names one stream of random numbers. Results that must not share their noise get different keys: `slice` counts the
