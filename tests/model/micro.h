@@ -64,11 +64,11 @@ inline double element(const Tensor& tensor, std::int64_t i) {
   return tensor.dtype == DType::f64 ? tensor.as<double>()[i] : static_cast<double>(tensor.as<float>()[i]);
 }
 
-/// Draws everything, gains around one and queries and biases away from zero.
-inline void randomize(Model& model, std::uint64_t seed) {
+/// Draws everything, gains around one and queries and biases away from zero, by `spread`.
+inline void randomize(Model& model, std::uint64_t seed, double spread = 0.5) {
   model.initialize(seed);
   std::mt19937_64 engine(seed);
-  std::normal_distribution<double> normal(0.0, 0.5);
+  std::normal_distribution<double> normal(0.0, spread);
   for (const ParameterInfo& info : model.layout().all()) {
     if (info.initial == Initial::normal) continue;
     const Tensor tensor = model.parameter(info.name);
