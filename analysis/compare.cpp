@@ -112,7 +112,10 @@ Study make_study(std::vector<StudyRun> runs, std::optional<AnalysisRecord> basel
   study.about = about;
   study.steps = common_steps(runs);
   if (study.steps.empty()) throw Error("compare: found no step that all {} runs were probed at", runs.size());
-  if (baseline) check_baseline(*baseline, runs.front().record);
+  if (baseline) {
+    check_baseline(*baseline, runs.front().record);
+    baseline->rows.erase(baseline->rows.begin(), baseline->rows.end() - 1);
+  }
 
   std::vector<AnalysisRecord> records;
   for (StudyRun& run : runs) {

@@ -32,7 +32,7 @@ struct Study {
   std::vector<std::int64_t> steps;  // that every run was probed at
   std::vector<StudyRun> runs;
   Findings pooled;                         // rows are `steps`
-  std::optional<AnalysisRecord> baseline;  // a wrapped standard model on the same tokens: its last row counts
+  std::optional<AnalysisRecord> baseline;  // a wrapped standard model on the same tokens: one row
 
   std::size_t last() const { return steps.size() - 1; }
 };

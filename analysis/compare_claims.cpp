@@ -88,10 +88,10 @@ std::string motif_sentence(const Study& study, const Motif& motif, const char* f
   }
   return fmt::format(
       "{}: {}. Effect {} nats a token, matched control {}, excess {}; the excess is above zero {} taken alone. "
-      "Onset by cause {}, by mass {}.",
+      "Shown from step {} on; onset by cause {}, by mass {}.",
       motif_title(motif), finding, estimate_text(motif.effect[last]), estimate_text(motif.control[last]),
-      estimate_text(motif.excess[last]), of_runs(alone, study.runs.size()), onset_text(motif.onset),
-      onset_text(motif.mass_onset));
+      estimate_text(motif.excess[last]), of_runs(alone, study.runs.size()), onset_text({motif.shown_from}),
+      onset_text(motif.onset), onset_text(motif.mass_onset));
 }
 
 Claim motif_claim(const Study& study) {
@@ -131,19 +131,6 @@ Claim motif_claim(const Study& study) {
   return claim;
 }
 
-/// The slices that are idle in every run, with at least appreciable mass.
-std::vector<std::string> idle_everywhere(const Study& study) {
-  std::vector<std::string> out;
-  for (int s = 0; s < num_slices; ++s) {
-    const bool everywhere = std::all_of(study.runs.begin(), study.runs.end(), [&](const StudyRun& run) {
-      const std::vector<int>& idle = run.findings.dissociation.back().idle;
-      return std::find(idle.begin(), idle.end(), s) != idle.end();
-    });
-    if (everywhere) out.push_back(slice_name(static_cast<std::size_t>(s)));
-  }
-  return out;
-}
-
 Claim dissociation_claim(const Study& study) {
   Claim claim;
   claim.title =
@@ -166,17 +153,16 @@ Claim dissociation_claim(const Study& study) {
   for (const StudyRun& run : study.runs) {
     const Dissociation& own = run.findings.dissociation.back();
     if (own.largest_mass < 0 || own.largest_effect < 0) continue;
-    differ += own.largest_mass != own.largest_effect;
-    pairs.push_back(fmt::format("{}: {} against {}, the same in {} of resamples", run.name,
-                                slice_name(static_cast<std::size_t>(own.largest_mass)),
-                                slice_name(static_cast<std::size_t>(own.largest_effect)),
-                                number_text("{:.1%}", own.p_same)));
+    differ += own.largest_mass != own.largest_effect && own.p_largest < 1 - interval_level;
+    pairs.push_back(
+        fmt::format("{}: {} against {}, p = {}", run.name, slice_name(static_cast<std::size_t>(own.largest_mass)),
+                    slice_name(static_cast<std::size_t>(own.largest_effect)), number_text("{:.2g}", own.p_largest)));
   }
-  claim.evidence.push_back(
-      fmt::format("The slice of the largest mass is another than that of the largest effect {} ({}).",
-                  of_runs(differ, study.runs.size()), list_text(pairs)));
+  claim.evidence.push_back(fmt::format("The slice of the largest mass is shown not to have the largest effect {} ({}).",
+                                       of_runs(differ, study.runs.size()), list_text(pairs)));
 
-  const std::vector<std::string> idle = idle_everywhere(study);
+  std::vector<std::string> idle;
+  for (int slice : pooled.idle) idle.push_back(slice_name(static_cast<std::size_t>(slice)));
   std::size_t with_idle = 0;
   for (const StudyRun& run : study.runs) with_idle += !run.findings.dissociation.back().idle.empty();
   const double margin = study.runs.front().record.identity.settings.margin;

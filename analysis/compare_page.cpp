@@ -93,11 +93,12 @@ std::string motif_table(const Study& study) {
   for (const Motif& motif : study.pooled.motifs) {
     rows.push_back({motif.name + (motif.of_paper ? "" : " (found)"), estimate_text(motif.mass[last], "{:.3f}"),
                     estimate_text(motif.effect[last]), estimate_text(motif.control[last]),
-                    estimate_text(motif.excess[last]), onset_text(motif.onset), onset_text(motif.mass_onset),
-                    lead_text(motif.lead)});
+                    estimate_text(motif.excess[last]), onset_text({motif.shown_from}), onset_text(motif.onset),
+                    onset_text(motif.mass_onset), lead_text(motif.lead)});
   }
-  return table_of(
-      {"motif", "mass", "effect", "control", "excess", "onset by cause", "onset by mass", "ratio of onsets"}, rows);
+  return table_of({"motif", "mass", "effect", "control", "excess", "shown from", "onset by cause", "onset by mass",
+                   "ratio of onsets"},
+                  rows);
 }
 
 std::string run_table(const Study& study) {
@@ -257,15 +258,19 @@ std::string method(const Study& study) {
        fmt::format("The same ablation of random sources in the same reads that hold the slice's mass, mean over {} "
                    "draws; the excess is the effect minus that, paired over sequences.",
                    identity.settings.controls));
+  item("Intervals.",
+       fmt::format("95\u00a0%. Of one run: bootstrap over sequences. Pooled: for the mean over such runs and such "
+                   "sequences, {} resamples; from {} runs they are wide, and the thin lines show each run by itself.",
+                   findings_resamples, study.runs.size()));
   item(
-      "Intervals.",
-      fmt::format("95\u00a0%. Pooled ones: bootstrap over runs and, within each, over sequences, {} resamples. With {} "
-                  "runs the part that comes from runs is coarse: the thin lines show each run by itself.",
-                  findings_resamples, study.runs.size()));
+      "Shown from.",
+      "The first probed step from which on, to the last, the excess of the motif is shown to be above zero (one-sided, "
+      "5\u00a0%, tested from the last step back). It says by when the motif is there.");
   item("Onset.",
-       "First probed step from which on, to the last, the excess (by cause) or the mass beyond uniform routing (by "
-       "mass) is above zero. Pooled onsets are read from the pooled curves. The ratio of onsets is (step by cause + 1) "
-       "/ (step by mass + 1): below one, the cause comes first.");
+       "The first probed step from which on the excess (by cause), or the mass beyond that of uniform routing (by "
+       "mass), "
+       "stays above half of what it is at the last step. The ratio of onsets is (step by cause + 1) / (step by mass + "
+       "1): below one, the cause comes first.");
   return out + "</ul>\n";
 }
 

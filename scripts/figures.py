@@ -38,7 +38,7 @@ STYLE = {
     "font.family": "DejaVu Sans", "font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8, "legend.fontsize": 7,
     "xtick.labelsize": 7, "ytick.labelsize": 7, "axes.linewidth": 0.6, "lines.linewidth": 1.2, "axes.spines.top": False,
     "axes.spines.right": False, "legend.frameon": False, "figure.constrained_layout.use": True,
-    "pdf.fonttype": 42, "svg.hashsalt": "routescope",
+    "pdf.fonttype": 42, "svg.hashsalt": "routescope", "svg.fonttype": "none",
 }
 
 
