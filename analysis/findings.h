@@ -50,10 +50,11 @@ struct Motif {
   /// order of tests, so that any row too early is claimed with probability 5 % at most, however many rows there are.
   /// More sequences show an effect earlier: it says by when the motif is there, not when it came.
   double shown_from = std::numeric_limits<double>::quiet_NaN();
-  /// When it came: step of the first row from which on the excess (the mass above uniform) stays above half of what it
-  /// is at the last row. A fraction of the curve's own scale, so that it does not depend on the number of sequences and
-  /// cause and mass are on one footing. NaN where the last row is not shown to be above zero (one-sided, 5 %).
-  /// Intervals: the same of every resample; an infinite end where resamples have none at their last row.
+  /// When it came: half rise of the excess and of the mass above uniform (onset.h), the step from which on they stay
+  /// above half of what they are at the last row. A fraction of the curve's own scale, so that it does not depend on
+  /// the number of sequences and cause and mass are on one footing. NaN where the last row is not shown to be above
+  /// zero (one-sided, 5 %). Resolved to the rows, not between them. Intervals: the same of every resample; an infinite
+  /// end where resamples have none.
   Estimate onset, mass_onset;
   Estimate lead;  // ln((onset + 1) / (mass_onset + 1)): below zero the cause comes first
 };

@@ -1,5 +1,6 @@
 #include "analysis/onset.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -10,11 +11,18 @@ constexpr double infinity = std::numeric_limits<double>::infinity();
 
 template <class Curve>
 double half_rise(const Curve& curve, std::span<const std::int64_t> steps) {
-  std::size_t row = steps.size() - 1;
-  const double half = 0.5 * curve(row);
-  if (!(half > 0)) return infinity;
-  while (row > 0 && curve(row - 1) > half) --row;
-  return static_cast<double>(steps[row]);
+  const double last = curve(steps.size() - 1);
+  if (!(last > 0)) return infinity;
+  double above = 0, greatest = 0;
+  std::size_t from = steps.size() - 1;
+  for (std::size_t row = steps.size(); row-- > 0;) {
+    above += std::clamp(curve(row), 0.0, last) - 0.5 * last;
+    if (above > greatest) {
+      greatest = above;
+      from = row;
+    }
+  }
+  return static_cast<double>(steps[from]);
 }
 
 }  // namespace

@@ -26,8 +26,13 @@ struct Strength {
 /// curve is not above zero being claimed is 5 % at most, however many rows there are.
 double shown_from(const Strength& strength, std::span<const std::int64_t> steps);
 
-/// Step of the first row from which on the curve stays above half of its last value, here and on every resample:
-/// infinite on those whose last value is not above zero. Not `shown`, without value, if the last row is not.
+/// Half rise: step of the row from which on the curve stays above half of its last value, up to the noise. It is the
+/// row where a step from 0 to the last value, fitted to the curve by least squares, rises: the one with the largest
+/// sum, over itself and all later rows, of curve - last / 2. The curve is clipped to [0, last] first, so that an
+/// overshoot counts no more than a dip. For a curve that crosses once this is the first row above; where noise crosses
+/// often, the first row from which on *every* row is above would be late, and the later the more rows there are. Here
+/// and on every resample: infinite on those whose last value is not above zero. Not `shown`, without value, if the last
+/// row is not shown to be.
 struct Onset {
   bool shown = false;
   double value = std::numeric_limits<double>::quiet_NaN();
