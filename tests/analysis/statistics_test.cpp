@@ -37,7 +37,7 @@ int simulate(int repetitions, int n, double truth, const Draw& draw) {
 }
 
 // Three standard deviations of a binomial share over the repetitions.
-double margin(double share, int repetitions) {
+double margin(double share, double repetitions) {
   return 3 * std::sqrt(share * (1 - share) / repetitions);
 }
 
@@ -91,7 +91,7 @@ TEST(Statistics, IntervalsAreAFunctionOfDataAndKey) {
   const Interval first = bootstrap_interval(values, {1, 2, 3}), again = bootstrap_interval(values, {1, 2, 3});
   EXPECT_EQ(first.lower, again.lower);
   EXPECT_EQ(first.upper, again.upper);
-  for (RandomKey other : {RandomKey{9, 2, 3}, RandomKey{1, 9, 3}, RandomKey{1, 2, 9}}) {
+  for (RandomKey other : {RandomKey{9, 2, 3}, RandomKey{1, 9, 3}, RandomKey{1, 2, 9}, RandomKey{1, 2, 3, 9}}) {
     EXPECT_NE(bootstrap_interval(values, other).lower, first.lower);
   }
   // Shifting and scaling the data moves the interval with it: the same resamples are drawn.
@@ -153,6 +153,103 @@ TEST(Statistics, HolmSkipsTestsNotMadeAndStaysBelowOne) {
   EXPECT_DOUBLE_EQ(adjusted[1], 0.4);
   EXPECT_DOUBLE_EQ(adjusted[3], 0.6);
   EXPECT_DOUBLE_EQ(holm_adjust(std::vector<double>{0.7, 0.9})[0], 1.0);
+}
+
+TEST(Statistics, StudentsDistribution) {
+  EXPECT_NEAR(student_t_cdf(0, 5), 0.5, 1e-15);
+  EXPECT_NEAR(student_t_cdf(1, 1), 0.75, 1e-15);                                      // Cauchy
+  EXPECT_NEAR(student_t_cdf(-std::sqrt(2.0), 2), 0.5 - 0.5 / std::sqrt(2.0), 1e-15);  // (1 + t / sqrt(2 + t^2)) / 2
+  EXPECT_GE(student_t_cdf(-1e9, 63), 0);
+}
+
+TEST(Statistics, EquivalenceTest) {
+  // Mean 1, standard error 1/2 over 4 values: t = (2 - 1) / (1/2) = 2 with 3 degrees of freedom, upper tail 0.069663.
+  const std::vector<double> values = {1 - std::sqrt(1.5), 1, 1, 1 + std::sqrt(1.5)};
+  EXPECT_NEAR(equivalence_test(values, 2), 0.069663, 1e-6);
+  std::vector<double> negative = values;
+  for (double& value : negative) value = -value;
+  EXPECT_DOUBLE_EQ(equivalence_test(negative, 2), equivalence_test(values, 2));
+  EXPECT_NEAR(equivalence_test(values, 1), 0.5, 1e-12);  // on the margin
+  EXPECT_GT(equivalence_test(values, 0.5), 0.5);
+  EXPECT_EQ(equivalence_test(std::vector<double>(5, 0.0), 0.01), 0.0);
+  EXPECT_EQ(equivalence_test(std::vector<double>(5, 0.01), 0.01), 1.0);
+  EXPECT_TRUE(std::isnan(equivalence_test(std::vector<double>{0.0}, 1)));
+}
+
+TEST(Statistics, EquivalenceIsDeclaredNoOftenerThanItMay) {
+  std::mt19937_64 random(20260104);
+  RecordProperty("seed", 20260104);
+  std::normal_distribution<double> on_the_margin(-0.1, 0.2);
+  constexpr int repetitions = 4000;
+  int declared = 0;
+  for (int repetition = 0; repetition < repetitions; ++repetition) {
+    std::vector<double> values(32);
+    for (double& value : values) value = on_the_margin(random);
+    declared += equivalence_test(values, 0.1) < 0.05;
+  }
+  // The other margin, 5.7 standard errors away, takes next to nothing from 5 %.
+  EXPECT_NEAR(declared / double{repetitions}, 0.05, margin(0.05, repetitions)) << "seed 20260104";
+}
+
+TEST(Statistics, RankCorrelation) {
+  EXPECT_DOUBLE_EQ(rank_correlation(std::vector<double>{1, 2, 30}, std::vector<double>{-5, 0, 1}), 1);
+  EXPECT_DOUBLE_EQ(rank_correlation(std::vector<double>{1, 2, 3, 4}, std::vector<double>{4, 3, 2, 1}), -1);
+  EXPECT_DOUBLE_EQ(rank_correlation(std::vector<double>{1, 2, 3, 4}, std::vector<double>{1, 3, 2, 4}),
+                   0.8);  // 1 - 6 * 2 / 60
+  // Ranks 1.5 1.5 3 4 against 1 2 3 4: 4.5 / sqrt(4.5 * 5).
+  EXPECT_DOUBLE_EQ(rank_correlation(std::vector<double>{7, 7, 8, 9}, std::vector<double>{1, 2, 3, 4}), std::sqrt(0.9));
+  EXPECT_DOUBLE_EQ(rank_correlation(std::vector<double>{1, nan, 2, 3}, std::vector<double>{1, 0, 2, 3}), 1);
+  EXPECT_TRUE(std::isnan(rank_correlation(std::vector<double>{1, 2}, std::vector<double>{1, 2})));
+  EXPECT_TRUE(std::isnan(rank_correlation(std::vector<double>{1, 1, 1}, std::vector<double>{1, 2, 3})));
+}
+
+TEST(Statistics, ResamplesDrawAllUnitsAlikeAndDifferByNumberAndKey) {
+  constexpr std::size_t n = 7, resamples = 5000;
+  std::vector<double> drawn(n, 0.0);
+  for (std::size_t b = 0; b < resamples; ++b) {
+    for (std::size_t index : resample_indices(n, {1, 2, 3, 4}, b)) {
+      ASSERT_LT(index, n);
+      drawn[index] += 1;
+    }
+  }
+  for (double count : drawn) EXPECT_NEAR(count, resamples, 4 * std::sqrt(resamples * (1 - 1.0 / n)));
+  const auto first = resample_indices(64, {1, 2, 3, 4}, 0);
+  EXPECT_EQ(resample_indices(64, {1, 2, 3, 4}, 0), first);
+  EXPECT_NE(resample_indices(64, {1, 2, 3, 4}, 1), first);
+  for (RandomKey other : {RandomKey{9, 2, 3, 4}, RandomKey{1, 9, 3, 4}, RandomKey{1, 2, 9, 4}, RandomKey{1, 2, 3, 9}})
+    EXPECT_NE(resample_indices(64, other, 0), first);
+}
+
+TEST(Statistics, PercentilesAreWidenedForFewUnits) {
+  std::vector<double> resampled;
+  for (int i = 1; i < 1000; ++i) resampled.push_back(1000 - i);  // the k-th smallest stands at level k / 1000
+  // sqrt(10 / 9) t_9(0.975) = 2.3845, of which the normal's lower tail is 0.008551; for many units 0.025.
+  EXPECT_NEAR(percentile_interval(resampled, 10).lower, 8.551, 1e-2);
+  EXPECT_NEAR(percentile_interval(resampled, 10).upper, 1000 - 8.551, 1e-2);
+  EXPECT_NEAR(percentile_interval(resampled, 100000).lower, 25, 1e-2);
+  resampled.assign(100, std::numeric_limits<double>::infinity());
+  resampled.insert(resampled.end(), {1, 2, 3, 4, nan});
+  EXPECT_NEAR(percentile_interval(resampled, 100000).lower, 2.625, 1e-3);  // at 0.025 * (104 + 1)
+  EXPECT_EQ(percentile_interval(resampled, 100000).upper, std::numeric_limits<double>::infinity());
+  EXPECT_TRUE(std::isnan(percentile_interval(std::vector<double>{nan}, 10).lower));
+  EXPECT_TRUE(std::isnan(percentile_interval(std::vector<double>{1, 2, 3}, 1).lower));
+}
+
+TEST(Statistics, WeightedRunsSpreadLikeStudentsInterval) {
+  // Three runs at 1, 2 and 6: mean 3, standard error sqrt(7 / 3), 2 degrees of freedom.
+  constexpr std::size_t resamples = 20000;
+  const double error = std::sqrt(7.0 / 3), t = student_t_quantile(0.975, 2);
+  std::size_t below = 0, above = 0;
+  for (std::size_t b = 0; b < resamples; ++b) {
+    const std::vector<double> weights = run_weights(3, {1}, b);
+    ASSERT_NEAR(weights[0] + weights[1] + weights[2], 1, 1e-9 * (1 + std::abs(weights[0]) + std::abs(weights[1])));
+    const double mean_of_runs = weights[0] + 2 * weights[1] + 6 * weights[2];
+    below += mean_of_runs < 3 - t * error;
+    above += mean_of_runs > 3 + t * error;
+  }
+  EXPECT_NEAR(below / double{resamples}, 0.025, margin(0.025, resamples));
+  EXPECT_NEAR(above / double{resamples}, 0.025, margin(0.025, resamples));
+  EXPECT_EQ(run_weights(1, {1}, 5), std::vector<double>{1});
 }
 
 }  // namespace
