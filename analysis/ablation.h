@@ -7,7 +7,7 @@
 #include <utility>
 #include <vector>
 
-#include "analysis/slices.h"
+#include "analysis/route_sets.h"
 #include "kernels/memory.h"
 #include "model/model.h"
 
@@ -30,22 +30,6 @@ Ablation ablation_from_string(const std::string& text);
 /// One sentence, for the attribute `intervention` of files.
 std::string describe(Ablation ablation);
 
-/// Routes under a name: a slice, or whatever a study asks for.
-struct RouteSet {
-  std::string name;                         // "embedding.mlp.early", "3.attn:block_2", "2.attn-5.mlp:history"
-  std::vector<int> reads;                   // the reads that it speaks of, also those that have none of its sources
-  std::vector<std::pair<int, int>> routes;  // (read, column), by read
-
-  bool operator==(const RouteSet&) const = default;
-};
-
-/// The 18 slices as sets.
-std::vector<RouteSet> slice_sets(const ReadPlan& plan);
-/// `READS[:SOURCES]`, or a slice's name. READS: `3.attn`, a range `2.attn-5.mlp` (both included, in the order of the
-/// model), `attn`, `mlp` or `all`; SOURCES: columns and families, separated by commas; all of them without. Throws
-/// UsageError naming what is unknown and what there is.
-RouteSet parse_route_set(const std::string& text, const ReadPlan& plan);
-
 /// A share in (0, 1] of one route: 1 is the whole ablation. The share g of `mask` multiplies exp(logit) by 1 - g; of
 /// the others it mixes the changed term (g) with the term as it was (1 - g).
 struct GatedRoute {
@@ -62,22 +46,33 @@ struct Reference {
 /// What the ablations need of the sequences in a pass.
 struct BatchPlace {
   std::int64_t first_sequence = 0, sequences = 0, positions = 0;
-  std::uint64_t seed = 1;  // of `resample`: a token's donor is a function of this, its sequence and its position
+  std::uint64_t seed = 1;  // of `resample`
   /// `patch`: alpha [tokens, n+1] of each routed read on the aligned sequences; empty otherwise.
   std::span<const std::vector<double>> donor_alpha;
 };
+
+/// `resample`: the position, of `positions` >= 2, of another token of the sequence, uniform over them: a function of
+/// the seed and the token's own place, the same for all reads and ablations.
+std::int64_t resample_donor(std::uint64_t seed, std::int64_t sequence, std::int64_t position, std::int64_t positions);
+
+/// The reads, ascending, that an ablation of these routes can change: not those of which `mask` would leave no source,
+/// nor, for `resample`, `freeze` and `patch`, those with a single source, whose weight is 1 for every token.
+std::vector<int> changed_reads(const ReadPlan& plan, Ablation ablation, std::span<const GatedRoute> routes);
+/// The share of a set's reads among them. NaN for a set without reads.
+double coverage(const ReadPlan& plan, Ablation ablation, const RouteSet& set);
+/// The whole of every route of a set.
+std::vector<GatedRoute> whole(const RouteSet& set);
 
 /// An intervention ready for Pass::forward(), with what it owns.
 struct PreparedAblation {
   RoutingIntervention intervention;
   std::vector<OwnedTensor> owned;
-  std::vector<int> changed_reads;  // ascending
-  /// Share of the set's reads that are changed: a read counts against it when it has no source of the set; and, for
-  /// `mask`, when it would keep none. NaN for a set without reads.
-  double coverage = 0;
+  std::vector<int> changed_reads;
 };
+/// Routes are by read, each at most once. Throws std::invalid_argument where the reference or the donors that the
+/// ablation needs are missing.
 PreparedAblation prepare_ablation(const Model& model, Ablation ablation, std::span<const GatedRoute> routes,
-                                  std::span<const int> reads, const Reference& reference, const BatchPlace& place);
+                                  const Reference& reference, const BatchPlace& place);
 
 /// A mass-matched control of a set: in each of its reads, sources in random order (its own among them: the family's
 /// name is what is at stake, not its weight) until they hold the mass, on average over the reference tokens, that the

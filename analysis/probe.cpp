@@ -2,201 +2,311 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <limits>
-#include <memory>
 #include <stdexcept>
 
-#include "analysis/statistics.h"
+#include "analysis/intact.h"
+#include "analysis/measure.h"
 #include "data/error.h"
-#include "kernels/agree.h"
-#include "kernels/memory.h"
-#include "kernels/ops.h"
 
 namespace routescope {
 namespace {
 
 constexpr double nan = std::numeric_limits<double>::quiet_NaN();
-constexpr std::size_t chunk_bytes = std::size_t{32} << 20;  // of logits that are compared at a time
 
 std::size_t index(std::int64_t i) {
   return static_cast<std::size_t>(i);
 }
 
-/// Sums over the predicted tokens of one sequence.
-struct SequenceSums {
-  double nll = 0, kl = 0, agree = 0;
+/// One pass for each batch: a set under an ablation, or a draw of its control.
+struct Job {
+  std::size_t ablation = 0, set = 0;
+  bool control = false;
+  std::vector<GatedRoute> routes;
+  int first_read = 0;  // the number of reads where it changes none: no pass then
 };
 
-/// The probe of one batch: an intact pass whose logits are kept, then one pass for each ablation, compared with it.
-class BatchProbe {
+/// From the job that starts deepest to the one that starts first: what precedes a job's first read is then always
+/// intact in the pass that ran before.
+std::vector<Job> make_jobs(const Model& model, std::span<const RouteSet> sets, const Reference& reference,
+                           const ProbeSettings& settings) {
+  const ReadPlan& plan = model.plan();
+  std::vector<Job> jobs;
+  for (std::size_t a = 0; a < settings.ablations.size(); ++a) {
+    for (std::size_t s = 0; s < sets.size(); ++s) {
+      if (!(coverage(plan, settings.ablations[a], sets[s]) > 0)) continue;
+      for (int draw = -1; draw < settings.controls; ++draw) {
+        Job job{a, s, draw >= 0, {}, 0};
+        job.routes = job.control
+                         ? draw_control(plan, sets[s], reference.alpha_mean, settings.seed, static_cast<int>(s), draw)
+                         : whole(sets[s]);
+        const std::vector<int> reads = changed_reads(plan, settings.ablations[a], job.routes);
+        job.first_read = reads.empty() ? static_cast<int>(plan.reads.size()) : reads.front();
+        jobs.push_back(std::move(job));
+      }
+    }
+  }
+  std::stable_sort(jobs.begin(), jobs.end(), [](const Job& a, const Job& b) { return a.first_read > b.first_read; });
+  return jobs;
+}
+
+/// What a probe is made of while it goes on.
+class Prober {
  public:
-  BatchProbe(const Model& model, std::int64_t batch, std::int64_t positions)
+  Prober(const Model& model, const ProbeTokens& tokens, const ProbeOptions& options, Communicator& communicator)
       : model_(model),
-        pass_(model, batch, positions, Pass::Kind::infer),
-        vocab_(model.config().vocab_size),
-        chunk_(std::clamp<std::int64_t>(static_cast<std::int64_t>(chunk_bytes) / (vocab_ * 4), 1, batch * positions)),
-        intact_(model.options().activations(), model.options().device, {batch * positions, vocab_}),
-        ablated_(model.options().activations(), model.options().device, {chunk_, vocab_}),
-        nll_(model.options().storage, model.options().device, {chunk_}),
-        kl_(model.options().storage, model.options().device, {chunk_}),
-        agree_(model.options().storage, model.options().device, {chunk_}),
-        targets_(DType::i32, model.options().device, {batch * positions}) {}
+        tokens_(tokens),
+        options_(options),
+        settings_(options.settings),
+        sets_(route_sets(settings_.sets, model.plan())),
+        classes_(token_classes(tokens, settings_)),
+        batches_(model, tokens, options.batch_bytes, communicator) {}
 
-  std::int64_t batch() const { return pass_.batch(); }
-
-  std::vector<SequenceSums> intact(std::span<const std::int32_t> ids) {
-    ids_.assign(ids.begin(), ids.end());
-    const auto positions = index(pass_.seq_len());
-    std::vector<std::int32_t> targets(ids_.size());
-    for (std::size_t i = 0; i < ids_.size(); ++i) targets[i] = (i + 1) % positions == 0 ? -1 : ids_[i + 1];
-    copy(targets_.tensor, Tensor(targets.data(), DType::i32, Device::cpu, {targets_.tensor.numel()}), pass_.stream());
-    pass_.forward(ids_);
-    std::vector<SequenceSums> sums(index(batch()));
-    for (std::int64_t begin = 0; begin < pass_.tokens(); begin += chunk_) {
-      const std::int64_t end = std::min(begin + chunk_, pass_.tokens());
-      const Tensor logits = intact_.tensor.rows(begin, end);
-      pass_.logits(begin, end, logits);
-      add_nll(sums, logits, begin, end);
+  ProbeRow run() {
+    const double start = seconds_now();
+    describe_intact();
+    jobs_ = make_jobs(model_, sets_, reference_, settings_);
+    prepare_effects();
+    ProbeCost& cost = row_.cost;
+    const double tokens = static_cast<double>(tokens_.ids.size());
+    cost.plain = cost.computed = cost.unshared = cost.undecided = tokens * static_cast<double>(plan().reads.size());
+    if (any_open()) cost.undecided += tokens * reads_per_token(options_.share_prefix);
+    const std::int64_t step = settings_.until_decided ? settings_.look_every : tokens_.sequences;
+    for (std::int64_t begin = 0; begin < tokens_.sequences && any_open(); begin += step) {
+      const std::int64_t end = std::min(begin + step, tokens_.sequences);
+      measure_block(begin, end);
+      if (settings_.until_decided) look(end);
     }
-    return sums;
-  }
-
-  /// alpha of the pass that ran last, summed over a sequence's tokens: [sequence][reads, columns].
-  std::vector<std::vector<double>> alpha_sums() const {
-    const ReadPlan& plan = model_.plan();
-    std::vector<std::vector<double>> sums(index(batch()),
-                                          std::vector<double>(index(plan.num_routed() * plan.num_columns()), 0.0));
-    for (int r = 0; r < plan.num_routed(); ++r) {
-      const std::vector<double> alpha = host_values<double>(pass_.alpha(r), pass_.stream());
-      const std::vector<int>& columns = plan.reads[index(r)].columns;
-      for (std::size_t i = 0; i < alpha.size(); ++i) {
-        const std::size_t sequence = i / columns.size() / index(pass_.seq_len());
-        sums[sequence][index(r * plan.num_columns() + columns[i % columns.size()])] += alpha[i];
-      }
-    }
-    return sums;
-  }
-
-  /// `first_read`: everything before it is as in the pass that ran last.
-  std::vector<SequenceSums> ablated(const RoutingIntervention& intervention, int first_read) {
-    pass_.forward(ids_, &intervention, first_read);
-    std::vector<SequenceSums> sums(index(batch()));
-    for (std::int64_t begin = 0; begin < pass_.tokens(); begin += chunk_) {
-      const std::int64_t end = std::min(begin + chunk_, pass_.tokens());
-      const Tensor logits = ablated_.tensor.rows(0, end - begin);
-      pass_.logits(begin, end, logits);
-      add_nll(sums, logits, begin, end);
-      compare_logits(kl_.tensor.rows(0, end - begin), agree_.tensor.rows(0, end - begin),
-                     intact_.tensor.rows(begin, end), logits, pass_.stream());
-      const std::vector<double> kl = host_values<double>(kl_.tensor.rows(0, end - begin), pass_.stream());
-      const std::vector<double> agree = host_values<double>(agree_.tensor.rows(0, end - begin), pass_.stream());
-      for (std::int64_t token = begin; token < end; ++token) {
-        if ((token + 1) % pass_.seq_len() == 0) continue;
-        sums[index(token / pass_.seq_len())].kl += kl[index(token - begin)];
-        sums[index(token / pass_.seq_len())].agree += agree[index(token - begin)];
-      }
-    }
-    return sums;
+    finish_effects();
+    cost.seconds = seconds_now() - start;
+    return std::move(row_);
   }
 
  private:
-  void add_nll(std::vector<SequenceSums>& sums, const Tensor& logits, std::int64_t begin, std::int64_t end) {
-    const Tensor nll = nll_.tensor.rows(0, end - begin);
-    cross_entropy(nll, Tensor{}, logits, targets_.tensor.rows(begin, end), 1.0, pass_.stream());
-    const std::vector<double> values = host_values<double>(nll, pass_.stream());  // 0 where nothing is predicted
-    for (std::int64_t token = begin; token < end; ++token) {
-      sums[index(token / pass_.seq_len())].nll += values[index(token - begin)];
+  const ReadPlan& plan() const { return model_.plan(); }
+  std::size_t sequences() const { return index(tokens_.sequences); }
+  bool is_open(const Job& job) const { return open_[job.ablation][job.set]; }
+  bool any_open() const {
+    return std::any_of(jobs_.begin(), jobs_.end(), [&](const Job& job) { return is_open(job); });
+  }
+
+  void describe_intact() {
+    const auto& wanted = settings_.ablations;
+    const bool source_means = std::find(wanted.begin(), wanted.end(), Ablation::mean) != wanted.end();
+    Intact intact = measure_intact(model_, tokens_, source_means, batches_);
+    reference_ = std::move(intact.reference);
+    row_.step = options_.step;
+    row_.cost.plain_seconds = intact.seconds;
+    row_.intact_nll = mean(intact.nll_sequence);
+    row_.intact_nll_sequence = std::move(intact.nll_sequence);
+    row_.alpha_mean = reference_.alpha_mean;
+    row_.alpha_variance = std::move(intact.alpha_variance);
+    row_.mass = set_masses(sets_, reference_.alpha_mean, plan().num_columns());
+    row_.mass_sequence.assign(sets_.size() * sequences(), nan);
+    const std::size_t alphas = reference_.alpha_mean.size();
+    for (std::size_t q = 0; q < sequences(); ++q) {
+      const std::vector<double> mass =
+          set_masses(sets_, std::span(intact.alpha_sequence).subspan(q * alphas, alphas), plan().num_columns());
+      for (std::size_t s = 0; s < sets_.size(); ++s) row_.mass_sequence[s * sequences() + q] = mass[s];
     }
+  }
+
+  void prepare_effects() {
+    const std::vector<double> of_set(sets_.size(), nan), of_sequence(sets_.size() * sequences(), nan);
+    for (Ablation ablation : settings_.ablations) {
+      AblationEffects& effects = row_.ablations.emplace_back();
+      effects.ablation = ablation;
+      for (const RouteSet& set : sets_) effects.coverage.push_back(coverage(plan(), ablation, set));
+      effects.delta_nll_sequence = of_sequence;
+      effects.kl = effects.top1_agreement = of_set;
+      for (const TokenClasses& classes : classes_)
+        effects.delta_nll_class.emplace_back(sets_.size() * classes.labels.size(), 0.0);
+      if (settings_.controls > 0) {
+        effects.control_sequence = of_sequence;
+        effects.control_overlap = of_set;
+      }
+      open_.emplace_back(sets_.size(), false);
+      for (std::size_t s = 0; s < sets_.size(); ++s) open_.back()[s] = effects.coverage[s] > 0;
+    }
+  }
+
+  /// Sequences [begin, end) under every job of a set that is open.
+  void measure_block(std::int64_t begin, std::int64_t end) {
+    const auto values =
+        batches_.measure(begin, end, "probe of ablations",
+                         [&](BatchProbe& batch, std::int64_t first, std::span<std::vector<double>> of_sequence) {
+                           run_jobs(batch, first, of_sequence);
+                         });
+    const double predicted = static_cast<double>(tokens_.positions - 1);
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      const std::size_t q = index(begin) + i;
+      const double* next = values[i].data();
+      const double intact = *next++;
+      for (const Job& job : jobs_) {
+        if (!is_open(job)) continue;
+        AblationEffects& effects = row_.ablations[job.ablation];
+        const double delta = (*next++ - intact) / predicted;
+        if (job.control) {
+          double& sum = effects.control_sequence[job.set * sequences() + q];
+          sum = (std::isnan(sum) ? 0 : sum) + delta / settings_.controls;
+          continue;
+        }
+        effects.delta_nll_sequence[job.set * sequences() + q] = delta;
+        for (double* sum : {&effects.kl[job.set], &effects.top1_agreement[job.set]})
+          *sum = (std::isnan(*sum) ? 0 : *sum) + *next++ / predicted;
+        for (std::size_t c = 0; c < classes_.size(); ++c) {
+          const std::size_t labels = classes_[c].labels.size();
+          for (std::size_t l = 0; l < labels; ++l) effects.delta_nll_class[c][job.set * labels + l] += *next++;
+        }
+      }
+    }
+    const double tokens = static_cast<double>((end - begin) * tokens_.positions);
+    row_.cost.computed += tokens * reads_per_token(options_.share_prefix);
+    row_.cost.unshared += tokens * reads_per_token(false);
+  }
+
+  /// Of each sequence: the intact nll, then of every open job its nll and, but for controls, kl, agreement and the sum
+  /// of what each label's tokens gained.
+  void run_jobs(BatchProbe& batch, std::int64_t first, std::span<std::vector<double>> of_sequence) {
+    const auto put = [&](const std::vector<double>& by_token) {
+      const std::vector<double> sums = by_sequence(by_token, tokens_.positions);
+      for (std::size_t i = 0; i < sums.size(); ++i) of_sequence[i].push_back(sums[i]);
+    };
+    std::vector<std::vector<double>> donor_alpha;
+    if (patches()) donor_alpha = batch.alpha_of(ids_of(*options_.patch, first, batch.batch()));
+    const PassValues intact = batch.intact(ids_of(tokens_, first, batch.batch()));
+    const BatchPlace place{first, batch.batch(), batch.positions(), settings_.seed, donor_alpha};
+    put(intact.nll);
+    for (const Job& job : jobs_) {
+      if (!is_open(job)) continue;
+      if (job.first_read == static_cast<int>(plan().reads.size())) {  // only a control may be without a route
+        put(intact.nll);
+        continue;
+      }
+      const PreparedAblation prepared =
+          prepare_ablation(model_, settings_.ablations[job.ablation], job.routes, reference_, place);
+      const PassValues values =
+          batch.intervened(prepared.intervention, options_.share_prefix ? job.first_read : 0, !job.control);
+      put(values.nll);
+      if (job.control) continue;
+      put(values.kl);
+      put(values.agree);
+      for (const TokenClasses& classes : classes_) put_classes(classes, values.nll, intact.nll, first, of_sequence);
+    }
+  }
+
+  void put_classes(const TokenClasses& classes, const std::vector<double>& nll, const std::vector<double>& intact,
+                   std::int64_t first, std::span<std::vector<double>> of_sequence) const {
+    const std::size_t positions = index(tokens_.positions);
+    for (std::size_t i = 0; i < of_sequence.size(); ++i) {
+      std::vector<double> sums(classes.labels.size(), 0.0);
+      for (std::size_t t = 0; t + 1 < positions; ++t) {
+        const int label = classes.of_token[(index(first) + i) * (positions - 1) + t];
+        if (label >= 0) sums[index(label)] += nll[i * positions + t] - intact[i * positions + t];
+      }
+      of_sequence[i].insert(of_sequence[i].end(), sums.begin(), sums.end());
+    }
+  }
+
+  bool patches() const {
+    return std::any_of(jobs_.begin(), jobs_.end(), [&](const Job& job) {
+      return is_open(job) && settings_.ablations[job.ablation] == Ablation::patch;
+    });
+  }
+
+  /// The same decisions on every rank: all have the same values.
+  void look(std::int64_t end) {
+    for (std::size_t a = 0; a < row_.ablations.size(); ++a) {
+      const AblationEffects& effects = row_.ablations[a];
+      const auto tested =
+          std::count_if(effects.coverage.begin(), effects.coverage.end(), [](double share) { return share > 0; });
+      for (std::size_t s = 0; s < sets_.size(); ++s) {
+        const std::span<const double> so_far(effects.delta_nll_sequence.data() + s * sequences(), index(end));
+        if (open_[a][s] && decide(so_far, index(tested), settings_.margin) != Decision::open) open_[a][s] = false;
+      }
+    }
+  }
+
+  void finish_effects() {
+    for (AblationEffects& effects : row_.ablations) {
+      summarize(effects, tokens_.sequences, options_);
+      for (std::size_t s = 0; s < sets_.size(); ++s) {
+        effects.kl[s] /= effects.sequences_used[s];
+        effects.top1_agreement[s] /= effects.sequences_used[s];
+        finish_classes(effects, s);
+        if (settings_.controls > 0 && effects.coverage[s] > 0) effects.control_overlap[s] = overlap(s);
+      }
+    }
+  }
+
+  void finish_classes(AblationEffects& effects, std::size_t set) {
+    for (std::size_t c = 0; c < classes_.size(); ++c) {
+      const std::size_t labels = classes_[c].labels.size();
+      std::vector<double> tokens(labels, 0.0);
+      const double used = effects.sequences_used[set];
+      for (std::size_t i = 0; !std::isnan(used) && i < index(tokens_.positions - 1) * static_cast<std::size_t>(used);
+           ++i) {
+        if (const int label = classes_[c].of_token[i]; label >= 0) ++tokens[index(label)];
+      }
+      for (std::size_t l = 0; l < labels; ++l) {  // 0 / 0 where no such token was predicted
+        double& value = effects.delta_nll_class[c][set * labels + l];
+        value = tokens[l] > 0 ? value / tokens[l] : nan;
+      }
+    }
+  }
+
+  /// Share of a set's controls, by mass, that is its own.
+  double overlap(std::size_t set) const {
+    double own = 0, all = 0;
+    for (int draw = 0; draw < settings_.controls; ++draw) {
+      for (const GatedRoute& route :
+           draw_control(plan(), sets_[set], reference_.alpha_mean, settings_.seed, static_cast<int>(set), draw)) {
+        const double mass =
+            route.share * reference_.alpha_mean[index(route.read * plan().num_columns() + route.column)];
+        const auto& routes = sets_[set].routes;
+        all += mass;
+        if (std::find(routes.begin(), routes.end(), std::pair{route.read, route.column}) != routes.end()) own += mass;
+      }
+    }
+    return own / all;
+  }
+
+  /// What one token goes through under all jobs that are open: ProbeCost's unit.
+  double reads_per_token(bool share_prefix) const {
+    const int reads = static_cast<int>(plan().reads.size());
+    int sum = reads * (patches() ? 2 : 1);
+    for (const Job& job : jobs_) {
+      if (is_open(job) && job.first_read < reads) sum += reads - (share_prefix ? job.first_read : 0);
+    }
+    return sum;
   }
 
   const Model& model_;
-  Pass pass_;
-  std::int64_t vocab_, chunk_;
-  OwnedTensor intact_, ablated_, nll_, kl_, agree_, targets_;
-  std::vector<std::int32_t> ids_;
+  const ProbeTokens& tokens_;
+  const ProbeOptions& options_;
+  const ProbeSettings& settings_;
+  std::vector<RouteSet> sets_;
+  std::vector<TokenClasses> classes_;
+  SharedBatches batches_;
+  Reference reference_;
+  std::vector<Job> jobs_;
+  std::vector<std::vector<bool>> open_;  // [ablation][set] is measured on the sequences to come
+  ProbeRow row_;
 };
 
-/// What is measured on one sequence.
-struct SequenceValues {
-  SequenceSums intact;
-  std::vector<double> alpha;          // [reads, columns]
-  std::vector<SequenceSums> ablated;  // [ablation]
-};
-
-/// As few batches as the memory allows, as even as they can be.
-std::int64_t batch_size(const Model& model, const ProbeTokens& tokens, std::size_t budget, std::int64_t sequences) {
-  const ModelConfig& config = model.config();
-  // A pass keeps two rows of each read (its partial and what it feeds) so that later ones can start from them.
-  const std::int64_t values_per_token =
-      config.vocab_size + 2 * static_cast<std::int64_t>(model.plan().reads.size()) * config.hidden_size;
-  const auto bytes = static_cast<std::size_t>(values_per_token * tokens.positions) * size_of(model.options().storage);
-  const std::int64_t most = std::clamp<std::int64_t>(static_cast<std::int64_t>(budget / bytes), 1, sequences);
-  const std::int64_t batches = (sequences + most - 1) / most;
-  return (sequences + batches - 1) / batches;
-}
-
-/// Sequences [begin, end) under every mask of `order`.
-std::vector<SequenceValues> measure(const Model& model, const ProbeTokens& tokens, std::int64_t begin, std::int64_t end,
-                                    const std::vector<SliceMask>& masks, const std::vector<std::size_t>& order,
-                                    const ProbeOptions& options) {
-  std::vector<SequenceValues> values;
-  if (begin == end) return values;
-  const std::int64_t size = batch_size(model, tokens, options.batch_bytes, end - begin);
-  std::unique_ptr<BatchProbe> batch;
-  for (; begin < end; begin += size) {
-    const std::int64_t count = std::min(size, end - begin);
-    if (!batch || batch->batch() != count) {
-      batch.reset();
-      batch = std::make_unique<BatchProbe>(model, count, tokens.positions);
-    }
-    const std::size_t first = values.size();
-    const auto intact =
-        batch->intact(std::span(tokens.ids).subspan(index(begin * tokens.positions), index(count * tokens.positions)));
-    auto alpha = batch->alpha_sums();
-    for (std::size_t i = 0; i < intact.size(); ++i) values.push_back({intact[i], std::move(alpha[i]), {}});
-    for (std::size_t s : order) {
-      const int first_read = options.share_prefix ? masks[s].masked_reads.front() : 0;
-      const auto ablated = batch->ablated(masks[s].intervention, first_read);
-      for (std::size_t i = 0; i < ablated.size(); ++i) values[first + i].ablated.push_back(ablated[i]);
-    }
+void check(const ProbeTokens& tokens, const ProbeOptions& options, std::int64_t vocab_size) {
+  const ProbeSettings& settings = options.settings;
+  check_probe_tokens(tokens, vocab_size);
+  if (settings.look_every < 1)
+    throw UsageError("look_every: found {}, expected at least 1 sequence", settings.look_every);
+  if (std::find(settings.ablations.begin(), settings.ablations.end(), Ablation::patch) == settings.ablations.end())
+    return;
+  if (!options.patch) throw UsageError("ablation patch: found no aligned tokens to take the routing of");
+  check_probe_tokens(*options.patch, vocab_size);
+  if (options.patch->sequences != tokens.sequences || options.patch->positions != tokens.positions) {
+    throw Error("{}: found {} sequences of {} tokens, expected {} of {}, aligned with {}", options.patch->origin,
+                options.patch->sequences, options.patch->positions, tokens.sequences, tokens.positions, tokens.origin);
   }
-  return values;
-}
-
-/// As bytes for the other ranks, and back; every sequence has as many of each.
-std::string to_bytes(const std::vector<SequenceValues>& values) {
-  std::vector<double> numbers;
-  const auto add = [&](const SequenceSums& sums) { numbers.insert(numbers.end(), {sums.nll, sums.kl, sums.agree}); };
-  for (const SequenceValues& one : values) {
-    add(one.intact);
-    numbers.insert(numbers.end(), one.alpha.begin(), one.alpha.end());
-    for (const SequenceSums& sums : one.ablated) add(sums);
-  }
-  std::string bytes(numbers.size() * sizeof(double), '\0');
-  if (!bytes.empty()) std::memcpy(bytes.data(), numbers.data(), bytes.size());
-  return bytes;
-}
-
-std::vector<SequenceValues> from_bytes(const std::string& bytes, std::size_t alphas, std::size_t ablations) {
-  std::vector<double> numbers(bytes.size() / sizeof(double));
-  if (!bytes.empty()) std::memcpy(numbers.data(), bytes.data(), bytes.size());
-  std::vector<SequenceValues> values;
-  auto next = [number = numbers.data()]() mutable { return *number++; };
-  const auto sums = [&next] {
-    SequenceSums out;
-    out.nll = next();
-    out.kl = next();
-    out.agree = next();
-    return out;
-  };
-  for (std::size_t i = 0; i < numbers.size() / (3 + alphas + 3 * ablations); ++i) {
-    SequenceValues& one = values.emplace_back();
-    one.intact = sums();
-    for (std::size_t a = 0; a < alphas; ++a) one.alpha.push_back(next());
-    for (std::size_t a = 0; a < ablations; ++a) one.ablated.push_back(sums());
-  }
-  return values;
 }
 
 }  // namespace
@@ -209,23 +319,7 @@ const AblationEffects* ProbeRow::find(Ablation ablation) const {
 
 const AblationEffects& ProbeRow::effects(Ablation ablation) const {
   if (const AblationEffects* found = find(ablation)) return *found;
-  throw std::logic_error("this ablation was not measured");
-}
-
-void summarize(AblationEffects& effects, std::int64_t sequences, const ProbeOptions& options) {
-  const std::size_t slices = effects.coverage.size();
-  for (auto* values : {&effects.delta_nll, &effects.ci_lower, &effects.ci_upper, &effects.p_value})
-    values->assign(slices, nan);
-  for (std::size_t s = 0; s < slices; ++s) {  // a slice that was not tested is NaN, and so is all that follows from it
-    const std::span<const double> values(effects.delta_nll_sequence.data() + s * index(sequences), index(sequences));
-    const RandomKey key{options.settings.seed, static_cast<std::uint64_t>(options.step), s};
-    const Interval interval = bootstrap_interval(values, key);
-    effects.delta_nll[s] = mean(values);
-    effects.ci_lower[s] = interval.lower;
-    effects.ci_upper[s] = interval.upper;
-    effects.p_value[s] = sign_flip_test(values, key);
-  }
-  effects.p_adjusted = holm_adjust(effects.p_value);
+  throw std::logic_error("the ablation " + to_string(ablation) + " was not measured");
 }
 
 ProbeRow probe(const Model& model, const ProbeTokens& tokens, const ProbeOptions& options) {
@@ -233,64 +327,12 @@ ProbeRow probe(const Model& model, const ProbeTokens& tokens, const ProbeOptions
 }
 
 ProbeRow probe(const Model& model, const ProbeTokens& tokens, const ProbeOptions& options, Communicator& communicator) {
-  const ReadPlan& plan = model.plan();
-  if (plan.num_routed() == 0) {
+  if (model.plan().num_routed() == 0) {
     throw Error("the model's residual stream is '{}': it has no reads to probe, expected a routed model",
                 to_string(model.config().residual));
   }
-  check_probe_tokens(tokens, model.config().vocab_size);
-
-  const std::vector<Slice> slices = make_slices(plan);
-  std::vector<SliceMask> masks;
-  for (const Slice& slice : slices) masks.push_back(mask_slice(plan, slice));
-  // From the ablation that starts deepest to the one that starts first: what precedes an ablation's first read is then
-  // always intact, and is taken over instead of computed again.
-  std::vector<std::size_t> order;
-  for (std::size_t s = 0; s < masks.size(); ++s) {
-    if (!masks[s].masked_reads.empty()) order.push_back(s);
-  }
-  std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
-    return masks[a].masked_reads.front() > masks[b].masked_reads.front();
-  });
-
-  const double predicted = static_cast<double>(tokens.positions - 1);
-  const auto sequences = index(tokens.sequences);
-  ProbeRow row;
-  AblationEffects& effects = row.ablations.emplace_back();
-  row.step = options.step;
-  row.intact_nll_sequence.assign(sequences, nan);
-  effects.delta_nll_sequence.assign(slices.size() * sequences, nan);
-  effects.kl.assign(slices.size(), nan);
-  effects.top1_agreement.assign(slices.size(), nan);
-  for (std::size_t s : order) effects.kl[s] = effects.top1_agreement[s] = 0;
-  for (const SliceMask& mask : masks) effects.coverage.push_back(mask.coverage);
-
-  const auto part = [&](int rank) { return tokens.sequences * rank / communicator.size(); };
-  std::vector<SequenceValues> values;
-  agree(communicator, "probe", [&] {
-    values = measure(model, tokens, part(communicator.rank()), part(communicator.rank() + 1), masks, order, options);
-  });
-  std::string all;
-  for (const std::string& of_rank : communicator.gather(to_bytes(values), "probe")) all += of_rank;
-  const std::size_t alphas = index(plan.num_routed() * plan.num_columns());
-  values = from_bytes(communicator.broadcast(all, "probe"), alphas, order.size());
-
-  std::vector<double> alpha(alphas, 0.0);
-  for (std::size_t i = 0; i < sequences; ++i) {
-    row.intact_nll_sequence[i] = values[i].intact.nll / predicted;
-    for (std::size_t a = 0; a < alphas; ++a) alpha[a] += values[i].alpha[a];
-    for (std::size_t o = 0; o < order.size(); ++o) {
-      const SequenceSums& ablated = values[i].ablated[o];
-      effects.delta_nll_sequence[order[o] * sequences + i] = (ablated.nll - values[i].intact.nll) / predicted;
-      effects.kl[order[o]] += ablated.kl / (predicted * static_cast<double>(sequences));
-      effects.top1_agreement[order[o]] += ablated.agree / (predicted * static_cast<double>(sequences));
-    }
-  }
-  row.intact_nll = mean(row.intact_nll_sequence);
-  for (double& value : alpha) value /= static_cast<double>(tokens.ids.size());
-  row.mass = slice_masses(slices, alpha, plan.num_columns());
-  summarize(effects, tokens.sequences, options);
-  return row;
+  check(tokens, options, model.config().vocab_size);
+  return Prober(model, tokens, options, communicator).run();
 }
 
 }  // namespace routescope

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <limits>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -67,7 +68,7 @@ struct AblationEffects {
   std::vector<double> kl;              // [set] KL(intact || ablated), nats, mean over predicted tokens
   std::vector<double> top1_agreement;  // [set] share of predicted tokens with the same first choice
   std::vector<double> coverage;        // [set] ablation.h
-  std::vector<double> sequences_used;  // [set] all of them without until_decided
+  std::vector<double> sequences_used;  // [set] all of them without until_decided; NaN if not tested
   std::vector<Decision> decision;      // [set] by the confidence sequence; `open` without until_decided
   /// [classes of ProbeOptions, in their order][set, label]: mean over the predicted tokens of that label.
   std::vector<std::vector<double>> delta_nll_class;
@@ -81,13 +82,17 @@ struct AblationEffects {
   std::vector<double> control_overlap;  // [set] share of the controls' mass that was the set's own
 };
 
-/// What the measurement took, in tokens times reads that were computed, so that it does not depend on the clock.
+/// What the measurement took, in tokens times reads that were computed, so that it does not depend on the clock: a pass
+/// over N tokens from read r of R on counts N (R - r), each read with the sublayer that it feeds, the last one with the
+/// head. Two intact passes (one for what `mean`, `freeze` and controls refer to, one that ablations are compared with),
+/// and one more for `patch`, are counted; the atlas is not.
 struct ProbeCost {
-  double plain = 0;                       // one forward pass over the tokens
-  double computed = 0;                    // what was computed
-  double unshared = 0;                    // the same ablations, each from the first read
-  double undecided = 0;                   // shared, without stopping early
-  double seconds = 0, plain_seconds = 0;  // of this probe, and of its intact passes (with the head) alone
+  double plain = 0;          // one pass over the tokens: a plain evaluation
+  double computed = 0;       // what was computed
+  double unshared = 0;       // the same passes, each from the first read
+  double undecided = 0;      // with shared prefixes, without stopping early
+  double seconds = 0;        // of all that, on the first rank
+  double plain_seconds = 0;  // of its first intact passes with the head, which are a plain evaluation
 };
 
 /// One row of a record.
@@ -112,7 +117,8 @@ struct ProbeRow {
   const AblationEffects& effects(Ablation ablation) const;
 };
 
-/// Ablates every set in turn. Throws Error for a model without reads, or tokens that do not fit it.
+/// Ablates every set in turn. Throws Error for a model without reads, or tokens that do not fit it (for `patch`: no
+/// aligned ones); UsageError for sets that the model does not have.
 /// Ranks share the sequences and all return the row of all of them. Its numbers are sums over sequences in their order,
 /// however many ranks there are: the same bits where a sequence's own are (another batch size may take another path
 /// through a matrix product, whose f32 sums then differ in their last bits).
@@ -120,10 +126,16 @@ ProbeRow probe(const Model& model, const ProbeTokens& tokens, const ProbeOptions
 /// In a process alone.
 ProbeRow probe(const Model& model, const ProbeTokens& tokens, const ProbeOptions& options);
 
-/// The statistics of `effects` from its values by sequence; what probe() ends with.
+/// What the confidence sequence of a set's effects so far, one of `tested` sets, says at the level 1 - 0.05 / tested:
+/// absent if it lies within (-margin, margin), also where it excludes zero; effect if it excludes zero.
+Decision decide(std::span<const double> delta_nll, std::size_t tested, double margin);
+
+/// The statistics of `effects` from its values by sequence (delta_nll_sequence, control_sequence, coverage): all fields
+/// but kl, top1_agreement, delta_nll_class and control_overlap. What probe() ends with.
 void summarize(AblationEffects& effects, std::int64_t sequences, const ProbeOptions& options);
 
-/// The classes that the settings ask for. Throws Error.
+/// The classes that the settings ask for, in the order position, repeat, class. Positions in bins 1, 2-3, 4-7, ...;
+/// repeat: has the token occurred before in its sequence. Throws Error naming the class file and what is wrong there.
 std::vector<TokenClasses> token_classes(const ProbeTokens& tokens, const ProbeSettings& settings);
 
 }  // namespace routescope

@@ -1,0 +1,24 @@
+// The intact model on the probe tokens: what a row says of it, and what ablations refer to.
+#pragma once
+
+#include <vector>
+
+#include "analysis/ablation.h"
+#include "analysis/measure.h"
+#include "analysis/probe_tokens.h"
+#include "model/model.h"
+
+namespace routescope {
+
+struct Intact {
+  std::vector<double> nll_sequence;    // [sequence] nats a token, mean over predicted tokens
+  std::vector<double> alpha_sequence;  // [sequence][reads, columns] mean over its tokens
+  std::vector<double> alpha_variance;  // [reads, columns] over all tokens
+  Reference reference;                 // alpha_mean is NaN for a column that a read lacks
+  double seconds = 0;                  // of the passes with the head, on this rank
+};
+
+/// Sums over sequences are in their order, the same on every rank. `source_means`: also Reference::source_mean.
+Intact measure_intact(const Model& model, const ProbeTokens& tokens, bool source_means, SharedBatches& batches);
+
+}  // namespace routescope

@@ -1,0 +1,143 @@
+#include "analysis/measure.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+
+#include "kernels/agree.h"
+
+namespace routescope {
+namespace {
+
+constexpr std::size_t chunk_bytes = std::size_t{32} << 20;  // of logits that are compared at a time
+
+/// As few batches as the memory allows, as even as they can be.
+std::int64_t batch_size(const Model& model, std::int64_t positions, std::size_t budget, std::int64_t sequences) {
+  const ModelConfig& config = model.config();
+  // A pass keeps two rows of each read (its partial and what it feeds) so that later ones can start from them.
+  const std::int64_t values_per_token =
+      config.vocab_size + 2 * static_cast<std::int64_t>(model.plan().reads.size()) * config.hidden_size;
+  const auto bytes = static_cast<std::size_t>(values_per_token * positions) * size_of(model.options().storage);
+  const std::int64_t most = std::clamp<std::int64_t>(static_cast<std::int64_t>(budget / bytes), 1, sequences);
+  const std::int64_t batches = (sequences + most - 1) / most;
+  return (sequences + batches - 1) / batches;
+}
+
+}  // namespace
+
+std::vector<double> by_sequence(std::span<const double> by_token, std::int64_t positions) {
+  const auto width = static_cast<std::size_t>(positions);
+  std::vector<double> sums(by_token.size() / width, 0.0);
+  for (std::size_t token = 0; token < by_token.size(); ++token) sums[token / width] += by_token[token];
+  return sums;
+}
+
+double seconds_now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+BatchProbe::BatchProbe(const Model& model, std::int64_t batch, std::int64_t positions)
+    : pass_(model, batch, positions, Pass::Kind::infer),
+      reads_(model.plan().num_routed()),
+      vocab_(model.config().vocab_size),
+      chunk_(std::clamp<std::int64_t>(static_cast<std::int64_t>(chunk_bytes) / (vocab_ * 4), 1, batch * positions)),
+      intact_(model.options().activations(), model.options().device, {batch * positions, vocab_}),
+      changed_(model.options().activations(), model.options().device, {chunk_, vocab_}),
+      nll_(model.options().storage, model.options().device, {chunk_}),
+      kl_(model.options().storage, model.options().device, {chunk_}),
+      agree_(model.options().storage, model.options().device, {chunk_}),
+      targets_(DType::i32, model.options().device, {batch * positions}) {}
+
+template <class Each>
+PassValues BatchProbe::evaluate(const Each& each) {
+  PassValues values;
+  for (std::int64_t begin = 0; begin < pass_.tokens(); begin += chunk_) {
+    const std::int64_t end = std::min(begin + chunk_, pass_.tokens());
+    const Tensor nll = nll_.tensor.rows(0, end - begin);
+    const Tensor logits = each(values, begin, end);
+    cross_entropy(nll, Tensor{}, logits, targets_.tensor.rows(begin, end), 1.0, pass_.stream());
+    const std::vector<double> of_chunk = host_values<double>(nll, pass_.stream());  // 0 where nothing is predicted
+    values.nll.insert(values.nll.end(), of_chunk.begin(), of_chunk.end());
+  }
+  return values;
+}
+
+PassValues BatchProbe::intact(std::span<const std::int32_t> ids) {
+  ids_.assign(ids.begin(), ids.end());
+  const auto positions = static_cast<std::size_t>(pass_.seq_len());
+  std::vector<std::int32_t> targets(ids_.size());
+  for (std::size_t i = 0; i < ids_.size(); ++i) targets[i] = (i + 1) % positions == 0 ? -1 : ids_[i + 1];
+  copy(targets_.tensor, Tensor(targets.data(), DType::i32, Device::cpu, {targets_.tensor.numel()}), pass_.stream());
+  pass_.forward(ids_);
+  return evaluate([&](PassValues&, std::int64_t begin, std::int64_t end) {
+    const Tensor logits = intact_.tensor.rows(begin, end);
+    pass_.logits(begin, end, logits);
+    return logits;
+  });
+}
+
+PassValues BatchProbe::intervened(const RoutingIntervention& intervention, int first_read, bool compared) {
+  pass_.forward(ids_, &intervention, first_read);
+  return evaluate([&](PassValues& values, std::int64_t begin, std::int64_t end) {
+    const Tensor logits = changed_.tensor.rows(0, end - begin);
+    pass_.logits(begin, end, logits);
+    if (!compared) return logits;
+    compare_logits(kl_.tensor.rows(0, end - begin), agree_.tensor.rows(0, end - begin), intact_.tensor.rows(begin, end),
+                   logits, pass_.stream());
+    std::vector<double> kl = host_values<double>(kl_.tensor.rows(0, end - begin), pass_.stream());
+    std::vector<double> agree = host_values<double>(agree_.tensor.rows(0, end - begin), pass_.stream());
+    for (std::int64_t token = begin; token < end; ++token) {
+      const bool predicts = (token + 1) % pass_.seq_len() != 0;
+      values.kl.push_back(predicts ? kl[static_cast<std::size_t>(token - begin)] : 0);
+      values.agree.push_back(predicts ? agree[static_cast<std::size_t>(token - begin)] : 0);
+    }
+    return logits;
+  });
+}
+
+std::vector<std::vector<double>> BatchProbe::alpha_of(std::span<const std::int32_t> ids) {
+  pass_.forward(ids);
+  std::vector<std::vector<double>> alphas;
+  for (std::int64_t r = 0; r < reads_; ++r) alphas.push_back(alpha(static_cast<int>(r)));
+  return alphas;
+}
+
+std::span<const std::int32_t> ids_of(const ProbeTokens& tokens, std::int64_t first, std::int64_t count) {
+  return std::span(tokens.ids)
+      .subspan(static_cast<std::size_t>(first * tokens.positions), static_cast<std::size_t>(count * tokens.positions));
+}
+
+std::vector<std::vector<double>> SharedBatches::measure(std::int64_t begin, std::int64_t end, const std::string& what,
+                                                        const Body& body) {
+  const auto part = [&](int rank) { return begin + (end - begin) * rank / communicator_.size(); };
+  std::string bytes;
+  agree(communicator_, what, [&] {
+    std::int64_t first = part(communicator_.rank());
+    const std::int64_t last = part(communicator_.rank() + 1);
+    if (first == last) return;
+    const std::int64_t size = batch_size(model_, tokens_.positions, batch_bytes_, last - first);
+    for (; first < last; first += size) {
+      const std::int64_t count = std::min(size, last - first);
+      if (!batch_ || batch_->batch() != count) {
+        batch_.reset();
+        batch_ = std::make_unique<BatchProbe>(model_, count, tokens_.positions);
+      }
+      std::vector<std::vector<double>> values(static_cast<std::size_t>(count));
+      body(*batch_, first, values);
+      for (const std::vector<double>& one : values)
+        bytes.append(reinterpret_cast<const char*>(one.data()), one.size() * sizeof(double));
+    }
+  });
+  std::string all;
+  for (const std::string& of_rank : communicator_.gather(bytes, what)) all += of_rank;
+  all = communicator_.broadcast(all, what);
+  std::vector<std::vector<double>> values(static_cast<std::size_t>(end - begin));
+  const std::size_t width = all.size() / values.size();
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    values[i].resize(width / sizeof(double));
+    if (width > 0) std::memcpy(values[i].data(), all.data() + i * width, width);
+  }
+  return values;
+}
+
+}  // namespace routescope
