@@ -1,6 +1,10 @@
 #include "analysis/intact.h"
 
+#include <algorithm>
+#include <cmath>
 #include <limits>
+
+#include "analysis/claims.h"
 
 namespace routescope {
 namespace {
@@ -42,34 +46,42 @@ Intact measure_intact(const Model& model, const ProbeTokens& tokens, bool source
   const ReadPlan& plan = model.plan();
   const std::size_t positions = index(tokens.positions), columns = plan.columns.size(),
                     alphas = index(plan.num_routed()) * columns, d = index(model.config().hidden_size);
+  const bool closed_form = has_closed_form(model);
   Intact out;
-  const auto values =
-      batches.measure(0, tokens.sequences, "probe of the intact model",
-                      [&](BatchProbe& batch, std::int64_t first, std::span<std::vector<double>> of_sequence) {
-                        const double start = seconds_now();
-                        const PassValues pass = batch.intact(ids_of(tokens, first, batch.batch()));
-                        out.seconds += seconds_now() - start;
-                        const std::vector<double> nll = by_sequence(pass.nll, tokens.positions);
-                        for (std::size_t i = 0; i < nll.size(); ++i) {
-                          of_sequence[i].push_back(nll[i]);
-                          of_sequence[i].resize(1 + 2 * alphas + (source_means ? plan.reads.size() * d : 0), 0.0);
-                        }
-                        for (int r = 0; r < plan.num_routed(); ++r) {
-                          const std::vector<int>& of_read = plan.reads[index(r)].columns;
-                          const std::vector<Spread> spread = spreads(batch.alpha(r), of_read.size(), positions);
-                          for (std::size_t i = 0; i < spread.size(); ++i) {
-                            double* at = of_sequence[i / of_read.size()].data() + 1 + index(r) * columns;
-                            at[of_read[i % of_read.size()]] = spread[i].sum;
-                            at[alphas + index(of_read[i % of_read.size()])] = spread[i].squares;
-                          }
-                        }
-                        if (!source_means) return;
-                        for (std::size_t r = 0; r < plan.reads.size(); ++r) {
-                          const std::vector<double> partial = batch.partial(static_cast<int>(r));
-                          for (std::size_t i = 0; i < partial.size(); ++i)
-                            of_sequence[i / d / positions][1 + 2 * alphas + r * d + i % d] += partial[i];
-                        }
-                      });
+  const auto values = batches.measure(
+      0, tokens.sequences, "probe of the intact model",
+      [&](BatchProbe& batch, std::int64_t first, std::span<std::vector<double>> of_sequence) {
+        const double start = seconds_now();
+        const PassValues pass = batch.intact(ids_of(tokens, first, batch.batch()));
+        out.seconds += seconds_now() - start;
+        const std::vector<double> nll = by_sequence(pass.nll, tokens.positions);
+        // nll, sums and squares of alpha, distance from the closed form, sums of sources
+        for (std::size_t i = 0; i < nll.size(); ++i) {
+          of_sequence[i].push_back(nll[i]);
+          of_sequence[i].resize(2 + 2 * alphas + (source_means ? plan.reads.size() * d : 0), 0.0);
+        }
+        for (int r = 0; r < plan.num_routed(); ++r) {
+          const std::vector<int>& of_read = plan.reads[index(r)].columns;
+          const std::vector<double> alpha = batch.alpha(r);
+          const std::vector<Spread> spread = spreads(alpha, of_read.size(), positions);
+          for (std::size_t i = 0; i < spread.size(); ++i) {
+            double* at = of_sequence[i / of_read.size()].data() + 1 + index(r) * columns;
+            at[of_read[i % of_read.size()]] = spread[i].sum;
+            at[alphas + index(of_read[i % of_read.size()])] = spread[i].squares;
+          }
+          const std::size_t weights = positions * of_read.size();
+          for (std::size_t i = 0; closed_form && i < of_sequence.size(); ++i) {
+            double& error = of_sequence[i][1 + 2 * alphas];
+            error = std::max(error, closed_form_error(model, r, std::span(alpha).subspan(i * weights, weights)));
+          }
+        }
+        if (!source_means) return;
+        for (std::size_t r = 0; r < plan.reads.size(); ++r) {
+          const std::vector<double> partial = batch.partial(static_cast<int>(r));
+          for (std::size_t i = 0; i < partial.size(); ++i)
+            of_sequence[i / d / positions][2 + 2 * alphas + r * d + i % d] += partial[i];
+        }
+      });
 
   const double per_sequence = static_cast<double>(positions);
   std::vector<double> mean(alphas, 0.0), squares(alphas, 0.0), total(alphas, 0.0), sources(plan.reads.size() * d, 0.0);
@@ -83,7 +95,8 @@ Intact measure_intact(const Model& model, const ProbeTokens& tokens, bool source
       total[a] += one[1 + a];
       out.alpha_sequence.push_back(one[1 + a] / per_sequence);
     }
-    for (std::size_t i = 0; source_means && i < sources.size(); ++i) sources[i] += one[1 + 2 * alphas + i];
+    for (std::size_t i = 0; source_means && i < sources.size(); ++i) sources[i] += one[2 + 2 * alphas + i];
+    if (closed_form) out.closed_form_error = std::fmax(out.closed_form_error, one[1 + 2 * alphas]);
     seen += per_sequence;
   }
   out.reference.alpha_mean.assign(alphas, nan);

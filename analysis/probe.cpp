@@ -101,6 +101,7 @@ class Prober {
     row_.intact_nll_sequence = std::move(intact.nll_sequence);
     row_.alpha_mean = reference_.alpha_mean;
     row_.alpha_variance = std::move(intact.alpha_variance);
+    row_.closed_form_error = intact.closed_form_error;
     row_.mass = set_masses(sets_, reference_.alpha_mean, plan().num_columns());
     row_.mass_sequence.assign(sets_.size() * sequences(), nan);
     const std::size_t alphas = reference_.alpha_mean.size();
