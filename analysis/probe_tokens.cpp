@@ -42,6 +42,13 @@ ProbeTokens load_probe_tokens(const std::string& source, std::int64_t sequences,
   return ProbeTokens{batch.sequences, batch.seq_len, std::move(batch.ids), name}.first(sequences);
 }
 
+std::vector<std::int32_t> next_tokens(std::span<const std::int32_t> ids, std::int64_t positions) {
+  std::vector<std::int32_t> out(ids.size(), -1);
+  for (std::size_t i = 0; i + 1 < ids.size(); ++i)
+    if ((i + 1) % static_cast<std::size_t>(positions) != 0) out[i] = ids[i + 1];
+  return out;
+}
+
 void check_probe_tokens(const ProbeTokens& tokens, std::int64_t vocab_size) {
   if (tokens.sequences < 1 || tokens.positions < 2) {
     throw Error("{}: found {} sequences of {} tokens, expected at least one of at least two", tokens.origin,

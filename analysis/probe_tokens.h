@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -25,6 +26,9 @@ ProbeTokens run_probe_tokens(const std::filesystem::path& run_dir);
 /// to 32.
 ProbeTokens load_probe_tokens(const std::string& source, std::int64_t sequences, std::int64_t positions,
                               std::int64_t vocab_size);
+
+/// Of each token the one that follows it within its sequence of `positions`, -1 for the last: what a model predicts.
+std::vector<std::int32_t> next_tokens(std::span<const std::int32_t> ids, std::int64_t positions);
 
 /// Throws Error naming the first id that is not below vocab_size, or that the sequences are too short to predict a
 /// token.
