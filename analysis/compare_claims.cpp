@@ -36,7 +36,7 @@ std::string trained_contrast(const Study& study) {
       "In the models trained with routing, {} of the variance of the weights lies between tokens of one route (mean "
       "over "
       "reads, then over runs; from {} to {}).",
-      number_text("{:.1%}", share.mean), number_text("{:.1%}", share.least), number_text("{:.1%}", share.greatest));
+      percent_text(share.mean), percent_text(share.least), percent_text(share.greatest));
 }
 
 Claim wrapped_claim(const Study& study) {

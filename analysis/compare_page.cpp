@@ -108,7 +108,7 @@ std::string run_table(const Study& study) {
     const ProbeRow& row = run.record.rows[last];
     std::vector<std::string> cells{run.name, run.seed < 0 ? "\u2013" : std::to_string(run.seed),
                                    number_text("{:.4f}", run.valid_loss), number_text("{:.4f}", row.intact_nll),
-                                   number_text("{:.1%}", run.findings.content[last].mean_share)};
+                                   percent_text(run.findings.content[last].mean_share)};
     if (run.findings.dissociation.empty()) {
       cells.insert(cells.end(), 4, "\u2013");
     } else {
@@ -232,7 +232,7 @@ std::string atlas_section(const Study& study) {
     if (atlas.empty()) continue;
     rows.push_back({run.name, std::to_string(atlas.checked.size()),
                     estimate_text({atlas.rank_correlation, atlas.rank_correlation_ci}, "{:+.2f}"),
-                    number_text("{:.0%}", atlas.median_relative_error)});
+                    percent_text(atlas.median_relative_error, 0)});
   }
   return figure(drawing,
                 "First-order estimate, from one forward and one backward pass, of what masking each single route would "

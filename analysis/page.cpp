@@ -53,6 +53,10 @@ std::string number_text(const char* format, double value) {
   return out;
 }
 
+std::string percent_text(double share, int decimals) {
+  return std::isnan(share) ? "\u2013" : fmt::format("{:.{}f}\u00a0%", 100 * share, decimals);
+}
+
 std::string estimate_text(const Estimate& estimate, const char* format) {
   std::string out = number_text(format, estimate.value);
   if (!std::isnan(estimate.ci.lower) && !std::isnan(estimate.ci.upper)) {

@@ -16,6 +16,8 @@ std::string_view page_style();
 
 /// With a true minus sign; an en dash for NaN. `format` is one of fmt for a double: "{:+.4f}".
 std::string number_text(const char* format, double value);
+/// A share as "12.3 %", with as many decimals.
+std::string percent_text(double share, int decimals = 1);
 /// "+0.0123 [+0.0100, +0.0150]"; without the brackets where there is no interval.
 std::string estimate_text(const Estimate& estimate, const char* format = "{:+.4f}");
 /// A training step with its interval: "64 [32, 128]"; "never" for NaN, also as the end of an interval that is infinite.
