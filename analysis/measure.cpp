@@ -2,9 +2,8 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cstring>
 
-#include "kernels/agree.h"
+#include "analysis/share.h"
 
 namespace routescope {
 namespace {
@@ -109,12 +108,9 @@ std::span<const std::int32_t> ids_of(const ProbeTokens& tokens, std::int64_t fir
 
 std::vector<std::vector<double>> SharedBatches::measure(std::int64_t begin, std::int64_t end, const std::string& what,
                                                         const Body& body) {
-  const auto part = [&](int rank) { return begin + (end - begin) * rank / communicator_.size(); };
-  std::string bytes;
-  agree(communicator_, what, [&] {
-    std::int64_t first = part(communicator_.rank());
-    const std::int64_t last = part(communicator_.rank() + 1);
-    if (first == last) return;
+  return share_sequences(begin, end, what, communicator_, [&](std::int64_t first, std::int64_t last) {
+    std::vector<double> all;
+    if (first == last) return all;
     const std::int64_t size = batch_size(model_, tokens_.positions, batch_bytes_, last - first);
     for (; first < last; first += size) {
       const std::int64_t count = std::min(size, last - first);
@@ -124,20 +120,10 @@ std::vector<std::vector<double>> SharedBatches::measure(std::int64_t begin, std:
       }
       std::vector<std::vector<double>> values(static_cast<std::size_t>(count));
       body(*batch_, first, values);
-      for (const std::vector<double>& one : values)
-        bytes.append(reinterpret_cast<const char*>(one.data()), one.size() * sizeof(double));
+      for (const std::vector<double>& one : values) all.insert(all.end(), one.begin(), one.end());
     }
+    return all;
   });
-  std::string all;
-  for (const std::string& of_rank : communicator_.gather(bytes, what)) all += of_rank;
-  all = communicator_.broadcast(all, what);
-  std::vector<std::vector<double>> values(static_cast<std::size_t>(end - begin));
-  const std::size_t width = all.size() / values.size();
-  for (std::size_t i = 0; i < values.size(); ++i) {
-    values[i].resize(width / sizeof(double));
-    if (width > 0) std::memcpy(values[i].data(), all.data() + i * width, width);
-  }
-  return values;
 }
 
 }  // namespace routescope

@@ -58,14 +58,14 @@ Motif motif_of(std::string name, std::vector<int> slices, bool of_paper, const C
 }
 
 /// The mass of every slice if each read weighed its sources alike.
-std::vector<double> uniform_masses(const ReadPlan& plan, std::span<const Slice> slices) {
+std::vector<double> uniform_masses(const ReadPlan& plan) {
   std::vector<double> alpha(static_cast<std::size_t>(plan.num_routed() * plan.num_columns()), nan);
   for (int r = 0; r < plan.num_routed(); ++r) {
     const Read& read = plan.reads[static_cast<std::size_t>(r)];
     for (int column : read.columns)
       alpha[static_cast<std::size_t>(r * plan.num_columns() + column)] = 1 / static_cast<double>(read.columns.size());
   }
-  return slice_masses(slices, alpha, plan.num_columns());
+  return set_masses(slice_sets(plan), alpha, plan.num_columns());
 }
 
 /// The excess of a slice is shown to be above zero at the last row, in every run.
@@ -81,7 +81,7 @@ bool found_in(std::span<const Rows> runs, std::size_t slice) {
 std::vector<Motif> motifs_of(const Curves& curves, std::span<const std::int64_t> steps, std::span<const Rows> runs,
                              const ReadPlan& plan) {
   const std::vector<Slice> slices = make_slices(plan);
-  const std::vector<double> uniform = uniform_masses(plan, slices);
+  const std::vector<double> uniform = uniform_masses(plan);
   const auto index_of = [&](const std::string& name) {
     const auto found = std::find_if(slices.begin(), slices.end(), [&](const Slice& s) { return s.name() == name; });
     return static_cast<int>(found - slices.begin());

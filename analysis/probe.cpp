@@ -333,7 +333,16 @@ ProbeRow probe(const Model& model, const ProbeTokens& tokens, const ProbeOptions
                 to_string(model.config().residual));
   }
   check(tokens, options, model.config().vocab_size);
-  return Prober(model, tokens, options, communicator).run();
+  ProbeRow row = Prober(model, tokens, options, communicator).run();
+  if (options.atlas) {
+    row.atlas = make_atlas(model, tokens,
+                           {.seed = options.settings.seed,
+                            .step = options.step,
+                            .checks = options.atlas_checks,
+                            .batch_bytes = options.batch_bytes},
+                           communicator);
+  }
+  return row;
 }
 
 }  // namespace routescope

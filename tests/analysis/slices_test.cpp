@@ -1,4 +1,4 @@
-// The slices partition the routes of every plan; masks leave no read empty; coverage counts what they can change.
+// The slices partition the routes of every plan, and so do their masses.
 #include "analysis/slices.h"
 
 #include <gtest/gtest.h>
@@ -8,6 +8,7 @@
 #include <map>
 #include <numeric>
 
+#include "analysis/route_sets.h"
 #include "analysis/tables.h"
 #include "tests/analysis/micro_model.h"
 
@@ -85,61 +86,18 @@ TEST_P(Slices, MassesOfTheFamiliesSumToOne) {
       alpha[static_cast<std::size_t>(r * routes.num_columns() + columns[i])] = static_cast<double>(i + 1) / total;
     }
   }
-  const std::vector<double> mass = slice_masses(make_slices(routes), alpha, routes.num_columns());
+  const std::vector<double> mass = set_masses(slice_sets(routes), alpha, routes.num_columns());
   for (std::size_t s = 0; s < 6; ++s) EXPECT_NEAR(mass[s] + mass[s + 6] + mass[s + 12], 1.0, 1e-14) << slice_name(s);
 }
 
-TEST_P(Slices, MasksHideTheFamilyAndNothingElse) {
-  const ReadPlan routes = plan();
-  for (const Slice& slice : make_slices(routes)) {
-    const SliceMask mask = mask_slice(routes, slice);
-    for (int r = 0; r < routes.num_routed(); ++r) {
-      const Read& read = routes.reads[static_cast<std::size_t>(r)];
-      const bool masked = std::find(mask.masked_reads.begin(), mask.masked_reads.end(), r) != mask.masked_reads.end();
-      int kept = 0;
-      for (int column : read.columns) {
-        const double bias = mask.intervention.logit_bias[static_cast<std::size_t>(r)][static_cast<std::size_t>(column)];
-        const bool hidden = bias == -std::numeric_limits<double>::infinity();
-        EXPECT_TRUE(hidden || bias == 0.0);
-        EXPECT_EQ(hidden, masked && routes.family(column) == slice.family) << slice.name() << " " << read.name;
-        kept += !hidden;
-      }
-      EXPECT_GT(kept, 0) << slice.name() << " leaves " << read.name << " no source";
-    }
-  }
-}
-
-// 6 layers in 3 blocks of 2, so early reads are those of layers 0 and 1.
-TEST(SliceCoverage, CountsReadsThatLackTheFamilyOrWouldKeepNoSource) {
-  const ReadPlan plan(micro_config(Residual::block_attn_res, AttnResSource::block_sum));
-  const std::vector<Slice> slices = make_slices(plan);
-  const auto coverage = [&](std::size_t s) { return mask_slice(plan, slices[s]).coverage; };
-  // 0.attn reads the embedding alone: masking would leave it nothing.
-  EXPECT_EQ(slices[0].reads.size(), 2U);
-  EXPECT_EQ(mask_slice(plan, slices[0]).masked_reads, std::vector<int>{2});
-  EXPECT_DOUBLE_EQ(coverage(0), 0.5);
-  // 0.mlp and 1.mlp see the embedding and the current block.
-  EXPECT_DOUBLE_EQ(coverage(3), 1.0);
-  // No block is complete before layer 2: early reads have no history.
-  EXPECT_DOUBLE_EQ(coverage(6), 0.0);
-  EXPECT_DOUBLE_EQ(coverage(9), 0.0);
-  // 2.attn sees the embedding and, as its current source, block 1 itself; 3.attn has block 1 in its history.
-  EXPECT_DOUBLE_EQ(coverage(7), 0.5);
-  EXPECT_DOUBLE_EQ(coverage(10), 1.0);
-  // 0.attn has no current source of its own (it is the embedding).
-  EXPECT_DOUBLE_EQ(coverage(12), 0.5);
-  EXPECT_DOUBLE_EQ(coverage(17), 1.0);
-}
-
-TEST(SliceCoverage, IsUnknownForASliceWithoutReads) {
-  // With one layer everything is early.
+// With one layer everything is early.
+TEST(SliceMasses, AreUnknownForASliceWithoutReads) {
   const ReadPlan plan(micro_config(Residual::block_attn_res, AttnResSource::cumulative, 1));
-  const std::vector<Slice> slices = make_slices(plan);
+  const std::vector<RouteSet> slices = slice_sets(plan);
   EXPECT_TRUE(slices[2].reads.empty());
-  EXPECT_TRUE(std::isnan(mask_slice(plan, slices[2]).coverage));
   const std::vector<double> alpha(static_cast<std::size_t>(plan.num_routed() * plan.num_columns()), 0.5);
-  EXPECT_TRUE(std::isnan(slice_masses(slices, alpha, plan.num_columns())[2]));
-  EXPECT_DOUBLE_EQ(slice_masses(slices, alpha, plan.num_columns())[0], 0.5);
+  EXPECT_TRUE(std::isnan(set_masses(slices, alpha, plan.num_columns())[2]));
+  EXPECT_DOUBLE_EQ(set_masses(slices, alpha, plan.num_columns())[0], 0.5);
 }
 
 }  // namespace
