@@ -6,56 +6,33 @@
 #include <cmath>
 #include <ctime>
 
-#include "analysis/inspect.h"
-#include "analysis/record.h"
+#include "analysis/page.h"
+#include "analysis/report_parts.h"
 #include "analysis/report_template.h"
+#include "analysis/slices.h"
 #include "analysis/tables.h"
 #include "data/command_line.h"
-#include "data/error.h"
 #include "data/files.h"
-#include "data/manifest.h"
-#include "data/routing_record.h"
 
 namespace routescope {
 namespace {
 
+using namespace report;
 using nlohmann::json;
 
 // What keeps a page of the largest models under 5 MB: so many weights (each with its spread, about 9 bytes) over all
-// snapshots, and so many points of the training loss.
-constexpr std::size_t most_weights = 350'000;
+// snapshots, so many points of the training loss (about 25 bytes), numbers of the atlas (8) and weights of single
+// tokens (4/3).
+constexpr std::size_t most_weights = 200'000;
 constexpr std::size_t most_losses = 1200;
-
-/// Four significant digits; JSON has no NaN, so null is what is not there.
-json number(double value) {
-  if (!std::isfinite(value)) return nullptr;
-  if (value == 0) return 0;
-  const double scale = std::pow(10.0, 4 - std::ceil(std::log10(std::abs(value))));
-  return std::round(value * scale) / scale;
-}
-
-json numbers(const std::vector<double>& values) {
-  json out = json::array();
-  for (double value : values) out.push_back(number(value));
-  return out;
-}
+constexpr std::size_t most_atlas = 60'000;
+constexpr std::size_t most_token_weights = 600'000;
 
 /// A weight in 1/10000, -1 where there is none.
 json weights(const std::vector<float>& values) {
   json out = json::array();
   for (float value : values)
     out.push_back(std::isnan(value) ? -1 : static_cast<int>(std::lround(1e4 * static_cast<double>(value))));
-  return out;
-}
-
-/// At most `count` of n indices, evenly, the first and the last among them.
-std::vector<std::size_t> thinned(std::size_t n, std::size_t count) {
-  std::vector<std::size_t> out;
-  if (n <= count) {
-    for (std::size_t i = 0; i < n; ++i) out.push_back(i);
-  } else {
-    for (std::size_t i = 0; i < count; ++i) out.push_back(count == 1 ? n - 1 : i * (n - 1) / (count - 1));
-  }
   return out;
 }
 
@@ -105,111 +82,104 @@ json valid_data(const std::vector<ValidRow>& rows, double tokens_per_step) {
   return out;
 }
 
-json probe_data(const std::vector<ProbeRow>& rows) {
-  json out;
-  for (const char* field : {"step", "nll", "mass", "delta", "lower", "upper", "p", "kl", "top1", "coverage"})
-    out[field] = json::array();
-  for (const ProbeRow& row : rows) {
-    out["step"].push_back(row.step);
-    out["nll"].push_back(number(row.intact_nll));
-    out["mass"].push_back(numbers(row.mass));
-    out["delta"].push_back(numbers(row.effects(Ablation::mask).delta_nll));
-    out["lower"].push_back(numbers(row.effects(Ablation::mask).ci_lower));
-    out["upper"].push_back(numbers(row.effects(Ablation::mask).ci_upper));
-    out["p"].push_back(numbers(row.effects(Ablation::mask).p_adjusted));
-    out["kl"].push_back(numbers(row.effects(Ablation::mask).kl));
-    out["top1"].push_back(numbers(row.effects(Ablation::mask).top1_agreement));
-    out["coverage"].push_back(numbers(row.effects(Ablation::mask).coverage));
-  }
-  return out;
-}
-
-std::string thousands(std::int64_t value) {
-  std::string text = std::to_string(value);
-  for (std::ptrdiff_t at = std::ssize(text) - 3; at > 0; at -= 3) text.insert(static_cast<std::size_t>(at), "\u202f");
-  return text;
-}
-
-json facts(const RoutingRecordView& record, const std::vector<CheckpointEntry>& checkpoints,
-           const AnalysisRecord& analysis) {
+json facts(const ReportInput& input) {
   json out = json::array();
   const auto fact = [&](const char* name, const std::string& value) { out.push_back({name, value}); };
-  if (!checkpoints.empty()) {
-    const ModelConfig config = ModelConfig::load(checkpoints.back().dir / "config.json");
+  if (input.config) {
+    const ModelConfig& config = *input.config;
     fact("Parameters", fmt::format("{:.3g}\u202fM", static_cast<double>(ParameterLayout(config).count()) / 1e6));
     fact("Layers", std::to_string(config.num_hidden_layers));
     fact("Hidden size", std::to_string(config.hidden_size));
     fact("Attention", fmt::format("{} heads, {} key/value, of {}", config.num_attention_heads,
                                   config.num_key_value_heads, config.head_dim));
-    fact("Vocabulary", thousands(config.vocab_size));
+    fact("Vocabulary", thousands_text(config.vocab_size));
     fact("Residual stream",
          config.routed() ? to_string(config.residual) + ", " + to_string(config.source) : to_string(config.residual));
     if (config.residual == Residual::block_attn_res)
       fact("Blocks", fmt::format("{} of {} layers", config.num_blocks, config.layers_per_block()));
   }
+  const RoutingRecordView& record = input.record;
   if (!record.train.empty()) {
-    fact("Steps", thousands(record.train.back().step));
-    fact("Tokens seen", thousands(record.train.back().tokens_seen));
+    fact("Steps", thousands_text(record.train.back().step));
+    fact("Tokens seen", thousands_text(record.train.back().tokens_seen));
     fact("Training loss", fmt::format("{:.4f} nats/token", record.train.back().loss));
   }
   if (!record.valid.empty()) fact("Validation loss", fmt::format("{:.4f} nats/token", record.valid.back().loss));
-  fact("Saved, probed steps", fmt::format("{}, {}", checkpoints.size(), analysis.rows.size()));
+  fact("Saved, probed steps",
+       fmt::format("{}, {}", input.checkpoints, input.subjects.empty() ? 0 : input.subjects[0].analysis.rows.size()));
   return out;
 }
 
-json estimands(const RoutingRecordView& record, const AnalysisRecord& analysis) {
+json estimands(const ReportInput& input) {
   json out = json::array();
-  if (record.info.reads.empty()) return out;
-  out.push_back({"Weight.", fmt::format("The softmax weight \u03b1 of one read (the input of a sublayer) on one "
-                                        "source, averaged over {} held-out sequences of {} tokens; a share.",
-                                        record.info.sequences, record.info.positions)});
-  if (analysis.rows.empty()) return out;
-  const ProbeTokens& tokens = analysis.identity.tokens;
-  out.push_back({"Mass of a slice.",
-                 "The weight on a family of sources (embedding, history, current), averaged over all reads of one "
-                 "sublayer kind and depth and over all tokens; a read without such a source weighs 0. Masses of the "
-                 "three families sum to one."});
-  out.push_back(
-      {"Effect of a slice.",
-       fmt::format(
-           "\u0394 nll: next-token negative log-likelihood with the slice's sources masked (logit \u2212\u221e, "
-           "softmax over the rest; a read that would keep no source is left alone) minus that of the intact model, in "
-           "nats per token, mean over the {} predicted tokens of each of {} sequences ({}).",
-           tokens.positions - 1, tokens.sequences, tokens.origin)});
-  out.push_back(
-      {"Intervals and tests.",
-       "95\u00a0% BCa bootstrap over sequences, paired; two-sided sign-flip tests over sequences, adjusted by "
-       "Holm's method over the slices of a step."});
+  const RoutingRecordInfo& info = input.record.info;
+  if (info.reads.empty()) return out;
+  const auto say = [&](const char* what, const std::string& text) { out.push_back({what, text}); };
+  say("Weight.",
+      fmt::format("The softmax weight \u03b1 of one read (the input of a sublayer) on one source, averaged over "
+                  "{} held-out sequences of {} tokens; a share.",
+                  info.sequences, info.positions));
+  if (input.subjects.empty()) return out;
+  const ProbeIdentity& identity = input.subjects.front().analysis.identity;
+  const ProbeRow& row = input.subjects.front().analysis.rows.back();
+  const bool sequential = identity.settings.until_decided;
+  say("Mass of a slice.",
+      "The weight on a family of sources (embedding, history, current), averaged over all reads of one sublayer kind "
+      "and depth and over all tokens; a read without such a source weighs 0. Masses of the three families sum to "
+      "one.");
+  say("Effect of a slice.",
+      fmt::format(
+          "\u0394 nll: next-token negative log-likelihood of the ablated model minus that of the intact one, in "
+          "nats per token, mean over the {} predicted tokens of each of {} sequences ({}).",
+          identity.tokens.positions - 1, identity.tokens.sequences, identity.tokens.origin));
+  for (const AblationEffects& effects : row.ablations)
+    say(("Ablation " + to_string(effects.ablation) + ".").c_str(), describe(effects.ablation));
+  if (identity.settings.controls > 0) {
+    say("Control.",
+        fmt::format("The same ablation of random sources that hold the slice\u2019s mass in the same reads, "
+                    "mean over {} draws. The excess is the effect minus its control, paired.",
+                    identity.settings.controls));
+  }
+  say("Intervals and tests.",
+      sequential
+          ? fmt::format("95\u00a0% confidence sequences over sequences, paired, valid at whatever moment a slice was "
+                        "decided; anytime-valid p values adjusted by Holm\u2019s method over the slices of a step.")
+          : "95\u00a0% BCa bootstrap over sequences, paired; two-sided sign-flip tests over sequences, adjusted by "
+            "Holm\u2019s method over the slices of a step. Pointwise in steps.");
+  say("No effect.", fmt::format("Shown, not assumed: two one-sided tests put the effect within \u00b1{} nats per token "
+                                "(Holm, 5\u00a0%).",
+                                identity.settings.margin));
+  if (!input.subjects.front().findings.motifs.empty()) {
+    say("Onset.",
+        "By cause: the first probed step from which on the excess stays above half of what it is at the last step; by "
+        "mass: the same of the mass above what uniform routing would give. None where the last step is not shown to be "
+        "above zero. Intervals: bootstrap over sequences, with several runs over runs and sequences.");
+  }
+  if (!row.atlas.empty()) {
+    say("First-order effect.",
+        "Minus the gradient of the loss with respect to a gate on one route\u2019s exp(logit): what masking that one "
+        "route would do if the loss were linear in it.");
+  }
   return out;
+}
+
+/// A set's name, and where it belongs if it is a slice.
+json set_data(const std::string& name) {
+  for (int slice = 0; slice < num_slices; ++slice) {
+    if (slice_name(static_cast<std::size_t>(slice)) != name) continue;
+    return {{"name", name},
+            {"title", set_title(name)},
+            {"family", slice / 6},
+            {"sublayer", slice / 3 % 2},
+            {"depth", slice % 3}};
+  }
+  return {{"name", name}, {"title", name}, {"family", nullptr}, {"sublayer", nullptr}, {"depth", nullptr}};
 }
 
 void replace(std::string& text, std::string_view what, std::string_view by) {
   const std::size_t at = text.find(what);
   if (at == std::string::npos) throw std::logic_error("report template lacks " + std::string(what));
   text.replace(at, what.size(), by);
-}
-
-std::string escape_html(const std::string& text) {
-  std::string out;
-  for (char c : text) {
-    switch (c) {
-      case '&':
-        out += "&amp;";
-        break;
-      case '<':
-        out += "&lt;";
-        break;
-      case '>':
-        out += "&gt;";
-        break;
-      case '"':
-        out += "&quot;";
-        break;
-      default:
-        out += c;
-    }
-  }
-  return out;
 }
 
 /// Within a script element only "<" could end it; JSON may spell it otherwise.
@@ -227,29 +197,36 @@ std::string escape_json(const json& data) {
 
 }  // namespace
 
-json report_data(const std::filesystem::path& run_dir) {
-  const auto record_file = run_dir / "routing.h5", analysis_file = run_dir / "analysis.h5";
-  if (!std::filesystem::exists(record_file))
-    throw Error("{}: no such file, expected a run directory", record_file.string());
-  const RoutingRecordView record = RoutingRecordView::load(record_file);
-  const std::vector<CheckpointEntry> checkpoints = list_checkpoints(run_dir);
-  const AnalysisRecord analysis =
-      std::filesystem::exists(analysis_file) ? AnalysisRecord::load(analysis_file) : AnalysisRecord{};
-
-  const std::filesystem::path absolute = std::filesystem::absolute(run_dir).lexically_normal();
-  const std::string name = (absolute.has_filename() ? absolute : absolute.parent_path()).filename().string();
+json report_data(const ReportInput& input) {
+  const RoutingRecordView& record = input.record;
   const double tokens_per_step = record.train.empty() ? 0.0
                                                       : static_cast<double>(record.train.back().tokens_seen) /
                                                             static_cast<double>(record.train.back().step);
+  const std::size_t reads = record.info.reads.size(), columns = record.info.sources.size();
 
-  json slices = json::array();
-  for (int s = 0; s < num_slices; ++s) slices.push_back({{"family", s / 6}, {"sublayer", s / 3 % 2}, {"depth", s % 3}});
-  const ProbeTokens& tokens = analysis.identity.tokens;
+  json sets = json::array(), subjects = json::array(), motifs = json::array(), motif_step = json::array();
+  json atlas = json::array();
+  std::string pooled;
+  if (!input.subjects.empty()) {
+    const ReportSubject& first = input.subjects.front();
+    const std::vector<std::string>& names = first.analysis.identity.sets;
+    for (const std::string& name : names) sets.push_back(set_data(name));
+    for (const ReportSubject& subject : input.subjects) subjects.push_back(subject_data(subject, names));
+    const Findings& findings = input.pooled ? *input.pooled : first.findings;
+    motifs = motif_data(findings);
+    motif_step = findings.step;
+    atlas = atlas_data(first.analysis.rows, most_atlas);
+    if (input.pooled) pooled = fmt::format("Pooled over {} runs.", input.pooled->runs);
+    if (!input.not_pooled.empty()) pooled = "The runs are not pooled: " + input.not_pooled;
+  }
   return {
-      {"run", name},
+      {"run", input.name},
       {"lead", "What its routing weighs, what it does, and since when."},
-      {"facts", facts(record, checkpoints, analysis)},
-      {"estimands", estimands(record, analysis)},
+      {"facts", facts(input)},
+      {"claims", claims(input)},
+      {"pooled", pooled},
+      {"runs", input.pooled ? input.pooled->runs : 1},
+      {"estimands", estimands(input)},
       {"tokens_per_step", tokens_per_step},
       {"reads",
        {{"name", record.info.reads},
@@ -260,14 +237,17 @@ json report_data(const std::filesystem::path& run_dir) {
       {"snapshots", snapshot_data(record)},
       {"train", train_data(record.train)},
       {"valid", valid_data(record.valid, tokens_per_step)},
-      {"probe", {{"sequences", tokens.sequences}, {"positions", tokens.positions}}},
-      {"probes", probe_data(analysis.rows)},
-      {"slices", slices},
+      {"sets", sets},
+      {"subjects", subjects},
+      {"motifs", motifs},
+      {"motif_step", motif_step},
+      {"atlas", atlas},
+      {"text", input.text ? text_data(*input.text, reads, columns, most_token_weights) : json()},
       {"not_probed", record.info.reads.empty()
                          ? "This model's residual stream is not routed: there is nothing to probe."
                          : "No step of this run was probed yet (routescope-analyze track --run DIR)."},
       {"footer", fmt::format("routescope {}, {:%Y-%m-%d %H:%M} UTC. Data: routing.h5{}.", routescope_version(),
-                             fmt::gmtime(std::time(nullptr)), analysis.rows.empty() ? "" : " and analysis.h5")},
+                             fmt::gmtime(std::time(nullptr)), input.subjects.empty() ? "" : " and analysis.h5")},
   };
 }
 
@@ -280,8 +260,14 @@ std::string report_page(const json& data) {
   return page;
 }
 
+void write_report(const ReportRequest& request, const std::filesystem::path& file) {
+  write_text_atomically(file, report_page(report_data(load_report(request))));
+}
+
 void write_report(const std::filesystem::path& run_dir, const std::filesystem::path& file) {
-  write_text_atomically(file, report_page(report_data(run_dir)));
+  ReportRequest request;
+  request.runs = {run_dir};
+  write_report(request, file);
 }
 
 }  // namespace routescope

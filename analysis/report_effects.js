@@ -1,85 +1,75 @@
-// Figures of what the probes found: mass against effect, effects over training, the table of slices.
-// Each figure is { draw(figure), update() }: draw() builds it for the page's width, update() shows the chosen step.
+// Figures of what the probes found: mass against effect, and effects over training.
 
-// ---- 2: mass against effect -------------------------------------------------------------------------------------------
+// ---- mass against effect ----
 
-function effectScale(range) {
-  const ends = [...probes.lower.flat(), ...probes.upper.flat(), ...probes.delta.flat()].filter(known);
-  const low = Math.min(0, ...ends), high = Math.max(1e-9, ...ends), margin = 0.04 * (high - low);
-  if (!settings.logEffect) return linearScale([low - margin, high + margin], range);
-  const linear = 10 ** Math.round(Math.log10(Math.max(high, -low) / 1000));
-  return symlogScale([low * 1.1 - linear / 2, high * 1.15], linear, range);
-}
-const effectChoice = () => choice("logarithmic effect (linear near zero)", settings.logEffect, (on) => {
-  settings.logEffect = on;
-  redraw();
-});
+const effectEnds = (fields = ["delta", "lower", "upper"]) => (probes.effects[settings.ablation] ? fields.flatMap((field) => probes.effects[settings.ablation][field].flat()) : []);
 
-function describeSlice(s, p) {
-  const at = (field) => probes[field][p][s];
-  return `${families[slices[s].family]} source, ${depths[slices[s].depth]} ${sublayerName[sublayers[slices[s].sublayer]]}\nstep ${grouped(probes.step[p])}\nmass ${digits(at("mass"), 4)}\n\u0394 nll ${signed(at("delta"), 4)} [${signed(at("lower"), 4)}, ${signed(at("upper"), 4)}]\nadjusted p ${digits(at("p"), 4)}, coverage ${digits(at("coverage"), 2)}`;
-}
-
-/// Spearman's rank correlation, ties by their mean rank.
-function rankCorrelation(pairs) {
-  const ranks = (values) => values.map((v) => values.filter((o) => o < v).length + (values.filter((o) => o === v).length + 1) / 2);
-  const [a, b] = [ranks(pairs.map((p) => p[0])), ranks(pairs.map((p) => p[1]))];
-  const centre = (pairs.length + 1) / 2;
-  const sum = (f) => a.reduce((total, _, i) => total + f(a[i] - centre, b[i] - centre), 0);
-  return sum((x, y) => x * y) / Math.sqrt(sum((x) => x * x) * sum((_, y) => y * y));
+function describeSet(s, subject = probes, row = undefined) {
+  const at = row === undefined ? values(subject) : values(subject, settings.ablation, row), step = subject.step[row ?? (subject === probes ? drawn.probe : atOrBefore(subject.step, drawn.step))];
+  const who = subject === probes ? "" : `${subject.name}\n`, control = known(at("control", s)) ? `\ncontrol ${signed(at("control", s), 4)}, excess ${signed(at("excess", s), 4)}${interval(at("excess_lower", s), at("excess_upper", s), 4)}` : "";
+  return `${who}${sets[s].title}\nstep ${grouped(step)}, ${settings.ablation}\nmass ${digits(at("mass", s), 4)}\n\u0394 nll ${signed(at("delta", s), 4)}${interval(at("lower", s), at("upper", s), 4)}${control}\nadjusted p ${digits(at("p", s), 4)}, coverage ${digits(at("coverage", s), 2)}\n${finding(at, s)}`;
 }
 
 const plane = {
   draw(figure) {
     this.layer = null;
-    if (!probes.step.length) return noteNothing(figure, data.not_probed);
-    const width = figure.clientWidth, height = Math.min(480, Math.max(340, width * 0.5));
+    this.drawing = null;
+    if (!probes.step.length || !probes.ablations.length) return noteNothing(figure, data.not_probed);
+    const width = widthOf(figure), height = Math.min(480, Math.max(340, width * 0.5));
     this.area = { x: 68, y: 14, width: width - 84, height: height - 64 };
-    const { x, y, width: w, height: h } = this.area;
-    this.x = linearScale([0, Math.min(1, Math.max(...probes.mass.flat().filter(known)) * 1.06)], [x, x + w], Math.max(4, Math.round(w / 110)));
-    this.y = effectScale([y + h, y]);
+    const { x, y, width: w, height: h } = this.area, masses = [...probes.mass.flat(), ...beside.flatMap((one) => one.mass.flat())].filter(known);
+    this.x = linearScale([0, Math.min(1, Math.max(0.01, ...masses) * 1.06)], [x, x + w], Math.max(4, Math.round(w / 110)));
+    this.y = effectScale([...effectEnds(), ...beside.flatMap((one) => (one.effects[settings.ablation] ? one.effects[settings.ablation].delta.flat() : []))], [y + h, y]);
     this.drawing = canvas(width, height, "mass against effect of the slices");
+    const top = this.y(probes.margin), bottom = this.y(-probes.margin);
+    this.drawing.append(svg("rect", { x, y: Math.max(y, top), width: w, height: Math.max(0, Math.min(y + h, bottom) - Math.max(y, top)), fill: "#eef1f4" }));
     panel(this.drawing, this.area, this.x, this.y, { xLabel: "routing mass (mean weight, share)", yLabel: EFFECT, zero: true });
     const swatch = (colour, sublayer, filled) => svg("g", { transform: "translate(8 7)" }, symbol(sublayer, 5, { fill: colour, "fill-opacity": filled, stroke: colour, "stroke-width": 1.6 }));
-    const grey = "#3d444d";
+    const grey = "#3d444d", names = sliced ? [...families.map((f) => key(swatch(familyColour[f], "attn", 1), f)), key(swatch(grey, "attn", 0), "attention"), key(swatch(grey, "mlp", 0), "MLP"), ...depths.map((d, i) => key(swatch(grey, "attn", i / 2), d))] : [];
+    const others = [...(beside.some((one) => !one.baseline) ? [key(svg("circle", { cx: 9, cy: 7, r: 2.4, fill: grey, "fill-opacity": 0.6 }), "other runs")] : []), ...(beside.some((one) => one.baseline) ? [key(svg("path", { d: "M5,3l8,8M13,3l-8,8", stroke: grey, "stroke-width": 1.6 }), "wrapped baseline")] : [])];
     this.text = html("span");
     figure.replaceChildren(
-      html("div", { class: "tools" }, ...families.map((f) => key(swatch(familyColour[f], "attn", 1), f)), key(swatch(grey, "attn", 0), "attention"), key(swatch(grey, "mlp", 0), "MLP"), ...depths.map((d, i) => key(swatch(grey, "attn", i / 2), d)), effectChoice()),
+      html("div", { class: "tools" }, ...names, ...others, key(svg("rect", { width: 18, height: 14, fill: "#e3e7ec" }), `within \u00b1${plain(probes.margin)}`), effectChoice()),
       this.drawing,
-      caption(2, "What a slice weighs, and what it does.", this.text));
+      caption(this, "What a slice weighs, and what it does.", this.text));
   },
   update() {
-    if (!this.drawing || !probes.step.length) return;
+    if (!this.drawing) return;
     if (this.layer) this.layer.remove();
     this.layer = svg("g");
     this.drawing.append(this.layer);
-    const p = drawn.probe, at = (field, s) => probes[field][p][s];
-    const tested = slices.map((_, s) => s).filter((s) => known(at("delta", s)) && known(at("mass", s)));
-    const points = tested.map((s) => ({ s, x: this.x(at("mass", s)), y: this.y(at("delta", s)), text: describeSlice(s, p) }));
-    for (const { s, x, y } of points) {
-      const colour = familyColour[families[slices[s].family]], clear = at("p", s) < 0.05;
+    const at = values(), points = [];
+    for (const other of beside) {
+      const there = values(other);
+      sets.forEach((_, s) => {
+        if (!known(there("delta", s)) || !known(there("mass", s))) return;
+        const point = { x: this.x(there("mass", s)), y: this.y(there("delta", s)), text: () => describeSet(s, other) };
+        points.push(point);
+        this.layer.append(other.baseline
+          ? svg("path", { d: `M${point.x - 4},${point.y - 4}l8,8m0,-8l-8,8`, stroke: setColour(s), "stroke-width": 1.6 })
+          : svg("circle", { cx: point.x, cy: point.y, r: 2.6, fill: setColour(s), "fill-opacity": 0.55 }));
+      });
+    }
+    const tested = sets.map((_, s) => s).filter((s) => known(at("delta", s)) && known(at("mass", s)));
+    const own = tested.map((s) => ({ s, x: this.x(at("mass", s)), y: this.y(at("delta", s)), text: () => describeSet(s) }));
+    for (const { s, x, y } of own) {
+      const colour = setColour(s), kind = sublayers[sets[s].sublayer ?? 0], clear = below(at("p", s));
       const group = svg("g", { opacity: clear ? 1 : 0.45 });
       if (known(at("lower", s))) group.append(svg("line", { x1: x, x2: x, y1: this.y(at("lower", s)), y2: this.y(at("upper", s)), stroke: colour, "stroke-width": 1.6 }));
-      const mark = symbol(sublayers[slices[s].sublayer], 5.5, { fill: "#fff", stroke: colour, "stroke-width": 1.8, transform: `translate(${x} ${y})` });
-      const inner = symbol(sublayers[slices[s].sublayer], 5.5, { fill: colour, "fill-opacity": slices[s].depth / 2, transform: `translate(${x} ${y})` });
-      group.append(mark, inner);
+      group.append(symbol(kind, 5.5, { fill: "#fff", stroke: colour, "stroke-width": 1.8, transform: `translate(${x} ${y})` }), symbol(kind, 5.5, { fill: colour, "fill-opacity": (sets[s].depth ?? 2) / 2, transform: `translate(${x} ${y})` }));
       this.layer.append(group);
     }
-    this.label(points, at);
-    hover(this.layer.ownerSVGElement, this.area, points);
+    this.label(own, at);
+    hover(this.drawing, this.area, [...own, ...points]);
     this.layer.append(...[...this.drawing.children].slice(-2));
-    const heaviest = tested.reduce((a, b) => (at("mass", b) > at("mass", a) ? b : a), tested[0]);
-    const strongest = tested.reduce((a, b) => (at("delta", b) > at("delta", a) ? b : a), tested[0]);
-    const name = (s) => `${depths[slices[s].depth]} ${sublayerName[sublayers[slices[s].sublayer]]} \u2190 ${families[slices[s].family]}`;
-    let said = `Each of the ${tested.length} slices that masking can change, at step ${grouped(probes.step[p])}: its mean weight against the rise of the loss when it is masked, with 95\u00a0% intervals over ${data.probe.sequences} sequences. Faded: adjusted p of 0.05 or more.`;
-    const figures = (s) => `(mass ${digits(at("mass", s), 2)}, \u0394 nll ${signed(at("delta", s), 3)})`;
-    if (tested.length > 1) {
-      said += heaviest === strongest
-        ? ` The heaviest slice, ${name(heaviest)} ${figures(heaviest)}, has the largest effect as well.`
-        : ` The heaviest slice is ${name(heaviest)} ${figures(heaviest)}; the largest effect is that of ${name(strongest)} ${figures(strongest)}.`;
-      said += ` Rank correlation of mass and effect over the slices: ${digits(rankCorrelation(tested.map((s) => [at("mass", s), at("delta", s)])), 2)}.`;
-    }
-    this.text.textContent = said;
+    this.text.textContent = `Each of the ${tested.length} ${sliced ? "slices" : "sets"} that the ablation can change (${settings.ablation}), at step ${grouped(probes.step[drawn.probe])}: mean weight against the rise of the loss, with 95\u00a0% intervals over ${probes.sequences} sequences. Faded: adjusted p of 0.05 or more. Grey: as good as no effect.${this.summary()}`;
+  },
+  /// Findings are of the first ablation.
+  summary() {
+    const row = (probes.dissociation || [])[drawn.probe];
+    if (!row || settings.ablation !== probes.ablations[0] || row.largest_mass < 0 || row.largest_effect < 0) return "";
+    const heads = row.largest_mass === row.largest_effect ? `The heaviest slice, ${sets[row.largest_mass].title}, has the largest effect as well` : `The heaviest slice is ${sets[row.largest_mass].title}, the strongest ${sets[row.largest_effect].title}`;
+    return ` ${heads} (one and the same in ${known(row.p_same) ? digits(100 * row.p_same, 1) : "\u2013"}\u00a0% of resamples). Rank correlation of mass and effect: ${estimated(row.rank_correlation, 2)}.`;
   },
   /// Names beside points, the largest effects and masses first, wherever there is room.
   label(points, at) {
@@ -87,87 +77,57 @@ const plane = {
     const free = (box) => box.x >= this.area.x && box.x + box.w <= this.area.x + this.area.width && box.y >= this.area.y && taken.every((o) => box.x + box.w < o.x || o.x + o.w < box.x || box.y + box.h < o.y || o.y + o.h < box.y);
     const first = (field, count) => [...points].sort((a, b) => at(field, b.s) - at(field, a.s)).slice(0, count);
     for (const { s, x, y } of new Set([...first("delta", 5), ...first("mass", 4)])) {
-      const text = `${families[slices[s].family]}, ${depths[slices[s].depth]} ${shortName[sublayers[slices[s].sublayer]]}`, w = text.length * 6.4;
+      const text = sets[s].title, w = text.length * 6.2;
       const places = [[x + 11, y - 7], [x - 11 - w, y - 7], [x - w / 2, y - 25], [x - w / 2, y + 11], [x + 9, y - 20], [x + 9, y + 6]];
       const place = places.map(([px, py]) => ({ x: px, y: py, w, h: 14 })).find(free);
       if (!place) continue;
       taken.push(place);
-      this.layer.append(svg("text", { class: "note", x: place.x, y: place.y + 11 }, text));
+      this.layer.append(svg("text", { class: "note halo", x: place.x, y: place.y + 11 }, text));
     }
   },
 };
 
-// ---- 3: effects over training -----------------------------------------------------------------------------------------
+// ---- effects of all slices over training ----
 
-const emergence = {
+const effects = {
+  absent: () => probes.step.length < 2 || !probes.ablations.length,
   draw(figure) {
     this.marks = [];
-    if (!probes.step.length) return noteNothing(figure, data.not_probed);
-    const width = figure.clientWidth, across = width >= 760;
-    const columns = across ? families : sublayers, rows = across ? sublayers : families;
-    const left = 66, gapX = 18, gapY = 34, w = (width - left - 10 - gapX * (columns.length - 1)) / columns.length, h = across ? 210 : 170;
-    const drawing = canvas(width, 26 + rows.length * (h + gapY) + 12, "effects of the slices over training");
-    const high = probes.step.at(-1);
-    rows.forEach((row, j) => columns.forEach((column, i) => {
-      const [family, sublayer] = across ? [column, row] : [row, column];
+    // A panel for each family and sublayer kind; sets that are no slices have a panel each, the strongest first.
+    const width = widthOf(figure), columns = width >= 760 ? 3 : 2;
+    const pairs = columns === 3 ? sublayers.flatMap((_, j) => families.map((__, i) => [i, j])) : families.flatMap((_, i) => sublayers.map((__, j) => [i, j]));
+    const panels = sliced
+      ? pairs.map(([i, j]) => ({ title: `${families[i]} \u2192 ${sublayerName[sublayers[j]]}`, list: depths.map((_, d) => i * 6 + j * 3 + d) }))
+      : sets.map((set, s) => ({ title: set.title, list: [s] })).sort((a, b) => (values()("delta", b.list[0]) ?? -Infinity) - (values()("delta", a.list[0]) ?? -Infinity)).slice(0, 12);
+    const rows = Math.ceil(panels.length / columns);
+    const colour = (s) => (sliced ? thirdColour(depths[sets[s].depth]) : setColour(s));
+    const left = 66, gapX = 18, gapY = 44, w = (width - left - 10 - gapX * (columns - 1)) / columns, h = columns === 3 ? 190 : 160;
+    const drawing = canvas(width, 26 + rows * (h + gapY) + 16, "effects of the slices over training"), high = probes.step.at(-1);
+    const at = (field, s, p) => probes.effects[settings.ablation][field][p][s];
+    panels.forEach(({ title, list }, n) => {
+      const i = n % columns, j = Math.floor(n / columns), last = n + columns >= panels.length;
       const area = { x: left + i * (w + gapX), y: 26 + j * (h + gapY), width: w, height: h };
-      const x = stepScale(high, [area.x, area.x + w]), y = effectScale([area.y + h, area.y]);
-      const last = j === rows.length - 1;
-      panel(drawing, area, x, y, { title: w < 210 ? `${family}, ${shortName[sublayer]}` : `${family} source, ${sublayerName[sublayer]}`, xTicks: last, yTicks: i === 0, xLabel: last ? "training step" : null, yLabel: i === 0 ? EFFECT : null, zero: true });
-      const points = [];
-      depths.forEach((depth, d) => {
-        const s = families.indexOf(family) * 6 + sublayers.indexOf(sublayer) * 3 + d, colour = thirdColour(depth);
-        const shown = probes.step.map((step, p) => (known(probes.delta[p][s]) ? [x(step), y(probes.delta[p][s])] : null));
-        const bounds = probes.step.map((step, p) => (known(probes.lower[p][s]) ? [x(step), y(probes.lower[p][s]), y(probes.upper[p][s])] : null));
-        drawing.append(band(bounds, { fill: colour, "fill-opacity": 0.18 }), line(shown, { stroke: colour, "stroke-width": 2 }));
+      const x = stepScale(high, [area.x, area.x + w]), y = effectScale(effectEnds(), [area.y + h, area.y]), points = [];
+      panel(drawing, area, x, y, { title, xTicks: last, yTicks: i === 0, xLabel: last ? "training step" : null, yLabel: i === 0 ? EFFECT : null, zero: true });
+      for (const s of list) {
+        const shown = probes.step.map((step, p) => (known(at("delta", s, p)) ? [x(step), y(at("delta", s, p))] : null));
+        const bounds = probes.step.map((step, p) => (known(at("lower", s, p)) ? [x(step), y(at("lower", s, p)), y(at("upper", s, p))] : null));
+        drawing.append(band(bounds, { fill: colour(s), "fill-opacity": 0.18 }), line(shown, { stroke: colour(s), "stroke-width": 2 }));
         shown.forEach((point, p) => {
           if (!point) return;
-          drawing.append(svg("circle", { cx: point[0], cy: point[1], r: 2.2, fill: colour }));
-          points.push({ x: point[0], y: point[1], text: describeSlice(s, p) });
+          drawing.append(svg("circle", { cx: point[0], cy: point[1], r: 2.2, fill: colour(s) }));
+          points.push({ x: point[0], y: point[1], text: () => describeSet(s, probes, p) });
         });
-      });
+      }
       this.marks.push(marker(drawing, area, x, () => Math.min(drawn.step, high)));
       hover(drawing, area, points);
-    }));
+    });
     figure.replaceChildren(
-      html("div", { class: "tools" }, ...depths.map((d) => key(svg("rect", { y: 5, width: 18, height: 4, fill: thirdColour(d) }), `${d} layers`)), effectChoice()),
+      html("div", { class: "tools" }, ...(sliced ? depths.map((d) => key(svg("rect", { y: 5, width: 18, height: 4, fill: thirdColour(d) }), `${d} layers`)) : []), effectChoice()),
       drawing,
-      caption(3, "Effect of masking each slice, over training.", `Lines: rise of the loss when the slice is masked; bands: 95\u00a0% intervals, pointwise, paired over ${data.probe.sequences} sequences. No line: masking the slice could change no read. Steps are spaced as log(1 + step).`));
+      caption(this, `Effect of each ${sliced ? "slice" : "set"} over training (${settings.ablation}).`, `Lines: rise of the loss under the ablation; bands: 95\u00a0% intervals, pointwise, paired over ${probes.sequences} sequences. No line: it could change no read.${sets.length > 12 && !sliced ? ` The strongest 12 of ${sets.length} sets.` : ""} Steps are spaced as log(1 + step).`));
   },
   update() {
-    for (const move of this.marks) move();
-  },
-};
-
-// ---- table ------------------------------------------------------------------------------------------------------------
-
-const table = {
-  sort: { field: "order", down: false },
-  draw(figure) {
-    this.body = null;
-    if (!probes.step.length) return noteNothing(figure, data.not_probed);
-    const columns = [["family", "", "order"], ["sublayer", "", "order"], ["depth", "", "order"], ["mass", "share", "mass"], ["\u0394 nll", "nats per token", "delta"], ["95 % interval", "nats per token", "delta"], ["adjusted p", "Holm", "p"], ["KL", "nats per token", "kl"], ["top-1", "agreement, share", "top1"], ["coverage", "share", "coverage"]];
-    const head = html("tr", {}, ...columns.map(([name, unit, field]) => {
-      const cell = html("th", { scope: "col" }, name, html("small", {}, unit));
-      cell.addEventListener("click", () => {
-        this.sort = { field, down: field !== "order" && !(this.sort.field === field && this.sort.down) };
-        this.update();
-      });
-      return cell;
-    }));
-    this.body = html("tbody");
-    this.text = html("span");
-    figure.replaceChildren(html("div", { class: "scroll" }, html("table", {}, html("thead", {}, head), this.body)), html("figcaption", {}, html("b", {}, "Table 1. "), this.text));
-  },
-  update() {
-    if (!this.body) return;
-    const p = drawn.probe, at = (field, s) => probes[field][p][s];
-    const rank = (s) => (this.sort.field === "order" ? s : known(at(this.sort.field, s)) ? at(this.sort.field, s) : -Infinity);
-    const order = slices.map((_, s) => s).sort((a, b) => (this.sort.down ? rank(b) - rank(a) : rank(a) - rank(b)));
-    this.body.replaceChildren(...order.map((s) => {
-      const cells = [families[slices[s].family], sublayerName[sublayers[slices[s].sublayer]], depths[slices[s].depth], digits(at("mass", s), 4), signed(at("delta", s), 4), known(at("lower", s)) ? `${signed(at("lower", s), 4)} to ${signed(at("upper", s), 4)}` : "\u2013", digits(at("p", s), 4), digits(at("kl", s), 4), digits(at("top1", s), 4), digits(at("coverage", s), 2)];
-      return html("tr", { class: at("p", s) < 0.05 ? "significant" : "" }, ...cells.map((text, i) => html("td", i === 4 ? { class: "effect" } : {}, text)));
-    }));
-    this.text.textContent = `All slices at step ${grouped(probes.step[p])}, where the intact model's loss on the probe tokens is ${digits(probes.nll[p], 4)} nats per token. Bold: adjusted p below 0.05. A dash: masking could change no read. Click a heading to sort.`;
+    for (const move of this.marks || []) move();
   },
 };

@@ -1,6 +1,6 @@
 // The page: its text, the step control, and when the figures are drawn.
 
-const figures = { routing, plane, emergence, loss, entropy, slices: table };
+const figures = { overview, emergence, plane, effects, atlas, routing, tokens, slices: table, compare, content, entropy, loss };
 const control = document.getElementById("step");
 const chosen = snapshots.step.length ? snapshots.step : probes.step;
 
@@ -9,12 +9,23 @@ function show(index) {
   if (snapshots.step.length) drawn.snapshot = atOrBefore(snapshots.step, drawn.step);
   if (probes.step.length) drawn.probe = atOrBefore(probes.step, drawn.step);
   control.querySelector("output").textContent = `step ${grouped(drawn.step)} \u00b7 ${metric(tokensOf(drawn.step))} tokens`;
-  for (const figure of Object.values(figures)) figure.update();
+  for (const figure of present()) if (figure !== tokens) figure.update();
 }
 
+const present = () => Object.values(figures).filter((figure) => !(figure.absent && figure.absent()));
+
 function redraw() {
-  for (const [id, figure] of Object.entries(figures)) figure.draw(document.querySelector(`#${id} figure`));
+  let number = 0;
+  for (const [id, figure] of Object.entries(figures)) {
+    const there = present().includes(figure), section = document.getElementById(id);
+    section.hidden = !there;
+    document.querySelector(`nav a[data-to="${id}"]`).hidden = !there;
+    if (!there) continue;
+    if (!figure.unnumbered && figure !== table) figure.number = ++number;
+    figure.draw(section.querySelector("figure"));
+  }
   show(Number(control.querySelector("input").value));
+  if (present().includes(tokens)) tokens.update();
 }
 
 function play() {
@@ -43,11 +54,29 @@ function start() {
   document.getElementById("lead").textContent = data.lead;
   document.getElementById("facts").append(...data.facts.map(([name, value]) => html("div", {}, html("dt", {}, name), html("dd", {}, value))));
   document.getElementById("estimands").append(...data.estimands.map(([name, text]) => html("li", {}, html("b", {}, name + " "), text)));
+  document.getElementById("method").hidden = !data.estimands.length;
   document.getElementById("footer").textContent = data.footer;
+  // The ways within the page; its own address is nobody's business, so they go by name.
+  for (const section of document.querySelectorAll("main > section")) {
+    const way = html("a", { tabindex: 0, role: "link", "data-to": section.id }, section.dataset.name);
+    const go = () => {
+      section.scrollIntoView();
+      section.querySelector("h2").focus({ preventScroll: true });
+    };
+    way.addEventListener("click", go);
+    way.addEventListener("keydown", (event) => event.key === "Enter" && go());
+    document.querySelector("nav").append(way);
+  }
   const slider = control.querySelector("input");
   slider.max = Math.max(0, chosen.length - 1);
   slider.value = slider.max;
-  control.hidden = chosen.length < 2;
+  control.hidden = chosen.length < 2 && probes.ablations.length < 2;
+  if (probes.ablations.length > 1) {
+    control.append(select("ablation", probes.ablations.map((name) => [name, name]), settings.ablation, (name) => {
+      settings.ablation = name;
+      redraw();
+    }));
+  }
   play();
   redraw();
   let width = window.innerWidth, pending = null;
@@ -57,5 +86,11 @@ function start() {
     clearTimeout(pending);
     pending = setTimeout(redraw, 120);
   });
+  const paper = (on) => () => {
+    printing = on;
+    redraw();
+  };
+  window.addEventListener("beforeprint", paper(true));
+  window.addEventListener("afterprint", paper(false));
 }
 start();

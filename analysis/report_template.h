@@ -6,7 +6,6 @@
 namespace routescope {
 
 extern const std::string_view report_template;  // report_template.html
-extern const std::string_view
-    report_scripts;  // report_charts.js, _state, _routing, _effects, _page, one after the other
+extern const std::string_view report_scripts;   // report_charts.js, _state, ..., _page, one after the other
 
 }  // namespace routescope

@@ -103,6 +103,8 @@ struct RoutingRecordView {
   std::vector<ValidRow> valid;
 
   static RoutingRecordView load(const std::filesystem::path& file);
+  /// alpha [read, sequences, positions, source] at alpha_steps[index].
+  static std::vector<float> load_alpha(const std::filesystem::path& file, std::int64_t index);
 };
 
 }  // namespace routescope

@@ -89,4 +89,11 @@ RoutingRecordView RoutingRecordView::load(const std::filesystem::path& name) {
   return out;
 }
 
+std::vector<float> RoutingRecordView::load_alpha(const std::filesystem::path& name, std::int64_t index) {
+  std::vector<float> out;
+  routing_format::with_record(name,
+                              [&](const File& file, bool) { out = file.dataset("/alpha").read_rows<float>(index, 1); });
+  return out;
+}
+
 }  // namespace routescope

@@ -1,0 +1,207 @@
+// The paper's three claims, and what this run's findings say of each, in words.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "analysis/page.h"
+#include "analysis/report_parts.h"
+#include "analysis/slices.h"
+#include "analysis/tables.h"
+
+namespace routescope::report {
+
+using nlohmann::json;
+
+namespace {
+
+/// What an f32 softmax over a few weights may be off by: exp() of a logit of some units, a sum and a quotient.
+constexpr double f32_rounding = 16.0 / (1 << 24);
+
+struct Claim {
+  const char* claim;
+  std::string verdict, tone = "open";
+  std::vector<std::string> evidence = {};
+
+  json data() const { return {{"claim", claim}, {"verdict", verdict}, {"tone", tone}, {"evidence", evidence}}; }
+};
+
+std::string share_text(double share) {
+  return std::isnan(share) ? "\u2013" : share < 5e-5 ? "0" : number_text("{:.1f}", 100 * share) + "\u00a0%";
+}
+
+// ---- 1: a wrapped model's routing knows nothing of the tokens ----
+
+/// The most that a weight varies over tokens, of all routes: a standard deviation.
+double greatest_spread(const ProbeRow& row) {
+  double out = 0;
+  for (double variance : row.alpha_variance) {
+    if (!std::isnan(variance)) out = std::max(out, std::sqrt(variance));
+  }
+  return out;
+}
+
+json wrapped_claim(const ReportInput& input, const Findings& findings) {
+  Claim out{
+      "A standard model wrapped in a recency-bias schedule routes without regard to content: its weights equal the "
+      "schedule\u2019s closed form.",
+      "No wrapped baseline beside this run"};
+  std::size_t wrapped = 0, hold = 0;
+  for (const ReportSubject& subject : input.subjects) {
+    if (!subject.baseline) continue;
+    ++wrapped;
+    const ProbeRow& row = subject.analysis.rows.back();
+    const double error = row.closed_form_error, spread = greatest_spread(row);
+    const bool holds = error <= f32_rounding && spread <= f32_rounding;
+    hold += holds;
+    out.evidence.push_back(fmt::format(
+        "{}: a weight differs from the closed form by at most {}, and over tokens by a standard deviation of "
+        "at most {} ({} f32 rounding).",
+        subject.name, std::isnan(error) ? "\u2013 (its queries are not zero)" : number_text("{:.1e}", error),
+        number_text("{:.1e}", spread), holds ? "within" : "beyond"));
+  }
+  if (wrapped > 0) {
+    out.tone = hold == wrapped ? "yes" : hold > 0 ? "part" : "no";
+    out.verdict = hold == wrapped ? "Holds for the wrapped baseline" + std::string(wrapped > 1 ? "s" : "")
+                                  : fmt::format("Holds for {} of {} baselines", hold, wrapped);
+  }
+  if (!findings.content.empty()) {
+    out.evidence.push_back(
+        fmt::format("Trained here: {} of the variance of routing weights lies between tokens of a route (mean over "
+                    "reads, step {}); a wrapped model has 0.",
+                    share_text(findings.content.back().mean_share), thousands_text(findings.step.back())));
+  }
+  return out.data();
+}
+
+// ---- 2: three motifs ----
+
+bool above_control(const Motif& motif) {
+  return !motif.excess.empty() && motif.excess.back().ci.lower > 0;
+}
+
+std::string motif_text(const Motif& motif) {
+  const Estimate none;
+  const Estimate& effect = motif.effect.empty() ? none : motif.effect.back();
+  const Estimate& excess = motif.excess.empty() ? none : motif.excess.back();
+  std::string out = fmt::format("{}: masking it costs {} nats per token", motif_title(motif.slices),
+                                estimate_text(effect, "{:+.3f}"));
+  if (std::isnan(excess.value)) return out + "; no control was measured.";
+  out += fmt::format(", {} of that beyond sources of equal mass", estimate_text(excess, "{:+.3f}"));
+  if (!above_control(motif))
+    return out + (excess.ci.upper < 0 ? ": less than theirs." : ": no more than theirs, as far as can be told.");
+  if (!std::isnan(motif.shown_from)) out += fmt::format("; shown from step {} on", motif.shown_from);
+  if (std::isnan(motif.onset.value)) return out + ".";
+  out += fmt::format("; half of it is there from step {}", onset_text(motif.onset));
+  return out + (std::isnan(motif.mass_onset.value)
+                    ? ", while its mass does not end above uniform."
+                    : fmt::format(", half of its mass\u2019s rise above uniform from step {}.",
+                                  onset_text(motif.mass_onset)));
+}
+
+json motif_claim(const Findings& findings) {
+  Claim out{
+      "Training from scratch gives three localised motifs: the embedding through early MLPs, the current state "
+      "through early attention and MLPs, older history through late attention.",
+      "Not measured"};
+  std::size_t named = 0, present = 0, controlled = 0;
+  std::vector<const Motif*> others;
+  for (const Motif& motif : findings.motifs) {
+    if (!motif.of_paper) {
+      others.push_back(&motif);
+      continue;
+    }
+    ++named;
+    present += above_control(motif);
+    controlled += !motif.excess.empty() && !std::isnan(motif.excess.back().value);
+    out.evidence.push_back(motif_text(motif));
+  }
+  if (named == 0) return out.data();
+  if (controlled == 0) {
+    out.verdict = "Not decided: effects without controls";
+    return out.data();
+  }
+  out.tone = present == named ? "yes" : present > 0 ? "part" : "no";
+  out.verdict =
+      fmt::format("{} of {} motifs stand above their controls", present == 0 ? "None" : std::to_string(present), named);
+  std::sort(others.begin(), others.end(),
+            [](const Motif* a, const Motif* b) { return a->excess.back().value > b->excess.back().value; });
+  std::vector<std::string> names;
+  for (const Motif* motif : others) {
+    names.push_back(
+        fmt::format("{} ({})", motif_title(motif->slices), number_text("{:+.3f}", motif->excess.back().value)));
+  }
+  out.evidence.push_back(names.empty()
+                             ? "No slice outside the three stands above its control."
+                             : fmt::format("Localised to these three? {} more slice{} stand{} above {} control: {}.",
+                                           names.size(), names.size() > 1 ? "s" : "", names.size() > 1 ? "" : "s",
+                                           names.size() > 1 ? "their" : "its", list_text(names)));
+  return out.data();
+}
+
+// ---- 3: mass and effect dissociate ----
+
+/// A slice's mean mass and effect over the runs at a step.
+std::string slice_text(const ReportInput& input, int slice, std::int64_t step) {
+  double mass = 0, effect = 0;
+  int runs = 0;
+  const auto at = static_cast<std::size_t>(slice);
+  for (const ReportSubject& subject : input.subjects) {
+    const ProbeRow* row = subject.analysis.find(step);
+    if (subject.baseline || row == nullptr || row->ablations.empty()) continue;
+    mass += row->mass[at];
+    effect += row->ablations.front().delta_nll[at];
+    if (++runs == 1 && !input.pooled) break;
+  }
+  return fmt::format("{} (mass {}, effect {})", motif_title({slice}), number_text("{:.2f}", mass / runs),
+                     number_text("{:+.3f}", effect / runs));
+}
+
+json dissociation_claim(const ReportInput& input, const Findings& findings) {
+  Claim out{
+      "Routing mass and causal importance dissociate: the heaviest slice is not the strongest, and some mass has no "
+      "detectable causal role.",
+      "Not measured"};
+  if (findings.dissociation.empty() || findings.dissociation.back().largest_effect < 0 ||
+      findings.dissociation.back().largest_mass < 0)
+    return out.data();
+  const Dissociation& last = findings.dissociation.back();
+  const std::int64_t step = findings.step.back();
+  const bool same = last.largest_mass == last.largest_effect;
+  const bool apart = !same && last.p_largest < 0.05, together = same && last.p_same > 0.95;
+  const bool idle = !last.idle.empty();
+  out.tone = apart && idle ? "yes" : apart || idle ? "part" : together ? "no" : "open";
+  out.verdict = apart && idle ? "Dissociated in both senses"
+                : apart       ? "The heaviest slice is not the strongest; no mass is shown idle"
+                : idle        ? "Some mass is shown idle; the heaviest slice may be the strongest"
+                : together    ? "Not dissociated: the heaviest slice is the strongest"
+                              : "Not decided";
+  out.evidence.push_back(fmt::format("Rank correlation of mass and effect over the slices: {}.",
+                                     estimate_text(last.rank_correlation, "{:+.2f}")));
+  out.evidence.push_back(
+      same ? fmt::format("Heaviest and strongest is {}; so in {} of resamples.",
+                         slice_text(input, last.largest_mass, step), share_text(last.p_same))
+           : fmt::format("Heaviest: {}. Strongest: {}. p = {} that none is stronger than the heaviest.",
+                         slice_text(input, last.largest_mass, step), slice_text(input, last.largest_effect, step),
+                         number_text("{:.2g}", last.p_largest)));
+  const double margin = input.subjects.front().analysis.identity.settings.margin;
+  std::vector<std::string> names;
+  for (int slice : last.idle) names.push_back(slice_text(input, slice, step));
+  out.evidence.push_back(
+      idle
+          ? fmt::format("Mass of {} or more, and an effect shown to lie within \u00b1{} nats per token: {}.",
+                        appreciable_mass, margin, list_text(names))
+          : fmt::format("No slice with a mass of {} or more has an effect shown to lie within \u00b1{} nats per token.",
+                        appreciable_mass, margin));
+  return out.data();
+}
+
+}  // namespace
+
+json claims(const ReportInput& input) {
+  if (input.subjects.empty()) return json::array();
+  const Findings& findings = input.pooled ? *input.pooled : input.subjects.front().findings;
+  return json::array({wrapped_claim(input, findings), motif_claim(findings), dissociation_claim(input, findings)});
+}
+
+}  // namespace routescope::report
