@@ -65,15 +65,15 @@ void check_alike(std::span<const AnalysisRecord* const> records) {
   const ProbeIdentity& first = records.front()->identity;
   for (std::size_t i = 1; i < records.size(); ++i) {
     const ProbeIdentity& other = records[i]->identity;
-    const char* differs = other.model_config != first.model_config ? "model configuration"
-                          : other.tokens.sequences != first.tokens.sequences ||
-                                  other.tokens.positions != first.tokens.positions ||
-                                  other.tokens.ids != first.tokens.ids
-                              ? "probe tokens"
-                          : other.sets != first.sets            ? "sets"
-                          : !(other.settings == first.settings) ? "probe settings"
-                                                                : nullptr;
-    if (differs) throw Error("run {} of {}: its {} differ from those of run 1", i + 1, records.size(), differs);
+    const auto expect = [&](bool alike, const char* what) {
+      if (!alike) throw Error("run {} of {}: its {} of run 1", i + 1, records.size(), what);
+    };
+    expect(other.model_config == first.model_config, "model configuration differs from that");
+    expect(other.tokens.sequences == first.tokens.sequences && other.tokens.positions == first.tokens.positions &&
+               other.tokens.ids == first.tokens.ids,
+           "probe tokens differ from those");
+    expect(other.sets == first.sets, "sets differ from those");
+    expect(other.settings == first.settings, "probe settings differ from those");
   }
 }
 

@@ -15,9 +15,10 @@ class Draws {
  public:
   Draws(std::size_t sequences, std::size_t resamples, const RandomKey& key)
       : resamples_(resamples), counts_(sequences * resamples), sums_(resamples), weights_(resamples) {
-    for (std::size_t b = 0; b < resamples; ++b) {
-      for (std::size_t sequence : resample_indices(sequences, key, b)) counts_[sequence * resamples + b] += 1;
-    }
+    // All at once, since to start a generator costs more than to draw from it; index / sequences and index % sequences
+    // of a uniform index are independent, and only the latter is used.
+    const std::vector<std::size_t> indices = resample_indices(sequences * resamples, key, 0);
+    for (std::size_t i = 0; i < indices.size(); ++i) counts_[indices[i] % sequences * resamples + i / sequences] += 1;
   }
 
   /// Adds weight[b] times the mean of resample b to `out`, over the finite values. NaN where a resample draws none.
