@@ -63,17 +63,24 @@ class Results:
     def __init__(self, file, name, prefix="", run=None):
         self.file, self.name, self.prefix, self.run = file, name, prefix, run
 
+    def at(self, path):
+        """Where it is: findings of a study's run have a group of their own."""
+        own = f"runs/{self.name}/{path}"
+        return own if self.run is not None and own in self.file else self.prefix + path
+
     def __contains__(self, path):
-        return self.prefix + path in self.file
+        return self.at(path) in self.file
 
     def node(self, path):
         if path not in self:
-            raise Missing(f"{self.file.filename}: no /{self.prefix}{path}")
-        return self.file[self.prefix + path]
+            raise Missing(f"{self.file.filename}: no /{self.at(path)}")
+        return self.file[self.at(path)]
 
     def get(self, path):
         data = self.node(path)
-        return np.asarray(data[()] if self.run is None else data[self.run], dtype=float)  # a study's first axis are its runs
+        # The first axis of what a study's runs measured are the runs.
+        measured = self.run is not None and self.at(path) == path
+        return np.asarray(data[self.run] if measured else data[()], dtype=float)
 
     def labels(self, path):
         if path not in self.file:
@@ -192,7 +199,8 @@ def onset_mark(axes, results, path, height, colour, marker):
 def emergence(runs, pooled):
     """Effect and control of each of the paper's motifs over steps, with onsets."""
     whole = pooled or runs[0]
-    names = [name for name in whole.groups("motif") if text_of(whole.node(f"motif/{name}").attrs.get("of_paper", 0)) == "1"]
+    names = [name for name in whole.groups("motif") if whole.node(f"motif/{name}").attrs.get("of_paper", 0) == 1]
+    names.sort(key=lambda name: ("embedding", "current", "history").index(name.split("_")[0]))
     if not names:
         raise Missing(f"{whole.file.filename}: no /motif")
     figure, row = plt.subplots(1, len(names), figsize=(2.3 * len(names), 2.5), sharey=True, squeeze=False)
@@ -271,7 +279,7 @@ def slices(runs, _):
     axes.spines[:].set_visible(False)
     figure.colorbar(image, ax=axes, label="Δ nll (nats/token)")
     caption = f"Effect of every ablation of every set at step {runs[0].steps()[-1]:.0f}, mean over {len(runs)} run(s); symmetric logarithmic shades. "
-    return figure, caption + " ".join(f"{name}: {text_of(runs[0].node(name).attrs.get('intervention', ''))}." for name in ablations)
+    return figure, caption + " ".join(text_of(runs[0].node(name).attrs.get("intervention", name)) + "." for name in ablations)
 
 
 def atlas(runs, _):
