@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "analysis/findings.h"
 #include "analysis/tables.h"
 #include "data/error.h"
 #include "data/manifest.h"
@@ -78,8 +79,9 @@ std::string inspect_run(const std::filesystem::path& run_dir) {
     return out + "probes       none yet (routescope-analyze track --run DIR)\n";
   const AnalysisRecord analysis = AnalysisRecord::load(analysis_file);
   out += fmt::format("probes       {} of {} checkpoints\n", analysis.rows.size(), checkpoints.size());
-  if (!analysis.rows.empty()) out += "\n" + slice_table(analysis.rows.back(), analysis.identity);
-  return out;
+  if (analysis.rows.empty()) return out;
+  return out + "\n" + step_line(analysis.rows.back(), analysis.identity) + "\n" +
+         findings_text(find(analysis), analysis);
 }
 
 }  // namespace routescope

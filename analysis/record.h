@@ -13,12 +13,17 @@ namespace routescope {
 struct ProbeIdentity {
   ProbeTokens tokens;
   ProbeSettings settings = {};
-  std::vector<std::string> sets;  // names of what was ablated; the slices by default
-  std::string model_config;       // config.json, one line
+  std::vector<std::string> sets;           // names of what was ablated; the slices by default
+  std::string model_config;                // config.json, one line
+  std::vector<TokenClasses> classes = {};  // token_classes(tokens, settings)
+  ProbeTokens patch = {};                  // whose routing Ablation::patch takes; empty without it
+
+  /// Of the model. Throws Error if model_config does not describe one.
+  ReadPlan plan() const;
 };
 
-/// A file's content, in memory. The file is small (a few kilobytes a row), so that it is always written whole, beside
-/// its name, and renamed: whoever stops at whatever moment leaves the old file or the new one.
+/// A file's content, in memory. The file is small (some ten kilobytes a row), so that it is always written whole,
+/// beside its name, and renamed: whoever stops at whatever moment leaves the old file or the new one.
 struct AnalysisRecord {
   ProbeIdentity identity;
   std::string created;         // UTC, ISO 8601; empty: save() sets it
@@ -29,13 +34,15 @@ struct AnalysisRecord {
   /// Inserts or replaces the row of its step.
   void put(ProbeRow row);
 
-  /// Throws Error: not such a file, written by a newer version, or damaged.
+  /// Throws Error: not such a file, of another version, or damaged.
   static AnalysisRecord load(const std::filesystem::path& file);
+  /// With what follows from the rows (findings.h), which load() does not read. Throws Error; std::logic_error naming a
+  /// field of a row that has another size than the identity says.
   void save(const std::filesystem::path& file);
 };
 
 /// Takes up `file` for the given measurement, or starts it if it does not exist. Throws Error naming the file and what
-/// differs (tokens, seed, model) when its rows were measured otherwise.
+/// differs (tokens, settings, sets, model) when its rows were measured otherwise.
 AnalysisRecord open_record(const std::filesystem::path& file, const ProbeIdentity& identity);
 
 }  // namespace routescope

@@ -3,6 +3,7 @@
 #include <yaml-cpp/yaml.h>
 
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "data/error.h"
 #include "data/files.h"
@@ -46,32 +47,59 @@ ProbeIdentity identify(const ProbeRequest& request, const std::filesystem::path&
   } else {
     identity.tokens = load_probe_tokens(request.tokens, request.sequences, request.positions, config.vocab_size);
   }
-  check_probe_tokens(identity.tokens, config.vocab_size);
-  identity.settings.seed = request.seed;
+  const ProbeTokens& tokens = identity.tokens;
+  check_probe_tokens(tokens, config.vocab_size);
+  if (!request.patch_from.empty()) {
+    ProbeTokens& patch = identity.patch;
+    patch = load_probe_tokens(request.patch_from, tokens.sequences, tokens.positions, config.vocab_size);
+    check_probe_tokens(patch, config.vocab_size);
+    if (patch.positions != tokens.positions) {
+      throw Error("{}: found sequences of {} tokens, expected {} as in {}, token by token", patch.origin,
+                  patch.positions, tokens.positions, tokens.origin);
+    }
+  }
+  identity.settings = request.settings;
+  for (const RouteSet& set : route_sets(request.settings.sets, ReadPlan(config))) identity.sets.push_back(set.name);
+  identity.classes = token_classes(tokens, request.settings);
   identity.model_config = config.to_json().dump();
   return identity;
 }
 
-RecordedProbe::RecordedProbe(std::filesystem::path file, const ProbeIdentity& identity, const ModelOptions& options,
-                             Communicator& communicator)
-    : file_(std::move(file)), options_(options), communicator_(communicator) {
+RecordedProbe::RecordedProbe(std::filesystem::path file, const ProbeRequest& request, const ProbeIdentity& identity,
+                             const ModelOptions& options, Communicator& communicator)
+    : file_(std::move(file)), request_(request), options_(options), communicator_(communicator) {
   agree(communicator_, "the record of probes", [&] {
     record_ = file_.empty() ? AnalysisRecord{identity, {}, {}} : open_record(file_, identity);
   });
 }
 
-const ProbeRow& RecordedProbe::row(std::int64_t step, const std::filesystem::path& model_dir) {
+bool RecordedProbe::has(std::int64_t step) const {
+  const ProbeRow* row = record_.find(step);
+  return row && !(request_.atlas && row->atlas.empty());
+}
+
+bool RecordedProbe::is_of(std::int64_t step, const std::filesystem::path& model_dir) const {
+  const ProbeRow* row = record_.find(step);
+  double same = 1;
+  agree(communicator_, "the model to probe", [&] {
+    if (row && communicator_.rank() == 0) same = row->model_sha256 == model_sha256(model_dir) ? 1 : 0;
+  });
+  communicator_.all_reduce({&same, 1}, Reduction::min, "the model to probe");
+  return same != 0;
+}
+
+const ProbeRow& RecordedProbe::row(std::int64_t step, const std::filesystem::path& model_dir, OtherWeights other) {
+  const bool same = is_of(step, model_dir);
+  if (same && has(step)) return *record_.find(step);
   std::string sha256;
-  const ProbeRow* found = record_.find(step);
   std::optional<Model> model;
   agree(communicator_, "the model to probe", [&] {
     sha256 = model_sha256(model_dir);
-    if (found) {
-      if (found->model_sha256 == sha256) return;
+    if (!same && other == OtherWeights::refuse) {
       throw Error(
           "{}: /model_sha256: step {} was probed on other weights ({}) than {} has ({}): name another file with --out, "
           "or remove this one",
-          file_.string(), step, found->model_sha256, model_dir.string(), sha256);
+          file_.string(), step, record_.find(step)->model_sha256, model_dir.string(), sha256);
     }
     if (communicator_.rank() == 0 && std::filesystem::exists(model_dir / "MANIFEST.json")) verify_manifest(model_dir);
     model.emplace(Model::load(model_dir, options_));
@@ -80,10 +108,23 @@ const ProbeRow& RecordedProbe::row(std::int64_t step, const std::filesystem::pat
                   file_.string());
     }
   });
-  if (found) return *found;
-  ProbeRow row = probe(*model, record_.identity.tokens,
-                       {.settings = {.seed = record_.identity.settings.seed}, .step = step}, communicator_);
-  row.model_sha256 = sha256;
+  const ProbeIdentity& identity = record_.identity;
+  ProbeRow row;
+  if (const ProbeRow* found = record_.find(step); found && same) {
+    row = *found;
+  } else {
+    row = probe(*model, identity.tokens,
+                {.settings = identity.settings,
+                 .step = step,
+                 .patch = identity.patch.sequences > 0 ? &identity.patch : nullptr},
+                communicator_);
+    row.model_sha256 = sha256;
+  }
+  if (request_.atlas && row.atlas.empty()) {
+    row.atlas =
+        make_atlas(*model, identity.tokens,
+                   {.seed = identity.settings.seed, .step = step, .checks = request_.atlas_checks}, communicator_);
+  }
   record_.put(std::move(row));
   agree(communicator_, "the record of probes", [&] {
     if (!file_.empty() && communicator_.rank() == 0) record_.save(file_);

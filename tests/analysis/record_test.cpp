@@ -2,16 +2,20 @@
 #include "analysis/record.h"
 
 #include <gtest/gtest.h>
+#include <hdf5_hl.h>
 
 #include <cmath>
 #include <fstream>
+#include <functional>
 #include <nlohmann/json.hpp>
 
+#include "analysis/findings.h"
 #include "analysis/run_probe.h"
 #include "analysis/tables.h"
 #include "data/command_line.h"
 #include "data/error.h"
 #include "data/hdf5.h"
+#include "tests/analysis/filled_record.h"
 #include "tests/analysis/micro_run.h"
 #include "tests/data/full_disk.h"
 #include "tests/data/temp_dir.h"
@@ -19,9 +23,10 @@
 namespace routescope {
 namespace {
 
+using testing::filled_record;
+using testing::full_identity;
 using testing::make_run;
 using testing::micro_config;
-using testing::micro_model;
 using testing::micro_tokens;
 
 const std::unique_ptr<Communicator> alone = single_communicator();
@@ -30,107 +35,248 @@ ModelConfig routed() {
   return micro_config(Residual::block_attn_res, AttnResSource::block_sum);
 }
 
-AnalysisRecord record_of(const Model& model, const std::vector<std::int64_t>& steps) {
-  AnalysisRecord record;
-  record.identity = {micro_tokens(4, 8), {.seed = 9}, {}, model.config().to_json().dump()};
-  for (std::int64_t step : steps) {
-    ProbeRow row = probe(model, record.identity.tokens, {.settings = {.seed = 9}, .step = step});
-    row.model_sha256 = "digest of step " + std::to_string(step);
-    record.put(std::move(row));
-  }
-  return record;
-}
-
-/// The same numbers; NaN equals NaN.
-void expect_equal(const std::vector<double>& a, const std::vector<double>& b) {
-  ASSERT_EQ(a.size(), b.size());
-  for (std::size_t i = 0; i < a.size(); ++i) EXPECT_TRUE(a[i] == b[i] || (std::isnan(a[i]) && std::isnan(b[i]))) << i;
-}
-
-void expect_equal(const ProbeRow& a, const ProbeRow& b) {
-  EXPECT_EQ(a.step, b.step);
-  EXPECT_EQ(a.model_sha256, b.model_sha256);
-  EXPECT_EQ(a.intact_nll, b.intact_nll);
-  expect_equal(a.mass, b.mass);
-  expect_equal(a.intact_nll_sequence, b.intact_nll_sequence);
-  for (auto member : {&AblationEffects::delta_nll_sequence, &AblationEffects::delta_nll, &AblationEffects::ci_lower,
-                      &AblationEffects::ci_upper, &AblationEffects::p_value, &AblationEffects::p_adjusted,
-                      &AblationEffects::kl, &AblationEffects::top1_agreement, &AblationEffects::coverage}) {
-    expect_equal(a.effects(Ablation::mask).*member, b.effects(Ablation::mask).*member);
-  }
-}
-
 template <class Body>
 std::string error_of(const Body& body) {
   try {
     body();
-  } catch (const Error& error) {
+  } catch (const std::exception& error) {
     return error.what();
   }
   return "no error";
 }
 
-TEST(AnalysisRecordTest, RoundTripKeepsEveryNumber) {
+bool holds(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
+
+/// Every member of what is visited, as text in its order: equal texts, equal bits.
+class Printed {
+ public:
+  template <class T>
+  void operator()(const T& member, const char*) const {
+    add(member);
+  }
+  std::string text() const { return out_; }
+
+ private:
+  void add(double value) const { out_ += fmt::format("{:a} ", value); }
+  void add(std::int64_t value) const { out_ += fmt::format("{} ", value); }
+  void add(const std::string& value) const { out_ += value + "\n"; }
+  void add(Ablation value) const { add(to_string(value)); }
+  void add(const Interval& value) const {
+    add(value.lower);
+    add(value.upper);
+  }
+  void add(const std::vector<Decision>& values) const {
+    for (Decision value : values) add(static_cast<std::int64_t>(value));
+    out_ += "\n";
+  }
+  void add(const std::vector<std::pair<int, int>>& values) const {
+    for (const auto& [read, column] : values) out_ += fmt::format("({}, {}) ", read, column);
+    out_ += "\n";
+  }
+  template <class T>
+  void add(const std::vector<T>& values) const {
+    for (const T& value : values) add(value);
+    out_ += "\n";
+  }
+  mutable std::string out_;
+};
+
+std::string text_of(const ProbeRow& row) {
+  const Printed printed;
+  testing::each_member_of_row(row, printed);
+  for (const AblationEffects& effects : row.ablations) testing::each_member_of_effects(effects, printed);
+  testing::each_member_of_atlas(row.atlas, printed);
+  return printed.text();
+}
+
+TEST(AnalysisRecordTest, RoundTripKeepsEveryBitOfEveryField) {
   const TempDir dir;
-  AnalysisRecord record = record_of(micro_model(routed()), {4, 0, 2});
+  AnalysisRecord record = filled_record();
+  record.rows[0].mass[3] = -std::numeric_limits<double>::infinity();
   record.save(dir / "analysis.h5");
   const AnalysisRecord back = AnalysisRecord::load(dir / "analysis.h5");
   ASSERT_EQ(back.rows.size(), 3U);
+  for (std::size_t i = 0; i < 3; ++i) EXPECT_EQ(text_of(record.rows[i]), text_of(back.rows[i])) << i;
   EXPECT_EQ(back.rows[0].step, 0);
   EXPECT_EQ(back.rows[2].step, 4);
-  for (std::size_t i = 0; i < 3; ++i) expect_equal(record.rows[i], back.rows[i]);
-  EXPECT_EQ(back.identity.tokens.ids, record.identity.tokens.ids);
-  EXPECT_EQ(back.identity.tokens.origin, record.identity.tokens.origin);
-  EXPECT_EQ(back.identity.settings.seed, 9U);
-  EXPECT_EQ(back.identity.model_config, record.identity.model_config);
+  EXPECT_TRUE(back.rows[0].atlas.empty());
+  EXPECT_EQ(back.rows[1].atlas.checked.size(), 3U);
+  const ProbeIdentity &was = record.identity, &is = back.identity;
+  EXPECT_EQ(is.tokens.ids, was.tokens.ids);
+  EXPECT_EQ(is.tokens.origin, was.tokens.origin);
+  EXPECT_EQ(is.patch.ids, was.patch.ids);
+  EXPECT_EQ(is.patch.origin, was.patch.origin);
+  EXPECT_EQ(is.settings, was.settings);
+  EXPECT_EQ(is.sets, was.sets);
+  EXPECT_EQ(is.model_config, was.model_config);
+  ASSERT_EQ(is.classes.size(), 2U);
+  for (std::size_t i = 0; i < 2; ++i) {
+    EXPECT_EQ(is.classes[i].name, was.classes[i].name);
+    EXPECT_EQ(is.classes[i].labels, was.classes[i].labels);
+    EXPECT_EQ(is.classes[i].of_token, was.classes[i].of_token);
+  }
   EXPECT_EQ(back.created, record.created);
 }
 
-TEST(AnalysisRecordTest, StatesShapesLabelsAndEstimands) {
+TEST(AnalysisRecordTest, WhatWasNotMeasuredIsNaN) {
   const TempDir dir;
-  AnalysisRecord record = record_of(micro_model(routed()), {0, 1});
+  AnalysisRecord record = filled_record();
+  record.rows[1].mass_sequence.clear();
+  record.rows[1].ablations[2] = {};
+  record.rows[1].ablations[2].ablation = Ablation::mean;
+  // What the findings are made of stays: they ask for it.
+  record.save(dir / "analysis.h5");
+  const AnalysisRecord back = AnalysisRecord::load(dir / "analysis.h5");
+  const auto all_nan = [](const std::vector<double>& values, std::size_t size) {
+    return values.size() == size && std::all_of(values.begin(), values.end(), [](double v) { return std::isnan(v); });
+  };
+  EXPECT_TRUE(all_nan(back.rows[1].effects(Ablation::mean).delta_nll, 18));
+  EXPECT_TRUE(all_nan(back.rows[1].effects(Ablation::mean).control_sequence, 18 * 4));
+  EXPECT_EQ(back.rows[0].effects(Ablation::mean).kl, record.rows[0].effects(Ablation::mean).kl);
+
+  record.rows[1].ablations[0].kl.pop_back();
+  EXPECT_TRUE(
+      holds(error_of([&] { record.save(dir / "analysis.h5"); }), "mask/kl of step 1: found 17 values, expected 18"));
+}
+
+/// Visits every dataset below a group.
+void each_dataset(const hdf5::Group& group, const std::function<void(const hdf5::Dataset&)>& visit) {
+  for (const std::string& name : group.names()) {
+    if (group.is_group(name)) {
+      each_dataset(group.group(name), visit);
+    } else {
+      visit(group.dataset(name));
+    }
+  }
+}
+
+TEST(AnalysisRecordTest, EveryDatasetIsLabelledAndEveryResultStatesItsEstimand) {
+  const TempDir dir;
+  AnalysisRecord record = filled_record();
   record.save(dir / "analysis.h5");
   const hdf5::File file = hdf5::File::open(dir / "analysis.h5");
   EXPECT_EQ(file.text("filetype"), "routescope analysis");
-  EXPECT_EQ(file.integers("version"), (std::vector<std::int64_t>{1, 0}));
+  EXPECT_EQ(file.integers("version"), (std::vector<std::int64_t>{2, 0}));
   EXPECT_EQ(file.text("routescope_version"), routescope_version());
-  const auto shape = [&](const char* path) { return file.dataset(path).shape(); };
-  EXPECT_EQ(shape("step"), hdf5::Shape{2});
-  EXPECT_EQ(shape("mass"), (hdf5::Shape{2, 18}));
-  EXPECT_EQ(shape("mask/delta_nll"), (hdf5::Shape{2, 18}));
-  EXPECT_EQ(shape("mask/delta_nll_ci"), (hdf5::Shape{2, 18, 2}));
-  EXPECT_EQ(shape("mask/delta_nll_sequence"), (hdf5::Shape{2, 18, 4}));
-  EXPECT_EQ(shape("intact/nll_sequence"), (hdf5::Shape{2, 4}));
-  const auto family = file.read_text("family"), sublayer = file.read_text("sublayer"), depth = file.read_text("depth");
-  for (std::size_t s = 0; s < num_slices; ++s) EXPECT_EQ(family[s] + "." + sublayer[s] + "." + depth[s], slice_name(s));
+  int datasets = 0;
+  each_dataset(file, [&](const hdf5::Dataset& dataset) {
+    ++datasets;
+    EXPECT_FALSE(dataset.text("description").empty()) << dataset.path();
+    EXPECT_EQ(dataset.has("units"), !dataset.is_text()) << dataset.path();
+    if (H5DSis_scale(dataset.id()) > 0) return;
+    for (std::size_t axis = 0; axis < dataset.shape().size(); ++axis)
+      EXPECT_EQ(H5DSget_num_scales(dataset.id(), static_cast<unsigned>(axis)), 1) << dataset.path() << " " << axis;
+  });
+  EXPECT_GT(datasets, 6 * 20);
 
-  const hdf5::Group mask = file.group("mask"), intact = file.group("intact");
-  const hdf5::Dataset mass = file.dataset("mass");
-  for (const hdf5::Object* object : {static_cast<const hdf5::Object*>(&mask), static_cast<const hdf5::Object*>(&intact),
-                                     static_cast<const hdf5::Object*>(&mass)}) {
-    EXPECT_NE(object->text("input_distribution").find("4 sequences of 8 tokens"), std::string::npos);
-    EXPECT_FALSE(object->text("intervention").empty());
-    EXPECT_FALSE(object->text("metric").empty());
-    EXPECT_FALSE(object->text("unit").empty());
-    EXPECT_EQ(object->integer("n"), 4);
-    EXPECT_EQ(object->integer("seed"), 9);
+  const auto expect_estimand = [](const hdf5::Object& object) {
+    EXPECT_TRUE(holds(object.text("input_distribution"), "4 sequences of 8 tokens")) << object.path();
+    for (const char* name : {"intervention", "metric", "unit"})
+      EXPECT_FALSE(object.text(name).empty()) << object.path();
+    EXPECT_EQ(object.integer("n"), 4) << object.path();
+    EXPECT_EQ(object.integer("seed"), 9) << object.path();
+  };
+  for (const char* name : {"mass", "mass_sequence", "alpha_mean", "alpha_variance", "closed_form_error"})
+    expect_estimand(file.dataset(name));
+  for (const char* name : {"intact", "atlas", "cost", "dissociation", "content", "motif/embedding_early_mlp"})
+    expect_estimand(file.group(name));
+  for (Ablation ablation : record.identity.settings.ablations) {
+    const hdf5::Group effects = file.group(to_string(ablation)), control = file.group("control/" + to_string(ablation));
+    for (const hdf5::Group* group : {&effects, &control}) {
+      expect_estimand(*group);
+      for (const char* name : {"interval", "test", "adjustment"}) EXPECT_FALSE(group->text(name).empty());
+      EXPECT_FALSE(group->has("stopping_rule"));
+    }
+    EXPECT_EQ(effects.number("margin"), 0.01);
+    EXPECT_EQ(control.integer("draws"), 4);
   }
-  for (const char* field : {"delta_nll", "delta_nll_ci", "p_value", "p_adjusted", "kl", "top1_agreement", "coverage"}) {
-    EXPECT_FALSE(mask.dataset(field).text("units").empty()) << field;
-    EXPECT_FALSE(mask.dataset(field).text("description").empty()) << field;
+  record.identity.settings.until_decided = true;
+  record.save(dir / "decided.h5");
+  const hdf5::File decided = hdf5::File::open(dir / "decided.h5");
+  EXPECT_TRUE(holds(decided.group("mask").text("stopping_rule"), "every 8 sequences"));
+  EXPECT_TRUE(holds(decided.group("mask").text("interval"), "confidence sequence"));
+}
+
+TEST(AnalysisRecordTest, LabelsSaySlicesAndRoutes) {
+  const TempDir dir;
+  AnalysisRecord record = filled_record();
+  record.save(dir / "analysis.h5");
+  const hdf5::File file = hdf5::File::open(dir / "analysis.h5");
+  const auto family = file.read_text("family"), sublayer = file.read_text("sublayer"), depth = file.read_text("depth");
+  EXPECT_EQ(file.read_text("slice"), record.identity.sets);
+  for (std::size_t s = 0; s < num_slices; ++s) EXPECT_EQ(family[s] + "." + sublayer[s] + "." + depth[s], slice_name(s));
+  // 6 layers, 3 blocks: 12 reads and the final one, which is in no slice; each route of the others is in one.
+  const ReadPlan plan = record.identity.plan();
+  hdf5::Shape shape;
+  const auto route = file.read<std::int32_t>("route", &shape);
+  EXPECT_EQ(shape, (hdf5::Shape{18, 13, 5}));
+  for (std::size_t r = 0; r < 13; ++r) {
+    std::vector<int> member(5, 0), expected(5, 0);
+    for (std::size_t s = 0; s < 18; ++s) {
+      for (std::size_t c = 0; c < 5; ++c) member[c] += route[(s * 13 + r) * 5 + c];
+    }
+    if (r < 12) {
+      for (int column : plan.reads[r].columns) expected[static_cast<std::size_t>(column)] = 1;
+    }
+    EXPECT_EQ(member, expected) << r;
+  }
+  record.identity.settings.sets = {"3.attn:embedding", "all"};
+  record.identity.sets = record.identity.settings.sets;
+  record.rows.clear();
+  record.save(dir / "sets.h5");
+  EXPECT_FALSE(hdf5::File::open(dir / "sets.h5").exists("family"));
+  EXPECT_EQ(AnalysisRecord::load(dir / "sets.h5").identity.sets, record.identity.sets);
+}
+
+TEST(AnalysisRecordTest, FindingsStandInTheFile) {
+  const TempDir dir;
+  AnalysisRecord record = filled_record();
+  record.save(dir / "analysis.h5");
+  const Findings findings = find(record);
+  const hdf5::File file = hdf5::File::open(dir / "analysis.h5");
+  ASSERT_FALSE(findings.motifs.empty());
+  for (const Motif& motif : findings.motifs) {
+    const hdf5::Group group = file.group("motif/" + motif.name);
+    EXPECT_EQ(group.integer("of_paper"), motif.of_paper ? 1 : 0);
+    const auto excess = group.read<double>("excess"), bounds = group.read<double>("excess_ci");
+    ASSERT_EQ(excess.size(), 3U);
+    for (std::size_t i = 0; i < 3; ++i) {
+      EXPECT_EQ(excess[i], motif.excess[i].value);
+      EXPECT_EQ(bounds[2 * i + 1], motif.excess[i].ci.upper);
+    }
+    const double onset = group.read<double>("onset").at(0);
+    EXPECT_TRUE(onset == motif.onset.value || (std::isnan(onset) && std::isnan(motif.onset.value)));
+  }
+  const auto idle = file.read<std::int32_t>("dissociation/idle");
+  for (std::size_t i = 0; i < 3; ++i) {
+    EXPECT_EQ(file.read<double>("dissociation/rank_correlation").at(i),
+              findings.dissociation[i].rank_correlation.value);
+    EXPECT_EQ(file.read<std::int32_t>("dissociation/largest_mass").at(i), findings.dissociation[i].largest_mass);
+    for (int slice : findings.dissociation[i].idle) EXPECT_EQ(idle[i * 18 + static_cast<std::size_t>(slice)], 1);
+    EXPECT_EQ(file.read<double>("content/mean_share").at(i), findings.content[i].mean_share);
   }
 }
 
 TEST(AnalysisRecordTest, RefusesOtherFilesAndNewerVersions) {
   const TempDir dir;
-  AnalysisRecord record = record_of(micro_model(routed()), {0});
+  AnalysisRecord record = filled_record();
   record.save(dir / "analysis.h5");
   {
     hdf5::File file = hdf5::File::open_writable(dir / "analysis.h5");
-    file.set("version", std::vector<std::int64_t>{1, 1});
+    file.set("version", std::vector<std::int64_t>{2, 1});
   }
-  EXPECT_NE(error_of([&] { AnalysisRecord::load(dir / "analysis.h5"); }).find("attribute version: found [1, 1]"),
+  EXPECT_NE(error_of([&] {
+              AnalysisRecord::load(dir / "analysis.h5");
+            }).find("attribute version: found [2, 1], expected [2, 0] to [2, 0]"),
             std::string::npos);
+  {
+    hdf5::File file = hdf5::File::open_writable(dir / "analysis.h5");
+    file.set("version", std::vector<std::int64_t>{1, 0});
+  }
+  EXPECT_TRUE(holds(error_of([&] { AnalysisRecord::load(dir / "analysis.h5"); }),
+                    "found [1, 0], expected [2, 0] to [2, 0]: an older version measured less: remove the file"));
   {
     hdf5::File file = hdf5::File::create(dir / "other.h5");
     file.set("filetype", "something else");
@@ -146,17 +292,30 @@ TEST(AnalysisRecordTest, RefusesOtherFilesAndNewerVersions) {
   {
     hdf5::File file = hdf5::File::open_writable(dir / "short.h5");
     file.remove("mass");
-    file.write("mass", std::vector<double>(17, 0.5), {1, 17});
+    file.write("mass", std::vector<double>(3 * 17, 0.5), {3, 17});
   }
   EXPECT_NE(
-      error_of([&] { AnalysisRecord::load(dir / "short.h5"); }).find("/mass: found shape [1, 17], expected [1, 18]"),
+      error_of([&] { AnalysisRecord::load(dir / "short.h5"); }).find("/mass: found shape [3, 17], expected [3, 18]"),
       std::string::npos);
+  {
+    hdf5::File file = hdf5::File::open_writable(dir / "short.h5");
+    file.remove("mask/kl");
+    file.remove("mass");
+  }
+  EXPECT_TRUE(holds(error_of([&] { AnalysisRecord::load(dir / "short.h5"); }), "/mass: no such dataset"));
+  record.save(dir / "settings.h5");
+  {
+    hdf5::File file = hdf5::File::open_writable(dir / "settings.h5");
+    file.set("settings", R"({"seed": 1})");
+  }
+  EXPECT_TRUE(holds(error_of([&] { AnalysisRecord::load(dir / "settings.h5"); }),
+                    "settings.h5: attribute settings: key ablations"));
 }
 
 TEST(AnalysisRecordTest, AFullDiskLeavesTheFileAsItWas) {
   const TempDir dir;
   const auto file = dir / "analysis.h5";
-  AnalysisRecord record = record_of(micro_model(routed()), {0, 1});
+  AnalysisRecord record = filled_record();
   record.save(file);
   const std::string before = sha256_file(file);
   record.rows[1].intact_nll = 1;
@@ -175,24 +334,68 @@ TEST(AnalysisRecordTest, AFullDiskLeavesTheFileAsItWas) {
 TEST(AnalysisRecordTest, RefusesRowsMeasuredOtherwise) {
   const TempDir dir;
   const auto file = dir / "analysis.h5";
-  AnalysisRecord record = record_of(micro_model(routed()), {0});
+  AnalysisRecord record = filled_record();
   record.save(file);
-  EXPECT_EQ(open_record(file, record.identity).rows.size(), 1U);
+  EXPECT_EQ(open_record(file, record.identity).rows.size(), 3U);
   EXPECT_TRUE(open_record(dir / "absent.h5", record.identity).rows.empty());
 
-  ProbeIdentity other = record.identity;
-  other.settings.seed = 10;
-  EXPECT_NE(error_of([&] { open_record(file, other); }).find("was probed with seed 9, now 10"), std::string::npos);
-  other = record.identity;
-  ++other.tokens.ids.back();
-  EXPECT_NE(error_of([&] { open_record(file, other); }).find("was probed on other tokens"), std::string::npos);
-  other = record.identity;
-  other.tokens = record.identity.tokens.first(3);
-  EXPECT_NE(error_of([&] { open_record(file, other); }).find("was probed on 4 sequences of 8 tokens, now 3 of 8"),
-            std::string::npos);
-  other = record.identity;
-  other.model_config = "{}";
-  EXPECT_NE(error_of([&] { open_record(file, other); }).find("another model"), std::string::npos);
+  const auto refused = [&](const auto& change) {
+    ProbeIdentity other = record.identity;
+    change(other);
+    const std::string said = error_of([&] { open_record(file, other); });
+    EXPECT_TRUE(said.starts_with(file.string() + ": ")) << said;
+    EXPECT_TRUE(holds(said, ": name another file with --out, or remove this one")) << said;
+    return said;
+  };
+  const auto of_settings = [&](const auto& change) {
+    return refused([&](ProbeIdentity& other) { change(other.settings); });
+  };
+  EXPECT_TRUE(holds(of_settings([](auto& s) { s.seed = 10; }), "attribute settings: seed: found 9, expected 10"));
+  EXPECT_TRUE(
+      holds(of_settings([](auto& s) { s.ablations.pop_back(); }),
+            R"(ablations: found ["mask","zero","mean","resample","freeze","patch"], expected ["mask","zero",)"));
+  EXPECT_TRUE(holds(of_settings([](auto& s) { s.sets = {"all"}; }), R"(sets: found [], expected ["all"])"));
+  EXPECT_TRUE(holds(of_settings([](auto& s) { s.controls = 2; }), "controls: found 4, expected 2"));
+  EXPECT_TRUE(holds(of_settings([](auto& s) { s.margin = 0.5; }), "margin: found 0.01, expected 0.5"));
+  EXPECT_TRUE(holds(of_settings([](auto& s) { s.until_decided = true; }), "until_decided: found false, expected true"));
+  EXPECT_TRUE(holds(of_settings([](auto& s) { s.look_every = 9; }), "look_every: found 8, expected 9"));
+  EXPECT_TRUE(holds(of_settings([](auto& s) { s.by_position = true; }), "by_position: found false, expected true"));
+  EXPECT_TRUE(holds(of_settings([](auto& s) { s.by_repeat = false; }), "by_repeat: found true, expected false"));
+  EXPECT_TRUE(holds(refused([](auto& i) { ++i.tokens.ids.back(); }), "/probe_tokens: found other tokens (random ids"));
+  EXPECT_TRUE(holds(refused([](auto& i) { i.tokens = i.tokens.first(3); }),
+                    "/probe_tokens: found 4 sequences of 8 tokens, expected 3 of 8"));
+  EXPECT_TRUE(holds(refused([](auto& i) { ++i.patch.ids.front(); }), "/patch_tokens: found other tokens"));
+  EXPECT_TRUE(
+      holds(refused([](auto& i) { i.patch = {}; }), "/patch_tokens: found 4 sequences of 8 tokens, expected 0"));
+  EXPECT_TRUE(holds(refused([](auto& i) { i.classes.pop_back(); }), "token classes: found class, expected none"));
+  EXPECT_TRUE(
+      holds(refused([](auto& i) { i.classes[1].labels[0] = "z"; }), "found class (a, b, c), expected class (z, b, c)"));
+  EXPECT_TRUE(holds(refused([](auto& i) { i.classes[0].of_token[5] = -1; }), "found other tokens in repeat"));
+  EXPECT_TRUE(holds(refused([](auto& i) { i.model_config = "{}"; }), "attribute model_config: found {"));
+  EXPECT_TRUE(holds(refused([](auto& i) { i.sets[0] = "x"; }), "/slice: found embedding.attn.early"));
+  // The same classes from a file of another name are the same.
+  ProbeIdentity moved = record.identity;
+  moved.settings.class_file = "elsewhere.json";
+  EXPECT_EQ(open_record(file, moved).rows.size(), 3U);
+}
+
+TEST(AnalysisRecordTest, TablesFitATerminal) {
+  AnalysisRecord record = filled_record();
+  record.identity.sets[0] = "0.attn-5.mlp:embedding,block_1,block_2,block_3,current";
+  for (ProbeRow& row : record.rows) {
+    for (AblationEffects& effects : row.ablations) effects.delta_nll[1] = std::numeric_limits<double>::quiet_NaN();
+  }
+  record.rows.back().step = 123456789;
+  std::string text = emergence_table(record) + findings_text(find(record), record);
+  for (const ProbeRow& row : record.rows)
+    text += row_table(row, record.identity) + step_line(row, record.identity) + "\n";
+  std::istringstream lines(text);
+  std::size_t count = 0;
+  for (std::string line; std::getline(lines, line); ++count) EXPECT_LE(line.size(), 120U) << line;
+  EXPECT_GT(count, 3U * 6 * 19);
+  for (const char* part : {"0.attn-5.mlp:embedding..", "motif embedding_early_mlp", "rank correlation",
+                           "cost: ", "atlas: 5 routes checked", "freeze"})
+    EXPECT_TRUE(holds(text, part)) << part;
 }
 
 TEST(RecordedProbeTest, ProbesWhatIsNewAndNothingElse) {
@@ -203,7 +406,7 @@ TEST(RecordedProbeTest, ProbesWhatIsNewAndNothingElse) {
   const ProbeIdentity identity = identify({}, checkpoint(0), dir / "run");
   EXPECT_EQ(identity.tokens.sequences, 6);
   {
-    RecordedProbe probe(file, identity, {}, *alone);
+    RecordedProbe probe(file, {}, identity, {}, *alone);
     probe.row(0, checkpoint(0));
   }
   const AnalysisRecord first = AnalysisRecord::load(file);
@@ -214,7 +417,7 @@ TEST(RecordedProbeTest, ProbesWhatIsNewAndNothingElse) {
     marked.rows[0].intact_nll = 123;
     marked.save(file);
   }
-  RecordedProbe probe(file, identity, {}, *alone);
+  RecordedProbe probe(file, {}, identity, {}, *alone);
   EXPECT_EQ(probe.row(0, checkpoint(0)).intact_nll, 123);
   EXPECT_FALSE(probe.has(1));
   probe.row(1, checkpoint(1));
@@ -236,9 +439,38 @@ TEST(RecordedProbeTest, RefusesOtherWeightsUnderAKnownStep) {
   make_run(dir / "run", routed(), {0, 1});
   const auto file = dir / "run" / "analysis.h5";
   const auto zero = checkpoint_dir(dir / "run", 0), one = checkpoint_dir(dir / "run", 1);
-  RecordedProbe probe(file, identify({}, zero, dir / "run"), {}, *alone);
+  RecordedProbe probe(file, {}, identify({}, zero, dir / "run"), {}, *alone);
   probe.row(0, zero);
   EXPECT_NE(error_of([&] { probe.row(0, one); }).find("step 0 was probed on other weights"), std::string::npos);
+  EXPECT_FALSE(probe.is_of(0, one));
+  EXPECT_TRUE(probe.is_of(0, zero));
+  EXPECT_TRUE(probe.is_of(1, one)) << "nothing is recorded that could be of other weights";
+  EXPECT_EQ(probe.row(0, one, OtherWeights::probe_again).model_sha256, sha256_file(one / "model.safetensors"));
+  EXPECT_EQ(AnalysisRecord::load(file).rows.size(), 1U);
+}
+
+TEST(RecordedProbeTest, AnAtlasIsAddedToARowThatLacksIt) {
+  const TempDir dir;
+  make_run(dir / "run", routed(), {0, 1});
+  const auto file = dir / "run" / "analysis.h5";
+  const auto one = checkpoint_dir(dir / "run", 1);
+  const ProbeIdentity identity = identify({}, one, dir / "run");
+  RecordedProbe(file, {}, identity, {}, *alone).row(1, one);
+  AnalysisRecord marked = AnalysisRecord::load(file);
+  EXPECT_TRUE(marked.rows[0].atlas.empty());
+  marked.rows[0].intact_nll = 123;  // shows whether the rest was measured again
+  marked.save(file);
+  ProbeRequest request;
+  request.atlas = true;
+  request.atlas_checks = 4;
+  RecordedProbe probe(file, request, identity, {}, *alone);
+  EXPECT_FALSE(probe.has(1));
+  probe.row(1, one);
+  EXPECT_TRUE(probe.has(1));
+  const AnalysisRecord after = AnalysisRecord::load(file);
+  ASSERT_EQ(after.rows.size(), 1U);
+  EXPECT_EQ(after.rows[0].intact_nll, 123);
+  EXPECT_EQ(after.rows[0].atlas.checked.size(), 4U);
 }
 
 TEST(RecordedProbeTest, RefusesADamagedCheckpointAndKeepsTheRecord) {
@@ -246,7 +478,7 @@ TEST(RecordedProbeTest, RefusesADamagedCheckpointAndKeepsTheRecord) {
   make_run(dir / "run", routed(), {0, 1});
   const auto file = dir / "run" / "analysis.h5";
   const auto zero = checkpoint_dir(dir / "run", 0), one = checkpoint_dir(dir / "run", 1);
-  RecordedProbe probe(file, identify({}, zero, dir / "run"), {}, *alone);
+  RecordedProbe probe(file, {}, identify({}, zero, dir / "run"), {}, *alone);
   probe.row(0, zero);
   {
     std::fstream weights(one / "model.safetensors", std::ios::in | std::ios::out | std::ios::binary);

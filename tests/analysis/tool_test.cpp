@@ -7,8 +7,10 @@
 #include <cmath>
 #include <cstdio>
 #include <fstream>
+#include <functional>
+#include <sstream>
 
-#include "analysis/record.h"
+#include "analysis/run_probe.h"
 #include "data/hdf5.h"
 #include "data/shard.h"
 #include "tests/analysis/micro_run.h"
@@ -75,6 +77,55 @@ TEST_F(AnalyzeTool, ProbesARunStepByStepOrAllAtOnce) {
   EXPECT_EQ(AnalysisRecord::load(dir / "other.h5").identity.tokens.sequences, 4);
 }
 
+TEST_F(AnalyzeTool, MeasuresWhatItIsAskedFor) {
+  make("run", {0, 4});
+  write_text_atomically(dir / "classes.json", R"({"low": [0, 1, 2, 3, 4, 5, 6, 7, 8], "high": [30, 31, 32, 33]})");
+  {
+    const ProbeTokens tokens = micro_tokens(6, 10, 77);
+    hdf5::File file = hdf5::File::create(dir / "aligned.h5");
+    file.write("tokens", tokens.ids, {6, 10});
+  }
+  const Result result =
+      run("probe --run run --ablation patch,all --sets '3.attn:block_1; 2.attn-4.mlp:current' --set "
+          "embedding.mlp.early --controls 2 --margin 0.5 --by position,repeat --classes classes.json --patch-from "
+          "aligned.h5 "
+          "--atlas --atlas-checks 5");
+  ASSERT_EQ(result.status, 0) << result.output;
+  for (const char* part : {"2.attn-4.mlp:current", "resample", "atlas: 5 routes checked", "cost: "})
+    EXPECT_NE(result.output.find(part), std::string::npos) << result.output << "lacks " << part;
+  std::istringstream lines(result.output);
+  for (std::string line; std::getline(lines, line);) EXPECT_LE(line.size(), 120U) << line;
+
+  const AnalysisRecord record = AnalysisRecord::load(dir / "run/analysis.h5");
+  const ProbeSettings& settings = record.identity.settings;
+  EXPECT_EQ(settings.ablations, (std::vector<Ablation>{Ablation::mask, Ablation::zero, Ablation::mean,
+                                                       Ablation::resample, Ablation::freeze, Ablation::patch}));
+  EXPECT_EQ(record.identity.sets,
+            (std::vector<std::string>{"3.attn:block_1", "2.attn-4.mlp:current", "embedding.mlp.early"}));
+  EXPECT_EQ(settings.controls, 2);
+  EXPECT_EQ(settings.margin, 0.5);
+  ASSERT_EQ(record.identity.classes.size(), 3U);
+  EXPECT_EQ(record.identity.classes[2].labels.size(), 2U);
+  EXPECT_EQ(record.identity.patch.origin, "aligned.h5");
+  const ProbeRow& row = record.rows.at(0);
+  for (const AblationEffects& effects : row.ablations) {
+    for (const auto* values : {&effects.delta_nll, &effects.ci_upper, &effects.p_adjusted, &effects.kl, &effects.excess,
+                               &effects.excess_p_adjusted, &effects.p_equivalence_adjusted}) {
+      ASSERT_EQ(values->size(), 3U) << to_string(effects.ablation);
+      for (double value : *values) EXPECT_FALSE(std::isnan(value)) << to_string(effects.ablation);
+    }
+    ASSERT_EQ(effects.delta_nll_class.size(), 3U);
+    EXPECT_EQ(effects.delta_nll_class[1].size(), 3U * 2);
+  }
+  EXPECT_EQ(row.atlas.checked.size(), 5U);
+  EXPECT_GT(row.cost.computed, row.cost.plain);
+  EXPECT_GT(row.cost.unshared, row.cost.computed);
+  EXPECT_EQ(row.alpha_variance.size(), row.alpha_mean.size());
+
+  expect_refused("probe --run run", 1, "run/analysis.h5: attribute settings: ablations: found [\"mask\",\"zero\"");
+  expect_done("probe --run run --until-decided --look-every 2 --margin 5 --controls 0 --out decided.h5", "absent");
+}
+
 TEST_F(AnalyzeTool, TrackFollowsReportAndInspect) {
   make("run", {0, 1});
   expect_done("track --run run", "run/analysis.h5: 2 rows");
@@ -90,24 +141,68 @@ TEST_F(AnalyzeTool, TrackFollowsReportAndInspect) {
   expect_done("inspect --run run", "mean entropy of 13 reads");
 }
 
+bool wait_for(const std::function<bool()>& condition) {
+  for (int i = 0; i < 600 && !condition(); ++i) ::usleep(100'000);
+  return condition();
+}
+
+/// The tool in the background.
+class Follower {
+ public:
+  Follower(std::filesystem::path dir, const std::string& arguments) : dir_(std::move(dir)) {
+    const std::string command = "cd " + dir_.string() +
+                                " && OMP_NUM_THREADS=1 " ROUTESCOPE_BIN_DIR "/routescope-analyze " + arguments +
+                                " > log 2>&1; echo $? > status";
+    EXPECT_EQ(std::system(("(" + command + ") &").c_str()), 0);
+  }
+  std::string log() const { return std::filesystem::exists(dir_ / "log") ? read_text(dir_ / "log") : ""; }
+  std::string status() const { return std::filesystem::exists(dir_ / "status") ? read_text(dir_ / "status") : ""; }
+  bool ended() const { return !status().empty(); }
+  std::size_t rows() const {
+    const auto file = dir_ / "run/analysis.h5";
+    return std::filesystem::exists(file) ? AnalysisRecord::load(file).rows.size() : 0;
+  }
+  std::string sha256(std::int64_t step) const {
+    const AnalysisRecord record = AnalysisRecord::load(dir_ / "run/analysis.h5");
+    return record.find(step) ? record.find(step)->model_sha256 : "";
+  }
+
+ private:
+  std::filesystem::path dir_;
+};
+
 TEST_F(AnalyzeTool, FollowWaitsForTheLastStep) {
   make("run", {0, 1});
-  const std::string follow = "cd " + dir.path().string() +
-                             " && OMP_NUM_THREADS=1 " ROUTESCOPE_BIN_DIR
-                             "/routescope-analyze track --run run --follow > log 2>&1; echo $? > status";
-  ASSERT_EQ(std::system(("(" + follow + ") &").c_str()), 0);
-  const auto wait_for = [&](const auto& condition) {
-    for (int i = 0; i < 300 && !condition(); ++i) ::usleep(100'000);
-    return condition();
-  };
-  ASSERT_TRUE(
-      wait_for([&] { return std::filesystem::exists(dir / "run/analysis.h5") && rows("run/analysis.h5") == 2; }));
-  EXPECT_FALSE(std::filesystem::exists(dir / "status"));
+  const Follower follower(dir.path(), "track --run run --follow");
+  ASSERT_TRUE(wait_for([&] { return follower.rows() == 2; })) << follower.log();
+  EXPECT_FALSE(follower.ended());
   Model model = micro_model(micro_config(Residual::block_attn_res, AttnResSource::block_sum));
   testing::save_checkpoint(dir / "run", 4, model);
-  ASSERT_TRUE(wait_for([&] { return std::filesystem::exists(dir / "status") && !read_text(dir / "status").empty(); }));
-  EXPECT_EQ(read_text(dir / "status"), "0\n") << read_text(dir / "log");
-  EXPECT_EQ(rows("run/analysis.h5"), 3U);
+  ASSERT_TRUE(wait_for([&] { return follower.ended(); })) << follower.log();
+  EXPECT_EQ(follower.status(), "0\n") << follower.log();
+  EXPECT_EQ(follower.rows(), 3U);
+}
+
+TEST_F(AnalyzeTool, FollowSurvivesWhatARunDoesToItsCheckpoints) {
+  make("run", {0, 1, 2});
+  const Follower follower(dir.path(), "track --run run --follow --controls 0");
+  const auto said = [&](const std::string& part) {
+    return wait_for([&] { return follower.log().find(part) != std::string::npos; });
+  };
+  ASSERT_TRUE(wait_for([&] { return follower.rows() == 3; })) << follower.log();
+  // The run is rolled back to step 1 and trained again to other weights; what it keeps no longer goes.
+  Model model = micro_model(micro_config(Residual::block_attn_res, AttnResSource::block_sum));
+  std::filesystem::remove_all(checkpoint_dir(dir / "run", 2));
+  std::filesystem::remove_all(checkpoint_dir(dir / "run", 0));
+  ASSERT_TRUE(said("rolled back to step 1: rows up to step 2")) << follower.log();
+  testing::save_checkpoint(dir / "run", 2, model);
+  ASSERT_TRUE(said("other weights than were probed")) << follower.log();
+  ASSERT_TRUE(wait_for([&] { return follower.sha256(2) == model_sha256(checkpoint_dir(dir / "run", 2)); }));
+  EXPECT_FALSE(follower.ended());
+  testing::save_checkpoint(dir / "run", 4, model);
+  ASSERT_TRUE(wait_for([&] { return follower.ended(); })) << follower.log();
+  EXPECT_EQ(follower.status(), "0\n") << follower.log();
+  EXPECT_EQ(follower.rows(), 4U);
 }
 
 #ifdef ROUTESCOPE_MPIEXEC
@@ -177,9 +272,15 @@ TEST_F(AnalyzeTool, WrongUseEndsWithOneLineAndStatusTwo) {
   expect_refused("probe", 2, "expected either --run or --model");
   expect_refused("probe --run run --model run", 2, "expected either --run or --model");
   expect_refused("probe --model run", 2, "--model needs --tokens");
-  expect_refused("probe --run run --ablation zero", 2,
-                 "--ablation: 'zero' is not available in this version; available: mask");
-  expect_refused("probe --run run --ablation mask,mean", 2, "'mean' is not available");
+  expect_refused("probe --run run --ablation mask,null", 2, "--ablation: ");
+  expect_refused("probe --run run --ablation patch", 2, "--ablation patch needs --patch-from");
+  expect_refused("probe --run run --patch-from a.h5", 2, "--patch-from needs --ablation patch");
+  expect_refused("probe --run run --sets '3.attn:block_9'", 2, "block_9");
+  expect_refused("probe --run run --sets ' ; all'", 2, "--sets: found an empty name, expected READS[:SOURCES]");
+  expect_refused("probe --run run --controls -1", 2, "--controls");
+  expect_refused("probe --run run --margin 0", 2, "--margin");
+  expect_refused("probe --run run --by colour", 2, "--by");
+  expect_refused("probe --run run --look-every 0", 2, "--look-every");
   expect_refused("probe --run run --step soon", 2, "--step: found 'soon', expected a number, latest or all");
   expect_refused("probe --run run --sequences 0", 2, "--sequences");
   expect_refused("probe --run run --device tpu", 2, "--device");
@@ -203,8 +304,15 @@ TEST_F(AnalyzeTool, BadInputEndsWithOneLineAndLeavesNothing) {
   }
   expect_refused("probe --run run --tokens beyond.h5", 1, "found id 37, expected 0 to 36");
   ASSERT_EQ(run("probe --run run --step 0").status, 0);
-  expect_refused("probe --run run --seed 2", 1, "analysis.h5: was probed with seed 1, now 2");
-  expect_refused("track --run run --sequences 3", 1, "was probed on 6 sequences of 10 tokens, now 3 of 10");
+  expect_refused("probe --run run --seed 2", 1, "analysis.h5: attribute settings: seed: found 1, expected 2");
+  expect_refused("track --run run --sequences 3", 1, "/probe_tokens: found 6 sequences of 10 tokens, expected 3 of 10");
+  expect_refused("probe --run run --classes nothing.json --out c.h5", 1, "nothing.json");
+  {
+    hdf5::File file = hdf5::File::create(dir / "few.h5");
+    file.write("tokens", std::vector<std::int32_t>(12, 1), {6, 2});
+  }
+  expect_refused("probe --run run --ablation patch --patch-from few.h5 --out c.h5", 1,
+                 "few.h5: found sequences of 2 tokens, expected 10 as in routing.h5 /probe_tokens");
   std::ofstream(dir / "run/analysis.h5", std::ios::trunc) << "torn";
   expect_refused("track --run run", 1, "run/analysis.h5");
 }
