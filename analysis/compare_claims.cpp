@@ -19,6 +19,10 @@ std::string of_runs(std::size_t count, std::size_t runs) {
   return fmt::format("in {} of {} runs", count, runs);
 }
 
+std::string p_text(double p) {
+  return p < 0.001 ? "p < 0.001" : "p = " + number_text("{:.3f}", p);
+}
+
 double largest(const std::vector<double>& values) {
   double out = 0;
   for (double value : values) {
@@ -88,9 +92,11 @@ std::string motif_sentence(const Study& study, const Motif& motif, const char* f
   }
   return fmt::format(
       "{}: {}. Effect {} nats a token, matched control {}, excess {}; the excess is above zero {} taken alone. "
-      "Shown from step {} on; onset by cause {}, by mass {}.",
+      "{}; onset by cause {}, by mass {}.",
       motif_title(motif), finding, estimate_text(motif.effect[last]), estimate_text(motif.control[last]),
-      estimate_text(motif.excess[last]), of_runs(alone, study.runs.size()), onset_text({motif.shown_from}),
+      estimate_text(motif.excess[last]), of_runs(alone, study.runs.size()),
+      std::isnan(motif.shown_from) ? "It is not shown at any step up to the last"
+                                   : "It is shown from step " + onset_text({motif.shown_from, {}}) + " on",
       onset_text(motif.onset), onset_text(motif.mass_onset));
 }
 
@@ -154,9 +160,9 @@ Claim dissociation_claim(const Study& study) {
     const Dissociation& own = run.findings.dissociation.back();
     if (own.largest_mass < 0 || own.largest_effect < 0) continue;
     differ += own.largest_mass != own.largest_effect && own.p_largest < 1 - interval_level;
-    pairs.push_back(
-        fmt::format("{}: {} against {}, p = {}", run.name, slice_name(static_cast<std::size_t>(own.largest_mass)),
-                    slice_name(static_cast<std::size_t>(own.largest_effect)), number_text("{:.2g}", own.p_largest)));
+    pairs.push_back(fmt::format("{}: {} against {}, {}", run.name,
+                                slice_name(static_cast<std::size_t>(own.largest_mass)),
+                                slice_name(static_cast<std::size_t>(own.largest_effect)), p_text(own.p_largest)));
   }
   claim.evidence.push_back(fmt::format("The slice of the largest mass is shown not to have the largest effect {} ({}).",
                                        of_runs(differ, study.runs.size()), list_text(pairs)));

@@ -22,6 +22,7 @@ constexpr const char* own_style = R"css(
 .claims ul { margin: 0; padding-left: 18px; font-size: 15px; }
 table.study td, table.study th { text-align: right; cursor: auto; }
 table.study td:first-child, table.study th:first-child { text-align: left; }
+table.study td, table.study thead th { white-space: normal; }
 table.study tbody tr:nth-child(6n) td { border-bottom: 0; }
 pre { font-size: 13px; overflow-x: auto; background: #f6f8fa; padding: 8px 10px; }
 )css";
@@ -93,7 +94,7 @@ std::string motif_table(const Study& study) {
   for (const Motif& motif : study.pooled.motifs) {
     rows.push_back({motif.name + (motif.of_paper ? "" : " (found)"), estimate_text(motif.mass[last], "{:.3f}"),
                     estimate_text(motif.effect[last]), estimate_text(motif.control[last]),
-                    estimate_text(motif.excess[last]), onset_text({motif.shown_from}), onset_text(motif.onset),
+                    estimate_text(motif.excess[last]), onset_text({motif.shown_from, {}}), onset_text(motif.onset),
                     onset_text(motif.mass_onset), lead_text(motif.lead)});
   }
   return table_of({"motif", "mass", "effect", "control", "excess", "shown from", "onset by cause", "onset by mass",

@@ -42,8 +42,10 @@ std::string_view page_style() {
 
 std::string number_text(const char* format, double value) {
   if (std::isnan(value)) return "\u2013";
-  std::string out;
-  for (char c : fmt::format(fmt::runtime(format), value)) {
+  std::string text = fmt::format(fmt::runtime(format), value), out;
+  // What rounds to zero has no sign of its own.
+  if (text.find_first_of("123456789") == std::string::npos) text = fmt::format(fmt::runtime(format), 0.0);
+  for (char c : text) {
     if (c == '-') {
       out += "\u2212";
     } else {
