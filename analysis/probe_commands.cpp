@@ -159,7 +159,7 @@ class Tracker {
       waiting += !probe_.has(entry.step);
       newest = entry.step;
     }
-    return waiting == 0 ? "" : fmt::format(", {} saved steps behind step {}", waiting, newest);
+    return waiting == 0 ? "" : fmt::format(", {} more saved up to step {}", waiting, newest);
   }
 
   void note_rollback(const std::vector<CheckpointEntry>& checkpoints) {

@@ -59,9 +59,9 @@ void trim(std::string& line) {
 }
 
 std::string ablation_table(const AblationEffects& effects, const ProbeRow& row, const ProbeIdentity& identity) {
-  std::string out =
-      fmt::format("{}\n{:<24} {:>6} {:<26} {:<26} {:>6} {:>6} {:>7} {:>4} {:>6}\n", to_string(effects.ablation), "set",
-                  "mass", "delta nll [95 %], nats/tok.", "excess over control [95 %]", "p", "p abs.", "kl", "cov.", "");
+  std::string out = fmt::format("{}\n{:<24} {:>6} {:<26} {:<26} {:>6} {:>6} {:>7} {:>4} {:>6}\n",
+                                to_string(effects.ablation), "set", "mass", "delta nll [95 %], nats/tok.",
+                                "excess over control [95 %]", "p", "p abs.", "kl", "cov.", "found");
   for (std::size_t s = 0; s < identity.sets.size(); ++s) {
     std::string line =
         fmt::format("{:<24} {:>6} {:<26} {:<26} {:>6} {:>6} {:>7} {:>4} {:>6}", shortened(identity.sets[s]),
