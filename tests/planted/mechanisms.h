@@ -216,6 +216,18 @@ inline Mechanism idle_choice(double beta) {
       "idle choice", std::move(machine), its_signal, {{embedding_late, {nothing, nothing, usual_signal, {}, {}, {}}}}};
 }
 
+/// For first-order effects, which need a loss that gives way: as (a), but the current source is a constant that nobody
+/// reads. It dilutes the signal in the last MLP's read, and, being part of what the final read takes, also what is
+/// said, the more so the smaller that is: what is said rises with the embedding's weight. With beta = 4 that is beta
+/// / 4.5 = 0.9 as it stands: less sure than one may be of a text that follows the law in 9 of 10 cases.
+inline Machine diluted(double beta) {
+  Machine machine(beta);
+  machine.weigh_embedding("2.attn", alone);
+  machine.copy_previous(2, other, unread, tag_1, 0, 2);
+  machine.weigh_embedding("2.mlp", recency);
+  return machine;
+}
+
 /// (f) Chance: as (d), with a third source (the previous token's signal, block_2) that is heard where block_1 is not.
 /// With a text that follows no law, whatever is said is right half of the time: every ablation that leaves something to
 /// say has a mean effect of exactly zero, and turning the answers around turns every effect around.

@@ -37,8 +37,8 @@ enum Coordinate { one, signal, other, choice, tag_1, tag_2, unread, said, coordi
 inline constexpr double recency = 120;          // logit of the current source, everywhere
 inline constexpr double alone = recency + 120;  // of a source that takes all the weight from the current one
 inline constexpr double magnitude = 0.25;       // of a bit that attention carries; 1 in the embedding
-inline constexpr double tag_magnitude =
-    8;  // of the tag that comes with it: with or without the bit, the norm is that of the tag
+/// Of the tag that comes with it: so large that its source's norm, and with it the logit, hardly feels the bit.
+inline constexpr double tag_magnitude = 8;
 
 enum class Bit { answer, signal, other, choice };
 inline int bit(std::int32_t token, Bit which) {
