@@ -203,7 +203,7 @@ Atlas make_atlas(const Model& model, const ProbeTokens& tokens, const AtlasOptio
   atlas.rank_correlation = rank_correlation(estimated, atlas.true_effect);
   atlas.median_relative_error = median(std::move(errors));
   std::vector<double> resampled;
-  for (int number = 0; number < bootstrap_resamples; ++number) {
+  for (int number = 0; !atlas.checked.empty() && sequences > 1 && number < bootstrap_resamples; ++number) {
     const auto drawn = resample_indices(sequences, key(rank_correlation_of_all, 0), static_cast<std::uint64_t>(number));
     resampled.push_back(resampled_rank_correlation(estimates, truth, drawn));
   }
