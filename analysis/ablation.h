@@ -21,7 +21,9 @@ namespace routescope {
 ///   resample  alpha_i' v_i            of another token of the same sequence, drawn uniformly
 ///   freeze    mean(alpha_i) v_i       over the reference tokens
 ///   patch     alpha_i' v_i            of the same position of another, aligned sequence under the intact model
-/// Only `mask` renormalises: a read's weights under the others need not sum to one.
+/// Only `mask` renormalises: a read's weights under the others need not sum to one. The RMSNorm that follows a read
+/// sees only the direction of h (up to its eps), so that `mask` and `zero` part only where little or nothing is left of
+/// h.
 enum class Ablation { mask, zero, mean, resample, freeze, patch };
 
 std::string to_string(Ablation ablation);

@@ -335,6 +335,36 @@ TEST_P(Probe, MassIsTheMeanOfAlpha) {
   for (std::size_t s = 0; s < num_slices; ++s) EXPECT_NEAR(row.mass[s], expected[s] / reads[s], 1e-13) << slice_name(s);
 }
 
+TEST_P(Probe, AlphaVarianceAndMassesBySequenceArePlainSums) {
+  const Model exact = model({.storage = DType::f64, .operands = DType::f64});
+  const ProbeTokens tokens = micro_tokens(3, 10);
+  const ProbeRow row = probe(exact, tokens, {.settings = {.ablations = {}}});
+  const std::vector<RouteSet> sets = slice_sets(exact.plan());
+  Pass pass(exact, 3, 10, Pass::Kind::infer);
+  pass.forward(tokens.ids);
+  std::vector<double> mass(num_slices * 3, 0.0);
+  for (int r = 0; r < exact.plan().num_routed(); ++r) {
+    const std::vector<int>& columns = exact.plan().reads[static_cast<std::size_t>(r)].columns;
+    const std::vector<double> alpha = host_values<double>(pass.alpha(r), Stream{});
+    const std::size_t n = columns.size();
+    for (std::size_t i = 0; i < n; ++i) {
+      double sum = 0, squares = 0;
+      for (std::size_t t = 0; t < 30; ++t) sum += alpha[t * n + i] / 30;
+      for (std::size_t t = 0; t < 30; ++t) squares += (alpha[t * n + i] - sum) * (alpha[t * n + i] - sum) / 30;
+      const auto at = static_cast<std::size_t>(r * exact.plan().num_columns() + columns[i]);
+      EXPECT_NEAR(row.alpha_mean[at], sum, 1e-14);
+      EXPECT_NEAR(row.alpha_variance[at], squares, 1e-14);
+      for (std::size_t s = 0; s < sets.size(); ++s) {
+        const auto hits = std::count(sets[s].routes.begin(), sets[s].routes.end(), std::pair{r, columns[i]});
+        for (std::size_t t = 0; t < 30; ++t)
+          mass[s * 3 + t / 10] +=
+              static_cast<double>(hits) * alpha[t * n + i] / 10 / static_cast<double>(sets[s].reads.size());
+      }
+    }
+  }
+  for (std::size_t i = 0; i < mass.size(); ++i) EXPECT_NEAR(row.mass_sequence[i], mass[i], 1e-13) << i;
+}
+
 TEST(ProbeMasks, MasksThatMaskNothingChangeNothing) {
   const Model model = micro_model(micro_config(Residual::block_attn_res, AttnResSource::block_sum));
   const ProbeTokens tokens = micro_tokens(2, 12);
