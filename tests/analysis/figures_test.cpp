@@ -1,4 +1,5 @@
 // scripts/figures.py draws what is in the files, from one run, several, or a study, and the same twice.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <cstdlib>
