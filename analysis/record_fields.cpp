@@ -367,6 +367,11 @@ std::vector<RecordGroup> record_groups(const ProbeIdentity& identity) {
                      of_row(&ProbeRow::alpha_mean)),
         values_field("alpha_variance", {"read", "source"}, "1",
                      "variance of that weight; 0 where content does not matter", of_row(&ProbeRow::alpha_variance))}});
+  groups.push_back({"",
+                    estimand(identity, "none", closed_form_metric, "1"),
+                    {number_field("closed_form_error", "1",
+                                  "largest |alpha - closed form of its biases|; NaN for a model with queries",
+                                  [](auto& row) { return &row.closed_form_error; })}});
   groups.push_back(
       {"intact",
        estimand(identity, "none", nll_metric, "nat/token"),

@@ -123,7 +123,7 @@ TEST(AnalysisRecordTest, RoundTripKeepsEveryBitOfEveryField) {
 TEST(AnalysisRecordTest, WhatWasNotMeasuredIsNaN) {
   const TempDir dir;
   AnalysisRecord record = filled_record();
-  record.rows[1].mass_sequence.clear();
+  record.rows[1].intact_nll_sequence.clear();
   record.rows[1].ablations[2] = {};
   record.rows[1].ablations[2].ablation = Ablation::mean;
   // What the findings are made of stays: they ask for it.
@@ -132,6 +132,7 @@ TEST(AnalysisRecordTest, WhatWasNotMeasuredIsNaN) {
   const auto all_nan = [](const std::vector<double>& values, std::size_t size) {
     return values.size() == size && std::all_of(values.begin(), values.end(), [](double v) { return std::isnan(v); });
   };
+  EXPECT_TRUE(all_nan(back.rows[1].intact_nll_sequence, 4));
   EXPECT_TRUE(all_nan(back.rows[1].effects(Ablation::mean).delta_nll, 18));
   EXPECT_TRUE(all_nan(back.rows[1].effects(Ablation::mean).control_sequence, 18 * 4));
   EXPECT_EQ(back.rows[0].effects(Ablation::mean).kl, record.rows[0].effects(Ablation::mean).kl);
@@ -211,11 +212,11 @@ TEST(AnalysisRecordTest, LabelsSaySlicesAndRoutes) {
   const ReadPlan plan = record.identity.plan();
   hdf5::Shape shape;
   const auto route = file.read<std::int32_t>("route", &shape);
-  EXPECT_EQ(shape, (hdf5::Shape{18, 13, 5}));
+  EXPECT_EQ(shape, (hdf5::Shape{18, 13, 4}));
   for (std::size_t r = 0; r < 13; ++r) {
-    std::vector<int> member(5, 0), expected(5, 0);
+    std::vector<int> member(4, 0), expected(4, 0);
     for (std::size_t s = 0; s < 18; ++s) {
-      for (std::size_t c = 0; c < 5; ++c) member[c] += route[(s * 13 + r) * 5 + c];
+      for (std::size_t c = 0; c < 4; ++c) member[c] += route[(s * 13 + r) * 4 + c];
     }
     if (r < 12) {
       for (int column : plan.reads[r].columns) expected[static_cast<std::size_t>(column)] = 1;
