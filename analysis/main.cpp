@@ -18,10 +18,10 @@ namespace {
 using namespace routescope;
 namespace fs = std::filesystem;
 
-int run_report(const std::string& run, const std::string& page) {
-  check_run(run);
-  const fs::path out = page.empty() ? fs::path(run) / "report.html" : fs::path(page);
-  write_report(run, out);
+int run_report(const ReportRequest& request, const std::string& page) {
+  for (const fs::path& run : request.runs) check_run(run);
+  const fs::path out = page.empty() ? request.runs.front() / "report.html" : fs::path(page);
+  write_report(request, out);
   fmt::print("{}: {:.1f} kB\n", out.string(), static_cast<double>(fs::file_size(out)) / 1000);
   return 0;
 }
@@ -69,7 +69,14 @@ int main(int argc, char** argv) {
   add_measurement_options(*track, a);
 
   CLI::App* report = app.add_subcommand("report", "Draw a run as one self-contained HTML page");
-  add_run(report)->required();
+  ReportRequest drawn;
+  report->add_option("--run", drawn.runs, "Run directory; further ones are held beside the first")
+      ->required()
+      ->allow_extra_args(false);
+  report->add_option("--baseline", drawn.baselines, "analysis.h5 of a wrapped model, held beside the run")
+      ->allow_extra_args(false);
+  report->add_option("--tokenizer", drawn.tokenizer, "tokenizer.json that names the tokens (bytes, or their ids)");
+  report->add_option("--text", drawn.text, "Dump of the run's model on chosen tokens (its probe tokens)");
   report->add_option("--out", a.out, "Page to write (DIR/report.html)");
 
   CompareArguments c;
@@ -94,7 +101,7 @@ int main(int argc, char** argv) {
       return *probe ? probe_command(a, *communicator) : track_command(a, *communicator);
     }
     if (launched_place().rank != 0) return 0;  // the rest is work for one
-    if (*report) return run_report(a.run, a.out);
+    if (*report) return run_report(drawn, a.out);
     if (*compare) return run_compare(c);
     check_run(a.run);
     fmt::print("{}", inspect_run(a.run));
