@@ -69,6 +69,9 @@ TEST_P(CudaEdits, EqualGivenWeightsToTheBitInBf16) {
       for (float value : nll(pass)) EXPECT_TRUE(std::isfinite(value)) << edit.name;
       continue;
     }
+    // All from the partial as it is stored: a read that adds to its partial uses it before it is rounded, an edit
+    // after.
+    pass.forward(tokens.ids, nullptr, 4);
     const std::vector<double> alpha = host_values<double>(pass.alpha(4), pass.stream());
     std::vector<double> edited(alpha.size());
     of_read.alpha(alpha, edited);
@@ -76,8 +79,6 @@ TEST_P(CudaEdits, EqualGivenWeightsToTheBitInBf16) {
     cast(given.tensor, Tensor(edited.data(), DType::f64, Device::cpu, {given.tensor.numel()}), pass.stream());
     RoutingIntervention override;
     override.alpha_override[4] = given.tensor;
-    // Both from the partial as it is stored: a read that adds to its partial uses it before it is rounded, an edit
-    // after.
     pass.forward(tokens.ids, &override, 4);
     const std::vector<float> expected = nll(pass);
     pass.forward(tokens.ids, &edit.intervention, 4);
