@@ -285,6 +285,8 @@ def slices(runs, _):
 def atlas(runs, _):
     """First-order effect of every route, and what masking some of them really does."""
     first_order = np.mean([run.get("atlas/first_order")[-1] for run in runs], axis=0)
+    if not np.isfinite(first_order).any():
+        raise Missing(f"{runs[0].file.filename}: no atlas at the last step of every run")
     reads, sources = runs[0].labels("read"), runs[0].labels("source")
     figure, (map_axes, check_axes) = plt.subplots(1, 2, figsize=(6.9, 2.6), width_ratios=(2.3, 1))
     largest = max(np.nanmax(np.abs(first_order)), 1e-12)

@@ -68,7 +68,7 @@ phase "train"
 build/bin/routescope-train configs/quickstart.yaml
 
 phase "probe every checkpoint"
-build/bin/routescope-analyze track --run runs/quickstart
+build/bin/routescope-analyze track --run runs/quickstart --controls 2
 
 phase "report"
 build/bin/routescope-analyze report --run runs/quickstart

@@ -8,8 +8,11 @@
 #   PYTHON      a Python with tokenizers and numpy, for figures also h5py and matplotlib; without it a virtual environment is
 #               made in shards/study/venv from the Python package index
 #   SEEDS       "1 2 3": one run each
-#   ABLATIONS   mask,zero,mean,resample,freeze
-#   CONTROLS    4: draws of the mass-matched control
+#   SEQUENCES   32 of the run's 64 probe sequences
+#   CONTROLS    2: draws of the mass-matched control of every slice
+#   FINAL       mask,mean,resample,freeze: ablations of the last step, in runs/study-SEED/final.h5 (zero is mask once more:
+#               analysis/README.md); every saved step is probed with mask alone
+#   STANDARD    "train.steps=400 checkpoint.every=400": of the standard model, which is there to be wrapped
 #   BIAS        4: of the wrapped model, on the current source's logit
 #   OUT         analysis/study
 # Any further arguments are for routescope-train, of every model ("train.steps=100 ..." makes another, shorter study).
@@ -20,8 +23,9 @@ cd "$(dirname "$0")/.."
 
 read -r -a seeds <<<"${SEEDS:-1 2 3}"
 [[ ${#seeds[@]} -gt 0 ]] || fail "SEEDS: found none, expected at least one" 2
-ablations=${ABLATIONS:-mask,zero,mean,resample,freeze}
-controls=${CONTROLS:-4}
+measure=(--sequences "${SEQUENCES:-32}" --controls "${CONTROLS:-2}")
+final=${FINAL:-mask,mean,resample,freeze}
+read -r -a standard_keys <<<"${STANDARD:-train.steps=400 checkpoint.every=400}"
 bias=${BIAS:-4}
 out=${OUT:-analysis/study}
 shards=shards/study
@@ -63,23 +67,24 @@ done
 
 phase "train without routing, and wrap"
 "$bin/routescope-train" configs/study.yaml "run.seed=${seeds[0]}" run.dir=runs/study-standard model.residual=standard \
-  checkpoint.log_spaced_until=0 "$@"
+  checkpoint.log_spaced_until=0 "${standard_keys[@]}" "$@"
 standard=$(find runs/study-standard/checkpoints -maxdepth 1 -name 'step-*' | sort | tail -n 1)
-wrapped=runs/study-standard/wrapped
+wrapped=runs/study-standard/wrapped-$bias-${standard##*-}
 if [[ ! -d $wrapped ]]; then
   "$bin/routescope-model" wrap --model "$standard" --bias "$bias" --num-blocks 6 --out "$wrapped"
 fi
 
-measure=(--ablation "$ablations" --controls "$controls")
 phase "probe every saved step"
 for seed in "${seeds[@]}"; do
+  run=runs/study-$seed
   # The last step first, with the atlas; what has a row is not probed again.
-  "$bin/routescope-analyze" probe --run "runs/study-$seed" --step latest --atlas "${measure[@]}"
-  "$bin/routescope-analyze" track --run "runs/study-$seed" "${measure[@]}"
+  "$bin/routescope-analyze" probe --run "$run" --step latest --atlas "${measure[@]}"
+  "$bin/routescope-analyze" track --run "$run" "${measure[@]}"
+  "$bin/routescope-analyze" probe --run "$run" --step latest --ablation "$final" "${measure[@]}" --out "$run/final.h5"
 done
 
 phase "probe the wrapped model, on the same tokens"
-baseline=runs/study-standard/wrapped.h5
+baseline=$wrapped.h5
 "$bin/routescope-analyze" probe --model "$wrapped" --tokens "runs/study-${seeds[0]}/routing.h5" "${measure[@]}" --out "$baseline"
 
 phase "the study's file, page and figures"
