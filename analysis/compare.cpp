@@ -6,6 +6,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "analysis/tables.h"
 #include "data/error.h"
 #include "data/routing_record.h"
 
@@ -58,14 +59,23 @@ std::vector<std::int64_t> common_steps(std::span<const StudyRun> runs) {
   return out;
 }
 
+/// Its sets are the 18 slices, in their order.
+void check_slices(const AnalysisRecord& record, const std::string& name) {
+  const std::vector<std::string>& sets = record.identity.sets;
+  for (std::size_t s = 0; s < std::max<std::size_t>(sets.size(), num_slices); ++s) {
+    if (s < sets.size() && s < num_slices && sets[s] == slice_name(s)) continue;
+    throw Error("{}: found probes of {} sets of routes, the one of index {} {}, expected the {} slices", name,
+                sets.size(), s, s < sets.size() ? "named " + sets[s] : "missing", num_slices);
+  }
+}
+
 void check_baseline(const AnalysisRecord& baseline, const AnalysisRecord& run) {
   if (baseline.rows.empty()) throw Error("baseline: found no row, expected the probe of a wrapped model");
   if (baseline.identity.tokens.ids != run.identity.tokens.ids) {
     throw Error("baseline: was probed on other tokens ({}) than the runs ({})", baseline.identity.tokens.origin,
                 run.identity.tokens.origin);
   }
-  if (baseline.rows.back().mass.size() != num_slices)
-    throw Error("baseline: found {} sets, expected the {} slices", baseline.rows.back().mass.size(), num_slices);
+  check_slices(baseline, "baseline");
 }
 
 }  // namespace
@@ -101,12 +111,7 @@ Study make_study(std::vector<StudyRun> runs, std::optional<AnalysisRecord> basel
       if (runs[j].name == runs[i].name)
         throw Error("compare: found two runs named '{}', expected different names", runs[i].name);
     }
-    for (const ProbeRow& row : runs[i].record.rows) {
-      if (row.mass.size() != num_slices) {
-        throw Error("{}: found probes of {} sets of routes, expected the {} slices", runs[i].name, row.mass.size(),
-                    num_slices);
-      }
-    }
+    check_slices(runs[i].record, runs[i].name);
   }
   Study study;
   study.about = about;

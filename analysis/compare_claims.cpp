@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "analysis/claims.h"
 #include "analysis/compare.h"
 #include "analysis/page.h"
 #include "analysis/tables.h"
@@ -11,15 +12,19 @@
 namespace routescope {
 namespace {
 
-/// Weights are f32: what differs by this much differs by rounding.
-constexpr double rounding = 1e-6;
-
 std::string of_runs(std::size_t count, std::size_t runs) {
   if (runs == 1) return count == 1 ? "in the one run" : "not in the one run";
   return fmt::format("in {} of {} runs", count, runs);
 }
 
+/// What the findings are of: the first ablation.
+std::string ablation_name(const Study& study) {
+  const std::vector<Ablation>& ablations = study.runs.front().record.identity.settings.ablations;
+  return ablations.empty() ? "none" : to_string(ablations.front());
+}
+
 std::string p_text(double p) {
+  if (std::isnan(p)) return "not tested";
   return p < 0.001 ? "p < 0.001" : "p = " + number_text("{:.3f}", p);
 }
 
@@ -38,8 +43,7 @@ std::string trained_contrast(const Study& study) {
   const OverRuns share = over_runs(shares);
   return fmt::format(
       "In the models trained with routing, {} of the variance of the weights lies between tokens of one route (mean "
-      "over "
-      "reads, then over runs; from {} to {}).",
+      "over reads, then over runs; from {} to {}).",
       percent_text(share.mean), percent_text(share.least), percent_text(share.greatest));
 }
 
@@ -51,14 +55,13 @@ Claim wrapped_claim(const Study& study) {
     claim.evidence.push_back("No wrapped baseline was given (--baseline).");
   } else {
     const ProbeRow& row = study.baseline->rows.back();
-    const double variance = largest(row.alpha_variance), error = row.closed_form_error;
-    const bool holds = variance <= rounding * rounding && error <= rounding;
-    claim.verdict = holds ? "holds to rounding" : "does not hold for this baseline";
+    const double error = row.closed_form_error;
+    claim.verdict = holds_closed_form(row) ? "holds to rounding" : "does not hold for this baseline";
     claim.evidence.push_back(fmt::format(
         "Largest difference between a weight and its closed form: {}.",
         std::isnan(error) ? "none can be given, since its queries are not zero" : number_text("{:.1e}", error)));
     claim.evidence.push_back(fmt::format("Largest standard deviation of a weight over tokens: {}.",
-                                         number_text("{:.1e}", std::sqrt(variance))));
+                                         number_text("{:.1e}", greatest_spread(row))));
     if (const AblationEffects* freeze = row.find(Ablation::freeze)) {
       claim.evidence.push_back(
           fmt::format("Freezing the weights of any slice to their means changes the loss by at most {} nats a token.",
@@ -85,19 +88,23 @@ const Motif* motif_named(const Findings& findings, const std::string& name) {
 
 std::string motif_sentence(const Study& study, const Motif& motif, const char* finding) {
   const std::size_t last = study.last();
+  if (std::isnan(motif.effect[last].value)) return motif_title(motif) + ": not tested: no read to change.";
+  std::string out = fmt::format("{}: {}. Effect ({}) {} nats a token", motif_title(motif), finding,
+                                ablation_name(study), estimate_text(motif.effect[last]));
+  if (std::isnan(motif.excess[last].value)) return out + ".";
   std::size_t alone = 0;
   for (const StudyRun& run : study.runs) {
     const Motif* own = motif_named(run.findings, motif.name);
-    alone += own && own->excess[last].ci.lower > 0;
+    alone += own && shown_above_control(*own);
   }
-  return fmt::format(
-      "{}: {}. Effect {} nats a token, matched control {}, excess {}; the excess is above zero {} taken alone. "
-      "{}; onset by cause {}, by mass {}.",
-      motif_title(motif), finding, estimate_text(motif.effect[last]), estimate_text(motif.control[last]),
-      estimate_text(motif.excess[last]), of_runs(alone, study.runs.size()),
-      std::isnan(motif.shown_from) ? "It is not shown at any step up to the last"
-                                   : "It is shown from step " + onset_text({motif.shown_from, {}}) + " on",
-      onset_text(motif.onset), onset_text(motif.mass_onset));
+  out += fmt::format(", matched control {}, excess {}; the excess is shown to be above zero {} taken alone. {}",
+                     estimate_text(motif.control[last]), estimate_text(motif.excess[last]),
+                     of_runs(alone, study.runs.size()),
+                     shown_above_control(motif) ? fmt::format("It is shown from step {:.0f} on", motif.shown_from)
+                                                : "It is not shown at the last step");
+  if (study.steps.size() < 2) return out + ".";
+  return out + fmt::format("; onset by cause: {}, by mass: {}.", onset_text(motif.onset, study.steps),
+                           onset_text(motif.mass_onset, study.steps));
 }
 
 Claim motif_claim(const Study& study) {
@@ -106,7 +113,7 @@ Claim motif_claim(const Study& study) {
       "Training from scratch grows three localised motifs: embedding (early MLP), current state (early attention and "
       "MLP), older history (late attention)";
   const std::size_t last = study.last();
-  std::size_t named = 0, present = 0;
+  std::size_t named = 0, present = 0, controlled = 0;
   std::vector<std::string> others;
   for (const Motif& motif : study.pooled.motifs) {
     const Estimate& excess = motif.excess[last];
@@ -115,10 +122,11 @@ Claim motif_claim(const Study& study) {
       continue;
     }
     ++named;
-    const char* finding = "no more than its matched control, as far as can be told";
+    const char* finding = "not shown to exceed its matched control";
+    controlled += !std::isnan(excess.value);
     if (std::isnan(excess.value)) {
-      finding = "was not measured against a control";
-    } else if (excess.ci.lower > 0) {
+      finding = "not measured against a control";
+    } else if (shown_above_control(motif)) {
       finding = "present, above its matched control";
       ++present;
     } else if (excess.ci.upper < 0) {
@@ -126,14 +134,19 @@ Claim motif_claim(const Study& study) {
     }
     claim.evidence.push_back(motif_sentence(study, motif, finding));
   }
-  claim.verdict = named == 0 ? "not examined here" : fmt::format("{} of {} found", present, named);
+  claim.verdict = named == 0        ? "not examined here"
+                  : controlled == 0 ? "not decided: no controls were measured"
+                                    : fmt::format("{} of {} found", present, named);
   if (named == 0) claim.evidence.push_back("The probes hold no ablation of the 18 slices.");
-  if (!others.empty()) {
-    claim.evidence.push_back(
-        "Other slices whose effect exceeds their matched control (excess, nats a token): " + list_text(others) + ".");
-  } else if (named > 0) {
-    claim.evidence.push_back("No other slice's effect exceeds its matched control.");
-  }
+  if (controlled == 0) return claim;
+  const std::string in_every_run = study.runs.size() > 1 ? " in every run" : "";
+  claim.evidence.push_back(
+      others.empty() ? "No other slice is shown to exceed its matched control" + in_every_run + "."
+                     : fmt::format("Other slices that are shown to exceed their matched control{} (excess, nats a "
+                                   "token): {}.",
+                                   in_every_run, list_text(others)));
+  claim.evidence.push_back(
+      "The three motifs are tested one-sided at 5 % each, other slices two-sided after Holm's adjustment.");
   return claim;
 }
 
@@ -141,7 +154,7 @@ Claim dissociation_claim(const Study& study) {
   Claim claim;
   claim.title =
       "Mass and causal importance dissociate: the heaviest slice is not the most important, and some mass is idle";
-  if (study.pooled.dissociation.empty()) {
+  if (study.pooled.dissociation.empty() || study.pooled.dissociation.back().largest_mass < 0) {
     claim.verdict = "not examined here";
     claim.evidence.push_back("The probes hold no ablation of the 18 slices.");
     return claim;
@@ -151,15 +164,15 @@ Claim dissociation_claim(const Study& study) {
   const char* relation = rank.ci.lower > 0   ? "heavier slices tend to matter more"
                          : rank.ci.upper < 0 ? "heavier slices tend to matter less"
                                              : "mass does not tell the order of effects, as far as can be told";
-  claim.evidence.push_back(fmt::format("Spearman's correlation of mass and effect over the slices: {}; {}.",
-                                       estimate_text(rank, "{:+.2f}"), relation));
+  claim.evidence.push_back(fmt::format("Spearman's correlation of mass and effect ({}) over the slices: {}; {}.",
+                                       ablation_name(study), estimate_text(rank, "{:+.2f}"), relation));
 
   std::size_t differ = 0;
   std::vector<std::string> pairs;
   for (const StudyRun& run : study.runs) {
     const Dissociation& own = run.findings.dissociation.back();
     if (own.largest_mass < 0 || own.largest_effect < 0) continue;
-    differ += own.largest_mass != own.largest_effect && own.p_largest < 1 - interval_level;
+    differ += largest_differ(own);
     pairs.push_back(fmt::format("{}: {} against {}, {}", run.name,
                                 slice_name(static_cast<std::size_t>(own.largest_mass)),
                                 slice_name(static_cast<std::size_t>(own.largest_effect)), p_text(own.p_largest)));
@@ -178,12 +191,13 @@ Claim dissociation_claim(const Study& study) {
                   "Some such slice is there {}.",
                   100 * appreciable_mass, margin, list_text(idle), of_runs(with_idle, study.runs.size())));
 
-  const bool all_differ = differ == study.runs.size(), all_idle = with_idle == study.runs.size();
-  claim.verdict = all_differ && all_idle  ? "holds in every run"
-                  : !differ && !with_idle ? "not found"
-                  : all_differ            ? "the largest differ; idle mass is not shown in every run"
-                  : all_idle              ? "idle mass in every run; the largest do not always differ"
-                                          : "mixed over runs";
+  const bool all_differ = largest_differ(pooled), all_idle = !pooled.idle.empty();
+  claim.verdict = std::isnan(pooled.p_same) ? "not decided: one sequence is no sample"
+                  : all_differ && all_idle  ? "holds in every run"
+                  : !differ && !with_idle   ? "not shown"
+                  : all_differ              ? "the largest differ; no slice is shown idle in every run"
+                  : all_idle                ? "idle mass in every run; the largest are not shown to differ in each"
+                                            : "mixed over runs";
   return claim;
 }
 

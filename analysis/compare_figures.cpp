@@ -38,16 +38,16 @@ struct Curve {
 };
 
 /// An onset below the steps' axis: a mark, and its interval as a line, which has no end where it is infinite.
-void draw_onset(const Panel& panel, const Estimate& onset, double y, Mark shape, std::string_view colour,
-                std::string_view what) {
-  if (std::isnan(onset.value)) return;
+void draw_onset(const Study& study, const Panel& panel, const Estimate& onset, double y, Mark shape,
+                std::string_view colour, std::string_view what) {
+  if (std::isnan(onset.value) || study.steps.size() < 2) return;
   const double lower = std::isnan(onset.ci.lower) ? onset.value : onset.ci.lower,
                upper = std::isfinite(onset.ci.upper) ? onset.ci.upper
                        : std::isnan(onset.ci.upper)  ? onset.value
                                                      : panel.x.high;
   panel.svg.line(panel.x(lower), y, panel.x(std::min(upper, panel.x.high)), y, {.colour = colour, .width = 2});
   panel.svg.mark(panel.x(onset.value), y, shape, 4.5, colour, true,
-                 fmt::format("onset by {}: step {}", what, onset_text(onset)));
+                 fmt::format("onset by {}: {}", what, onset_text(onset, study.steps)));
 }
 
 void draw_motif(Svg& svg, const Study& study, const Motif& motif, const Panel& panel) {
@@ -64,10 +64,10 @@ void draw_motif(Svg& svg, const Study& study, const Motif& motif, const Panel& p
   }
   panel.line(steps, effect.value, {.colour = cause, .width = 2.2});
   const double below = panel.y.from + 30;
-  draw_onset(panel, motif.onset, below, Mark::triangle, cause, "cause");
-  draw_onset(panel, motif.mass_onset, below + 12, Mark::square, by_mass, "mass");
+  draw_onset(study, panel, motif.onset, below, Mark::triangle, cause, "cause");
+  draw_onset(study, panel, motif.mass_onset, below + 12, Mark::square, by_mass, "mass");
   if (std::isnan(motif.onset.value) && std::isnan(motif.mass_onset.value))
-    svg.text(panel.x.from, below + 4, "no onset by cause or by mass", "start", "note");
+    svg.text(panel.x.from, below + 4, "no onset is shown by cause or by mass", "start", "note");
 }
 
 }  // namespace
@@ -172,6 +172,9 @@ std::string content_figure(const Study& study) {
     for (const Content& content : run.findings.content) curves.back().push_back(content.mean_share);
     range.add(curves.back());
   }
+  double wrapped = std::numeric_limits<double>::quiet_NaN();
+  if (study.baseline) wrapped = find(*study.baseline).content.back().mean_share;
+  if (!std::isnan(wrapped)) range.add(wrapped);
   const Range y = range.widened();
   const double width = 760, height = 280;
   Svg svg(width, height, "Share of the variance of the weights that lies between tokens, over training steps");
@@ -191,10 +194,10 @@ std::string content_figure(const Study& study) {
   for (const std::vector<double>& curve : curves)
     panel.line(steps, curve, {.colour = "#009e73", .width = 1, .opacity = 0.5});
   panel.line(steps, mean, {.colour = "#009e73", .width = 2.2});
-  if (study.baseline) {
-    svg.mark(panel.x.to + 12, panel.y(0), Mark::circle, 4.5, grey, false,
-             "wrapped baseline: no variance between tokens to rounding");
-    svg.text(panel.x.to + 22, panel.y(0) + 4, "wrapped", "start", "tick");
+  if (!std::isnan(wrapped)) {
+    svg.mark(panel.x.to + 12, panel.y(wrapped), Mark::circle, 4.5, grey, false,
+             "wrapped baseline: " + percent_text(wrapped) + " of the variance between tokens");
+    svg.text(panel.x.to + 22, panel.y(wrapped) + 4, "wrapped", "start", "tick");
   }
   return svg.str();
 }

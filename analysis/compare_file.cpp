@@ -159,6 +159,7 @@ void write_records(hdf5::Group& at, std::span<const AnalysisRecord* const> recor
 void say_pooled(hdf5::Group& pooled, std::size_t runs) {
   Names paths;
   for (const std::string& name : pooled.names()) {
+    if (name == "content") continue;  // has no intervals
     if (name != "motif") {
       paths.push_back(name);
       continue;

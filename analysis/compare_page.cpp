@@ -49,6 +49,18 @@ std::string figure(const std::string& drawing, const std::string& caption) {
   return fmt::format("<figure>\n{}<figcaption>{}</figcaption></figure>\n", drawing, escape_html(caption));
 }
 
+/// Of the first run; of runs of different lengths, their range.
+std::string trained_text(const Study& study) {
+  const auto [shortest, longest] =
+      std::minmax_element(study.runs.begin(), study.runs.end(),
+                          [](const StudyRun& a, const StudyRun& b) { return a.trained_steps < b.trained_steps; });
+  if (shortest->trained_steps == longest->trained_steps)
+    return fmt::format("{} steps, {} tokens", thousands_text(longest->trained_steps),
+                       thousands_text(longest->tokens_seen));
+  return fmt::format("{} to {} steps, judged at step {}", thousands_text(shortest->trained_steps),
+                     thousands_text(longest->trained_steps), thousands_text(study.steps.back()));
+}
+
 std::string facts(const Study& study) {
   const ModelConfig model = study_model(study);
   std::string out = "<dl class=\"facts\">";
@@ -61,10 +73,10 @@ std::string facts(const Study& study) {
   fact("Parameters", fmt::format("{:.3g}\u202fM", static_cast<double>(ParameterLayout(model).count()) / 1e6));
   fact("Model", describe_model(model));
   if (!study.about.empty()) fact("Text", study.about);
-  if (first.trained_steps > 0)
-    fact("Trained",
-         fmt::format("{} steps, {} tokens", thousands_text(first.trained_steps), thousands_text(first.tokens_seen)));
-  fact("Probed", fmt::format("{} steps, {} to {}", study.steps.size(), study.steps.front(), study.steps.back()));
+  if (first.trained_steps > 0) fact("Trained", trained_text(study));
+  fact("Probed",
+       fmt::format("{} steps{}, {} to {}", study.steps.size(), study.runs.size() > 1 ? " that all runs share" : "",
+                   study.steps.front(), study.steps.back()));
   fact("Probed on", fmt::format("{} sequences of {} tokens ({})", tokens.sequences, tokens.positions, tokens.origin));
   return out + "</dl>\n";
 }
@@ -94,8 +106,9 @@ std::string motif_table(const Study& study) {
   for (const Motif& motif : study.pooled.motifs) {
     rows.push_back({motif.name + (motif.of_paper ? "" : " (found)"), estimate_text(motif.mass[last], "{:.3f}"),
                     estimate_text(motif.effect[last]), estimate_text(motif.control[last]),
-                    estimate_text(motif.excess[last]), onset_text({motif.shown_from, {}}), onset_text(motif.onset),
-                    onset_text(motif.mass_onset), lead_text(motif.lead)});
+                    estimate_text(motif.excess[last]), number_text("{:.0f}", motif.shown_from),
+                    onset_text(motif.onset, study.steps), onset_text(motif.mass_onset, study.steps),
+                    study.steps.size() > 1 ? lead_text(motif.lead) : "\u2013"});
   }
   return table_of({"motif", "mass", "effect", "control", "excess", "shown from", "onset by cause", "onset by mass",
                    "ratio of onsets"},
@@ -196,7 +209,8 @@ std::string slice_section(const Study& study) {
       for (const StudyRun& run : study.runs) {
         const AblationEffects& first = run.record.rows[last].ablations.front();
         if (!first.excess.empty()) above += first.excess[s] > 0 && first.excess_p_adjusted[s] < 1 - interval_level;
-        within += first.p_equivalence_adjusted[s] < 1 - interval_level || first.decision[s] == Decision::absent;
+        within += settings.until_decided ? first.decision[s] == Decision::absent
+                                         : first.p_equivalence_adjusted[s] < 1 - interval_level;
       }
       const OverRuns excess = over(s, [](const ProbeRow& row, std::size_t i) {
         const std::vector<double>& values = row.ablations.front().excess;
@@ -255,22 +269,34 @@ std::string method(const Study& study) {
        "Next-token negative log-likelihood of the ablated model minus that of the intact one, mean over the predicted "
        "tokens of a sequence, then over sequences.");
   for (Ablation ablation : identity.settings.ablations) item((to_string(ablation) + ".").c_str(), describe(ablation));
-  item("Control.",
-       fmt::format("The same ablation of random sources in the same reads that hold the slice's mass, mean over {} "
-                   "draws; the excess is the effect minus that, paired over sequences.",
-                   identity.settings.controls));
-  item("Intervals.",
-       fmt::format("95\u00a0%. Of one run: bootstrap over sequences. Pooled: for the mean over such runs and such "
-                   "sequences, {} resamples; from {} runs they are wide, and the thin lines show each run by itself.",
-                   findings_resamples, study.runs.size()));
+  if (identity.settings.controls > 0) {
+    item("Control.",
+         fmt::format("The same ablation of random sources in the same reads that hold the slice's mass, mean over {} "
+                     "draws; the excess is the effect minus that, paired over sequences.",
+                     identity.settings.controls));
+  }
+  std::string intervals = "95\u00a0%. Of one run: bootstrap over sequences.";
+  if (identity.settings.until_decided)
+    intervals += " A slice counts as within the margin where its confidence sequence decided so.";
+  if (study.runs.size() > 1) {
+    intervals += fmt::format(
+        " Pooled: for the mean over such runs and such sequences, {} resamples; from {} runs they are wide, and the "
+        "thin lines show each run by itself.",
+        findings_resamples, study.runs.size());
+  }
+  item("Intervals.", intervals);
+  if (!identity.settings.ablations.empty())
+    item("Motifs and claims.",
+         fmt::format("Of the ablation {}, at step {}{}.", to_string(identity.settings.ablations.front()),
+                     study.steps.back(), study.runs.size() > 1 ? ", the last that all runs were probed at" : ""));
   item(
       "Shown from.",
       "The first probed step from which on, to the last, the excess of the motif is shown to be above zero (one-sided, "
       "5\u00a0%, tested from the last step back). It says by when the motif is there.");
   item("Onset.",
        "The first probed step from which on the excess (by cause), or the mass beyond that of uniform routing (by "
-       "mass), "
-       "stays above half of what it is at the last step. The ratio of onsets is (step by cause + 1) / (step by mass + "
+       "mass), stays above half of what it is at the last step. At the first probed step it may have been before. The "
+       "ratio of onsets is (step by cause + 1) / (step by mass + "
        "1): below one, the cause comes first.");
   return out + "</ul>\n";
 }
@@ -290,7 +316,8 @@ std::string study_page(const Study& study) {
   page += section("claims", "Three claims and what was found", claims_section(study));
   page += section("emergence", "When the motifs emerge",
                   figure(emergence_figure(study),
-                         "Effect of each motif (orange; thick: pooled, with 95 % band; thin: single runs) beside its "
+                         "Effect of each motif by the first ablation (orange; thick: pooled, with 95 % band; thin: "
+                         "single runs) beside its "
                          "mass-matched control (grey). Below: onset by cause (triangle) and by mass (square), with "
                          "intervals.") +
                       motif_table(study));

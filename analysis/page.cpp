@@ -67,11 +67,14 @@ std::string estimate_text(const Estimate& estimate, const char* format) {
   return out;
 }
 
-std::string onset_text(const Estimate& onset) {
+std::string onset_text(const Estimate& onset, std::span<const std::int64_t> steps) {
+  if (steps.size() < 2) return "\u2013";
+  if (std::isnan(onset.value)) return "not shown";
   const auto step = [](double value) {
     return std::isfinite(value) ? fmt::format("{:.0f}", value) : std::string("never");
   };
-  std::string out = step(onset.value);
+  std::string out = onset.value <= static_cast<double>(steps.front()) ? "at or before " : "";
+  out += step(onset.value);
   if (!std::isnan(onset.ci.lower) && !std::isnan(onset.ci.upper))
     out += fmt::format(" [{}, {}]", step(onset.ci.lower), step(onset.ci.upper));
   return out;

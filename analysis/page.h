@@ -1,6 +1,8 @@
 // What the pages that this program writes have in common: text that cannot act, and numbers as people read them.
 #pragma once
 
+#include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -20,8 +22,9 @@ std::string number_text(const char* format, double value);
 std::string percent_text(double share, int decimals = 1);
 /// "+0.0123 [+0.0100, +0.0150]"; without the brackets where there is no interval.
 std::string estimate_text(const Estimate& estimate, const char* format = "{:+.4f}");
-/// A training step with its interval: "64 [32, 128]"; "never" for NaN, also as the end of an interval that is infinite.
-std::string onset_text(const Estimate& onset);
+/// A training step with its interval: "64 [32, 128]"; "not shown" for NaN, "never" for an end that is infinite. Of the
+/// first of `steps`: "at or before 1"; an en dash where there are not two, since nothing is dated by one.
+std::string onset_text(const Estimate& onset, std::span<const std::int64_t> steps);
 /// 5632104 -> "5 632 104", with narrow spaces.
 std::string thousands_text(std::int64_t value);
 /// "a", "a and b", "a, b and c"; "none" of nothing.

@@ -140,14 +140,22 @@ class Tracker {
     } catch (const std::runtime_error&) {
       // A run that keeps its newest checkpoints only may take one away at any moment, and one that was rolled back
       // writes it anew. Ranks come here together.
-      if (ranks_.ask([&] { return fs::exists(entry.dir) && (before.empty() || model_sha256(entry.dir) == before); }))
-        throw;
+      if (ranks_.ask([&] { return is_still(entry.dir, before); })) throw;
       ranks_.print("step {:>8}  was removed before it could be probed\n", entry.step);
       return;
     }
     const std::chrono::duration<double> elapsed = Clock::now() - start;
     ranks_.print("{}  {:.1f} s{}\n", step_line(*probe_.record().find(entry.step), probe_.record().identity),
                  elapsed.count(), behind());
+  }
+
+  /// Whether the directory is there with the weights `before` (empty: any). It may go away while it is looked at.
+  static bool is_still(const fs::path& dir, const std::string& before) {
+    try {
+      return fs::exists(dir) && (before.empty() || model_sha256(dir) == before);
+    } catch (const std::runtime_error&) {
+      return false;
+    }
   }
 
   /// How many saved steps wait, for people.
@@ -206,7 +214,10 @@ int probe_command(const ProbeArguments& a, Communicator& communicator) {
   const fs::path out = !a.out.empty() ? fs::path(a.out) : a.run.empty() ? fs::path() : fs::path(a.run) / "analysis.h5";
   RecordedProbe probe(out, a.request, ranks.identity(a.request, models.front().dir, a.run), options, communicator);
   for (const CheckpointEntry& entry : models) {
-    if (probe.has(entry.step)) ranks.print("{}: step {} is there already\n", out.string(), entry.step);
+    if (probe.has(entry.step)) {
+      ranks.print("{}: step {} is there already{}\n", out.string(), entry.step,
+                  a.request.atlas ? ", with its atlas: its checks stay as they are" : "");
+    }
     const ProbeRow& row = probe.row(entry.step, entry.dir);
     ranks.print("{}\n", row_table(row, probe.record().identity));
   }

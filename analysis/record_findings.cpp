@@ -15,10 +15,11 @@ using Values = std::vector<double>;
 /// A group, and the datasets [step, ...] or scalars that it gets.
 class FindingsGroup {
  public:
-  FindingsGroup(hdf5::Group& file, const std::string& path, const RecordAttributes& attributes)
+  FindingsGroup(hdf5::Group& file, const std::string& path, const RecordAttributes& attributes, bool intervals = true)
       : group_(file.create_group(path)) {
     for (const auto& [name, value] : attributes)
       std::visit([&, &key = name](const auto& one) { group_.set(key, one); }, value);
+    if (!intervals) return;
     group_.set("interval", fmt::format("{:g} % percentiles of {} bootstrap resamples of the sequences, pointwise",
                                        100 * interval_level, findings_resamples));
   }
@@ -70,8 +71,9 @@ void write_dissociation(hdf5::Group& file, const ProbeIdentity& identity, const 
   }
   out.rows("rank_correlation", correlation, "1", "Spearman's rank correlation of mass and delta_nll");
   const hdf5::Shape shape{std::ssize(rows)};
-  out.group().write("largest_mass", largest_mass, shape,
-                    {.units = "1", .description = "slice with the largest mass; -1: none", .axes = {"step"}});
+  out.group().write(
+      "largest_mass", largest_mass, shape,
+      {.units = "1", .description = "slice with the largest mass of those tested; -1: none", .axes = {"step"}});
   out.group().write("largest_effect", largest_effect, shape,
                     {.units = "1", .description = "slice with the largest delta_nll; -1: none", .axes = {"step"}});
   out.rows("p_same", same, "1", "share of resamples in which the two are the same slice (no p value)");
@@ -114,7 +116,8 @@ void write_content(hdf5::Group& file, const ProbeIdentity& identity, const std::
                     estimand(identity, "none",
                              "of alpha's variance over tokens and sources of a read, the share that lies between "
                              "tokens for a given source",
-                             "1"));
+                             "1"),
+                    false);
   Values share, mean_share;
   std::int64_t reads = 0;
   for (const Content& row : rows) {

@@ -146,14 +146,16 @@ json estimands(const ReportInput& input) {
                         "decided; anytime-valid p values adjusted by Holm\u2019s method over the slices of a step.")
           : "95\u00a0% BCa bootstrap over sequences, paired; two-sided sign-flip tests over sequences, adjusted by "
             "Holm\u2019s method over the slices of a step. Pointwise in steps.");
-  say("No effect.", fmt::format("Shown, not assumed: two one-sided tests put the effect within \u00b1{} nats per token "
-                                "(Holm, 5\u00a0%).",
-                                identity.settings.margin));
+  say("No effect.", fmt::format("Shown, not assumed: {} within \u00b1{} nats per token ({}).",
+                                sequential ? "the confidence sequence, at the level it decides at, lies"
+                                           : "two one-sided tests put the effect",
+                                identity.settings.margin, sequential ? "5\u00a0% over the slices" : "Holm, 5\u00a0%"));
   if (!input.subjects.front().findings.motifs.empty()) {
     say("Onset.",
         "By cause: the first probed step from which on the excess stays above half of what it is at the last step; by "
-        "mass: the same of the mass above what uniform routing would give. None where the last step is not shown to be "
-        "above zero. Intervals: bootstrap over sequences, with several runs over runs and sequences.");
+        "mass: the same of the mass above what uniform routing would give. At the first probed step it may have been "
+        "before. None where the last step is not shown to be above zero. Intervals: bootstrap over sequences, with "
+        "several runs over runs and sequences.");
   }
   if (!row.atlas.empty()) {
     say("First-order effect.",
@@ -206,9 +208,11 @@ json report_data(const ReportInput& input) {
 
   json sets = json::array(), subjects = json::array(), motifs = json::array(), motif_step = json::array();
   json atlas = json::array();
-  std::string pooled;
+  std::string pooled, motif_ablation;
   if (!input.subjects.empty()) {
     const ReportSubject& first = input.subjects.front();
+    const std::vector<Ablation>& ablations = first.analysis.identity.settings.ablations;
+    if (!ablations.empty()) motif_ablation = to_string(ablations.front());
     const std::vector<std::string>& names = first.analysis.identity.sets;
     for (const std::string& name : names) sets.push_back(set_data(name));
     for (const ReportSubject& subject : input.subjects) subjects.push_back(subject_data(subject, names));
@@ -241,6 +245,7 @@ json report_data(const ReportInput& input) {
       {"subjects", subjects},
       {"motifs", motifs},
       {"motif_step", motif_step},
+      {"motif_ablation", motif_ablation},
       {"atlas", atlas},
       {"text", input.text ? text_data(*input.text, reads, columns, most_token_weights) : json()},
       {"not_probed", record.info.reads.empty()

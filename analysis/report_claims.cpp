@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "analysis/claims.h"
 #include "analysis/page.h"
 #include "analysis/report_parts.h"
 #include "analysis/slices.h"
@@ -14,9 +15,6 @@ namespace routescope::report {
 using nlohmann::json;
 
 namespace {
-
-/// What an f32 softmax over a few weights may be off by: exp() of a logit of some units, a sum and a quotient.
-constexpr double f32_rounding = 16.0 / (1 << 24);
 
 struct Claim {
   const char* claim;
@@ -32,15 +30,6 @@ std::string share_text(double share) {
 
 // ---- 1: a wrapped model's routing knows nothing of the tokens ----
 
-/// The most that a weight varies over tokens, of all routes: a standard deviation.
-double greatest_spread(const ProbeRow& row) {
-  double out = 0;
-  for (double variance : row.alpha_variance) {
-    if (!std::isnan(variance)) out = std::max(out, std::sqrt(variance));
-  }
-  return out;
-}
-
 json wrapped_claim(const ReportInput& input, const Findings& findings) {
   Claim out{
       "A standard model wrapped in a recency-bias schedule routes without regard to content: its weights equal the "
@@ -52,7 +41,7 @@ json wrapped_claim(const ReportInput& input, const Findings& findings) {
     ++wrapped;
     const ProbeRow& row = subject.analysis.rows.back();
     const double error = row.closed_form_error, spread = greatest_spread(row);
-    const bool holds = error <= f32_rounding && spread <= f32_rounding;
+    const bool holds = holds_closed_form(row);
     hold += holds;
     out.evidence.push_back(fmt::format(
         "{}: a weight differs from the closed form by at most {}, and over tokens by a standard deviation of "
@@ -76,30 +65,32 @@ json wrapped_claim(const ReportInput& input, const Findings& findings) {
 
 // ---- 2: three motifs ----
 
-bool above_control(const Motif& motif) {
-  return !motif.excess.empty() && motif.excess.back().ci.lower > 0;
+/// What the findings are of: the first ablation.
+std::string ablation_name(const ReportInput& input) {
+  const std::vector<Ablation>& ablations = input.subjects.front().analysis.identity.settings.ablations;
+  return ablations.empty() ? "none" : to_string(ablations.front());
 }
 
-std::string motif_text(const Motif& motif) {
+std::string motif_text(const Motif& motif, const std::string& ablation, std::span<const std::int64_t> steps) {
   const Estimate none;
   const Estimate& effect = motif.effect.empty() ? none : motif.effect.back();
   const Estimate& excess = motif.excess.empty() ? none : motif.excess.back();
-  std::string out = fmt::format("{}: masking it costs {} nats per token", motif_title(motif.slices),
+  if (std::isnan(effect.value)) return motif_title(motif.slices) + ": not tested: no read to change.";
+  std::string out = fmt::format("{}: its ablation ({}) costs {} nats per token", motif_title(motif.slices), ablation,
                                 estimate_text(effect, "{:+.3f}"));
   if (std::isnan(excess.value)) return out + "; no control was measured.";
   out += fmt::format(", {} of that beyond sources of equal mass", estimate_text(excess, "{:+.3f}"));
-  if (!above_control(motif))
-    return out + (excess.ci.upper < 0 ? ": less than theirs." : ": no more than theirs, as far as can be told.");
-  if (!std::isnan(motif.shown_from)) out += fmt::format("; shown from step {} on", motif.shown_from);
-  if (std::isnan(motif.onset.value)) return out + ".";
-  out += fmt::format("; half of it is there from step {}", onset_text(motif.onset));
-  return out + (std::isnan(motif.mass_onset.value)
-                    ? ", while its mass does not end above uniform."
-                    : fmt::format(", half of its mass\u2019s rise above uniform from step {}.",
-                                  onset_text(motif.mass_onset)));
+  if (!shown_above_control(motif))
+    return out + (excess.ci.upper < 0 ? ": less than theirs." : ": not shown to be more than theirs.");
+  out += fmt::format("; shown from step {:.0f} on", motif.shown_from);
+  if (steps.size() < 2 || std::isnan(motif.onset.value)) return out + ".";
+  out += fmt::format("; step at which half of it is there: {}", onset_text(motif.onset, steps));
+  return out + (std::isnan(motif.mass_onset.value) ? "; its mass is not shown to end above uniform."
+                                                   : fmt::format("; half of its mass\u2019s rise above uniform: {}.",
+                                                                 onset_text(motif.mass_onset, steps)));
 }
 
-json motif_claim(const Findings& findings) {
+json motif_claim(const ReportInput& input, const Findings& findings) {
   Claim out{
       "Training from scratch gives three localised motifs: the embedding through early MLPs, the current state "
       "through early attention and MLPs, older history through late attention.",
@@ -112,9 +103,9 @@ json motif_claim(const Findings& findings) {
       continue;
     }
     ++named;
-    present += above_control(motif);
+    present += shown_above_control(motif);
     controlled += !motif.excess.empty() && !std::isnan(motif.excess.back().value);
-    out.evidence.push_back(motif_text(motif));
+    out.evidence.push_back(motif_text(motif, ablation_name(input), findings.step));
   }
   if (named == 0) return out.data();
   if (controlled == 0) {
@@ -123,19 +114,23 @@ json motif_claim(const Findings& findings) {
   }
   out.tone = present == named ? "yes" : present > 0 ? "part" : "no";
   out.verdict =
-      fmt::format("{} of {} motifs stand above their controls", present == 0 ? "None" : std::to_string(present), named);
+      fmt::format("{} of {} motifs shown above their controls", present == 0 ? "None" : std::to_string(present), named);
+  out.evidence.push_back(
+      "The motifs of the paper are tested one-sided at 5\u00a0% each, other slices two-sided after Holm\u2019s "
+      "adjustment.");
   std::sort(others.begin(), others.end(),
             [](const Motif* a, const Motif* b) { return a->excess.back().value > b->excess.back().value; });
+  const std::string in_every_run = input.pooled ? " in every run." : ".";
   std::vector<std::string> names;
   for (const Motif* motif : others) {
     names.push_back(
         fmt::format("{} ({})", motif_title(motif->slices), number_text("{:+.3f}", motif->excess.back().value)));
   }
-  out.evidence.push_back(names.empty()
-                             ? "No slice outside the three stands above its control."
-                             : fmt::format("Localised to these three? {} more slice{} stand{} above {} control: {}.",
-                                           names.size(), names.size() > 1 ? "s" : "", names.size() > 1 ? "" : "s",
-                                           names.size() > 1 ? "their" : "its", list_text(names)));
+  out.evidence.push_back(
+      names.empty() ? "No slice outside the three is shown to exceed its control" + in_every_run
+                    : fmt::format("Localised to these three? {} more slice{} shown to exceed {} control{} {}.",
+                                  names.size(), names.size() > 1 ? "s are" : " is", names.size() > 1 ? "their" : "its",
+                                  input.pooled ? " in every run:" : ":", list_text(names)));
   return out.data();
 }
 
@@ -168,7 +163,7 @@ json dissociation_claim(const ReportInput& input, const Findings& findings) {
   const Dissociation& last = findings.dissociation.back();
   const std::int64_t step = findings.step.back();
   const bool same = last.largest_mass == last.largest_effect;
-  const bool apart = !same && last.p_largest < 0.05, together = same && last.p_same > 0.95;
+  const bool apart = largest_differ(last), together = same && last.p_same > 0.95;
   const bool idle = !last.idle.empty();
   out.tone = apart && idle ? "yes" : apart || idle ? "part" : together ? "no" : "open";
   out.verdict = apart && idle ? "Dissociated in both senses"
@@ -176,14 +171,16 @@ json dissociation_claim(const ReportInput& input, const Findings& findings) {
                 : idle        ? "Some mass is shown idle; the heaviest slice may be the strongest"
                 : together    ? "Not dissociated: the heaviest slice is the strongest"
                               : "Not decided";
-  out.evidence.push_back(fmt::format("Rank correlation of mass and effect over the slices: {}.",
-                                     estimate_text(last.rank_correlation, "{:+.2f}")));
+  out.evidence.push_back(fmt::format("Rank correlation of mass and effect ({}) over the slices: {}.",
+                                     ablation_name(input), estimate_text(last.rank_correlation, "{:+.2f}")));
+  const std::string heaviest = slice_text(input, last.largest_mass, step);
+  const std::string p =
+      std::isnan(last.p_same) || std::isnan(last.p_largest)
+          ? "Whether none is stronger than the heaviest was not tested."
+          : "p = " + number_text("{:.2g}", last.p_largest) + " that none is stronger than the heaviest.";
   out.evidence.push_back(
-      same ? fmt::format("Heaviest and strongest is {}; so in {} of resamples.",
-                         slice_text(input, last.largest_mass, step), share_text(last.p_same))
-           : fmt::format("Heaviest: {}. Strongest: {}. p = {} that none is stronger than the heaviest.",
-                         slice_text(input, last.largest_mass, step), slice_text(input, last.largest_effect, step),
-                         number_text("{:.2g}", last.p_largest)));
+      same ? fmt::format("Heaviest and strongest is {}; so in {} of resamples.", heaviest, share_text(last.p_same))
+           : fmt::format("Heaviest: {}. Strongest: {}. {}", heaviest, slice_text(input, last.largest_effect, step), p));
   const double margin = input.subjects.front().analysis.identity.settings.margin;
   std::vector<std::string> names;
   for (int slice : last.idle) names.push_back(slice_text(input, slice, step));
@@ -201,7 +198,8 @@ json dissociation_claim(const ReportInput& input, const Findings& findings) {
 json claims(const ReportInput& input) {
   if (input.subjects.empty()) return json::array();
   const Findings& findings = input.pooled ? *input.pooled : input.subjects.front().findings;
-  return json::array({wrapped_claim(input, findings), motif_claim(findings), dissociation_claim(input, findings)});
+  return json::array(
+      {wrapped_claim(input, findings), motif_claim(input, findings), dissociation_claim(input, findings)});
 }
 
 }  // namespace routescope::report

@@ -7,7 +7,7 @@ const effectEnds = (fields = ["delta", "lower", "upper"]) => (probes.effects[set
 function describeSet(s, subject = probes, row = undefined) {
   const at = row === undefined ? values(subject) : values(subject, settings.ablation, row), step = subject.step[row ?? (subject === probes ? drawn.probe : atOrBefore(subject.step, drawn.step))];
   const who = subject === probes ? "" : `${subject.name}\n`, control = known(at("control", s)) ? `\ncontrol ${signed(at("control", s), 4)}, excess ${signed(at("excess", s), 4)}${interval(at("excess_lower", s), at("excess_upper", s), 4)}` : "";
-  return `${who}${sets[s].title}\nstep ${grouped(step)}, ${settings.ablation}\nmass ${digits(at("mass", s), 4)}\n\u0394 nll ${signed(at("delta", s), 4)}${interval(at("lower", s), at("upper", s), 4)}${control}\nadjusted p ${digits(at("p", s), 4)}, coverage ${digits(at("coverage", s), 2)}\n${finding(at, s)}`;
+  return `${who}${sets[s].title}\nstep ${grouped(step)}, ${settings.ablation}\nmass ${digits(at("mass", s), 4)}\n\u0394 nll ${signed(at("delta", s), 4)}${interval(at("lower", s), at("upper", s), 4)}${control}\nadjusted p ${pText(at("p", s))}, coverage ${digits(at("coverage", s), 2)}\n${finding(at, s)}`;
 }
 
 const plane = {
@@ -53,7 +53,7 @@ const plane = {
     const tested = sets.map((_, s) => s).filter((s) => known(at("delta", s)) && known(at("mass", s)));
     const own = tested.map((s) => ({ s, x: this.x(at("mass", s)), y: this.y(at("delta", s)), text: () => describeSet(s) }));
     for (const { s, x, y } of own) {
-      const colour = setColour(s), kind = sublayers[sets[s].sublayer ?? 0], clear = below(at("p", s));
+      const colour = setColour(s), kind = sublayers[sets[s].sublayer ?? 0], clear = hasEffect(at, s);
       const group = svg("g", { opacity: clear ? 1 : 0.45 });
       if (known(at("lower", s))) group.append(svg("line", { x1: x, x2: x, y1: this.y(at("lower", s)), y2: this.y(at("upper", s)), stroke: colour, "stroke-width": 1.6 }));
       group.append(symbol(kind, 5.5, { fill: "#fff", stroke: colour, "stroke-width": 1.8, transform: `translate(${x} ${y})` }), symbol(kind, 5.5, { fill: colour, "fill-opacity": (sets[s].depth ?? 2) / 2, transform: `translate(${x} ${y})` }));
@@ -62,7 +62,7 @@ const plane = {
     this.label(own, at);
     hover(this.drawing, this.area, [...own, ...points]);
     this.layer.append(...[...this.drawing.children].slice(-2));
-    this.text.textContent = `Each of the ${tested.length} ${sliced ? "slices" : "sets"} that the ablation can change (${settings.ablation}), at step ${grouped(probes.step[drawn.probe])}: mean weight against the rise of the loss, with 95\u00a0% intervals over ${probes.sequences} sequences. Faded: adjusted p of 0.05 or more. Grey: as good as no effect.${this.summary()}`;
+    this.text.textContent = `Each of the ${tested.length} ${sliced ? "slices" : "sets"} that the ablation can change (${settings.ablation}), at step ${grouped(probes.step[drawn.probe])}: mean weight against the rise of the loss, with 95\u00a0% intervals over ${probes.sequences} sequences. Faded: ${probes.until_decided ? "not decided to have an effect" : "adjusted p of 0.05 or more"}. Grey: as good as no effect.${this.summary()}`;
   },
   /// Findings are of the first ablation.
   summary() {

@@ -20,7 +20,7 @@ const emergence = {
       const colour = familyColour[motif.family];
       panel(drawing, area, x, y, { xTicks: false, yTicks: column === 0, yLabel: column === 0 ? EFFECT : null, zero: true });
       panel(drawing, weight, x, m, { yTicks: column === 0, yLabel: column === 0 ? "mass" : null, xLabel: "training step" });
-      drawing.append(svg("text", { class: "title", x: area.x, y: top - 26 }, motif.title), svg("text", { class: "note", x: area.x, y: top - 10 }, `onset ${onsetText(motif.onset)}; by mass ${onsetText(motif.mass_onset)}`));
+      drawing.append(svg("text", { class: "title", x: area.x, y: top - 26 }, motif.title), svg("text", { class: "note", x: area.x, y: top - 10 }, steps.length > 1 ? `onset ${onsetText(motif.onset, steps)}; by mass ${onsetText(motif.mass_onset, steps)}` : ""));
       const path = (line, scale) => steps.map((step, k) => (known(line.value[k]) ? [x(step), scale(line.value[k])] : null));
       const bounds = (line, scale) => steps.map((step, k) => (known(line.lower[k]) && known(line.upper[k]) ? [x(step), scale(line.lower[k]), scale(line.upper[k])] : null));
       for (const other of data.runs > 1 ? subjects : beside) {
@@ -40,16 +40,16 @@ const emergence = {
       hover(drawing, area, points([motif.effect, motif.control], y));
       hover(drawing, weight, points([motif.mass], m));
     });
-    const more = found.length > 6 ? ` ${found.length - 6} more slices above their control are left out.` : "";
+    const more = found.length > 6 ? ` ${found.length - 6} more slices shown above their control are left out.` : "";
     const others = data.runs > 1 || beside.some((one) => !one.baseline) ? " Thin lines: single runs." : "";
     figure.replaceChildren(
-      html("div", { class: "tools" }, key(svg("rect", { y: 5, width: 18, height: 4, fill: "#1b1f24" }), "effect of masking"), key(svg("line", { x1: 0, x2: 18, y1: 7, y2: 7, stroke: "#6a737d", "stroke-width": 2, "stroke-dasharray": "4 3" }), "control: as much mass, random sources"), key(svg("g", {}, svg("line", { x1: 0, x2: 18, y1: 7, y2: 7, stroke: "#1b1f24", "stroke-width": 2 }), svg("path", { d: "M9,2L14,7L9,12L4,7Z", fill: "#fff", stroke: "#1b1f24", "stroke-width": 1.6 })), "onset with 95 % interval"), effectChoice()),
+      html("div", { class: "tools" }, key(svg("rect", { y: 5, width: 18, height: 4, fill: "#1b1f24" }), `effect (${data.motif_ablation})`), key(svg("line", { x1: 0, x2: 18, y1: 7, y2: 7, stroke: "#6a737d", "stroke-width": 2, "stroke-dasharray": "4 3" }), "control: as much mass, random sources"), key(svg("g", {}, svg("line", { x1: 0, x2: 18, y1: 7, y2: 7, stroke: "#1b1f24", "stroke-width": 2 }), svg("path", { d: "M9,2L14,7L9,12L4,7Z", fill: "#fff", stroke: "#1b1f24", "stroke-width": 1.6 })), "onset with 95 % interval"), effectChoice()),
       drawing,
-      caption(this, "The motifs over training.", `First the three that the paper names, then slices found here whose effect exceeds their control. Above: rise of the loss when the motif's slices are masked, and that of controls with the same mass; below: the mass (dashed: what uniform routing would give). An onset is where half of the last step's excess, or of the mass above uniform, is there to stay. Bands: 95\u00a0% intervals, pointwise. ${data.pooled}${others}${more} Steps are spaced as log(1 + step).`));
+      caption(this, "The motifs over training.", `First the three that the paper names, then slices that are shown to exceed their control. Above: rise of the loss under the ablation ${data.motif_ablation} of the motif's slices, and that of controls with the same mass; below: the mass (dashed: what uniform routing would give). An onset is where half of the last step's excess, or of the mass above uniform, is there to stay. Bands: 95\u00a0% intervals, pointwise. ${data.pooled}${others}${more} Steps are spaced as log(1 + step).`));
   },
   /// A diamond at the onset and a bar along its interval, at the foot of the panel; an open end points on.
   onset(drawing, area, x, [value, lower, upper], colour) {
-    if (!known(value)) return;
+    if (!known(value) || data.motif_step.length < 2) return;
     const y = area.y + area.height, end = area.x + area.width, from = known(lower) ? x(lower) : x(value), to = known(upper) ? x(upper) : end;
     drawing.append(svg("line", { x1: x(value), x2: x(value), y1: area.y, y2: y, stroke: colour, "stroke-opacity": 0.5, "stroke-dasharray": "1 3" }));
     drawing.append(svg("line", { x1: from, x2: to, y1: y, y2: y, stroke: colour, "stroke-width": 4, "stroke-opacity": 0.75 }));

@@ -14,6 +14,9 @@ nlohmann::json number(double value);
 nlohmann::json numbers(const std::vector<double>& values);
 /// [value, lower, upper]
 nlohmann::json estimate(const Estimate& estimate);
+/// The same of training steps, which are exact.
+nlohmann::json step(double value);
+nlohmann::json steps(const Estimate& estimate);
 
 /// "early MLP ← embedding" for a slice's name, any other name as it is.
 std::string set_title(const std::string& name);

@@ -28,6 +28,14 @@ json estimate(const Estimate& estimate) {
   return json::array({number(estimate.value), number(estimate.ci.lower), number(estimate.ci.upper)});
 }
 
+json step(double value) {
+  return std::isfinite(value) ? json(value) : json();
+}
+
+json steps(const Estimate& estimate) {
+  return json::array({step(estimate.value), step(estimate.ci.lower), step(estimate.ci.upper)});
+}
+
 std::vector<std::size_t> thinned(std::size_t n, std::size_t count) {
   std::vector<std::size_t> out;
   if (n <= count) {
@@ -132,9 +140,9 @@ json subject_data(const ReportSubject& subject, const std::vector<std::string>& 
     const auto found = std::find(analysis.identity.sets.begin(), analysis.identity.sets.end(), name);
     place.push_back(found == analysis.identity.sets.end() ? -1 : found - analysis.identity.sets.begin());
   }
-  json step = json::array(), nll = json::array(), mass = json::array(), cost = json::array();
+  json at_step = json::array(), nll = json::array(), mass = json::array(), cost = json::array();
   for (const ProbeRow& row : analysis.rows) {
-    step.push_back(row.step);
+    at_step.push_back(row.step);
     nll.push_back(number(row.intact_nll));
     mass.push_back(placed(row.mass, place));
     cost.push_back(json::array(
@@ -173,8 +181,8 @@ json subject_data(const ReportSubject& subject, const std::vector<std::string>& 
                       {"mass", weight},
                       {"last", motif.effect.empty() ? json() : estimate(motif.effect.back())},
                       {"excess", motif.excess.empty() ? json() : estimate(motif.excess.back())},
-                      {"onset", estimate(motif.onset)},
-                      {"mass_onset", estimate(motif.mass_onset)}});
+                      {"onset", steps(motif.onset)},
+                      {"mass_onset", steps(motif.mass_onset)}});
   }
   const ProbeIdentity& identity = analysis.identity;
   return {{"name", subject.name},
@@ -184,7 +192,7 @@ json subject_data(const ReportSubject& subject, const std::vector<std::string>& 
           {"margin", identity.settings.margin},
           {"until_decided", identity.settings.until_decided},
           {"controls", identity.settings.controls},
-          {"step", step},
+          {"step", at_step},
           {"nll", nll},
           {"mass", mass},
           {"cost", cost},
@@ -217,9 +225,9 @@ json motif_data(const Findings& findings) {
                    {"excess", columns(motif.excess)},
                    {"mass", columns(motif.mass)},
                    {"uniform", number(motif.uniform_mass)},
-                   {"shown_from", number(motif.shown_from)},
-                   {"onset", estimate(motif.onset)},
-                   {"mass_onset", estimate(motif.mass_onset)},
+                   {"shown_from", step(motif.shown_from)},
+                   {"onset", steps(motif.onset)},
+                   {"mass_onset", steps(motif.mass_onset)},
                    {"lead", estimate(motif.lead)}});
   }
   return out;

@@ -28,11 +28,15 @@ const noteNothing = (figure, text) => figure.replaceChildren(html("p", { class: 
 const caption = (figure, lead, text) => html("figcaption", {}, html("b", {}, `Figure ${figure.number}. ${lead} `), text);
 const interval = (lower, upper, places, from = "[", to = "]") => (known(lower) && known(upper) ? ` ${from}${signed(lower, places)}, ${signed(upper, places)}${to}` : "");
 const estimated = (estimate, places) => (estimate && known(estimate[0]) ? signed(estimate[0], places) + interval(estimate[1], estimate[2], places) : "\u2013");
-/// A step with its interval; an end that no resample has, or that lies beyond the run, is open.
-function onsetText(estimate) {
-  if (!estimate || !known(estimate[0])) return "never";
+/// A p value; the least that resampling tells apart is near 1/10000.
+const pText = (p) => (known(p) && p < 1e-4 ? "<0.0001" : digits(p, 4));
+/// A step with its interval; an end that no resample has, or that lies beyond the run, is open. At the first of the steps
+/// probed it may have been before; one step alone dates nothing.
+function onsetText(estimate, steps) {
+  if (steps.length < 2) return "\u2013";
+  if (!estimate || !known(estimate[0])) return "not shown";
   const end = (value) => (known(value) ? grouped(value) : "never");
-  return grouped(estimate[0]) + (known(estimate[1]) || known(estimate[2]) ? ` [${end(estimate[1])}, ${end(estimate[2])}]` : "");
+  return (estimate[0] <= steps[0] ? "at or before " : "") + grouped(estimate[0]) + (known(estimate[1]) || known(estimate[2]) ? ` [${end(estimate[1])}, ${end(estimate[2])}]` : "");
 }
 
 /// The last of ascending steps that is not after `step` (or the first).
@@ -42,22 +46,27 @@ function atOrBefore(steps, step) {
   return index;
 }
 
-/// A subject's values at the chosen step: at("mass", s), or of an ablation at("delta", s).
+/// A subject's values at the chosen step: at("mass", s), or of an ablation at("delta", s); at.sequential: decided as
+/// sequences came in.
 function values(subject = probes, ablation = settings.ablation, row = subject === probes ? drawn.probe : atOrBefore(subject.step, drawn.step)) {
   const effects = subject.effects[ablation] || {};
   const rows = (field) => (field === "mass" ? subject.mass : effects[field]);
-  return (field, s) => (rows(field) && rows(field)[row] ? rows(field)[row][s] : null);
+  return Object.assign((field, s) => (rows(field) && rows(field)[row] ? rows(field)[row][s] : null), { sequential: subject.until_decided });
 }
 
 /// A p value that counts; one that is not there does not.
 const below = (p) => known(p) && p < 0.05;
 
+/// Shown to have an effect, or to lie within the margin: by the confidence sequence where it decides, else by p values.
+const hasEffect = (at, s) => (at.sequential ? at("decision", s) === 1 : below(at("p", s)));
+const isAbsent = (at, s) => (at.sequential ? at("decision", s) === 2 : below(at("absent", s)));
+
 /// What the tests say of a set, in words.
 function finding(at, s) {
   if (!known(at("delta", s))) return "not tested";
-  const effect = below(at("p", s)), beyond = below(at("excess_p", s)) && at("excess", s) > 0, absent = below(at("absent", s));
+  const effect = hasEffect(at, s), beyond = below(at("excess_p", s)) && at("excess", s) > 0, absent = isAbsent(at, s);
   if (absent) return effect ? "within the margin, not zero" : "none: within the margin";
-  if (effect) return at("delta", s) < 0 ? "lowers the loss" : beyond ? "more than its mass" : known(at("control", s)) ? "no more than its mass" : "effect";
+  if (effect) return at("delta", s) < 0 ? "lowers the loss" : beyond ? "more than its mass" : known(at("control", s)) ? "not shown beyond its mass" : "effect";
   return "undecided";
 }
 

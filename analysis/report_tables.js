@@ -18,7 +18,7 @@ function setTable(columns, at) {
   const rows = order.map((s, i) => html("tr", { class: tableSort.field === "order" && sliced && i % 6 === 5 ? "end" : "" }, ...columns.map(([, , , cell, style], c) => html(c ? "td" : "th", c ? { class: style ? style(s) : "" } : { scope: "row" }, cell(s)))));
   return html("table", {}, html("thead", {}, head), html("tbody", {}, ...rows));
 }
-const strong = (at, s) => `${below(at("p", s)) ? "clear" : ""} ${below(at("absent", s)) ? "nothing" : ""}`;
+const strong = (at, s) => `${hasEffect(at, s) ? "clear" : ""} ${isAbsent(at, s) ? "nothing" : ""}`;
 const ranged = (low, high, places) => (known(low) && known(high) ? `${signed(low, places)} to ${signed(high, places)}` : "\u2013");
 
 const table = {
@@ -45,17 +45,17 @@ const table = {
     this.all.replaceChildren(setTable([first, mass,
       ...probes.ablations.map((ablation) => [ablation, "\u0394 nll", null, ...effect(probes, ablation)]),
       ...beside.flatMap((one) => [[one.name, "mass", null, (s) => digits(values(one)("mass", s), 3)], [one.name, settings.ablation, null, ...effect(one, settings.ablation)]])], at));
-    this.allText.textContent = `Rise of the loss in nats per token at step ${step}. Bold: not zero (adjusted p below 0.05). Grey: shown to lie within \u00b1${plain(probes.margin)}. A dash: the ablation could change no read.${beside.length ? ` Runs and baselines beside this one: at their last probed step up to this one.` : ""}`;
+    this.allText.textContent = `Rise of the loss in nats per token at step ${step}. Bold: not zero (${probes.until_decided ? "so decided by its confidence sequence" : "adjusted p below 0.05"}). Grey: shown to lie within \u00b1${plain(probes.margin)}. A dash: the ablation could change no read.${beside.length ? ` Runs and baselines beside this one: at their last probed step up to this one.` : ""}`;
     const controlled = probes.controls > 0, decided = probes.until_decided;
     this.one.replaceChildren(setTable([first, ["finding", "5 %", null, (s) => finding(at, s), () => "words"], mass,
       ["\u0394 nll", "nats per token", "delta", (s) => signed(at("delta", s), 4), (s) => strong(at, s)],
       ["95 % interval", "nats per token", null, (s) => ranged(at("lower", s), at("upper", s), 4)],
-      ["p", "adjusted", "p", (s) => digits(at("p", s), 4)],
+      ["p", "adjusted", "p", (s) => pText(at("p", s))],
       ...(controlled ? [["control", "nats per token", "control", (s) => signed(at("control", s), 4)],
         ["excess", "nats per token", "excess", (s) => signed(at("excess", s), 4), (s) => (below(at("excess_p", s)) ? "clear" : "")],
         ["95 % interval", "of the excess", null, (s) => ranged(at("excess_lower", s), at("excess_upper", s), 4)],
-        ["p", "excess, adj.", "excess_p", (s) => digits(at("excess_p", s), 4)]] : []),
-      ["p", "of no effect", "absent", (s) => digits(at("absent", s), 4)],
+        ["p", "excess, adj.", "excess_p", (s) => pText(at("excess_p", s))]] : []),
+      ...(decided ? [] : [["p", "of \u2265 margin", "absent", (s) => pText(at("absent", s))]]),
       ["KL", "nats per token", "kl", (s) => digits(at("kl", s), 4)],
       ["top-1", "agreement", "top1", (s) => digits(at("top1", s), 3)],
       ["coverage", "share", "coverage", (s) => digits(at("coverage", s), 2)],
@@ -80,7 +80,7 @@ const compare = {
       const cells = [one.name + (one.baseline ? " (wrapped)" : ""), one.baseline ? "\u2013" : grouped(one.step[last]), digits(one.nll[last], 4), row ? estimated(row.rank_correlation, 2) : "\u2013", row ? title(row.largest_mass) : "\u2013", row ? title(row.largest_effect) : "\u2013", row && known(row.p_same) ? digits(100 * row.p_same, 1) + "\u00a0%" : "\u2013", digits(one.content[last], 4)];
       for (const motif of named) {
         const same = one.motifs.find((other) => other.name === motif.name);
-        cells.push(same ? estimated(same.excess, 3) : "\u2013", same && one.step.length > 1 ? `${onsetText(same.onset)}; ${onsetText(same.mass_onset)}` : "\u2013");
+        cells.push(same ? estimated(same.excess, 3) : "\u2013", same && one.step.length > 1 ? `${onsetText(same.onset, one.step)}; ${onsetText(same.mass_onset, one.step)}` : "\u2013");
       }
       return cells;
     });
@@ -88,7 +88,7 @@ const compare = {
     figure.replaceChildren(
       html("div", { class: "scroll" }, html("table", { class: "sides" }, html("thead", {}, html("tr", {}, html("th", {}, ""), ...rows.map((cells) => html("th", { scope: "col" }, cells[0])))),
         html("tbody", {}, ...columns.slice(1).map(([name, unit], i) => html("tr", {}, html("th", { scope: "row" }, name, unit ? html("small", {}, " " + unit) : ""), ...rows.map((cells) => html("td", {}, cells[i + 1]))))))),
-      html("figcaption", {}, "Each at its last probed step. Brackets hold 95\u00a0% intervals of the one run. ", data.pooled));
+      html("figcaption", {}, `Each at its last probed step; effects are of the ablation ${data.motif_ablation}. Brackets hold 95\u00a0% intervals of the one run. `, data.pooled));
   },
   update() {},
 };

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "analysis/claims.h"
 #include "analysis/findings.h"
 
 namespace routescope {
@@ -23,6 +24,10 @@ std::string number(const char* format, double value) {
 /// Of a vector that may lack what was not measured.
 double at(const Values& values, std::size_t i) {
   return i < values.size() ? values[i] : std::numeric_limits<double>::quiet_NaN();
+}
+
+std::string p_text(double p) {
+  return p < 1e-4 ? "<0.0001" : number("{:.4f}", p);
 }
 
 std::string with_interval(double value, double lower, double upper) {
@@ -59,17 +64,17 @@ void trim(std::string& line) {
 }
 
 std::string ablation_table(const AblationEffects& effects, const ProbeRow& row, const ProbeIdentity& identity) {
-  std::string out = fmt::format("{}\n{:<24} {:>6} {:<26} {:<26} {:>6} {:>6} {:>7} {:>4} {:>6}\n",
+  std::string out = fmt::format("{}\n{:<24} {:>6} {:<26} {:<26} {:>7} {:>7} {:>6} {:>4} {:>6}\n",
                                 to_string(effects.ablation), "set", "mass", "delta nll [95 %], nats/tok.",
                                 "excess over control [95 %]", "p", "p abs.", "kl", "cov.", "found");
   for (std::size_t s = 0; s < identity.sets.size(); ++s) {
     std::string line =
-        fmt::format("{:<24} {:>6} {:<26} {:<26} {:>6} {:>6} {:>7} {:>4} {:>6}", shortened(identity.sets[s]),
+        fmt::format("{:<24} {:>6} {:<26} {:<26} {:>7} {:>7} {:>6} {:>4} {:>6}", shortened(identity.sets[s]),
                     number("{:.4f}", at(row.mass, s)), effect(effects, s),
                     with_interval(at(effects.excess, s), at(effects.excess_lower, s), at(effects.excess_upper, s)),
-                    number("{:.4f}", at(effects.p_adjusted, s)),
-                    number("{:.4f}", at(effects.p_equivalence_adjusted, s)), number("{:.4f}", at(effects.kl, s)),
-                    number("{:.2f}", at(effects.coverage, s)), verdict(effects, s, identity.settings.until_decided));
+                    p_text(at(effects.p_adjusted, s)), p_text(at(effects.p_equivalence_adjusted, s)),
+                    number("{:.4f}", at(effects.kl, s)), number("{:.2f}", at(effects.coverage, s)),
+                    verdict(effects, s, identity.settings.until_decided));
     trim(line);
     out += line + "\n";
   }
@@ -86,9 +91,12 @@ std::size_t strongest_set(const AblationEffects& effects) {
   return strongest;
 }
 
-std::string steps_with_interval(const Estimate& estimate) {
-  if (std::isnan(estimate.value)) return "never";
-  return fmt::format("{:g} [{:g}, {:g}]", estimate.value, estimate.ci.lower, estimate.ci.upper);
+/// An onset at the first of the steps may have been before it.
+std::string steps_with_interval(const Estimate& estimate, std::int64_t first) {
+  if (std::isnan(estimate.value)) return "not shown";
+  return fmt::format("{}step {:.0f} [{:.0f}, {:.0f}]",
+                     estimate.value <= static_cast<double>(first) ? "at or before " : "", estimate.value,
+                     estimate.ci.lower, estimate.ci.upper);
 }
 
 std::string set_name(const AnalysisRecord& record, int set) {
@@ -97,9 +105,9 @@ std::string set_name(const AnalysisRecord& record, int set) {
 
 std::string dissociation_text(const Dissociation& last, const AnalysisRecord& record) {
   std::string out = fmt::format("  mass and effect: rank correlation {}\n", with_interval(last.rank_correlation));
-  out += fmt::format("    largest mass {}, largest effect {}; the same in {} of resamples; p {} of none above it\n",
+  out += fmt::format("    largest mass {}, largest effect {}\n    the same in {} of resamples; p {} of none above it\n",
                      set_name(record, last.largest_mass), set_name(record, last.largest_effect),
-                     number("{:.3f}", last.p_same), number("{:.4f}", last.p_largest));
+                     number("{:.3f}", last.p_same), p_text(last.p_largest));
   for (int set : last.idle) {
     out += fmt::format("    idle: {} has mass {:.3f} and an effect shown to lie within {:g} nats/token\n",
                        set_name(record, set), record.rows.back().mass[static_cast<std::size_t>(set)],
@@ -137,8 +145,11 @@ std::string row_table(const ProbeRow& row, const ProbeIdentity& identity) {
                        number("{:.3f}", row.atlas.median_relative_error));
   }
   if (!std::isnan(row.closed_form_error)) {
-    out += fmt::format("alpha is the softmax of its biases, to {:.2g}: routing does not depend on content\n",
-                       row.closed_form_error);
+    out += row.closed_form_error <= f32_rounding
+               ? fmt::format("alpha is the softmax of its biases, to {:.2g}: routing does not depend on content\n",
+                             row.closed_form_error)
+               : fmt::format("queries are zero, but alpha is not the softmax of its biases: off by {:.2g}\n",
+                             row.closed_form_error);
   }
   return out + cost_line(row.cost);
 }
@@ -193,11 +204,17 @@ std::string findings_text(const Findings& findings, const AnalysisRecord& record
                        findings.content.back().mean_share);
   }
   for (const Motif& motif : findings.motifs) {
-    out += fmt::format("  motif {}{}: effect {}, over its control {}\n", motif.name,
-                       motif.of_paper ? "" : " (not named by the paper)", with_interval(motif.effect.back()),
+    out += fmt::format("  motif {}{}", motif.name, motif.of_paper ? "" : " (not named by the paper)");
+    if (std::isnan(motif.effect.back().value)) {
+      out += ": not tested: no read to change\n";
+      continue;
+    }
+    out += fmt::format("\n    effect of {} {}, over its control {}\n",
+                       to_string(record.identity.settings.ablations.front()), with_interval(motif.effect.back()),
                        with_interval(motif.excess.back()));
-    out += fmt::format("    onset at step {} by cause, {} by mass\n", steps_with_interval(motif.onset),
-                       steps_with_interval(motif.mass_onset));
+    if (findings.step.size() < 2) continue;
+    out += fmt::format("    onset by cause {}, by mass {}\n", steps_with_interval(motif.onset, findings.step.front()),
+                       steps_with_interval(motif.mass_onset, findings.step.front()));
   }
   if (!findings.dissociation.empty()) out += dissociation_text(findings.dissociation.back(), record);
   return out;

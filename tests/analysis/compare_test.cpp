@@ -66,7 +66,8 @@ TEST(StudyTest, ClaimsFollowFromTheNumbers) {
   EXPECT_EQ(claims[1].verdict, "2 of 3 found");
   const std::string motifs = joined(claims[1]);
   EXPECT_NE(motifs.find("Embedding sources through early MLPs: present"), std::string::npos) << motifs;
-  EXPECT_NE(motifs.find("Older history through late attention: no more than its matched control"), std::string::npos)
+  EXPECT_NE(motifs.find("Older history through late attention: not shown to exceed its matched control"),
+            std::string::npos)
       << motifs;
 
   EXPECT_EQ(claims[2].verdict, "holds in every run");
@@ -100,7 +101,7 @@ TEST(StudyTest, ClaimsSayWhenTheOppositeIsTrue) {
   EXPECT_NE(joined(claims[1]).find("Embedding sources through early MLPs: less than its matched control"),
             std::string::npos)
       << joined(claims[1]);
-  EXPECT_EQ(claims[2].verdict, "not found");
+  EXPECT_EQ(claims[2].verdict, "not shown");
 }
 
 TEST(StudyTest, TakesTheStepsThatAllRunsHave) {
@@ -128,6 +129,12 @@ TEST(StudyTest, RefusesWhatIsNoStudy) {
               other.identity.tokens.ids[3] ^= 1;
               make_study({run_of(1)}, other, "");
             }).find("other tokens"),
+            std::string::npos);
+  EXPECT_NE(error_of([] {
+              StudyRun run = run_of(1);
+              std::swap(run.record.identity.sets[2], run.record.identity.sets[5]);
+              make_study({run}, std::nullopt, "");
+            }).find("index 2 named embedding.mlp.late, expected the 18 slices"),
             std::string::npos);
 }
 
@@ -206,7 +213,9 @@ TEST(StudyTest, PageOfOneRunWithoutControlsOrBaselineSaysSo) {
   }
   const std::string page = study_page(make_study({run}, std::nullopt, ""));
   EXPECT_NE(page.find("No wrapped baseline was given"), std::string::npos);
-  EXPECT_NE(page.find("was not measured against a control"), std::string::npos);
+  EXPECT_NE(page.find("not decided: no controls were measured"), std::string::npos);
+  for (const char* text : {"No other slice", "mean over 0", "from 1 runs", "of 3 found"})
+    EXPECT_EQ(page.find(text), std::string::npos) << text;
   EXPECT_EQ(page.find("id=\"atlas\""), std::string::npos);
 }
 
@@ -270,8 +279,12 @@ TEST(PageTest, NumbersReadAsPeopleWriteThem) {
   EXPECT_EQ(number_text("{:+.2f}", -0.001), "+0.00");
   EXPECT_EQ(percent_text(0.1234), "12.3\u00a0%");
   EXPECT_EQ(estimate_text({0.5, {0.25, 0.75}}, "{:.2f}"), "0.50 [0.25, 0.75]");
-  EXPECT_EQ(onset_text({64, {32, INFINITY}}), "64 [32, never]");
-  EXPECT_EQ(onset_text({}), "never");
+  const std::vector<std::int64_t> steps{32, 64, 1'234'567};
+  EXPECT_EQ(onset_text({64, {32, INFINITY}}, steps), "64 [32, never]");
+  EXPECT_EQ(onset_text({1'234'567, {}}, steps), "1234567");
+  EXPECT_EQ(onset_text({32, {32, 64}}, steps), "at or before 32 [32, 64]");
+  EXPECT_EQ(onset_text({}, steps), "not shown");
+  EXPECT_EQ(onset_text({32, {32, 32}}, std::span(steps).first(1)), "\u2013");
   EXPECT_EQ(thousands_text(-1234567), "-1\u202f234\u202f567");
   EXPECT_EQ(list_text({"a", "b", "c"}), "a, b and c");
 }

@@ -142,6 +142,7 @@ Motif motif(double excess, double half_width) {
   out.control = {{0.1, {0.09, 0.11}}};
   out.excess = {{excess, {excess - half_width, excess + half_width}}};
   out.mass = {{0.2, {0.1, 0.3}}};
+  if (excess > half_width) out.shown_from = 400;
   return out;
 }
 
@@ -157,7 +158,7 @@ TEST_F(Report, WordsWhatItFindsAlsoWhereThatContradictsThePaper) {
   EXPECT_EQ(tone(1), "yes");
   findings.motifs = {motif(0.5, 0.1), motif(0.05, 0.1)};
   EXPECT_EQ(tone(1), "part");
-  EXPECT_EQ(verdict(1), "1 of 2 motifs stand above their controls");
+  EXPECT_EQ(verdict(1), "1 of 2 motifs shown above their controls");
   findings.motifs = {motif(-0.5, 0.1)};
   EXPECT_EQ(tone(1), "no");
   EXPECT_NE(evidence(1).find("less than theirs"), std::string::npos);
