@@ -64,6 +64,12 @@ std::vector<bool> parse_sources(const std::string& sources, const std::string& t
 
 }  // namespace
 
+void expect_reads(const ReadPlan& plan) {
+  if (plan.num_routed() > 0) return;
+  throw Error("the model's residual stream is '{}': it has no reads to probe, expected a routed model",
+              to_string(Residual::standard));
+}
+
 std::vector<RouteSet> slice_sets(const ReadPlan& plan) {
   std::vector<RouteSet> sets;
   for (const Slice& slice : make_slices(plan)) sets.push_back({slice.name(), slice.reads, slice.routes});
@@ -71,6 +77,7 @@ std::vector<RouteSet> slice_sets(const ReadPlan& plan) {
 }
 
 RouteSet parse_route_set(const std::string& given, const ReadPlan& plan) {
+  expect_reads(plan);
   const std::string text = trimmed(given);
   for (RouteSet& slice : slice_sets(plan)) {
     if (slice.name == text) return std::move(slice);
@@ -89,12 +96,17 @@ RouteSet parse_route_set(const std::string& given, const ReadPlan& plan) {
 }
 
 std::vector<RouteSet> route_sets(std::span<const std::string> names, const ReadPlan& plan) {
+  expect_reads(plan);
   if (names.empty()) return slice_sets(plan);
   std::vector<RouteSet> sets;
   for (const std::string& name : names) {
     RouteSet set = parse_route_set(name, plan);
-    if (std::any_of(sets.begin(), sets.end(), [&](const RouteSet& other) { return other.name == set.name; }))
-      throw UsageError("set of routes '{}': is named twice", set.name);
+    for (const RouteSet& other : sets) {
+      if (other.name == set.name) throw UsageError("set of routes '{}': is named twice", set.name);
+      if (!set.routes.empty() && other.routes == set.routes)
+        throw UsageError("set of routes '{}': has the same routes as '{}', expected each set once", set.name,
+                         other.name);
+    }
     sets.push_back(std::move(set));
   }
   return sets;

@@ -20,13 +20,17 @@ struct RouteSet {
   bool operator==(const RouteSet&) const = default;
 };
 
+/// Throws Error for a model without reads.
+void expect_reads(const ReadPlan& plan);
 /// The 18 slices as sets.
 std::vector<RouteSet> slice_sets(const ReadPlan& plan);
 /// `READS[:SOURCES]`, or a slice's name. READS: one read (`3.attn`, `final`), a range `2.attn-5.mlp` (both included, in
 /// the order of the model), `attn`, `mlp` or `all`; SOURCES: columns and families, separated by commas; all of them
-/// without. Throws UsageError naming what is unknown and what there is, or that none of the reads has such a source.
+/// without. Throws UsageError naming what is unknown and what there is, or that none of the reads has such a source;
+/// Error for a model without reads.
 RouteSet parse_route_set(const std::string& text, const ReadPlan& plan);
-/// One of each name; the 18 slices if there are none. Throws UsageError for a name that comes twice, and as above.
+/// One of each name; the 18 slices if there are none. Throws UsageError for a name that comes twice and for two names
+/// of the same routes, and as above.
 std::vector<RouteSet> route_sets(std::span<const std::string> names, const ReadPlan& plan);
 
 /// The mass of every set: the mean, over all its reads and all tokens, of the weight on its routes. A read without a
