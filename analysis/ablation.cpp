@@ -5,7 +5,6 @@
 #include <cmath>
 #include <limits>
 #include <memory>
-#include <numeric>
 #include <random>
 #include <stdexcept>
 
@@ -215,6 +214,19 @@ std::vector<GatedRoute> whole(const RouteSet& set) {
   std::vector<GatedRoute> routes;
   for (const auto& [read, column] : set.routes) routes.push_back({read, column, 1.0});
   return routes;
+}
+
+void expect_room_for_means(const ReadPlan& plan, Device device, Ablation ablation, const std::string& set,
+                           std::span<const GatedRoute> routes) {
+  if (device != Device::cuda || ablation != Ablation::mean) return;
+  for_each_read(routes, [&](int r, std::span<const GatedRoute> of_read) {
+    const Read& read = plan.reads[index(r)];
+    if (read.sources.size() + of_read.size() <= most_cuda_sources) return;
+    throw Error(
+        "set of routes '{}', ablation {}: read {}: found {} completed sources and {} means, expected at most {} "
+        "together on CUDA",
+        set, to_string(ablation), read.name, read.sources.size(), of_read.size(), most_cuda_sources);
+  });
 }
 
 PreparedAblation prepare_ablation(const Model& model, Ablation ablation, std::span<const GatedRoute> routes,

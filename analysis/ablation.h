@@ -17,7 +17,7 @@ namespace routescope {
 /// routes' own terms alpha_i v_i of h = sum_i alpha_i v_i and nothing else, given the weights alpha that the ablated
 /// model computes:
 ///   zero      0
-///   mean      alpha_i mean(v_i)       the source's mean over the reference tokens
+///   mean      alpha_i mean(v_i)       the source's mean over the reference tokens (expect_room_for_means())
 ///   resample  alpha_i' v_i            of another token of the same sequence, drawn uniformly
 ///   freeze    mean(alpha_i) v_i       over the reference tokens
 ///   patch     alpha_i' v_i            of the same position of another, aligned sequence under the intact model
@@ -65,6 +65,15 @@ double coverage(const ReadPlan& plan, Ablation ablation, const RouteSet& set);
 /// The whole of every route of a set.
 std::vector<GatedRoute> whole(const RouteSet& set);
 
+/// The most completed sources and means together of one read on CUDA (kernels/cuda/read.h).
+inline constexpr std::size_t most_cuda_sources = 128;
+/// `mean` gives a read one further source for each of its routes among `routes`: their weights differ from token to
+/// token, so that no sum of their means could stand for them. On CUDA there is room for so many only (a read of a model
+/// with 33 or more layers and a source for each sublayer may need more). Throws Error naming the set, the ablation and
+/// the first read that lacks the room.
+void expect_room_for_means(const ReadPlan& plan, Device device, Ablation ablation, const std::string& set,
+                           std::span<const GatedRoute> routes);
+
 /// An intervention ready for Pass::forward(), with what it owns.
 struct PreparedAblation {
   RoutingIntervention intervention;
@@ -78,7 +87,8 @@ PreparedAblation prepare_ablation(const Model& model, Ablation ablation, std::sp
 
 /// A mass-matched control of a set: in each of its reads, sources in random order (its own among them: the family's
 /// name is what is at stake, not its weight) until they hold the mass, on average over the reference tokens, that the
-/// set holds there; the last one taken in part. A pure function of the seed, the draw and the set.
+/// set holds there; the last one taken in part. A read whose every source is the set's is as in the set. A pure
+/// function of the seed, the draw, the set's place in the list and the masses.
 std::vector<GatedRoute> draw_control(const ReadPlan& plan, const RouteSet& set, std::span<const double> alpha_mean,
                                      std::uint64_t seed, int set_index, int draw);
 

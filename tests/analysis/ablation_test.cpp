@@ -24,7 +24,7 @@ template <class Body>
 std::string error_of(const Body& body) {
   try {
     body();
-  } catch (const UsageError& error) {
+  } catch (const Error& error) {
     return error.what();
   }
   return "no error";
@@ -90,6 +90,19 @@ TEST(RouteSets, NameWhatIsUnknown) {
   EXPECT_NE(error(""), "no error");
   const std::vector<std::string> twice = {"3.attn", "3.mlp", "3.attn"};
   EXPECT_EQ(error_of([&] { route_sets(twice, plan); }), "set of routes '3.attn': is named twice");
+  const std::vector<std::string> respelled = {"3.mlp", "3.attn:block_1", "3.attn:history"};
+  EXPECT_EQ(error_of([&] { route_sets(respelled, plan); }),
+            "set of routes '3.attn:history': has the same routes as '3.attn:block_1', expected each set once");
+}
+
+TEST(RouteSets, OfAModelWithoutReadsAreRefused) {
+  const ReadPlan plan(micro_config(Residual::standard, AttnResSource::block_sum));
+  const std::string expected =
+      "the model's residual stream is 'standard': it has no reads to probe, expected a routed model";
+  const std::vector<std::string> names = {"3.attn", "embedding.mlp.early"};
+  EXPECT_EQ(error_of([&] { route_sets(names, plan); }), expected);
+  EXPECT_EQ(error_of([&] { route_sets({}, plan); }), expected);
+  EXPECT_EQ(error_of([&] { parse_route_set("all", plan); }), expected);
 }
 
 /// alpha of 2 sequences of 4 tokens over n sources, rows that sum to one and differ.
@@ -171,6 +184,22 @@ TEST(PreparedAblations, SayWhatTheyLack) {
     EXPECT_THROW(prepare_ablation(model, ablation, {&route, 1}, {}, {0, 1, 4, 1, {}}), std::invalid_argument)
         << to_string(ablation);
   }
+}
+
+TEST(Means, AreRefusedWhereCudaHasNoRoomForThem) {
+  const ReadPlan plan(micro_config(Residual::full_attn_res, AttnResSource::block_sum, 40));
+  const auto error = [&](Device device, Ablation ablation, const std::string& name) {
+    return error_of([&] { expect_room_for_means(plan, device, ablation, name, whole(parse_route_set(name, plan))); });
+  };
+  // 31.mlp has 63 completed sources and its current one, 32.attn one more.
+  EXPECT_EQ(
+      error(Device::cuda, Ablation::mean, "all"),
+      "set of routes 'all', ablation mean: read 32.attn: found 64 completed sources and 65 means, expected at most "
+      "128 together on CUDA");
+  EXPECT_EQ(error(Device::cuda, Ablation::mean, "31.mlp"), "no error");
+  EXPECT_EQ(error(Device::cuda, Ablation::mean, "39.mlp:current"), "no error");
+  EXPECT_EQ(error(Device::cuda, Ablation::freeze, "all"), "no error");
+  EXPECT_EQ(error(Device::cpu, Ablation::mean, "all"), "no error");
 }
 
 TEST(Coverage, CountsReadsThatAnAblationCannotChange) {
