@@ -5,6 +5,7 @@
 #include <limits>
 #include <optional>
 
+#include "analysis/ablation.h"
 #include "analysis/measure.h"
 #include "analysis/share.h"
 #include "data/error.h"
@@ -15,6 +16,8 @@ namespace {
 
 constexpr double nan = std::numeric_limits<double>::quiet_NaN();
 using Route = std::pair<int, int>;  // (read, column)
+// Of the one backward pass over each sequence, which is little of the work: most of it is ablations.
+constexpr PassOptions least_memory{.recompute = Recompute::attention};
 
 // RandomKey::what of what is estimated here, beyond those of ablations (summarize.cpp).
 enum What : std::uint64_t { first_order_of_route = 100, truth_of_route = 101, rank_correlation_of_all = 102 };
@@ -52,7 +55,7 @@ std::int64_t batch_size(const Model& model, std::int64_t positions, std::size_t 
   const auto bytes = [&](std::int64_t batch) {
     std::size_t sum = 0;
     for (const Arena::Part& part :
-         Pass::plan_memory(model.config(), model.options(), batch, positions, Pass::Kind::train))
+         Pass::plan_memory(model.config(), model.options(), batch, positions, Pass::Kind::train, least_memory))
       sum += part.bytes;
     return sum;
   };
@@ -77,7 +80,7 @@ std::vector<double> gate_gradients(const Model& model, const ProbeTokens& tokens
     const std::int64_t count = std::min(size, end - first);
     if (!pass || pass->batch() != count) {
       pass.reset();
-      pass.emplace(model, count, tokens.positions, Pass::Kind::train);
+      pass.emplace(model, count, tokens.positions, Pass::Kind::train, least_memory);
     }
     const std::span<const std::int32_t> ids = ids_of(tokens, first, count);
     pass->forward(ids);
@@ -98,7 +101,6 @@ std::vector<double> gate_gradients(const Model& model, const ProbeTokens& tokens
 std::vector<std::vector<double>> true_effects(const Model& model, const ProbeTokens& tokens,
                                               const std::vector<Route>& checked, std::size_t batch_bytes,
                                               Communicator& communicator) {
-  const ReadPlan& plan = model.plan();
   const auto body = [&](BatchProbe& batch, std::int64_t first, std::span<std::vector<double>> values) {
     const std::vector<double> intact =
         by_sequence(batch.intact(ids_of(tokens, first, batch.batch())).nll, tokens.positions);
@@ -106,10 +108,10 @@ std::vector<std::vector<double>> true_effects(const Model& model, const ProbeTok
     // The deepest first: what precedes the masked read is then intact in the pass that ran before.
     for (std::size_t i = checked.size(); i-- > 0;) {
       const auto [read, column] = checked[i];
-      RoutingIntervention mask;
-      mask.logit_bias.assign(index(plan.num_routed()), std::vector<double>(index(plan.num_columns()), 0.0));
-      mask.logit_bias[index(read)][index(column)] = -INFINITY;
-      const std::vector<double> masked = by_sequence(batch.intervened(mask, read, false).nll, tokens.positions);
+      const GatedRoute route{read, column};
+      const PreparedAblation mask = prepare_ablation(model, Ablation::mask, {&route, 1}, {}, {});
+      const std::vector<double> masked =
+          by_sequence(batch.intervened(mask.intervention, read, false).nll, tokens.positions);
       for (std::size_t q = 0; q < values.size(); ++q) values[q][i] = masked[q] - intact[q];
     }
   };
@@ -117,7 +119,9 @@ std::vector<std::vector<double>> true_effects(const Model& model, const ProbeTok
       .measure(0, tokens.sequences, "atlas: true ablations", body);
 }
 
+/// Of the values that are numbers.
 double median(std::vector<double> values) {
+  std::erase_if(values, [](double value) { return std::isnan(value); });
   if (values.empty()) return nan;
   std::sort(values.begin(), values.end());
   const std::size_t half = values.size() / 2;
@@ -145,9 +149,7 @@ double resampled_rank_correlation(const std::vector<std::vector<double>>& first_
 Atlas make_atlas(const Model& model, const ProbeTokens& tokens, const AtlasOptions& options,
                  Communicator& communicator) {
   const ReadPlan& plan = model.plan();
-  if (plan.num_routed() == 0)
-    throw Error("the model's residual stream is '{}': it has no reads to probe, expected a routed model",
-                to_string(model.config().residual));
+  expect_reads(plan);
   check_probe_tokens(tokens, model.config().vocab_size);
   const std::size_t columns = index(plan.num_columns()), routes = index(plan.num_routed()) * columns,
                     sequences = index(tokens.sequences);

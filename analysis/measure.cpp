@@ -36,7 +36,7 @@ double seconds_now() {
 }
 
 BatchProbe::BatchProbe(const Model& model, std::int64_t batch, std::int64_t positions)
-    : pass_(model, batch, positions, Pass::Kind::infer),
+    : pass_(model, batch, positions, Pass::Kind::infer, {.reads = ReadPhases::fused}),
       reads_(model.plan().num_routed()),
       vocab_(model.config().vocab_size),
       chunk_(std::clamp<std::int64_t>(static_cast<std::int64_t>(chunk_bytes) / (vocab_ * 4), 1, batch * positions)),
@@ -63,9 +63,7 @@ PassValues BatchProbe::evaluate(const Each& each) {
 
 PassValues BatchProbe::intact(std::span<const std::int32_t> ids) {
   ids_.assign(ids.begin(), ids.end());
-  const auto positions = static_cast<std::size_t>(pass_.seq_len());
-  std::vector<std::int32_t> targets(ids_.size());
-  for (std::size_t i = 0; i < ids_.size(); ++i) targets[i] = (i + 1) % positions == 0 ? -1 : ids_[i + 1];
+  std::vector<std::int32_t> targets = next_tokens(ids_, pass_.seq_len());
   copy(targets_.tensor, Tensor(targets.data(), DType::i32, Device::cpu, {targets_.tensor.numel()}), pass_.stream());
   pass_.forward(ids_);
   return evaluate([&](PassValues&, std::int64_t begin, std::int64_t end) {

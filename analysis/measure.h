@@ -40,7 +40,8 @@ class BatchProbe {
 
   /// ids [batch * positions]: of this and of what follows, until the next call. kl and agree stay empty.
   PassValues intact(std::span<const std::int32_t> ids);
-  /// Everything before `first_read` is taken over from the pass that ran last, where it was intact. kl and agree only
+  /// Everything before `first_read` is taken over from the pass that ran last, where it was intact: the same bits as
+  /// from the first read on, for every read is computed for itself (ReadPhases::fused). kl and agree only
   /// if they are to be `compared`.
   PassValues intervened(const RoutingIntervention& intervention, int first_read, bool compared);
   /// alpha [tokens, n+1] of every routed read on other ids. intact() is due before anything else.
@@ -77,7 +78,6 @@ class SharedBatches {
   /// The numbers of sequences [begin, end), on all ranks. An error of one rank is one of all (agree()).
   std::vector<std::vector<double>> measure(std::int64_t begin, std::int64_t end, const std::string& what,
                                            const Body& body);
-  /// ids of the sequences of a batch.
 
  private:
   const Model& model_;

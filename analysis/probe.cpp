@@ -60,12 +60,17 @@ class Prober {
         settings_(options.settings),
         sets_(route_sets(settings_.sets, model.plan())),
         classes_(token_classes(tokens, settings_)),
-        batches_(model, tokens, options.batch_bytes, communicator) {}
+        batches_(model, tokens, options.batch_bytes, communicator) {
+    for (const RouteSet& set : sets_) {
+      for (Ablation ablation : settings_.ablations) expect_room(ablation, set, whole(set));
+    }
+  }
 
   ProbeRow run() {
     const double start = seconds_now();
     describe_intact();
     jobs_ = make_jobs(model_, sets_, reference_, settings_);
+    for (const Job& job : jobs_) expect_room(settings_.ablations[job.ablation], sets_[job.set], job.routes);
     prepare_effects();
     ProbeCost& cost = row_.cost;
     const double tokens = static_cast<double>(tokens_.ids.size());
@@ -85,6 +90,9 @@ class Prober {
  private:
   const ReadPlan& plan() const { return model_.plan(); }
   std::size_t sequences() const { return index(tokens_.sequences); }
+  void expect_room(Ablation ablation, const RouteSet& set, std::span<const GatedRoute> routes) const {
+    expect_room_for_means(plan(), model_.options().device, ablation, set.name, routes);
+  }
   bool is_open(const Job& job) const { return open_[job.ablation][job.set]; }
   bool any_open() const {
     return std::any_of(jobs_.begin(), jobs_.end(), [&](const Job& job) { return is_open(job); });
@@ -127,7 +135,11 @@ class Prober {
         effects.control_overlap = of_set;
       }
       open_.emplace_back(sets_.size(), false);
-      for (std::size_t s = 0; s < sets_.size(); ++s) open_.back()[s] = effects.coverage[s] > 0;
+      for (std::size_t s = 0; s < sets_.size(); ++s) {
+        if (!(effects.coverage[s] > 0)) continue;
+        open_.back()[s] = true;
+        effects.kl[s] = effects.top1_agreement[s] = 0;
+      }
     }
   }
 
@@ -144,17 +156,19 @@ class Prober {
       const double* next = values[i].data();
       const double intact = *next++;
       for (const Job& job : jobs_) {
+        if (is_open(job) && job.control) row_.ablations[job.ablation].control_sequence[job.set * sequences() + q] = 0;
+      }
+      for (const Job& job : jobs_) {
         if (!is_open(job)) continue;
         AblationEffects& effects = row_.ablations[job.ablation];
         const double delta = (*next++ - intact) / predicted;
         if (job.control) {
-          double& sum = effects.control_sequence[job.set * sequences() + q];
-          sum = (std::isnan(sum) ? 0 : sum) + delta / settings_.controls;
+          effects.control_sequence[job.set * sequences() + q] += delta / settings_.controls;
           continue;
         }
         effects.delta_nll_sequence[job.set * sequences() + q] = delta;
-        for (double* sum : {&effects.kl[job.set], &effects.top1_agreement[job.set]})
-          *sum = (std::isnan(*sum) ? 0 : *sum) + *next++ / predicted;
+        effects.kl[job.set] += *next++ / predicted;
+        effects.top1_agreement[job.set] += *next++ / predicted;
         for (std::size_t c = 0; c < classes_.size(); ++c) {
           const std::size_t labels = classes_[c].labels.size();
           for (std::size_t l = 0; l < labels; ++l) effects.delta_nll_class[c][job.set * labels + l] += *next++;
@@ -235,7 +249,8 @@ class Prober {
         effects.kl[s] /= effects.sequences_used[s];
         effects.top1_agreement[s] /= effects.sequences_used[s];
         finish_classes(effects, s);
-        if (settings_.controls > 0 && effects.coverage[s] > 0) effects.control_overlap[s] = overlap(s);
+        if (settings_.controls > 0 && effects.coverage[s] > 0)
+          effects.control_overlap[s] = overlap(effects.ablation, s);
       }
     }
   }
@@ -256,12 +271,15 @@ class Prober {
     }
   }
 
-  /// Share of a set's controls, by mass, that is its own.
-  double overlap(std::size_t set) const {
+  /// Share of a set's controls, by mass, that is its own, in the reads that the ablation changes.
+  double overlap(Ablation ablation, std::size_t set) const {
     double own = 0, all = 0;
     for (int draw = 0; draw < settings_.controls; ++draw) {
-      for (const GatedRoute& route :
-           draw_control(plan(), sets_[set], reference_.alpha_mean, settings_.seed, static_cast<int>(set), draw)) {
+      const std::vector<GatedRoute> control =
+          draw_control(plan(), sets_[set], reference_.alpha_mean, settings_.seed, static_cast<int>(set), draw);
+      const std::vector<int> changed = changed_reads(plan(), ablation, control);
+      for (const GatedRoute& route : control) {
+        if (!std::binary_search(changed.begin(), changed.end(), route.read)) continue;
         const double mass =
             route.share * reference_.alpha_mean[index(route.read * plan().num_columns() + route.column)];
         const auto& routes = sets_[set].routes;
@@ -300,6 +318,9 @@ void check(const ProbeTokens& tokens, const ProbeOptions& options, std::int64_t 
   check_probe_tokens(tokens, vocab_size);
   if (settings.look_every < 1)
     throw UsageError("look_every: found {}, expected at least 1 sequence", settings.look_every);
+  if (settings.until_decided && tokens.sequences < sequential_least_n)
+    throw UsageError("--until-decided: found {} sequences, expected at least {}, before which nothing is decided",
+                     tokens.sequences, sequential_least_n);
   if (std::find(settings.ablations.begin(), settings.ablations.end(), Ablation::patch) == settings.ablations.end())
     return;
   if (!options.patch) throw UsageError("ablation patch: found no aligned tokens to take the routing of");
@@ -328,21 +349,9 @@ ProbeRow probe(const Model& model, const ProbeTokens& tokens, const ProbeOptions
 }
 
 ProbeRow probe(const Model& model, const ProbeTokens& tokens, const ProbeOptions& options, Communicator& communicator) {
-  if (model.plan().num_routed() == 0) {
-    throw Error("the model's residual stream is '{}': it has no reads to probe, expected a routed model",
-                to_string(model.config().residual));
-  }
+  expect_reads(model.plan());
   check(tokens, options, model.config().vocab_size);
-  ProbeRow row = Prober(model, tokens, options, communicator).run();
-  if (options.atlas) {
-    row.atlas = make_atlas(model, tokens,
-                           {.seed = options.settings.seed,
-                            .step = options.step,
-                            .checks = options.atlas_checks,
-                            .batch_bytes = options.batch_bytes},
-                           communicator);
-  }
-  return row;
+  return Prober(model, tokens, options, communicator).run();
 }
 
 }  // namespace routescope

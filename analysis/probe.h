@@ -47,8 +47,6 @@ struct ProbeOptions {
   std::size_t batch_bytes = std::size_t{512} << 20;
   bool share_prefix = true;  // false: every ablation is computed from the first read; the same bits, for checks
   const ProbeTokens* patch = nullptr;  // aligned sequences whose routing Ablation::patch takes
-  bool atlas = false;
-  int atlas_checks = 48;  // routes whose true ablation is measured beside the first-order estimate
 };
 
 enum class Decision { open, effect, absent };  // not decided; not zero; within the margin
@@ -79,13 +77,16 @@ struct AblationEffects {
   std::vector<double> control;           // [set]
   std::vector<double> excess;            // [set] delta_nll - control, paired over sequences
   std::vector<double> excess_lower, excess_upper, excess_p, excess_p_adjusted;  // [set] as for delta_nll
-  std::vector<double> control_overlap;  // [set] share of the controls' mass that was the set's own
+  /// [set] share of the controls' mass that was the set's own, in the reads that the ablation changes; NaN where it
+  /// changes none.
+  std::vector<double> control_overlap;
 };
 
 /// What the measurement took, in tokens times reads that were computed, so that it does not depend on the clock: a pass
 /// over N tokens from read r of R on counts N (R - r), each read with the sublayer that it feeds, the last one with the
-/// head. Two intact passes (one for what `mean`, `freeze` and controls refer to, one that ablations are compared with),
-/// and one more for `patch`, are counted; the atlas is not.
+/// head. The head thus counts as one read, whatever the vocabulary. Two intact passes (one for what `mean`, `freeze`
+/// and controls refer to, one that ablations are compared with), and one more for `patch`, are counted; the comparison
+/// of logits and the atlas are not.
 struct ProbeCost {
   double plain = 0;          // one pass over the tokens: a plain evaluation
   double computed = 0;       // what was computed
@@ -106,7 +107,7 @@ struct ProbeRow {
   double intact_nll = 0;                    // nats a token, mean over predicted tokens
   std::vector<double> intact_nll_sequence;  // [sequence]
   std::vector<AblationEffects> ablations;   // in the order of settings.ablations
-  Atlas atlas;                              // empty if not asked for
+  Atlas atlas;                              // empty from probe(); make_atlas()
   ProbeCost cost;
 
   /// Of alpha, over all reads and tokens (claims.h); NaN for a model that has no closed form.
@@ -117,11 +118,12 @@ struct ProbeRow {
   const AblationEffects& effects(Ablation ablation) const;
 };
 
-/// Ablates every set in turn. Throws Error for a model without reads, or tokens that do not fit it (for `patch`: no
-/// aligned ones); UsageError for sets that the model does not have.
-/// Ranks share the sequences and all return the row of all of them. Its numbers are sums over sequences in their order,
-/// however many ranks there are: the same bits where a sequence's own are (another batch size may take another path
-/// through a matrix product, whose f32 sums then differ in their last bits).
+/// Ablates every set in turn. Throws Error for a model without reads, tokens that do not fit it (for `patch`: no
+/// aligned ones), or `mean` without room (expect_room_for_means()); UsageError for sets that the model does not have,
+/// or too few sequences to decide anything by. Ranks share the sequences and all return the row of all of them. Its
+/// numbers are sums over sequences in their order, however many ranks there are: the same bits where a sequence's own
+/// are (another batch size may take another path through a matrix product, whose f32 sums then differ in their last
+/// bits).
 ProbeRow probe(const Model& model, const ProbeTokens& tokens, const ProbeOptions& options, Communicator& communicator);
 /// In a process alone.
 ProbeRow probe(const Model& model, const ProbeTokens& tokens, const ProbeOptions& options);
