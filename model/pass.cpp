@@ -93,6 +93,7 @@ void Pass::backward(std::span<const std::int32_t> targets, double scale, Tensor 
 void Pass::accumulate(std::span<const std::int32_t> ids, std::span<const std::int32_t> targets, double scale,
                       Tensor gradients, const PassHooks& hooks) {
   if (impl_->kind != Kind::train) throw std::invalid_argument("accumulate: this pass keeps no activations");
+  impl_->ran = false;
   impl_->set_ids(ids);
   impl_->set_targets(targets);
   impl_->set_logit_bias(0, nullptr);

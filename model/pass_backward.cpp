@@ -144,6 +144,7 @@ void Pass::Impl::accumulate(double scale, Tensor gradients, const PassHooks& hoo
     recorded_gradients = gradients.data;
   }
   recorded.replay(stream);
+  ran = true;
 }
 
 double Pass::Impl::take_loss() {

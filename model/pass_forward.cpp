@@ -149,6 +149,7 @@ void Pass::Impl::forward(std::span<const std::int32_t> ids, const RoutingInterve
   if (first_read < 0 || first_read > last_read() || (first_read > 0 && !ran))
     throw std::invalid_argument("forward: nothing to take up at this read");
   if (intervention) check_edits(*intervention);
+  ran = false;  // until run() ends: what an exception leaves behind is nothing to take up
   if (first_read == 0) set_ids(ids);
   set_logit_bias(first_read, intervention);
   run(intervention, first_read, {});
