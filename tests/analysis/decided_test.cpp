@@ -166,7 +166,7 @@ TEST(Controls, AreTheAblationOfTheirDrawsAveraged) {
     pass.nll(targets, intact);
     for (std::size_t s : {3, 10, 13, 17}) {
       std::vector<double> expected(sequences, 0.0);
-      double own = 0, mass = 0;
+      double own = 0, compared = 0, mass = 0;
       for (int draw = 0; draw < 3; ++draw) {
         const auto routes = draw_control(model.plan(), sets[s], row.alpha_mean, 6, static_cast<int>(s), draw);
         const PreparedAblation control = prepare_ablation(model, ablation, routes, {}, {});
@@ -180,6 +180,8 @@ TEST(Controls, AreTheAblationOfTheirDrawsAveraged) {
               row.alpha_mean[static_cast<std::size_t>(route.read * model.plan().num_columns() + route.column)];
           const auto& routes_of_set = sets[s].routes;
           mass += share;
+          if (std::count(control.changed_reads.begin(), control.changed_reads.end(), route.read) == 0) continue;
+          compared += share;
           own += std::count(routes_of_set.begin(), routes_of_set.end(), std::pair{route.read, route.column}) * share;
         }
       }
@@ -187,7 +189,7 @@ TEST(Controls, AreTheAblationOfTheirDrawsAveraged) {
       for (const auto& [read, column] : sets[s].routes)
         held += row.alpha_mean[static_cast<std::size_t>(read * model.plan().num_columns() + column)];
       EXPECT_NEAR(mass, 3 * held, 1e-10);
-      EXPECT_NEAR(effects.control_overlap[s], own / mass, 1e-12);
+      EXPECT_NEAR(effects.control_overlap[s], own / compared, 1e-12);
       for (std::size_t q = 0; q < sequences; ++q)
         EXPECT_NEAR(effects.control_sequence[s * sequences + q], expected[q], 1e-6) << sets[s].name;
       EXPECT_NEAR(effects.excess[s], effects.delta_nll[s] - effects.control[s], 1e-12);
@@ -306,6 +308,8 @@ TEST(ProbeErrors, NameWhatPatchingLacks) {
   }
   options = {.settings = {.look_every = 0}};
   EXPECT_THROW(probe(model, tokens, options), UsageError);
+  options = {.settings = {.until_decided = true}};
+  EXPECT_THROW(probe(model, micro_tokens(sequential_least_n - 1, 6), options), UsageError);
 }
 
 }  // namespace

@@ -280,6 +280,25 @@ TEST(Pass, RefusesIdsOutsideTheVocabulary) {
   }
 }
 
+TEST(Pass, LeavesNothingToTakeUpWhereItEndedInAnError) {
+  const ModelConfig config = micro::config(micro::modes()[1]);
+  Model m(config, {});
+  micro::randomize(m, 5);
+  Pass pass(m, 1, 4, Pass::Kind::infer);
+  const std::vector<std::int32_t> ids{0, 1, 2, 3};
+  std::vector<float> intact(4), again(4);
+  pass.forward(ids);
+  pass.nll(ids, intact);
+  RoutingIntervention broken;
+  broken.edits[2].alpha = [](std::span<const double>, std::span<double>) { throw std::runtime_error("broken"); };
+  EXPECT_THROW(pass.forward(ids, &broken, 2), std::runtime_error);
+  EXPECT_THROW(pass.forward(ids, nullptr, 3), std::invalid_argument);
+  EXPECT_THROW(pass.nll(ids, again), std::invalid_argument);
+  pass.forward(ids);
+  pass.nll(ids, again);
+  EXPECT_EQ(again, intact);
+}
+
 TEST(Pass, RefusesAMaskThatLeavesNothing) {
   Model m(micro::config(micro::modes()[1]), {});
   m.initialize(1);
