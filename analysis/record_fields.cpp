@@ -198,7 +198,8 @@ RecordGroup effects_group(const ProbeIdentity& identity, Ablation ablation) {
   RecordGroup group{to_string(ablation), estimand(identity, describe(ablation), delta_metric, "nat/token"), {}};
   add_inference(group.attributes, settings);
   group.attributes.emplace_back("margin", settings.margin);
-  group.attributes.emplace_back("equivalence_test", "two one-sided t tests over sequences of |effect| >= margin");
+  group.attributes.emplace_back("equivalence_test",
+                                "two one-sided t tests over sequences of |effect| >= margin, corrected for skewness");
   const auto at = [&](Values AblationEffects::*member) { return of_effects(ablation, member); };
   using E = AblationEffects;
   const Names by_set{"slice"};
@@ -242,8 +243,10 @@ RecordGroup control_group(const ProbeIdentity& identity, Ablation ablation) {
   RecordGroup group{
       "control/" + to_string(ablation),
       estimand(identity,
-               describe(ablation) + "; of random sources that hold, on average, the set's mass in each "
-                                    "of its reads, instead of the set's own",
+               describe(ablation) +
+                   "; of random sources, the last one in part, that hold, on average, the set's mass in "
+                   "each of its reads, instead of the set's own; a read whose every source is the "
+                   "set's is as in the set",
                fmt::format("{}, mean over {} draws of the sources", delta_metric, settings.controls), "nat/token"),
       {}};
   add_inference(group.attributes, settings);
