@@ -123,7 +123,13 @@ TEST_F(AnalyzeTool, MeasuresWhatItIsAskedFor) {
   EXPECT_EQ(row.alpha_variance.size(), row.alpha_mean.size());
 
   expect_refused("probe --run run", 1, "run/analysis.h5: attribute settings: ablations: found [\"mask\",\"zero\"");
-  expect_done("probe --run run --until-decided --look-every 2 --margin 5 --controls 0 --out decided.h5", "absent");
+  expect_refused("probe --run run --until-decided --controls 0 --out decided.h5", 2,
+                 "--until-decided: found 6 sequences, expected at least 16");
+  {
+    hdf5::File file = hdf5::File::create(dir / "more.h5");
+    file.write("tokens", micro_tokens(24, 8).ids, {24, 8});
+  }
+  expect_done("probe --run run --tokens more.h5 --until-decided --margin 5 --controls 0 --out decided.h5", "absent");
 }
 
 TEST_F(AnalyzeTool, TrackFollowsReportAndInspect) {
