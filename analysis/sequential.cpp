@@ -11,39 +11,6 @@
 namespace routescope {
 namespace {
 
-// A few tens of values show less skewness than their distribution has (of a lognormal one, a third); the correction is
-// made for this many times the sample's, the factor that held coverage best over README.md's distributions.
-constexpr double skewness_allowance = 1.5;
-
-struct Sample {
-  double mean = 0, error = 0;  // of the mean
-  double skew = 0;             // skewness_allowance skewness / sqrt(n)
-  double n = 0;
-
-  explicit Sample(std::span<const double> values)
-      : mean(routescope::mean(values)), n(static_cast<double>(values.size())) {
-    const auto [smallest, largest] = std::minmax_element(values.begin(), values.end());
-    if (*smallest == *largest) {  // whatever rounding makes of their mean
-      mean = *smallest;
-      return;
-    }
-    double squares = 0, cubes = 0;
-    for (double value : values) {
-      const double deviation = value - mean;
-      squares += deviation * deviation;
-      cubes += deviation * deviation * deviation;
-    }
-    error = std::sqrt(squares / (n - 1) / n);
-    skew = skewness_allowance * cubes / (squares * std::sqrt(squares));
-  }
-
-  /// Hall's transformation of a t statistic and its inverse.
-  double corrected(double t) const { return t + skew * t * t / 3 + skew * skew * t * t * t / 27 + skew / 6; }
-  double uncorrected(double t) const {
-    return std::abs(skew) < 1e-9 ? t : 3 / skew * (std::cbrt(1 + skew * (t - skew / 6)) - 1);
-  }
-};
-
 /// ln of (1 + n g)^(-1/2) [(1 + q) / (1 + q / (1 + n g))]^(n/2) with q = t^2 / (n - 1), g = effect_scale^2.
 double log_evidence(double t, double n, double effect_scale) {
   const double widening = 1 + n * effect_scale * effect_scale;

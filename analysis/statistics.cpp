@@ -38,6 +38,10 @@ std::size_t below(std::uint32_t bits, std::size_t n) {
   return (static_cast<std::uint64_t>(bits) * n) >> 32;
 }
 
+// A few tens of values show less skewness than their distribution has (of a lognormal one, a third); the correction is
+// made for this many times the sample's, the factor that held coverage best over README.md's distributions.
+constexpr double skewness_allowance = 1.5;
+
 double normal_cdf(double x) {
   return 0.5 * std::erfc(-x / std::numbers::sqrt2);
 }
@@ -123,6 +127,30 @@ double student_t_quantile(double p, int degrees_of_freedom) {
 double mean(std::span<const double> values) {
   if (values.empty()) return nan;
   return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
+}
+
+Sample::Sample(std::span<const double> values) : n(static_cast<double>(values.size())), mean(routescope::mean(values)) {
+  const auto [smallest, largest] = std::minmax_element(values.begin(), values.end());
+  if (*smallest == *largest) {
+    mean = *smallest;
+    return;
+  }
+  double squares = 0, cubes = 0;
+  for (double value : values) {
+    const double deviation = value - mean;
+    squares += deviation * deviation;
+    cubes += deviation * deviation * deviation;
+  }
+  error = std::sqrt(squares / (n - 1) / n);
+  skew = skewness_allowance * cubes / (squares * std::sqrt(squares));
+}
+
+double Sample::corrected(double t) const {
+  return t + skew * t * t / 3 + skew * skew * t * t * t / 27 + skew / 6;
+}
+
+double Sample::uncorrected(double t) const {
+  return std::abs(skew) < 1e-9 ? t : 3 / skew * (std::cbrt(1 + skew * (t - skew / 6)) - 1);
 }
 
 Interval bootstrap_interval(std::span<const double> values, const RandomKey& key, double level, int resamples) {
@@ -237,13 +265,12 @@ std::vector<double> holm_adjust(std::span<const double> p_values) {
 double equivalence_test(std::span<const double> values, double margin) {
   const std::size_t n = values.size();
   if (n < 2 || !all_finite(values)) return nan;
-  const double centre = mean(values);
-  double squares = 0;
-  for (double value : values) squares += (value - centre) * (value - centre);
-  const double error = std::sqrt(squares / static_cast<double>(n - 1) / static_cast<double>(n));
-  const double room = margin - std::abs(centre);
-  if (error == 0) return room > 0 ? 0.0 : 1.0;
-  return student_t_cdf(-room / error, static_cast<int>(n - 1));  // the larger of the two one-sided p values
+  const Sample sample(values);
+  if (sample.error == 0) return std::abs(sample.mean) < margin ? std::exp2(-sample.n) : 1.0;
+  const auto below = [&](double t) { return student_t_cdf(t, static_cast<int>(n - 1)); };
+  const double to_upper = (sample.mean - margin) / sample.error, to_lower = (sample.mean + margin) / sample.error;
+  return std::max(below(std::max(to_upper, sample.corrected(to_upper))),
+                  below(std::max(-to_lower, -sample.corrected(to_lower))));
 }
 
 double rank_correlation(std::span<const double> a, std::span<const double> b) {

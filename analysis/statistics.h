@@ -36,6 +36,20 @@ inline constexpr int exact_sign_flip_n = 16;
 /// The arithmetic mean; NaN of nothing.
 double mean(std::span<const double> values);
 
+/// What t statistics of at least two finite values are made of. Equal values: that value and no error, whatever
+/// rounding makes of their mean.
+struct Sample {
+  double n = 0;
+  double mean = 0, error = 0;  // error: of the mean, s / sqrt(n)
+  double skew = 0;             // skewness / sqrt(n), times an allowance for what few values do not show of it
+
+  explicit Sample(std::span<const double> values);
+
+  /// A t statistic after Hall's (1992) transformation, which takes its skewness away; and the inverse.
+  double corrected(double t) const;
+  double uncorrected(double t) const;
+};
+
 /// Interval for the mean of the population that `values` are independent draws of: BCa bootstrap (Efron 1987),
 /// resampling values, with the normal quantile widened to sqrt(n/(n-1)) t_{n-1} (Hesterberg 2015, "expanded"
 /// percentiles), without which it is too narrow at small n. Equal values give a width of zero; fewer than two, NaN.
@@ -72,7 +86,9 @@ double sequential_p_value(std::span<const double> values, std::int64_t look_ever
                           double effect_scale = sequential_effect_scale);
 
 /// Two one-sided t tests (Schuirmann 1987): the p value of the hypothesis that |mean| >= margin. Small where the mean
-/// is shown to lie within (-margin, margin). NaN for fewer than two values.
+/// is shown to lie within (-margin, margin). Each is the larger of the p values of t and of t after Hall's correction,
+/// as above, since t alone errs too often with skewed values; README.md has how often. Equal values give t no scale:
+/// then 2^-n, the chance that all lie on one side of their mean where both sides are as likely. NaN for fewer than two.
 double equivalence_test(std::span<const double> values, double margin);
 
 /// Spearman's rank correlation; ties get their mean rank. NaN for fewer than 3 pairs, or where one side does not vary.

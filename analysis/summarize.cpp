@@ -22,6 +22,16 @@ Summary summary(std::span<const double> values, const RandomKey& key, const Prob
           settings.until_decided ? sequential_p_value(values, settings.look_every) : sign_flip_test(values, key)};
 }
 
+/// How many sequences a set was measured on: all up to the look that decided it. A NaN among them is the model's.
+std::size_t measured(std::span<const double> values, std::size_t tested, const ProbeSettings& settings) {
+  if (!settings.until_decided) return values.size();
+  const auto look_every = static_cast<std::size_t>(settings.look_every);
+  for (std::size_t n = look_every; n < values.size(); n += look_every) {
+    if (decide(values.first(n), tested, settings.margin) != Decision::open) return n;
+  }
+  return values.size();
+}
+
 }  // namespace
 
 Decision decide(std::span<const double> delta_nll, std::size_t tested, double margin) {
@@ -49,9 +59,7 @@ void summarize(AblationEffects& effects, std::int64_t sequences, const ProbeOpti
   for (std::size_t s = 0; s < sets; ++s) {
     if (!(effects.coverage[s] > 0)) continue;
     std::span<const double> values(effects.delta_nll_sequence.data() + s * all, all);
-    // Only what was left out after the decision is; a NaN before it is the model's.
-    while (settings.until_decided && !values.empty() && std::isnan(values.back()))
-      values = values.first(values.size() - 1);
+    values = values.first(measured(values, tested, settings));
     const auto key = [&](std::uint64_t quantity) {
       return RandomKey{settings.seed, static_cast<std::uint64_t>(options.step), s,
                        2 * static_cast<std::uint64_t>(effects.ablation) + quantity};
