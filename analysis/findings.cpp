@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "analysis/findings_parts.h"
+#include "analysis/settings.h"
 #include "data/error.h"
 #include "model/config.h"
 
@@ -61,19 +62,29 @@ void check_sizes(const ProbeRow& row, std::size_t sets, std::size_t sequences, c
   check("excess_p_adjusted", effects.excess_p_adjusted.size(), sets);
 }
 
+bool alike(const ProbeTokens& a, const ProbeTokens& b) {
+  return a.sequences == b.sequences && a.positions == b.positions && a.ids == b.ids;
+}
+
 void check_alike(std::span<const AnalysisRecord* const> records) {
   const ProbeIdentity& first = records.front()->identity;
   for (std::size_t i = 1; i < records.size(); ++i) {
     const ProbeIdentity& other = records[i]->identity;
-    const auto expect = [&](bool alike, const char* what) {
-      if (!alike) throw Error("run {} of {}: its {} of run 1", i + 1, records.size(), what);
+    const auto expect = [&](bool same, const char* what) {
+      if (!same) throw Error("run {} of {}: its {} of run 1", i + 1, records.size(), what);
     };
     expect(other.model_config == first.model_config, "model configuration differs from that");
-    expect(other.tokens.sequences == first.tokens.sequences && other.tokens.positions == first.tokens.positions &&
-               other.tokens.ids == first.tokens.ids,
-           "probe tokens differ from those");
+    expect(alike(other.tokens, first.tokens), "probe tokens differ from those");
     expect(other.sets == first.sets, "sets differ from those");
-    expect(other.settings == first.settings, "probe settings differ from those");
+    const std::string difference = first_difference(other.settings, first.settings);
+    if (!difference.empty())
+      throw Error("run {} of {}: its probe settings differ from those of run 1: {}", i + 1, records.size(), difference);
+    expect(alike(other.patch, first.patch), "aligned tokens differ from those");
+    expect(std::equal(other.classes.begin(), other.classes.end(), first.classes.begin(), first.classes.end(),
+                      [](const TokenClasses& a, const TokenClasses& b) {
+                        return a.name == b.name && a.labels == b.labels && a.of_token == b.of_token;
+                      }),
+           "token classes differ from those");
   }
 }
 
@@ -94,7 +105,8 @@ Findings findings_of(std::span<const AnalysisRecord* const> records) {
   out.runs = static_cast<int>(records.size());
   out.step = common_steps(records);
   if (out.step.empty()) return out;
-  const ReadPlan plan(ModelConfig::from_json(nlohmann::json::parse(identity.model_config), "model_config"));
+  const ModelConfig config = ModelConfig::from_json(nlohmann::json::parse(identity.model_config), "model_config");
+  const ReadPlan plan(config);
   const auto sequences = static_cast<std::size_t>(identity.tokens.sequences);
 
   std::vector<Rows> runs;
@@ -124,10 +136,11 @@ Findings findings_of(std::span<const AnalysisRecord* const> records) {
   std::vector<std::string> slice_names;
   for (const Slice& slice : make_slices(plan)) slice_names.push_back(slice.name());
   if (!ablated || identity.sets != slice_names) return out;
-  const Curves curves = make_curves(runs, identity.sets.size(), sequences, identity.settings.seed, findings_resamples);
+  const Curves curves = make_curves(runs, identity.sets.size(), sequences, identity.settings.seed, findings_resamples,
+                                    identity.settings.until_decided);
   for (std::size_t row = 0; row < out.step.size(); ++row)
-    out.dissociation.push_back(dissociation_of(curves, row, runs));
-  out.motifs = motifs_of(curves, out.step, runs, plan);
+    out.dissociation.push_back(dissociation_of(curves, row, runs, plan));
+  out.motifs = motifs_of(curves, out.step, runs, plan, config.recency_bias);
   return out;
 }
 

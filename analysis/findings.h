@@ -19,7 +19,9 @@ namespace routescope {
 /// sequences until it was decided; percentiles take their number as given.
 inline constexpr int findings_resamples = 2000;
 
-/// Mass against effect over the 18 slices of one row (those that were tested).
+/// Mass against effect over the 18 slices of one row (those that were tested). Mass here is over the reads that the
+/// ablation can change: of the others, a read without the slice's sources weighs 0 and one without other sources 1,
+/// whatever the model does, so that mass_changed = (mass reads - reads with no other source) / changed reads.
 struct Dissociation {
   Estimate rank_correlation;                                 // Spearman, bootstrap over sequences
   int largest_mass = -1;                                     // slice; -1: none
@@ -27,7 +29,8 @@ struct Dissociation {
   double p_same = std::numeric_limits<double>::quiet_NaN();  // share of resamples in which the two are the same slice;
                                                              // no p value, but how often other sequences would say so
   /// p value of the hypothesis that no slice has a larger effect than the one of the largest mass: t tests, paired over
-  /// sequences, against each of the others, the least p value times their number.
+  /// sequences, against each of the others, the least p value times their number. NaN with until_decided: it holds for
+  /// a number of sequences that is fixed beforehand.
   double p_largest = std::numeric_limits<double>::quiet_NaN();
   std::vector<int> idle;  // slices with at least `appreciable` mass and shown equivalence to zero (Holm, 5 %)
 };
@@ -43,16 +46,18 @@ struct Motif {
   std::vector<Estimate> control;                                   // [row] NaN without controls
   std::vector<Estimate> excess;                                    // [row] effect - control, paired over sequences
   std::vector<Estimate> mass;                                      // [row] mean over the slices
-  double uniform_mass = std::numeric_limits<double>::quiet_NaN();  // what it would be if every read weighed its sources
-                                                                   // alike, as at the start of training
+  double uniform_mass = std::numeric_limits<double>::quiet_NaN();  // what it is where training starts: queries zero, so
+                                                                   // that only recency_bias tells sources apart
   /// Training step of the first row from which on, to the last, the excess is shown to be above zero: the lower end of
   /// its one-sided 95 % interval is. NaN: never. Rows are taken from the last back to the first that fails, a fixed
   /// order of tests, so that any row too early is claimed with probability 5 % at most, however many rows there are.
-  /// More sequences show an effect earlier: it says by when the motif is there, not when it came.
+  /// More sequences show an effect earlier: it says by when the motif is there, not when it came. NaN with
+  /// until_decided, as p_largest.
   double shown_from = std::numeric_limits<double>::quiet_NaN();
-  /// When it came: half rise of the excess and of the mass above uniform (onset.h), the step from which on they stay
-  /// above half of what they are at the last row. A fraction of the curve's own scale, so that it does not depend on
-  /// the number of sequences and cause and mass are on one footing. NaN where the last row is not shown to be above
+  /// When it came: half rise of the excess and of the mass above uniform_mass (onset.h), where a step to
+  /// what they are at the last row fits them best. A fraction of the curve's own scale, so that it does not depend on
+  /// the number of sequences. By cause it is of effect minus control, which also shrinks as the control comes to
+  /// overlap the set: look at control_overlap beside it. NaN where the last row is not shown to be above
   /// zero (one-sided, 5 %). Resolved to the rows, not between them. Intervals: the same of every resample; an infinite
   /// end where resamples have none.
   Estimate onset, mass_onset;
@@ -83,9 +88,9 @@ Findings find(const AnalysisRecord& record);
 /// means over runs, and everything else follows from these, except that `idle` holds what is idle in every run, a found
 /// slice is one found in every run, and p_largest is the largest of the runs'. Intervals are for the mean over such
 /// runs and such sequences: sequences are resampled for all runs at once, and runs weighed so that a mean over them has
-/// Student's interval. With 3 runs that is 2.5 standard deviations of the runs to both sides, for normal ones: wide,
-/// but no interval from 3 numbers is narrower and honest; look at the runs themselves beside it. Throws Error naming a
-/// run whose configuration or measurement is another, or if no step is common.
+/// Student's interval. With 3 runs that is 2.65 to 2.9 standard deviations of the runs to both sides at 64 to 32
+/// sequences: wide, but no interval from 3 numbers is narrower and honest; look at the runs themselves beside it.
+/// Throws Error naming a run whose configuration or measurement is another, or if no step is common.
 Findings pool(std::span<const AnalysisRecord> records);
 
 }  // namespace routescope

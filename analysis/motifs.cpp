@@ -5,6 +5,7 @@
 
 #include "analysis/findings_parts.h"
 #include "analysis/onset.h"
+#include "model/wrap.h"
 
 namespace routescope {
 namespace {
@@ -17,9 +18,10 @@ Strength sum_of(const Curves& curves, const ResampledCurves& of, std::span<const
   const double start = sets.empty() ? nan : -offset;
   Strength out{std::vector<double>(curves.rows, start),
                std::vector<std::vector<double>>(curves.rows, std::vector<double>(curves.resamples, start)),
-               curves.sequences};
+               std::vector<std::size_t>(curves.rows, curves.sequences)};
   for (std::size_t row = 0; row < curves.rows; ++row) {
     for (std::size_t set : sets) {
+      if (&of != &curves.mass) out.sequences[row] = std::min(out.sequences[row], curves.used[row * curves.sets + set]);
       out.value[row] += scale * of.value(row, set);
       const auto resampled = of.resampled(row, set);
       for (std::size_t b = 0; b < curves.resamples; ++b) out.resampled[row][b] += scale * resampled[b];
@@ -49,7 +51,7 @@ Motif motif_of(std::string name, std::vector<int> slices, bool of_paper, const C
   motif.excess = excess.estimates();
   motif.mass = sum_of(curves, curves.mass, all, share).estimates();
 
-  motif.shown_from = shown_from(excess, steps);
+  if (!curves.until_decided) motif.shown_from = shown_from(excess, steps);
   const Onset cause(excess, steps), mass(sum_of(curves, curves.mass, all, share, motif.uniform_mass), steps);
   motif.onset = cause.estimate();
   motif.mass_onset = mass.estimate();
@@ -57,13 +59,15 @@ Motif motif_of(std::string name, std::vector<int> slices, bool of_paper, const C
   return motif;
 }
 
-/// The mass of every slice if each read weighed its sources alike.
-std::vector<double> uniform_masses(const ReadPlan& plan) {
+/// The mass of every slice where training starts: queries are zero, and the current source has the initial bias.
+std::vector<double> initial_masses(const ReadPlan& plan, double recency_bias) {
   std::vector<double> alpha(static_cast<std::size_t>(plan.num_routed() * plan.num_columns()), nan);
   for (int r = 0; r < plan.num_routed(); ++r) {
     const Read& read = plan.reads[static_cast<std::size_t>(r)];
+    const WrappedAlpha closed = wrapped_alpha(recency_bias, std::ssize(read.columns));
     for (int column : read.columns)
-      alpha[static_cast<std::size_t>(r * plan.num_columns() + column)] = 1 / static_cast<double>(read.columns.size());
+      alpha[static_cast<std::size_t>(r * plan.num_columns() + column)] =
+          column == read.columns.back() ? closed.current : closed.other;
   }
   return set_masses(slice_sets(plan), alpha, plan.num_columns());
 }
@@ -79,9 +83,9 @@ bool found_in(std::span<const Rows> runs, std::size_t slice) {
 }  // namespace
 
 std::vector<Motif> motifs_of(const Curves& curves, std::span<const std::int64_t> steps, std::span<const Rows> runs,
-                             const ReadPlan& plan) {
+                             const ReadPlan& plan, double recency_bias) {
   const std::vector<Slice> slices = make_slices(plan);
-  const std::vector<double> uniform = uniform_masses(plan);
+  const std::vector<double> uniform = initial_masses(plan, recency_bias);
   const auto index_of = [&](const std::string& name) {
     const auto found = std::find_if(slices.begin(), slices.end(), [&](const Slice& s) { return s.name() == name; });
     return static_cast<int>(found - slices.begin());

@@ -30,13 +30,13 @@ double half_rise(const Curve& curve, std::span<const std::int64_t> steps) {
 std::vector<Estimate> Strength::estimates() const {
   std::vector<Estimate> out;
   for (std::size_t row = 0; row < value.size(); ++row)
-    out.push_back({value[row], percentile_interval(resampled[row], sequences)});
+    out.push_back({value[row], percentile_interval(resampled[row], sequences[row])});
   return out;
 }
 
 bool Strength::shown_above_zero(std::size_t row) const {
   constexpr double one_sided = 2 * interval_level - 1;
-  return value[row] > 0 && percentile_interval(resampled[row], sequences, one_sided).lower > 0;
+  return value[row] > 0 && percentile_interval(resampled[row], sequences[row], one_sided).lower > 0;
 }
 
 double shown_from(const Strength& strength, std::span<const std::int64_t> steps) {
@@ -47,7 +47,8 @@ double shown_from(const Strength& strength, std::span<const std::int64_t> steps)
 }
 
 Onset::Onset(const Strength& strength, std::span<const std::int64_t> steps)
-    : shown(strength.shown_above_zero(steps.size() - 1)), sequences(strength.sequences) {
+    : shown(strength.shown_above_zero(steps.size() - 1)),
+      sequences(*std::min_element(strength.sequences.begin(), strength.sequences.end())) {
   if (!shown) return;
   value = half_rise([&](std::size_t row) { return strength.value[row]; }, steps);
   for (std::size_t b = 0; b < strength.resampled.front().size(); ++b)

@@ -10,11 +10,11 @@
 
 namespace routescope {
 
-/// A curve over rows and its values on resamples of `sequences` sequences.
+/// A curve over rows and its values on resamples of sequences.
 struct Strength {
   std::vector<double> value;                   // [row]
   std::vector<std::vector<double>> resampled;  // [row][resample]
-  std::size_t sequences = 0;
+  std::vector<std::size_t> sequences;          // [row] that it is of, which set the width of intervals
 
   std::vector<Estimate> estimates() const;
   /// One-sided, at 95 %.
@@ -37,7 +37,7 @@ struct Onset {
   bool shown = false;
   double value = std::numeric_limits<double>::quiet_NaN();
   std::vector<double> resampled;
-  std::size_t sequences = 0;
+  std::size_t sequences = 0;  // of the row with the fewest
 
   Onset(const Strength& strength, std::span<const std::int64_t> steps);
   Estimate estimate() const { return {value, percentile_interval(resampled, sequences)}; }

@@ -53,9 +53,12 @@ class FindingsGroup {
 };
 
 void write_dissociation(hdf5::Group& file, const ProbeIdentity& identity, const std::vector<Dissociation>& rows) {
-  FindingsGroup out(file, "dissociation",
-                    estimand(identity, describe(identity.settings.ablations.front()),
-                             "mass of a slice against its delta_nll, over the slices that were tested", "1"));
+  FindingsGroup out(
+      file, "dissociation",
+      estimand(identity, describe(identity.settings.ablations.front()),
+               "mass of a slice over the reads that the ablation can change, against its delta_nll, over the slices "
+               "that were tested",
+               "1"));
   std::vector<Estimate> correlation;
   std::vector<std::int32_t> largest_mass, largest_effect;
   Values same, largest;
@@ -101,12 +104,13 @@ void write_motif(hdf5::Group& file, const ProbeIdentity& identity, const Motif& 
   out.rows("control", motif.control, "nat/token", "effect of the matched controls");
   out.rows("excess", motif.excess, "nat/token", "effect minus control");
   out.rows("mass", motif.mass, "1", "routing mass");
-  out.number("uniform_mass", motif.uniform_mass, "1", "the mass that uniform routing would give");
+  out.number("uniform_mass", motif.uniform_mass, "1",
+             "the mass where training starts: queries zero, the current source at its initial bias");
   out.number("shown_from", motif.shown_from, "1",
              "first step from which on, to the last, the excess is shown to be above zero; NaN: never");
   out.number(
       "onset", motif.onset, "1",
-      "first step from which on the excess stays above half of what it is at the last row; NaN: not shown there");
+      "step of the row at which a step from 0 to the last row's excess fits the excess best; NaN: not shown there");
   out.number("mass_onset", motif.mass_onset, "1", "the same of the mass above uniform_mass");
   out.number("lead", motif.lead, "1", "ln((onset + 1) / (mass_onset + 1)): below zero the cause comes first");
 }

@@ -1,5 +1,6 @@
 #include "analysis/resampled.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -9,6 +10,10 @@ namespace {
 constexpr double nan = std::numeric_limits<double>::quiet_NaN();
 // Sets the chance of findings apart from that of a probe's own intervals, which count `what` from zero.
 constexpr std::uint64_t of_findings = std::uint64_t{1} << 32;
+
+bool has_nan(std::span<const double> values) {
+  return std::any_of(values.begin(), values.end(), [](double value) { return std::isnan(value); });
+}
 
 /// How often each resample draws each sequence: [sequence][resample].
 class Draws {
@@ -21,8 +26,10 @@ class Draws {
     for (std::size_t i = 0; i < indices.size(); ++i) counts_[indices[i] % sequences * resamples + i / sequences] += 1;
   }
 
-  /// Adds weight[b] times the mean of resample b to `out`, over the finite values. NaN where a resample draws none.
-  void add_means(std::span<const double> values, std::span<const double> weight, std::span<double> out) {
+  /// Adds weight[b] times the mean of resample b to `out`. With `skip_nan` a mean over the other values, and NaN where
+  /// a resample draws none.
+  void add_means(std::span<const double> values, bool skip_nan, std::span<const double> weight, std::span<double> out) {
+    if (!skip_nan && has_nan(values)) return std::fill(out.begin(), out.end(), nan);
     sums_.assign(resamples_, 0.0);
     weights_.assign(resamples_, 0.0);
     for (std::size_t i = 0; i < values.size(); ++i) {
@@ -41,10 +48,10 @@ class Draws {
   std::vector<double> counts_, sums_, weights_;
 };
 
-double mean_of_measured(std::span<const double> values) {
+double mean_of(std::span<const double> values, bool skip_nan) {
   double sum = 0, count = 0;
   for (double value : values) {
-    if (std::isnan(value)) continue;
+    if (skip_nan && std::isnan(value)) continue;
     sum += value;
     count += 1;
   }
@@ -57,9 +64,15 @@ ResampledCurves::ResampledCurves(std::size_t rows, std::size_t sets, std::size_t
     : sets_(sets), resamples_(resamples), values_(rows * sets, 0.0), resampled_(rows * sets * resamples, 0.0) {}
 
 Curves make_curves(std::span<const std::vector<const ProbeRow*>> runs, std::size_t sets, std::size_t sequences,
-                   std::uint64_t seed, int resamples) {
+                   std::uint64_t seed, int resamples, bool until_decided) {
   const auto draws_wanted = static_cast<std::size_t>(resamples);
-  Curves curves{runs.front().size(), sets, sequences, draws_wanted, {}, {}, {}, {}};
+  Curves curves;
+  curves.rows = runs.front().size();
+  curves.sets = sets;
+  curves.sequences = sequences;
+  curves.resamples = draws_wanted;
+  curves.until_decided = until_decided;
+  curves.used.assign(curves.rows * sets, sequences);
   for (auto* each : {&curves.effect, &curves.control, &curves.excess, &curves.mass})
     *each = ResampledCurves(curves.rows, sets, draws_wanted);
 
@@ -85,9 +98,13 @@ Curves make_curves(std::span<const std::vector<const ProbeRow*>> runs, std::size
         const auto effect = of_set(effects.delta_nll_sequence), control = of_set(effects.control_sequence);
         for (std::size_t i = 0; i < sequences; ++i) difference[i] = effect[i] - control[i];
         const auto add = [&](ResampledCurves& to, std::span<const double> values) {
-          to.value(row, set) += mean_of_measured(values) / static_cast<double>(runs.size());
-          draws.add_means(values, weights[run], to.resampled(row, set));
+          to.value(row, set) += mean_of(values, until_decided) / static_cast<double>(runs.size());
+          draws.add_means(values, until_decided, weights[run], to.resampled(row, set));
         };
+        const auto missing_effects =
+            std::count_if(effect.begin(), effect.end(), [](double value) { return std::isnan(value); });
+        std::size_t& used = curves.used[row * sets + set];
+        used = std::min(used, sequences - static_cast<std::size_t>(missing_effects));
         add(curves.effect, effect);
         add(curves.control, control);
         add(curves.excess, difference);

@@ -11,7 +11,8 @@
 
 namespace routescope {
 
-/// A quantity of every row and set: its value, and its value on each resample. NaN where it was not measured.
+/// A quantity of every row and set: its value, and its value on each resample. NaN where it was not measured, and where
+/// a value of the model's is NaN.
 class ResampledCurves {
  public:
   ResampledCurves() = default;
@@ -33,13 +34,15 @@ class ResampledCurves {
 
 struct Curves {
   std::size_t rows = 0, sets = 0, sequences = 0, resamples = 0;
+  bool until_decided = false;
   ResampledCurves effect, control, excess, mass;  // of each row's first ablation; control and excess NaN without it
+  std::vector<std::size_t> used;  // [row, set] sequences that effects are of, in the run with the fewest
 };
 
 /// runs [run][row]: the rows of every run at the same steps, measured on the same sequences; each has an ablation. A
-/// mean is over the sequences on which a set was measured, which differ with until_decided. A function of the rows and
-/// the seed.
+/// mean is over all sequences; with until_decided, over those on which the set was measured, the others being NaN. A
+/// function of the rows and the seed.
 Curves make_curves(std::span<const std::vector<const ProbeRow*>> runs, std::size_t sets, std::size_t sequences,
-                   std::uint64_t seed, int resamples);
+                   std::uint64_t seed, int resamples, bool until_decided);
 
 }  // namespace routescope

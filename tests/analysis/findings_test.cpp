@@ -6,6 +6,7 @@
 #include <cmath>
 #include <limits>
 
+#include "analysis/ablation.h"
 #include "data/error.h"
 #include "tests/analysis/findings_case.h"
 
@@ -26,13 +27,41 @@ void expect_within(const Estimate& estimate, double truth, const char* what) {
   EXPECT_GE(estimate.ci.upper, truth) << what;
 }
 
+/// The mass of a slice whose reads that masking can change weigh `changed` on average.
+double whole_mass(int slice, double changed) {
+  const RouteSet set = slice_sets(findings_plan())[static_cast<std::size_t>(slice)];
+  const auto reads = changed_reads(findings_plan(), Ablation::mask, whole(set)).size();
+  // Of the micro model's reads only 0.attn has a single source, the embedding.
+  const double certain = set.name == "embedding.attn.early" ? 1 : 0;
+  return (changed * static_cast<double>(reads) + certain) / static_cast<double>(set.reads.size());
+}
+
+TEST(Findings, MassThatNoAblationCanTouchDoesNotCount) {
+  // 0.attn has one source, whose weight is 1; 1.attn has two, of which the embedding has a tenth.
+  const int certain = slice_index("embedding.attn.early"), heavy = slice_index("embedding.mlp.mid");
+  const auto planted = [&](std::size_t, int s) {
+    return Planted{s == heavy ? 0.5 : 0.0, 0, s == certain ? 0.55 : s == heavy ? 0.5 : 0.02};
+  };
+  AnalysisRecord record = planted_record({10}, 0.001, 15, planted);
+  record.rows[0].mass[static_cast<std::size_t>(certain)] = 0.54;  // less than a tenth of what can be changed
+  Dissociation found = find(record).dissociation.at(0);
+  EXPECT_EQ(found.largest_mass, heavy);
+  EXPECT_EQ(found.p_largest, 1);
+  EXPECT_TRUE(found.idle.empty());
+  record.rows[0].ablations[0].ablation = Ablation::zero;  // which can take that weight
+  found = find(record).dissociation.at(0);
+  EXPECT_EQ(found.largest_mass, certain);
+  EXPECT_LT(found.p_largest, 1e-9);
+  EXPECT_EQ(found.idle, std::vector<int>{certain});
+}
+
 TEST(Findings, MassThatDoesNothingIsToldFromMassThatDoes) {
   const int heavy = slice_index("history.mlp.mid"), strong = slice_index("current.mlp.late");
   // The others rise in effect as they fall in mass.
   const auto planted = [&](std::size_t, int s) {
-    if (s == heavy) return Planted{0, 0, 0.7};
-    if (s == strong) return Planted{0.5, 0, 0.01};
-    return Planted{0.02 * (s + 1), 0, 0.09 - 0.004 * s};
+    if (s == heavy) return Planted{0, 0, whole_mass(s, 0.7)};
+    if (s == strong) return Planted{0.5, 0, whole_mass(s, 0.01)};
+    return Planted{0.02 * (s + 1), 0, whole_mass(s, 0.09 - 0.004 * s)};
   };
   const AnalysisRecord record = planted_record({10}, 0.001, 1, planted);
   const Dissociation found = find(record).dissociation.at(0);
@@ -51,7 +80,7 @@ TEST(Findings, AgreementOfMassAndEffectIsNotDenied) {
   const auto planted = [&](std::size_t, int s) {
     if (s == untested) return Planted{nan, 0, 0.9};
     const double size = s == largest ? 0.8 : 0.02 * s;
-    return Planted{size, 0, size};
+    return Planted{size, 0, whole_mass(s, size)};
   };
   const Dissociation found = find(planted_record({10}, 0.001, 2, planted)).dissociation.at(0);
   EXPECT_EQ(found.largest_mass, largest);
@@ -138,6 +167,17 @@ TEST(Findings, MotifsOfThePaperAndWhatElseExceedsItsControl) {
   EXPECT_TRUE(std::isnan(history.lead.value));
 }
 
+TEST(Findings, MassIsMeasuredFromWhereTrainingStarts) {
+  AnalysisRecord record = planted_record({0, 1}, 0.001, 16, [](std::size_t, int) { return Planted{0, 0, 0.3}; });
+  ModelConfig config = testing::micro_config(Residual::block_attn_res, AttnResSource::block_sum);
+  config.recency_bias = std::log(3.0);  // of 2 sources the current one has 3/4, of 4 a half
+  record.identity.model_config = config.to_json().dump();
+  const Findings found = find(record);
+  EXPECT_NEAR(found.motifs[0].uniform_mass, 0.25, 1e-12);
+  EXPECT_NEAR(found.motifs[1].uniform_mass, (0.75 / 2 + 0.75) / 2, 1e-12);
+  EXPECT_EQ(found.motifs[0].mass_onset.value, 0);  // 0.3 is above 1/4, though not above a half
+}
+
 TEST(Findings, WithoutControlsThereIsNoExcessAndNoOnset) {
   AnalysisRecord record = planted_record({0, 1}, 0.01, 4, [](std::size_t, int) { return Planted{0.3, 0, 0.6}; });
   for (ProbeRow& row : record.rows) {
@@ -168,8 +208,15 @@ TEST(Findings, ASetDecidedEarlyCountsByItsOwnSequences) {
       effects.delta_nll_sequence[at] = effects.control_sequence[at] = nan;
     }
   }
+  const Findings broken = find(record);  // without until_decided a missing value is the model's
+  EXPECT_TRUE(std::isnan(broken.motifs[0].excess[0].value));
+  EXPECT_TRUE(std::isnan(broken.motifs[0].excess[0].ci.lower));
+  EXPECT_FALSE(std::isnan(broken.dissociation[0].p_largest));
+  record.identity.settings.until_decided = true;
   const Findings found = find(record);
   EXPECT_NEAR(found.motifs[0].excess[0].value, sum / used, 1e-12);
+  EXPECT_TRUE(std::isnan(found.motifs[0].shown_from));  // tests of a fixed number of sequences
+  EXPECT_TRUE(std::isnan(found.dissociation[0].p_largest));
   expect_within(found.motifs[0].excess[0], 0.2, "excess");
   EXPECT_FALSE(std::isnan(found.dissociation[0].rank_correlation.ci.lower));
 }
@@ -287,7 +334,13 @@ TEST(Findings, RunsMeasuredOtherwiseAreRefused) {
   EXPECT_EQ(error_of([](AnalysisRecord& run) { run.identity.tokens.ids[3] += 1; }),
             "run 2 of 2: its probe tokens differ from those of run 1");
   EXPECT_EQ(error_of([](AnalysisRecord& run) { run.identity.settings.controls += 1; }),
-            "run 2 of 2: its probe settings differ from those of run 1");
+            "run 2 of 2: its probe settings differ from those of run 1: controls: found 5, expected 4");
+  EXPECT_EQ(error_of([](AnalysisRecord& run) { run.identity.patch = run.identity.tokens; }),
+            "run 2 of 2: its aligned tokens differ from those of run 1");
+  EXPECT_EQ(error_of([](AnalysisRecord& run) {
+              run.identity.classes.push_back({"class", {"a"}, {}});
+            }),
+            "run 2 of 2: its token classes differ from those of run 1");
   EXPECT_EQ(error_of([](AnalysisRecord& run) { run.identity.model_config += " "; }),
             "run 2 of 2: its model configuration differs from that of run 1");
   EXPECT_EQ(error_of([](AnalysisRecord& run) {

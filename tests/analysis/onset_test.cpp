@@ -31,8 +31,8 @@ Strength measure(const std::vector<double>& truth, double noise, int sequences, 
     }
     run[0].push_back(&rows[r]);
   }
-  const Curves curves = make_curves(run, 1, own.size(), seed, resamples);
-  Strength strength{{}, {}, own.size()};
+  const Curves curves = make_curves(run, 1, own.size(), seed, resamples, false);
+  Strength strength{{}, {}, std::vector<std::size_t>(rows.size(), own.size())};
   for (std::size_t r = 0; r < rows.size(); ++r) {
     strength.value.push_back(curves.effect.value(r, 0));
     const auto resampled = curves.effect.resampled(r, 0);
@@ -122,7 +122,7 @@ TEST(Onset, NoRowBeforeItIsThereIsClaimedOftenerThanItMay) {
 
 /// Without noise.
 Strength exact(std::vector<double> curve) {
-  Strength strength{curve, {}, 32};
+  Strength strength{curve, {}, std::vector<std::size_t>(curve.size(), 32)};
   for (double value : curve) strength.resampled.push_back({value, value});
   return strength;
 }
