@@ -1,6 +1,6 @@
 // How often the statistics of a probe are wrong, over 500 repetitions with new text each, on planted mechanisms whose
 // mean effects are known exactly. Bounds are the promised rate and 2.33 standard errors of 500 draws: what keeps its
-// promised rate passes in 99 of 100 cases, and one at twice that in none of a thousand.
+// promised rate passes in 99 of 100 cases, and one at twice a rate of 5 % in 2 of 100.
 #include <gtest/gtest.h>
 
 #include <cmath>
