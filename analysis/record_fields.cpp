@@ -175,8 +175,10 @@ std::string test_text(const ProbeSettings& settings) {
     return fmt::format("anytime-valid p value of the same normal mixture, a look every {} sequences",
                        settings.look_every);
   }
-  return fmt::format("two-sided sign flips of the sequences' differences: all 2^n for n <= {}, else {} random ones",
-                     exact_sign_flip_n, sign_flips);
+  return fmt::format(
+      "two-sided sign flips of the sequences' differences, of symmetry about zero: all 2^n for n <= {}, else {} random "
+      "ones",
+      exact_sign_flip_n, sign_flips);
 }
 
 /// What the intervals and p values of a group are, for effects and for their excess over controls alike.
