@@ -95,7 +95,7 @@ double share(std::int64_t count) {
 TEST(PlantedRates, OfWhatHasNoEffect) {
   // An effect on a token is 0, or beta or -beta with probabilities of at most 1/4 each. The margin is 8 standard
   // errors of 24 sequences: equivalence at Holm's least level, 0.05 / 4, takes 2.4 of them, and a confidence sequence
-  // at 32 sequences 4 of its own, which leaves 3 for chance.
+  // at 32 sequences 4 of its own, which leaves 5 for chance.
   constexpr double beta = 0.1;
   const double margin = 8 * beta / std::sqrt(2.0 * static_cast<double>(fixed * (positions - 1)));
   const std::vector<std::string> names{embedding_late, history_late, "2.mlp:block_1", "2.mlp:embedding,block_1"};
