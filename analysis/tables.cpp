@@ -12,7 +12,7 @@
 namespace routescope {
 namespace {
 
-constexpr std::size_t emergence_columns = 3, name_width = 24;
+constexpr std::size_t emergence_columns = 3, name_width = 21;
 constexpr double significant = 0.05;
 
 using Values = std::vector<double>;
@@ -64,12 +64,12 @@ void trim(std::string& line) {
 }
 
 std::string ablation_table(const AblationEffects& effects, const ProbeRow& row, const ProbeIdentity& identity) {
-  std::string out = fmt::format("{}\n{:<24} {:>6} {:<26} {:<26} {:>7} {:>7} {:>6} {:>4} {:>6}\n",
-                                to_string(effects.ablation), "set", "mass", "delta nll [95 %], nats/tok.",
+  std::string out = fmt::format("{}\n{:<21} {:>6} {:<26} {:<26} {:>7} {:>7} {:>6} {:>4} {:>6}\n",
+                                to_string(effects.ablation), "set", "mass", "delta nll [95 %], nats/tok",
                                 "excess over control [95 %]", "p", "p abs.", "kl", "cov.", "found");
   for (std::size_t s = 0; s < identity.sets.size(); ++s) {
     std::string line =
-        fmt::format("{:<24} {:>6} {:<26} {:<26} {:>7} {:>7} {:>6} {:>4} {:>6}", shortened(identity.sets[s]),
+        fmt::format("{:<21} {:>6} {:<26} {:<26} {:>7} {:>7} {:>6} {:>4} {:>6}", shortened(identity.sets[s]),
                     number("{:.4f}", at(row.mass, s)), effect(effects, s),
                     with_interval(at(effects.excess, s), at(effects.excess_lower, s), at(effects.excess_upper, s)),
                     p_text(at(effects.p_adjusted, s)), p_text(at(effects.p_equivalence_adjusted, s)),
