@@ -72,7 +72,8 @@ TEST(StudyTest, ClaimsFollowFromTheNumbers) {
 
   EXPECT_EQ(claims[2].verdict, "holds in every run");
   const std::string idle = joined(claims[2]);
-  // Of the reads that a mask can change: that of 0.attn, which has the embedding alone, does not thin current.attn.early.
+  // Of the reads that a mask can change: that of 0.attn, which has the embedding alone, does not thin
+  // current.attn.early.
   EXPECT_NE(idle.find("current.attn.early against embedding.mlp.early"), std::string::npos) << idle;
 }
 
