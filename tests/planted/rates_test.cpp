@@ -135,7 +135,7 @@ TEST(PlantedRates, OfWhatHasNoEffect) {
     EXPECT_LE(share(covered[s]), 0.97);
     EXPECT_GE(share(held[s]), at_least(0.95));
     EXPECT_GE(share(equal[s]), 0.99);
-    EXPECT_GE(share(absent[s]), 0.99);
+    EXPECT_GE(share(absent[s]), 0.97);  // corrected for skewness, a sequence may be wide or without end at 32
   }
   std::printf("any of the family: p adjusted < 0.05 %.3f (excess %.3f), decided as effect %.3f\n", share(wrong_family),
               share(wrong_excess_family), share(wrong_decision));
