@@ -382,19 +382,20 @@ TEST(AnalysisRecordTest, RefusesRowsMeasuredOtherwise) {
 
 TEST(AnalysisRecordTest, TablesFitATerminal) {
   AnalysisRecord record = filled_record();
+  const std::string findings = findings_text(find(record), record);  // which other sets than the slices have not
   record.identity.sets[0] = "0.attn-5.mlp:embedding,block_1,block_2,block_3,current";
   for (ProbeRow& row : record.rows) {
     for (AblationEffects& effects : row.ablations) effects.delta_nll[1] = std::numeric_limits<double>::quiet_NaN();
   }
   record.rows.back().step = 123456789;
-  std::string text = emergence_table(record) + findings_text(find(record), record);
+  std::string text = emergence_table(record) + findings;
   for (const ProbeRow& row : record.rows)
     text += row_table(row, record.identity) + step_line(row, record.identity) + "\n";
   std::istringstream lines(text);
   std::size_t count = 0;
   for (std::string line; std::getline(lines, line); ++count) EXPECT_LE(line.size(), 120U) << line;
   EXPECT_GT(count, 3U * 6 * 19);
-  for (const char* part : {"0.attn-5.mlp:embedding..", "motif embedding_early_mlp", "rank correlation",
+  for (const char* part : {"0.attn-5.mlp:embedd..", "motif embedding_early_mlp", "rank correlation",
                            "cost: ", "atlas: 5 routes checked", "freeze"})
     EXPECT_TRUE(holds(text, part)) << part;
 }
