@@ -42,6 +42,7 @@ std::string_view page_style() {
 
 std::string number_text(const char* format, double value) {
   if (std::isnan(value)) return "\u2013";
+  if (std::isinf(value)) return value > 0 ? "\u221e" : "\u2212\u221e";
   std::string text = fmt::format(fmt::runtime(format), value), out;
   // What rounds to zero has no sign of its own.
   if (text.find_first_of("123456789") == std::string::npos) text = fmt::format(fmt::runtime(format), 0.0);

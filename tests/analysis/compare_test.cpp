@@ -278,6 +278,7 @@ TEST(SvgTest, NanInterruptsAndTextIsEscaped) {
 TEST(PageTest, NumbersReadAsPeopleWriteThem) {
   EXPECT_EQ(number_text("{:+.2f}", -0.5), "\u22120.50");
   EXPECT_EQ(number_text("{:.2f}", std::nan("")), "\u2013");
+  EXPECT_EQ(number_text("{:.2f}", INFINITY), "\u221e");
   EXPECT_EQ(number_text("{:+.2f}", -0.001), "+0.00");
   EXPECT_EQ(percent_text(0.1234), "12.3\u00a0%");
   EXPECT_EQ(estimate_text({0.5, {0.25, 0.75}}, "{:.2f}"), "0.50 [0.25, 0.75]");
