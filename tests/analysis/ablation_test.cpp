@@ -10,6 +10,7 @@
 
 #include "data/error.h"
 #include "tests/analysis/micro_model.h"
+#include "tests/data/expect_error.h"
 
 namespace routescope {
 namespace {
@@ -19,16 +20,6 @@ using testing::micro_model;
 
 constexpr Ablation every_ablation[] = {Ablation::mask,     Ablation::zero,   Ablation::mean,
                                        Ablation::resample, Ablation::freeze, Ablation::patch};
-
-template <class Body>
-std::string error_of(const Body& body) {
-  try {
-    body();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
-}
 
 /// 6 layers in 3 blocks of 2.
 ReadPlan micro_plan(AttnResSource source = AttnResSource::block_sum) {

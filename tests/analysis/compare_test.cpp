@@ -13,6 +13,7 @@
 #include "data/hdf5.h"
 #include "tests/analysis/micro_run.h"
 #include "tests/analysis/study_case.h"
+#include "tests/data/expect_error.h"
 #include "tests/data/temp_dir.h"
 
 namespace routescope {
@@ -37,16 +38,6 @@ StudyRun run_of(std::uint64_t seed, const std::vector<std::int64_t>& steps = stu
 Study three_runs(bool baseline = true) {
   return make_study({run_of(1), run_of(2), run_of(3)}, baseline ? std::optional(study_baseline()) : std::nullopt,
                     "made-up <numbers>");
-}
-
-template <class Body>
-std::string error_of(const Body& body) {
-  try {
-    body();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
 }
 
 std::string joined(const Claim& claim) {

@@ -15,6 +15,7 @@
 #include "analysis/tables.h"
 #include "data/error.h"
 #include "tests/analysis/micro_model.h"
+#include "tests/data/expect_error.h"
 
 namespace routescope {
 namespace {
@@ -403,16 +404,6 @@ TEST(ProbeRows, SummariesFollowFromTheSequences) {
     EXPECT_GE(row.effects(Ablation::mask).p_adjusted[s], row.effects(Ablation::mask).p_value[s]);
   }
   EXPECT_DOUBLE_EQ(row.intact_nll, mean(row.intact_nll_sequence));
-}
-
-template <class Body>
-std::string error_of(const Body& body) {
-  try {
-    body();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
 }
 
 TEST(ProbeErrors, NameWhatIsWrong) {

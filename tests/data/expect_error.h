@@ -24,4 +24,15 @@ inline void expect_error(const std::function<void()>& body, const std::vector<st
   }
 }
 
+/// What the Error says that `body` throws.
+template <class Body>
+std::string error_of(const Body& body) {
+  try {
+    body();
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "no error";
+}
+
 }  // namespace routescope
