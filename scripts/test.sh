@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 source scripts/phases.sh
 
 phase "packages"
-scripts/install_packages.sh build test
+scripts/install_packages.sh build test figures
 phase "configure"
 cmake -S . -B build -G Ninja -DCMAKE_BUILD_TYPE=Release -DROUTESCOPE_TESTS=ON
 phase "build"
