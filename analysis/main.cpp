@@ -3,19 +3,21 @@
 
 #include <memory>
 
-#include "analysis/compare.h"
-#include "analysis/inspect.h"
-#include "analysis/options.h"
-#include "analysis/probe_commands.h"
-#include "analysis/report.h"
-#include "data/command_line.h"
-#include "data/files.h"
+#include "analysis/commands/inspect.h"
+#include "analysis/commands/options.h"
+#include "analysis/commands/probe_commands.h"
+#include "analysis/report/compare.h"
+#include "analysis/report/report.h"
+#include "data/base/build.h"
+#include "data/base/command_line.h"
+#include "data/base/files.h"
 #include "kernels/comm/launch.h"
 #include "kernels/device.h"
 
 namespace {
 
 using namespace routescope;
+using namespace routescope::analysis;
 namespace fs = std::filesystem;
 
 int run_report(const ReportRequest& request, const std::string& page) {
@@ -36,7 +38,7 @@ int run_compare(const CompareArguments& a) {
   const fs::path out = a.out;
   fs::create_directories(out);
   write_study(study, out / "study.h5");
-  write_text_atomically(out / "index.html", study_page(study));
+  data::write_text_atomically(out / "index.html", study_page(study));
   for (const Claim& claim : claims_of(study)) fmt::print("{}\n  {}\n", claim.title, claim.verdict);
   for (const char* file : {"study.h5", "index.html"})
     fmt::print("{}: {:.1f} kB\n", (out / file).string(), static_cast<double>(fs::file_size(out / file)) / 1000);
@@ -48,7 +50,7 @@ int run_compare(const CompareArguments& a) {
 int main(int argc, char** argv) {
   CLI::App app("Probe what the routing of a model does, follow it over a run, and draw the report.",
                "routescope-analyze");
-  app.set_version_flag("--version", routescope_version());
+  app.set_version_flag("--version", data::routescope_version());
   app.require_subcommand(1);
   app.get_formatter()->column_width(34);
   ProbeArguments a;
@@ -90,32 +92,36 @@ int main(int argc, char** argv) {
   add_run(inspect)->required();
 
   const auto tool = [&]() -> int {
-    if (const auto done = parse_command_line(app, argc, argv)) return *done;
+    if (const auto done = data::parse_command_line(app, argc, argv)) return *done;
     if (*probe || *track) {
       settle(a);
       // Only values on the host are exchanged, whatever computes them.
-      CommunicatorOptions options;
+      kernels::CommunicatorOptions options;
       options.timeout_seconds = a.timeout;
-      const std::unique_ptr<Communicator> communicator = start_communicator(Device::cpu, options);
-      if (a.device != "cpu" && device_count() > 0) select_device(communicator->place().local_rank % device_count());
+      const std::unique_ptr<kernels::Communicator> communicator =
+          kernels::start_communicator(kernels::Device::cpu, options);
+      if (a.device != "cpu" && kernels::device_count() > 0)
+        kernels::select_device(communicator->place().local_rank % kernels::device_count());
       return *probe ? probe_command(a, *communicator) : track_command(a, *communicator);
     }
-    if (launched_place().rank != 0) return 0;  // the rest is work for one
+    if (kernels::launched_place().rank != 0) return 0;  // the rest is work for one
     if (*report) return run_report(drawn, a.out);
     if (*compare) return run_compare(c);
     check_run(a.run);
     fmt::print("{}", inspect_run(a.run));
     return 0;
   };
-  return run_tool("routescope-analyze", [&]() -> int {
+  return data::run_tool("routescope-analyze", [&]() -> int {
     // One line for the job, whichever rank it is that fails.
     try {
       return tool();
-    } catch (const UsageError& error) {
-      if (launched_place().size > 1) abandon(2, fmt::format("routescope-analyze: error: {}", error.what()));
+    } catch (const data::UsageError& error) {
+      if (kernels::launched_place().size > 1)
+        kernels::abandon(2, fmt::format("routescope-analyze: error: {}", error.what()));
       throw;
     } catch (const std::exception& error) {
-      if (launched_place().size > 1) abandon(1, fmt::format("routescope-analyze: error: {}", error.what()));
+      if (kernels::launched_place().size > 1)
+        kernels::abandon(1, fmt::format("routescope-analyze: error: {}", error.what()));
       throw;
     }
   });

@@ -1,11 +1,12 @@
 // routescope-data: text to token shards, and a look into any file of the project.
-#include "data/command_line.h"
-#include "data/error.h"
-#include "data/inspect.h"
-#include "data/routing_record.h"
-#include "data/tokenize.h"
+#include "data/base/build.h"
+#include "data/base/command_line.h"
+#include "data/base/error.h"
+#include "data/records/inspect.h"
+#include "data/records/routing_record.h"
+#include "data/tokens/tokenize.h"
 
-namespace routescope {
+namespace routescope::data {
 namespace {
 
 void check_usage(const TokenizeOptions& options, bool has_fraction) {
@@ -74,8 +75,8 @@ int run(int argc, char** argv) {
 }
 
 }  // namespace
-}  // namespace routescope
+}  // namespace routescope::data
 
 int main(int argc, char** argv) {
-  return routescope::run_tool("routescope-data", [&] { return routescope::run(argc, argv); });
+  return routescope::data::run_tool("routescope-data", [&] { return routescope::data::run(argc, argv); });
 }

@@ -3,7 +3,7 @@
 #include <atomic>
 #include <stdexcept>
 
-namespace routescope {
+namespace routescope::kernels {
 
 namespace {
 std::atomic<AttentionKernel> chosen{AttentionKernel::automatic};
@@ -21,4 +21,4 @@ AttentionKernel attention_kernel() {
   return chosen;
 }
 
-}  // namespace routescope
+}  // namespace routescope::kernels

@@ -1,7 +1,7 @@
 // Which kernels compute attention on a CUDA device.
 #pragma once
 
-namespace routescope {
+namespace routescope::kernels {
 
 enum class AttentionKernel {
   automatic,  // cuDNN's where this build has them and they take the shape, otherwise the built-in ones
@@ -15,4 +15,4 @@ enum class AttentionKernel {
 void set_attention_kernel(AttentionKernel kernel);
 AttentionKernel attention_kernel();
 
-}  // namespace routescope
+}  // namespace routescope::kernels

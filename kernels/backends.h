@@ -3,14 +3,14 @@
 
 #include "kernels/op_types.h"
 
-namespace routescope::reference {
+namespace routescope::kernels::reference {
 #include "kernels/op_declarations.inc"
-}  // namespace routescope::reference
+}  // namespace routescope::kernels::reference
 
-namespace routescope::cpu {
+namespace routescope::kernels::cpu {
 #include "kernels/op_declarations.inc"
-}  // namespace routescope::cpu
+}  // namespace routescope::kernels::cpu
 
-namespace routescope::cuda {
+namespace routescope::kernels::cuda {
 #include "kernels/op_declarations.inc"
-}  // namespace routescope::cuda
+}  // namespace routescope::kernels::cuda

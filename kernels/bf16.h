@@ -8,7 +8,7 @@
 #include "kernels/host_device.h"
 #include "kernels/tensor.h"
 
-namespace routescope {
+namespace routescope::kernels {
 
 ROUTESCOPE_HOST_DEVICE inline float to_float(float x) {
   return x;
@@ -48,4 +48,4 @@ ROUTESCOPE_HOST_DEVICE inline bf16 from_float<bf16>(float x) {
   return to_bf16(x);
 }
 
-}  // namespace routescope
+}  // namespace routescope::kernels

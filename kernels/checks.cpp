@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <stdexcept>
 
-namespace routescope {
+namespace routescope::kernels {
 
 namespace {
 
@@ -150,4 +150,4 @@ void check_read(const Checks& checks, const AttnResState& state, const AttnResSo
   check_state(checks, state, static_cast<std::int64_t>(sources.values.size()), params);
 }
 
-}  // namespace routescope
+}  // namespace routescope::kernels

@@ -7,7 +7,7 @@
 
 #include "kernels/op_types.h"
 
-namespace routescope {
+namespace routescope::kernels {
 
 /// The element types an argument may have.
 enum class Kind {
@@ -54,4 +54,4 @@ void check_state(const Checks& checks, const AttnResState& state, std::int64_t n
 void check_read(const Checks& checks, const AttnResState& state, const AttnResSources& sources,
                 const AttnResParams& params);
 
-}  // namespace routescope
+}  // namespace routescope::kernels

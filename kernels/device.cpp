@@ -11,7 +11,7 @@
 #include "kernels/cuda/driver.h"
 #endif
 
-namespace routescope {
+namespace routescope::kernels {
 
 #ifdef ROUTESCOPE_CUDA
 namespace driver = cuda::driver;
@@ -199,4 +199,4 @@ double StreamTimer::stop(const Stream& stream) {
   return driver::seconds_between(begin_, end_);
 }
 
-}  // namespace routescope
+}  // namespace routescope::kernels

@@ -9,7 +9,7 @@
 #include "kernels/stream.h"
 #include "kernels/tensor.h"
 
-namespace routescope {
+namespace routescope::kernels {
 
 /// Whether this build contains the CUDA backend, and whether a device answers.
 bool cuda_built();
@@ -117,4 +117,4 @@ class StreamTimer {
   void* end_ = nullptr;
 };
 
-}  // namespace routescope
+}  // namespace routescope::kernels

@@ -10,7 +10,7 @@
 
 #include "kernels/device.h"
 
-namespace routescope {
+namespace routescope::kernels {
 
 namespace {
 
@@ -101,4 +101,4 @@ OwnedTensor::OwnedTensor(DType dtype, Device device, std::initializer_list<std::
   tensor.data = buffer.data();
 }
 
-}  // namespace routescope
+}  // namespace routescope::kernels

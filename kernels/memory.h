@@ -7,7 +7,7 @@
 
 #include "kernels/tensor.h"
 
-namespace routescope {
+namespace routescope::kernels {
 
 /// Owns zero-initialised memory on a device, aligned to 256 bytes. Throws std::bad_alloc (CPU) or std::runtime_error.
 class Buffer {
@@ -72,4 +72,4 @@ struct OwnedTensor {
   OwnedTensor(DType dtype, Device device, std::initializer_list<std::int64_t> shape);
 };
 
-}  // namespace routescope
+}  // namespace routescope::kernels

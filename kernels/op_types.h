@@ -7,7 +7,7 @@
 #include "kernels/stream.h"
 #include "kernels/tensor.h"
 
-namespace routescope {
+namespace routescope::kernels {
 
 enum class Transpose : bool { no = false, yes = true };
 
@@ -93,4 +93,4 @@ struct WorkspaceLimits {
   AttentionShape attention{};
 };
 
-}  // namespace routescope
+}  // namespace routescope::kernels

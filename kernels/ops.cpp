@@ -8,7 +8,7 @@
 #include "kernels/checks.h"
 #include "kernels/memory.h"
 
-namespace routescope {
+namespace routescope::kernels {
 
 namespace {
 
@@ -371,4 +371,4 @@ void adamw(Tensor param, Tensor exp_avg, Tensor exp_avg_sq, Tensor grad, Tensor 
   ROUTESCOPE_DISPATCH(checks, adamw(param, exp_avg, exp_avg_sq, grad, scale, params, stream));
 }
 
-}  // namespace routescope
+}  // namespace routescope::kernels

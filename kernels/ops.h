@@ -7,7 +7,7 @@
 #include "kernels/device.h"
 #include "kernels/op_types.h"
 
-namespace routescope {
+namespace routescope::kernels {
 
 #include "kernels/op_declarations.inc"
 
@@ -18,4 +18,4 @@ std::vector<T> host_values(Tensor tensor, const Stream& stream);
 /// As above for a given backend; the CPU's serves the reference too.
 std::size_t workspace_bytes(const WorkspaceLimits& limits, Device device);
 
-}  // namespace routescope
+}  // namespace routescope::kernels

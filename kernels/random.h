@@ -8,7 +8,7 @@
 
 #include "kernels/host_device.h"
 
-namespace routescope {
+namespace routescope::kernels {
 
 struct Philox4x32 {
   std::uint32_t word[4];
@@ -54,4 +54,4 @@ ROUTESCOPE_HOST_DEVICE inline void random_normals(double out[4], std::uint64_t s
   }
 }
 
-}  // namespace routescope
+}  // namespace routescope::kernels

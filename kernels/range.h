@@ -5,7 +5,7 @@
 #include <nvtx3/nvToolsExt.h>
 #endif
 
-namespace routescope {
+namespace routescope::kernels {
 
 class Range {
  public:
@@ -24,4 +24,4 @@ class Range {
   Range& operator=(const Range&) = delete;
 };
 
-}  // namespace routescope
+}  // namespace routescope::kernels

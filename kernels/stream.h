@@ -6,7 +6,7 @@
 
 #include "kernels/tensor.h"
 
-namespace routescope {
+namespace routescope::kernels {
 
 /// Operations on one stream run in order. `handle` is a cudaStream_t on CUDA and unused on the CPU.
 /// `workspace` is lent to one operation at a time; ops.h's workspace_bytes() says how much is needed.
@@ -38,4 +38,4 @@ class Scratch {
   std::size_t left_;
 };
 
-}  // namespace routescope
+}  // namespace routescope::kernels

@@ -10,7 +10,7 @@
 #include <stdexcept>
 #include <string>
 
-namespace routescope {
+namespace routescope::kernels {
 
 enum class Device : std::uint8_t { cpu, cuda };
 
@@ -111,4 +111,4 @@ struct Tensor {
   }
 };
 
-}  // namespace routescope
+}  // namespace routescope::kernels

@@ -3,17 +3,18 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
-#include "data/error.h"
-#include "data/files.h"
-#include "data/shard.h"
-#include "model/dump.h"
-#include "model/model.h"
-#include "model/safetensors.h"
-#include "model/wrap.h"
+#include "data/base/error.h"
+#include "data/base/files.h"
+#include "data/tokens/shard.h"
+#include "model/files/dump.h"
+#include "model/files/safetensors.h"
+#include "model/pass/model.h"
+#include "model/pass/wrap.h"
 
 namespace {
 
 using namespace routescope;
+using namespace routescope::model;
 namespace fs = std::filesystem;
 
 struct Arguments {
@@ -33,15 +34,16 @@ ModelOptions options_of(const fs::path& dir, const std::string& device) {
   if (!fs::exists(file)) return options;
   const SafetensorsReader reader(file);
   const std::string embedding = "model.embed_tokens.weight";
-  if (reader.contains(embedding) && reader.entry(embedding).dtype == DType::bf16) options.operands = DType::bf16;
-  if (reader.contains(embedding) && reader.entry(embedding).dtype == DType::f64)
-    options.storage = options.operands = DType::f64;
+  if (reader.contains(embedding) && reader.entry(embedding).dtype == kernels::DType::bf16)
+    options.operands = kernels::DType::bf16;
+  if (reader.contains(embedding) && reader.entry(embedding).dtype == kernels::DType::f64)
+    options.storage = options.operands = kernels::DType::f64;
   return options;
 }
 
 /// Asked before any work is done for it.
 void require_new(const fs::path& out) {
-  if (!out.empty() && fs::exists(out)) throw Error("{}: exists already, expected a new directory", out.string());
+  if (!out.empty() && fs::exists(out)) throw data::Error("{}: exists already, expected a new directory", out.string());
 }
 
 /// Creates the directory `out` with whatever `fill` puts there, complete or absent.
@@ -55,7 +57,7 @@ void make_directory(const fs::path& out, const std::function<void(const fs::path
     fs::rename(temporary, target);
   } catch (const fs::filesystem_error& error) {
     fs::remove_all(temporary, ignored);
-    throw Error("{}: {}", out.string(), error.code().message());
+    throw data::Error("{}: {}", out.string(), error.code().message());
   } catch (...) {
     fs::remove_all(temporary, ignored);
     throw;
@@ -82,9 +84,9 @@ int run_init(const Arguments& a) {
   config.recency_bias = a.bias;
   for (const std::string& assignment : a.set) {
     const auto equals = assignment.find('=');
-    if (equals == std::string::npos) throw UsageError("--set: found '{}', expected key=value", assignment);
+    if (equals == std::string::npos) throw data::UsageError("--set: found '{}', expected key=value", assignment);
     const auto value = nlohmann::json::parse(assignment.substr(equals + 1), nullptr, false);
-    if (value.is_discarded()) throw UsageError("--set: found '{}', expected a number, true or false", assignment);
+    if (value.is_discarded()) throw data::UsageError("--set: found '{}', expected a number, true or false", assignment);
     config.set(assignment.substr(0, equals), value, "--set");
   }
   config.validate("init");
@@ -121,16 +123,16 @@ int run_wrap(const Arguments& a) {
 int run_convert(const Arguments& a) {
   require_new(a.out);
   const Model model = Model::load(a.model, {});
-  const DType dtype = a.dtype == "bf16" ? DType::bf16 : DType::f32;
+  const kernels::DType dtype = a.dtype == "bf16" ? kernels::DType::bf16 : kernels::DType::f32;
   make_directory(a.out, [&](const fs::path& dir) {
-    if (dtype == DType::f32) return model.save(dir);
+    if (dtype == kernels::DType::f32) return model.save(dir);
     std::vector<SafetensorsItem> items;
     for (const ParameterInfo& info : model.layout().all())
       items.push_back({info.name, info.shape, model.parameter(info.name), dtype});
     write_safetensors(dir / "model.safetensors", items, {{"format", "pt"}});
     nlohmann::json config = model.config().to_json();
     config["torch_dtype"] = "bfloat16";
-    write_text_atomically(dir / "config.json", config.dump(2) + "\n");
+    data::write_text_atomically(dir / "config.json", config.dump(2) + "\n");
   });
   describe(model, a.out);
   return 0;
@@ -141,7 +143,8 @@ int run_dump(const Arguments& a) {
   const TokenBatch tokens = read_tokens(a.tokens, a.sequences, a.sequence_length, model.config().vocab_size);
   RoutingIntervention intervention;
   if (!a.logit_bias.empty()) {
-    if (!model.config().routed()) throw Error("--logit-bias: {} is a standard model, expected one with reads", a.model);
+    if (!model.config().routed())
+      throw data::Error("--logit-bias: {} is a standard model, expected one with reads", a.model);
     intervention.logit_bias = read_logit_bias(a.logit_bias, model.plan());
   }
   dump(model, tokens, intervention, a.grads, a.out);
@@ -151,7 +154,7 @@ int run_dump(const Arguments& a) {
 int run_eval(const Arguments& a) {
   const Model model = Model::load(a.model, options_of(a.model, a.device));
   const TokenBatch tokens = read_tokens(a.tokens, a.sequences, a.sequence_length, model.config().vocab_size);
-  if (tokens.seq_len < 2) throw Error("{}: found sequences of 1 token, expected at least 2", a.tokens);
+  if (tokens.seq_len < 2) throw data::Error("{}: found sequences of 1 token, expected at least 2", a.tokens);
   Pass pass(model, 1, tokens.seq_len, Pass::Kind::infer);
   std::vector<float> nll(static_cast<std::size_t>(tokens.seq_len));
   double sum = 0, sum_of_squares = 0;
@@ -258,10 +261,10 @@ int main(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : 2;
   }
-  return run_tool("routescope-model", [&]() -> int {
+  return data::run_tool("routescope-model", [&]() -> int {
     if (wrap_command->parsed()) {
       if (a.residual == "standard") a.residual = "block_attn_res";
-      if (a.out.empty() && a.tokens.empty()) throw UsageError("wrap: expected --out, --tokens or both");
+      if (a.out.empty() && a.tokens.empty()) throw data::UsageError("wrap: expected --out, --tokens or both");
       return run_wrap(a);
     }
     if (init->parsed()) return run_init(a);

@@ -11,18 +11,20 @@
 #include <thread>
 #include <vector>
 
-#include "data/command_line.h"
-#include "data/error.h"
-#include "kernels/agree.h"
+#include "data/base/build.h"
+#include "data/base/command_line.h"
+#include "data/base/error.h"
+#include "kernels/comm/agree.h"
 #include "kernels/comm/launch.h"
-#include "train/config.h"
-#include "train/loop.h"
-#include "train/plan.h"
-#include "train/signals.h"
+#include "train/config/config.h"
+#include "train/plan/plan.h"
+#include "train/run/loop.h"
+#include "train/run/signals.h"
 
 namespace {
 
 using namespace routescope;
+using namespace routescope::train;
 
 constexpr const char* kTool = "routescope-train";
 constexpr std::chrono::seconds kPatience{3};
@@ -30,14 +32,14 @@ constexpr std::chrono::seconds kPatience{3};
 /// Trains as one of the job's ranks. An error that every rank knows of is told by rank 0, before any rank ends and the
 /// launcher ends the others.
 int train_as_rank(TrainConfig config) {
-  const std::unique_ptr<Communicator> communicator =
-      start_communicator(config.device == "cuda" ? Device::cuda : Device::cpu,
-                         {.timeout_seconds = config.distributed.timeout_seconds,
-                          .advice = "the same command goes on from the last checkpoint"});
+  const std::unique_ptr<kernels::Communicator> communicator =
+      kernels::start_communicator(config.device == "cuda" ? kernels::Device::cuda : kernels::Device::cpu,
+                                  {.timeout_seconds = config.distributed.timeout_seconds,
+                                   .advice = "the same command goes on from the last checkpoint"});
   const bool first = communicator->rank() == 0;
   int status = 0;
   try {
-    agree(*communicator, "memory", [&] { resolve_recompute(config, communicator->size()); });
+    kernels::agree(*communicator, "memory", [&] { resolve_recompute(config, communicator->size()); });
     // What fits rank 0's device is what all take.
     config.kernels.recompute = communicator->broadcast(config.kernels.recompute, "kernels.recompute");
     const LoopResult result = run_training(
@@ -47,14 +49,15 @@ int train_as_rank(TrainConfig config) {
       status = 128 + result.stopped;
       spdlog::info("stopped by signal {} after step {}; the same command goes on", result.stopped, result.step);
     }
-  } catch (const AgreedError& error) {
+  } catch (const kernels::AgreedError& error) {
     status = 1;
-    if (first) run_tool(kTool, [&error]() -> int { throw error; });
+    if (first) data::run_tool(kTool, [&error]() -> int { throw error; });
   } catch (const std::exception& error) {
     if (communicator->size() == 1) throw;
     const bool memory = dynamic_cast<const std::bad_alloc*>(&error) != nullptr;
-    abandon(1, fmt::format("{}: error: {}{}", kTool, first ? "" : fmt::format("rank {}: ", communicator->rank()),
-                           memory ? "out of memory" : error.what()));
+    kernels::abandon(1,
+                     fmt::format("{}: error: {}{}", kTool, first ? "" : fmt::format("rank {}: ", communicator->rank()),
+                                 memory ? "out of memory" : error.what()));
   }
   communicator->barrier("the end");
   return status;
@@ -67,12 +70,12 @@ std::string config_value(const TrainConfig& config, const std::string& key) {
     const YAML::Node node = YAML::Load(value);
     return node.IsScalar() ? node.Scalar() : value;
   }
-  throw UsageError("--get: found {}, expected a key such as run.dir", key);
+  throw data::UsageError("--get: found {}, expected a key such as run.dir", key);
 }
 
-int train(int argc, char** argv, int rank) {
+int train_command(int argc, char** argv, int rank) {
   CLI::App app("Trains a model as CONFIG says; the same command takes up a run that was interrupted.");
-  app.set_version_flag("--version", routescope_version());
+  app.set_version_flag("--version", data::routescope_version());
   app.footer(
       "Under mpirun or srun every process is a rank of one run.\n\n"
       "Exit status: 0 the run is finished; 1 error; 2 wrong usage; 75 another rank was lost; 130 (SIGINT), 138\n"
@@ -91,7 +94,7 @@ int train(int argc, char** argv, int rank) {
       ->needs("--plan")
       ->type_name("FILE");
   app.add_option("--get", key, "print the value of this key, and do nothing");
-  if (const auto done = parse_command_line(app, argc, argv)) return *done;
+  if (const auto done = data::parse_command_line(app, argc, argv)) return *done;
 
   TrainConfig config = load_config(file, overrides);
   if (!key.empty()) {
@@ -113,13 +116,13 @@ int train(int argc, char** argv, int rank) {
 
 int main(int argc, char** argv) {
   std::signal(SIGXFSZ, SIG_IGN);  // a file that may not grow is an error of the write
-  return run_tool(kTool, [&] {
-    const Place place = launched_place();
+  return data::run_tool(kTool, [&] {
+    const kernels::Place place = kernels::launched_place();
     spdlog::set_pattern("%H:%M:%S %v");
     if (place.rank != 0) spdlog::set_level(spdlog::level::err);
     try {
-      return train(argc, argv, place.rank);
-    } catch (const UsageError&) {
+      return train_command(argc, argv, place.rank);
+    } catch (const data::UsageError&) {
       // The same on every rank: rank 0 says it.
       if (place.rank == 0) throw;
       std::this_thread::sleep_for(kPatience);

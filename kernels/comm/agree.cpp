@@ -1,6 +1,6 @@
-#include "kernels/agree.h"
+#include "kernels/comm/agree.h"
 
-namespace routescope {
+namespace routescope::kernels {
 
 void agree(Communicator& communicator, const std::string& what, const std::function<void()>& body) {
   if (communicator.size() == 1) return body();
@@ -24,4 +24,4 @@ void agree(Communicator& communicator, const std::string& what, const std::funct
   throw AgreedError(communicator.broadcast(message, what));
 }
 
-}  // namespace routescope
+}  // namespace routescope::kernels

@@ -5,7 +5,7 @@
 #include <functional>
 #include <string>
 
-namespace routescope {
+namespace routescope::kernels {
 
 /// Collectives of one kind of a rank, which come in one order and are numbered 1, 2, ...
 class Lane {
@@ -22,4 +22,4 @@ class Lane {
   virtual void before_end(std::function<void()> act) = 0;
 };
 
-}  // namespace routescope
+}  // namespace routescope::kernels

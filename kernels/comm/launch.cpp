@@ -18,7 +18,7 @@
 #include "kernels/comm/mpi.h"
 #endif
 
-namespace routescope {
+namespace routescope::kernels {
 
 namespace {
 
@@ -141,4 +141,4 @@ std::size_t communicator_staging_bytes(int ranks, std::size_t largest_bucket_byt
   return (chunk < part ? staging_slots : 1) * static_cast<std::size_t>(ranks - 1) * chunk;
 }
 
-}  // namespace routescope
+}  // namespace routescope::kernels

@@ -5,9 +5,9 @@
 #include <memory>
 #include <string>
 
-#include "kernels/communicator.h"
+#include "kernels/comm/communicator.h"
 
-namespace routescope {
+namespace routescope::kernels {
 
 struct CommunicatorOptions {
   double timeout_seconds = 600;  // without progress in a collective, after which the job is ended
@@ -47,4 +47,4 @@ std::size_t communicator_staging_bytes(int ranks, std::size_t largest_bucket_byt
 /// uses the communicator, which must not have been destroyed otherwise than by an exception.
 [[noreturn]] void abandon(int status, const std::string& line);
 
-}  // namespace routescope
+}  // namespace routescope::kernels

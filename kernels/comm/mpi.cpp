@@ -16,7 +16,7 @@
 #include "kernels/comm/staging.h"
 #include "kernels/memory.h"
 
-namespace routescope {
+namespace routescope::kernels {
 
 namespace {
 
@@ -367,4 +367,4 @@ void abandon_mpi(int status, const std::string& whole_line) {
   if (thread_of_process) thread_of_process->abandon(status, whole_line);
 }
 
-}  // namespace routescope
+}  // namespace routescope::kernels

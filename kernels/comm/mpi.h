@@ -7,7 +7,7 @@
 #include "kernels/comm/lane.h"
 #include "kernels/comm/launch.h"
 
-namespace routescope {
+namespace routescope::kernels {
 
 struct MpiRanks {
   std::unique_ptr<Communicator> communicator;
@@ -20,4 +20,4 @@ MpiRanks start_mpi(const Place& launched, const CommunicatorOptions& options);
 /// abandon(), where MPI was started and has not been ended; else returns.
 void abandon_mpi(int status, const std::string& whole_line);
 
-}  // namespace routescope
+}  // namespace routescope::kernels

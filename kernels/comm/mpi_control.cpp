@@ -10,7 +10,7 @@
 #include <thread>
 #include <utility>
 
-namespace routescope::mpi {
+namespace routescope::kernels::mpi {
 
 namespace {
 
@@ -278,4 +278,4 @@ void Control::close() {
   for (Sending& sending : sending_) check(MPI_Wait(&sending.request, MPI_STATUS_IGNORE), "closing");
 }
 
-}  // namespace routescope::mpi
+}  // namespace routescope::kernels::mpi

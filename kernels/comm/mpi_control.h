@@ -19,7 +19,7 @@
 #include "kernels/comm/launch.h"
 #include "kernels/comm/peer.h"
 
-namespace routescope::mpi {
+namespace routescope::kernels::mpi {
 
 using Clock = std::chrono::steady_clock;
 
@@ -120,4 +120,4 @@ class Control {
   std::array<std::uint64_t, num_lanes> doubted_{};  // the collective that all had come to when a roll call was made
 };
 
-}  // namespace routescope::mpi
+}  // namespace routescope::kernels::mpi

@@ -11,7 +11,7 @@
 #include <future>
 #include <stdexcept>
 
-namespace routescope::mpi {
+namespace routescope::kernels::mpi {
 
 namespace {
 
@@ -218,4 +218,4 @@ void MpiThread::abandon(int status, const std::string& whole_line) {
   for (;;) ::pause();
 }
 
-}  // namespace routescope::mpi
+}  // namespace routescope::kernels::mpi

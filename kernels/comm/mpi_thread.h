@@ -14,7 +14,7 @@
 #include "kernels/comm/lane.h"
 #include "kernels/comm/mpi_wire.h"
 
-namespace routescope::mpi {
+namespace routescope::kernels::mpi {
 
 /// Collectives go through it one after the other, in the order of submission, while the threads that submitted them
 /// compute. Between and during them it answers other ranks. As a Lane it stands for the collectives of another library.
@@ -70,4 +70,4 @@ class MpiThread final : public Lane {
   std::thread thread_;
 };
 
-}  // namespace routescope::mpi
+}  // namespace routescope::kernels::mpi

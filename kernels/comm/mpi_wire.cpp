@@ -4,7 +4,7 @@
 #include <stdexcept>
 #include <thread>
 
-namespace routescope::mpi {
+namespace routescope::kernels::mpi {
 
 namespace {
 
@@ -159,4 +159,4 @@ void Wire::receive_message(int peer, const Envelope& expected, std::vector<std::
   wait(batch);
 }
 
-}  // namespace routescope::mpi
+}  // namespace routescope::kernels::mpi

@@ -10,7 +10,7 @@
 
 #include "kernels/comm/mpi_control.h"
 
-namespace routescope::mpi {
+namespace routescope::kernels::mpi {
 
 /// A collective as every rank must see it. Sent ahead of its data, so that ranks that are in different ones find out
 /// instead of mixing their numbers up.
@@ -76,4 +76,4 @@ class Wire {
   std::vector<MPI_Status> statuses_;
 };
 
-}  // namespace routescope::mpi
+}  // namespace routescope::kernels::mpi

@@ -6,7 +6,7 @@
 
 #ifndef ROUTESCOPE_NCCL
 
-namespace routescope {
+namespace routescope::kernels {
 
 bool nccl_built() {
   return false;
@@ -16,7 +16,7 @@ std::unique_ptr<Communicator> nccl_communicator(std::unique_ptr<Communicator>, L
   throw std::runtime_error("this build has no NCCL");
 }
 
-}  // namespace routescope
+}  // namespace routescope::kernels
 
 #else
 
@@ -38,7 +38,7 @@ std::unique_ptr<Communicator> nccl_communicator(std::unique_ptr<Communicator>, L
 #include "kernels/device.h"
 #include "kernels/range.h"
 
-namespace routescope {
+namespace routescope::kernels {
 
 namespace {
 
@@ -238,7 +238,7 @@ class NcclCommunicator final : public Communicator {
     throw std::runtime_error("NCCL: " + what + ": " + ncclGetErrorString(status) + " (" + ncclGetLastError(comm_) +
                              ")");
   }
-  static void check(cudaError_t status, const std::string& what) { routescope::check(status, what); }
+  static void check(cudaError_t status, const std::string& what) { routescope::kernels::check(status, what); }
 
   template <class Call>
   Ticket start(const std::string& name, const Tensor& piece, const Tensor& whole, const Stream& stream,
@@ -371,6 +371,6 @@ std::unique_ptr<Communicator> nccl_communicator(std::unique_ptr<Communicator> ho
   return std::make_unique<NcclCommunicator>(std::move(host), lane, options);
 }
 
-}  // namespace routescope
+}  // namespace routescope::kernels
 
 #endif

@@ -6,7 +6,7 @@
 #include <fstream>
 #include <sstream>
 
-namespace routescope {
+namespace routescope::kernels {
 
 namespace {
 
@@ -57,4 +57,4 @@ std::string describe(int rank, const Peer& peer) {
   return "rank " + std::to_string(rank) + " (" + peer.host.data() + ", process " + std::to_string(peer.process) + ")";
 }
 
-}  // namespace routescope
+}  // namespace routescope::kernels

@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <string>
 
-namespace routescope {
+namespace routescope::kernels {
 
 /// Plain bytes: ranks exchange them at the start.
 struct Peer {
@@ -27,4 +27,4 @@ PeerState state_of(const Peer& peer, const Peer& self);
 /// "rank 2 (node3, process 4711)".
 std::string describe(int rank, const Peer& peer);
 
-}  // namespace routescope
+}  // namespace routescope::kernels

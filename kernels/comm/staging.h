@@ -6,7 +6,7 @@
 
 #include "kernels/comm/launch.h"
 
-namespace routescope {
+namespace routescope::kernels {
 
 /// Two chunks of the other ranks' parts lie in host memory: one comes in while the other is summed.
 inline constexpr std::size_t staging_slots = 2;
@@ -18,4 +18,4 @@ inline std::size_t staging_chunk(int ranks, std::size_t count, std::size_t size,
                                  std::max<std::size_t>(count, 1));
 }
 
-}  // namespace routescope
+}  // namespace routescope::kernels

@@ -7,12 +7,12 @@
 #include <limits>
 
 #include "kernels/backends.h"
-#include "kernels/cpu/attention_tiles.h"
-#include "kernels/cpu/exp.h"
-#include "kernels/cpu/operand.h"
-#include "kernels/cpu/per_thread.h"
+#include "kernels/cpu/parts/attention_tiles.h"
+#include "kernels/cpu/parts/exp.h"
+#include "kernels/cpu/parts/operand.h"
+#include "kernels/cpu/parts/per_thread.h"
 
-namespace routescope::cpu {
+namespace routescope::kernels::cpu {
 
 namespace {
 
@@ -103,4 +103,4 @@ void attention_forward(Tensor out, Tensor lse, Tensor qkv, const AttentionShape&
   });
 }
 
-}  // namespace routescope::cpu
+}  // namespace routescope::kernels::cpu

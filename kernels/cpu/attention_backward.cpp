@@ -6,12 +6,12 @@
 #include <cmath>
 
 #include "kernels/backends.h"
-#include "kernels/cpu/attention_tiles.h"
-#include "kernels/cpu/exp.h"
-#include "kernels/cpu/operand.h"
-#include "kernels/cpu/per_thread.h"
+#include "kernels/cpu/parts/attention_tiles.h"
+#include "kernels/cpu/parts/exp.h"
+#include "kernels/cpu/parts/operand.h"
+#include "kernels/cpu/parts/per_thread.h"
 
-namespace routescope::cpu {
+namespace routescope::kernels::cpu {
 
 namespace {
 
@@ -122,4 +122,4 @@ void attention_backward(Tensor dqkv, Tensor dout, Tensor out, Tensor lse, Tensor
   });
 }
 
-}  // namespace routescope::cpu
+}  // namespace routescope::kernels::cpu

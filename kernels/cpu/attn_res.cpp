@@ -6,14 +6,14 @@
 #include <algorithm>
 
 #include "kernels/backends.h"
-#include "kernels/cpu/exp.h"
-#include "kernels/cpu/operand.h"
-#include "kernels/cpu/parallel.h"
-#include "kernels/cpu/per_thread.h"
-#include "kernels/cpu/read.h"
-#include "kernels/cpu/residual.h"
+#include "kernels/cpu/parts/exp.h"
+#include "kernels/cpu/parts/operand.h"
+#include "kernels/cpu/parts/parallel.h"
+#include "kernels/cpu/parts/per_thread.h"
+#include "kernels/cpu/parts/read.h"
+#include "kernels/cpu/parts/residual.h"
 
-namespace routescope::cpu {
+namespace routescope::kernels::cpu {
 
 namespace {
 
@@ -77,4 +77,4 @@ void attn_res_forward(Tensor x, const AttnResState& state, Tensor p_in, Tensor y
   });
 }
 
-}  // namespace routescope::cpu
+}  // namespace routescope::kernels::cpu

@@ -2,11 +2,11 @@
 // h is computed again from the sources rather than kept. Per token with n completed sources: dx, n sources, p and dp
 // in, dh and dp out, (n + 5) d floats; the sources' second and third use finds them in the cache.
 #include "kernels/backends.h"
-#include "kernels/cpu/per_thread.h"
-#include "kernels/cpu/read.h"
-#include "kernels/cpu/reduce.h"
+#include "kernels/cpu/parts/per_thread.h"
+#include "kernels/cpu/parts/read.h"
+#include "kernels/cpu/parts/reduce.h"
 
-namespace routescope::cpu {
+namespace routescope::kernels::cpu {
 
 namespace {
 
@@ -106,4 +106,4 @@ void attn_res_backward(Tensor dh, Tensor dlogit, Tensor dp, const AttnResParamGr
       });
 }
 
-}  // namespace routescope::cpu
+}  // namespace routescope::kernels::cpu

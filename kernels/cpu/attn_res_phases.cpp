@@ -9,14 +9,14 @@
 #include <limits>
 
 #include "kernels/backends.h"
-#include "kernels/cpu/exp.h"
-#include "kernels/cpu/operand.h"
-#include "kernels/cpu/parallel.h"
-#include "kernels/cpu/per_thread.h"
-#include "kernels/cpu/read.h"
-#include "kernels/cpu/residual.h"
+#include "kernels/cpu/parts/exp.h"
+#include "kernels/cpu/parts/operand.h"
+#include "kernels/cpu/parts/parallel.h"
+#include "kernels/cpu/parts/per_thread.h"
+#include "kernels/cpu/parts/read.h"
+#include "kernels/cpu/parts/residual.h"
 
-namespace routescope::cpu {
+namespace routescope::kernels::cpu {
 
 namespace {
 
@@ -124,4 +124,4 @@ void attn_res_merge(Tensor x, const AttnResState& state, Tensor p_in, Tensor y, 
   });
 }
 
-}  // namespace routescope::cpu
+}  // namespace routescope::kernels::cpu

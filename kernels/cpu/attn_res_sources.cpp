@@ -5,11 +5,11 @@
 #include <algorithm>
 
 #include "kernels/backends.h"
-#include "kernels/cpu/parallel.h"
-#include "kernels/cpu/per_thread.h"
-#include "kernels/cpu/read.h"
+#include "kernels/cpu/parts/parallel.h"
+#include "kernels/cpu/parts/per_thread.h"
+#include "kernels/cpu/parts/read.h"
 
-namespace routescope::cpu {
+namespace routescope::kernels::cpu {
 
 namespace {
 
@@ -114,4 +114,4 @@ void attn_res_backward_sources(std::span<const Tensor> dsources, std::span<const
   }
 }
 
-}  // namespace routescope::cpu
+}  // namespace routescope::kernels::cpu

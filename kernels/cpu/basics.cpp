@@ -1,11 +1,11 @@
 // CPU: filling, converting, random numbers, addition. All bound by memory bandwidth, random_normal aside.
 #include "kernels/backends.h"
-#include "kernels/cpu/operand.h"
-#include "kernels/cpu/parallel.h"
-#include "kernels/cpu/vec.h"
+#include "kernels/cpu/parts/operand.h"
+#include "kernels/cpu/parts/parallel.h"
+#include "kernels/cpu/parts/vec.h"
 #include "kernels/random.h"
 
-namespace routescope::cpu {
+namespace routescope::kernels::cpu {
 
 namespace {
 
@@ -63,4 +63,4 @@ void add(Tensor dst, Tensor src, const Stream&) {
   });
 }
 
-}  // namespace routescope::cpu
+}  // namespace routescope::kernels::cpu

@@ -2,10 +2,10 @@
 #include <cstring>
 
 #include "kernels/backends.h"
-#include "kernels/cpu/parallel.h"
-#include "kernels/cpu/vec.h"
+#include "kernels/cpu/parts/parallel.h"
+#include "kernels/cpu/parts/vec.h"
 
-namespace routescope::cpu {
+namespace routescope::kernels::cpu {
 
 void embedding_forward(Tensor out, Tensor ids, Tensor weight, const Stream&) {
   const std::int64_t tokens = out.shape[0], d = out.shape[1];
@@ -37,4 +37,4 @@ void embedding_backward(Tensor dweight, Tensor dout, Tensor ids, const Stream&) 
   });
 }
 
-}  // namespace routescope::cpu
+}  // namespace routescope::kernels::cpu

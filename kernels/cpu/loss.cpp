@@ -6,11 +6,11 @@
 #include <cmath>
 
 #include "kernels/backends.h"
-#include "kernels/cpu/exp.h"
-#include "kernels/cpu/operand.h"
-#include "kernels/cpu/parallel.h"
+#include "kernels/cpu/parts/exp.h"
+#include "kernels/cpu/parts/operand.h"
+#include "kernels/cpu/parts/parallel.h"
 
-namespace routescope::cpu {
+namespace routescope::kernels::cpu {
 
 namespace {
 
@@ -99,4 +99,4 @@ void accumulate_loss(Tensor total, Tensor nll, const Stream&) {
   total.as<double>()[0] += sum;
 }
 
-}  // namespace routescope::cpu
+}  // namespace routescope::kernels::cpu

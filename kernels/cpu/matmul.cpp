@@ -4,10 +4,10 @@
 #include <vector>
 
 #include "kernels/backends.h"
-#include "kernels/cpu/parallel.h"
-#include "kernels/cpu/product.h"
+#include "kernels/cpu/parts/parallel.h"
+#include "kernels/cpu/parts/product.h"
 
-namespace routescope::cpu {
+namespace routescope::kernels::cpu {
 
 namespace {
 
@@ -63,4 +63,4 @@ void matmul(Tensor c, Tensor a, Transpose transpose_a, Tensor b, Transpose trans
   }
 }
 
-}  // namespace routescope::cpu
+}  // namespace routescope::kernels::cpu

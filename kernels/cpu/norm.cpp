@@ -2,11 +2,11 @@
 //   p = p_in + y,  s = (mean(p^2) + eps)^(-1/2),  x = p s gain;  per row p_in and y in, p and x out: 4 d floats
 //   dp += s (g - p s^2 <g, p> / d)  with  g = dx gain;   dgain += sum over tokens of dx p s
 #include "kernels/backends.h"
-#include "kernels/cpu/operand.h"
-#include "kernels/cpu/reduce.h"
-#include "kernels/cpu/residual.h"
+#include "kernels/cpu/parts/operand.h"
+#include "kernels/cpu/parts/reduce.h"
+#include "kernels/cpu/parts/residual.h"
 
-namespace routescope::cpu {
+namespace routescope::kernels::cpu {
 
 void add_rms_norm_forward(Tensor x, Tensor p, Tensor inv_rms, Tensor p_in, Tensor y, Tensor gain, double eps,
                           const Stream&) {
@@ -51,4 +51,4 @@ void add_rms_norm_backward(Tensor dp, Tensor dgain, Tensor dx, Tensor p, Tensor 
       [&](std::int64_t j, float sum) { dgain.as<float>()[j] += sum; });
 }
 
-}  // namespace routescope::cpu
+}  // namespace routescope::kernels::cpu

@@ -4,10 +4,10 @@
 #include <cmath>
 
 #include "kernels/backends.h"
-#include "kernels/cpu/parallel.h"
-#include "kernels/cpu/vec.h"
+#include "kernels/cpu/parts/parallel.h"
+#include "kernels/cpu/parts/vec.h"
 
-namespace routescope::cpu {
+namespace routescope::kernels::cpu {
 
 namespace {
 
@@ -78,4 +78,4 @@ void adamw(Tensor param, Tensor exp_avg, Tensor exp_avg_sq, Tensor grad, Tensor 
   });
 }
 
-}  // namespace routescope::cpu
+}  // namespace routescope::kernels::cpu

@@ -4,13 +4,13 @@
 #include <cstring>
 
 #include "kernels/backends.h"
-#include "kernels/cpu/operand.h"
-#include "kernels/cpu/per_thread.h"
-#include "kernels/cpu/reduce.h"
-#include "kernels/cpu/residual.h"
-#include "kernels/cpu/rotary.h"
+#include "kernels/cpu/parts/operand.h"
+#include "kernels/cpu/parts/per_thread.h"
+#include "kernels/cpu/parts/reduce.h"
+#include "kernels/cpu/parts/residual.h"
+#include "kernels/cpu/parts/rotary.h"
 
-namespace routescope::cpu {
+namespace routescope::kernels::cpu {
 
 namespace {
 
@@ -109,4 +109,4 @@ void qk_norm_rope_backward(Tensor dqkv, Tensor dq_gain, Tensor dk_gain, Tensor d
   });
 }
 
-}  // namespace routescope::cpu
+}  // namespace routescope::kernels::cpu

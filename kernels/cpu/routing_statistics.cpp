@@ -2,9 +2,9 @@
 #include <cmath>
 
 #include "kernels/backends.h"
-#include "kernels/cpu/parallel.h"
+#include "kernels/cpu/parts/parallel.h"
 
-namespace routescope::cpu {
+namespace routescope::kernels::cpu {
 
 void routing_statistics(Tensor sums, Tensor entropy, Tensor alpha, std::span<const Tensor> inv_rms,
                         const Stream& stream) {
@@ -31,4 +31,4 @@ void routing_statistics(Tensor sums, Tensor entropy, Tensor alpha, std::span<con
   }
 }
 
-}  // namespace routescope::cpu
+}  // namespace routescope::kernels::cpu

@@ -1,10 +1,10 @@
 // CPU: SwiGLU.  act = silu(gate) up,  silu(g) = g sigmoid(g),  silu'(g) = sigmoid(g) (1 + g (1 - sigmoid(g)))
 #include "kernels/backends.h"
-#include "kernels/cpu/exp.h"
-#include "kernels/cpu/operand.h"
-#include "kernels/cpu/parallel.h"
+#include "kernels/cpu/parts/exp.h"
+#include "kernels/cpu/parts/operand.h"
+#include "kernels/cpu/parts/parallel.h"
 
-namespace routescope::cpu {
+namespace routescope::kernels::cpu {
 
 void swiglu_forward(Tensor act, Tensor gate_up, const Stream&) {
   const std::int64_t tokens = act.shape[0], f = act.shape[1];
@@ -43,4 +43,4 @@ void swiglu_backward(Tensor dgate_up, Tensor dact, Tensor gate_up, const Stream&
   });
 }
 
-}  // namespace routescope::cpu
+}  // namespace routescope::kernels::cpu

@@ -6,10 +6,10 @@
 #include <initializer_list>
 
 #include "kernels/backends.h"
-#include "kernels/cpu/attention_tiles.h"
-#include "kernels/cpu/parallel.h"
+#include "kernels/cpu/parts/attention_tiles.h"
+#include "kernels/cpu/parts/parallel.h"
 
-namespace routescope::cpu {
+namespace routescope::kernels::cpu {
 
 std::size_t workspace_bytes(const WorkspaceLimits& limits) {
   const std::int64_t d = limits.hidden_size, threads = omp_get_max_threads();
@@ -29,4 +29,4 @@ std::size_t workspace_bytes(const WorkspaceLimits& limits) {
   return static_cast<std::size_t>((floats + 16 * (kArrays + 2 * threads)) * static_cast<std::int64_t>(sizeof(float)));
 }
 
-}  // namespace routescope::cpu
+}  // namespace routescope::kernels::cpu

@@ -9,10 +9,10 @@
 #include <bit>
 
 #include "kernels/backends.h"
-#include "kernels/cuda/vec.h"
+#include "kernels/cuda/parts/vec.h"
 #include "kernels/random.h"
 
-namespace routescope::cuda {
+namespace routescope::kernels::cuda {
 
 namespace {
 
@@ -198,4 +198,4 @@ void add(Tensor dst, Tensor src, const Stream& stream) {
   });
 }
 
-}  // namespace routescope::cuda
+}  // namespace routescope::kernels::cuda

@@ -8,7 +8,7 @@
 #include "kernels/backends.h"
 #include "kernels/cuda/logits.h"
 
-namespace routescope::cuda {
+namespace routescope::kernels::cuda {
 
 namespace {
 
@@ -137,4 +137,4 @@ void compare_logits(Tensor kl, Tensor agree, Tensor intact, Tensor ablated, cons
   });
 }
 
-}  // namespace routescope::cuda
+}  // namespace routescope::kernels::cuda

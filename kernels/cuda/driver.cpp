@@ -7,7 +7,7 @@
 #include <stdexcept>
 #include <string>
 
-namespace routescope::cuda::driver {
+namespace routescope::kernels::cuda::driver {
 
 namespace {
 
@@ -142,4 +142,4 @@ double seconds_between(void* begin, void* end) {
   return static_cast<double>(milliseconds) * 1e-3;
 }
 
-}  // namespace routescope::cuda::driver
+}  // namespace routescope::kernels::cuda::driver

@@ -5,7 +5,7 @@
 
 #include "kernels/device.h"
 
-namespace routescope::cuda::driver {
+namespace routescope::kernels::cuda::driver {
 
 // Each throws std::runtime_error with CUDA's own message on failure. Streams, events and graphs are opaque handles.
 bool available() noexcept;
@@ -33,4 +33,4 @@ void record_event(void* event, void* stream);
 /// Waits for `end`; seconds from `begin` to it.
 double seconds_between(void* begin, void* end);
 
-}  // namespace routescope::cuda::driver
+}  // namespace routescope::kernels::cuda::driver

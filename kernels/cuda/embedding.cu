@@ -2,9 +2,9 @@
 // Bytes a token: b d in, b d out. Aim: 90 % of the copy bandwidth. A warp takes a token's row, four pieces of 16 bytes
 // of the result a lane at once; rows of 1024 are in flight whole.
 #include "kernels/backends.h"
-#include "kernels/cuda/vec.h"
+#include "kernels/cuda/parts/vec.h"
 
-namespace routescope::cuda {
+namespace routescope::kernels::cuda {
 
 namespace {
 
@@ -46,4 +46,4 @@ void embedding_forward(Tensor out, Tensor ids, Tensor weight, const Stream& stre
   });
 }
 
-}  // namespace routescope::cuda
+}  // namespace routescope::kernels::cuda

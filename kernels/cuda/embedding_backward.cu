@@ -5,11 +5,11 @@
 // It adds what an id has in the piece to dweight, except for an id that began in the piece before: that sum waits in
 // the workspace, and a second kernel adds what waits for an id, piece by piece, to its row.
 #include "kernels/backends.h"
-#include "kernels/cuda/partials.h"
-#include "kernels/cuda/sort.h"
-#include "kernels/cuda/vec.h"
+#include "kernels/cuda/parts/partials.h"
+#include "kernels/cuda/parts/sort.h"
+#include "kernels/cuda/parts/vec.h"
 
-namespace routescope::cuda {
+namespace routescope::kernels::cuda {
 
 namespace {
 
@@ -149,4 +149,4 @@ void embedding_backward(Tensor dweight, Tensor dout, Tensor ids, const Stream& s
   });
 }
 
-}  // namespace routescope::cuda
+}  // namespace routescope::kernels::cuda

@@ -3,10 +3,10 @@
 // maximum and sum of exponentials of a softmax.
 #pragma once
 
-#include "kernels/cuda/reduce.h"
-#include "kernels/cuda/vec.h"
+#include "kernels/cuda/parts/reduce.h"
+#include "kernels/cuda/parts/vec.h"
 
-namespace routescope::cuda {
+namespace routescope::kernels::cuda {
 
 /// Element i of piece v is column v * kVec<T> - shift + i; columns outside the row count as -inf.
 template <class T>
@@ -33,7 +33,7 @@ struct LogitsRow {
 #pragma unroll
     for (int i = 0; i < kVec<T>; ++i) {
       const int column = begin(v) + i;
-      out.value[i] = column >= 0 && column < n ? routescope::cuda::load(data + column) : -INFINITY;
+      out.value[i] = column >= 0 && column < n ? routescope::kernels::cuda::load(data + column) : -INFINITY;
     }
     return pack(out);
   }
@@ -57,7 +57,7 @@ struct LogitsRow {
 #pragma unroll
     for (int i = 0; i < kVec<T>; ++i) {
       const int column = begin(v) + i;
-      if (column >= 0 && column < n) routescope::cuda::store(to + column, values.value[i]);
+      if (column >= 0 && column < n) routescope::kernels::cuda::store(to + column, values.value[i]);
     }
   }
 };
@@ -94,4 +94,4 @@ struct OnlineSoftmax {
   }
 };
 
-}  // namespace routescope::cuda
+}  // namespace routescope::kernels::cuda

@@ -8,9 +8,9 @@
 // Shared memory and threads come in four sizes, so that a byte vocabulary does not take a whole multiprocessor.
 #include "kernels/backends.h"
 #include "kernels/cuda/logits.h"
-#include "kernels/cuda/long_sum.h"
+#include "kernels/cuda/parts/long_sum.h"
 
-namespace routescope::cuda {
+namespace routescope::kernels::cuda {
 
 namespace {
 
@@ -134,4 +134,4 @@ void accumulate_loss(Tensor total, Tensor nll, const Stream& stream) {
          total.as<double>(), nll.as<float>(), nll.numel(), vec_aligned(nll.data));
 }
 
-}  // namespace routescope::cuda
+}  // namespace routescope::kernels::cuda

@@ -25,7 +25,7 @@
 #include "kernels/backends.h"
 #include "kernels/cuda/products.h"
 
-namespace routescope::cuda {
+namespace routescope::kernels::cuda {
 
 namespace {
 
@@ -276,4 +276,4 @@ void matmul(Tensor c, Tensor a, Transpose transpose_a, Tensor b, Transpose trans
   product.run(operands);
 }
 
-}  // namespace routescope::cuda
+}  // namespace routescope::kernels::cuda

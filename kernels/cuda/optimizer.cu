@@ -9,12 +9,12 @@
 #include <cmath>
 
 #include "kernels/backends.h"
-#include "kernels/cuda/long_sum.h"
-#include "kernels/cuda/partials.h"
-#include "kernels/cuda/reduce.h"
-#include "kernels/cuda/vec.h"
+#include "kernels/cuda/parts/long_sum.h"
+#include "kernels/cuda/parts/partials.h"
+#include "kernels/cuda/parts/reduce.h"
+#include "kernels/cuda/parts/vec.h"
 
-namespace routescope::cuda {
+namespace routescope::kernels::cuda {
 
 namespace {
 
@@ -120,4 +120,4 @@ void adamw(Tensor param, Tensor exp_avg, Tensor exp_avg_sq, Tensor grad, Tensor 
          exp_avg.as<float>(), exp_avg_sq.as<float>(), grad.as<float>(), scale.as<float>(), n, update, aligned);
 }
 
-}  // namespace routescope::cuda
+}  // namespace routescope::kernels::cuda

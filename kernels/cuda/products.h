@@ -4,7 +4,7 @@
 #include <atomic>
 #include <cstddef>
 
-namespace routescope::cuda {
+namespace routescope::kernels::cuda {
 
 /// What cuBLASLt may use of a stream's workspace: 32 MiB, as its own documentation advises for Hopper, and what
 /// aligning it takes.
@@ -20,4 +20,4 @@ inline void set_product_tuning(bool tune) {
   product_tuning = tune;
 }
 
-}  // namespace routescope::cuda
+}  // namespace routescope::kernels::cuda

@@ -10,7 +10,7 @@
 #include "kernels/backends.h"
 #include "kernels/cuda/rotary.h"
 
-namespace routescope::cuda {
+namespace routescope::kernels::cuda {
 
 namespace {
 
@@ -104,4 +104,4 @@ void qk_norm_rope_forward(Tensor out, Tensor qkv, Tensor q_gain, Tensor k_gain, 
   });
 }
 
-}  // namespace routescope::cuda
+}  // namespace routescope::kernels::cuda

@@ -8,10 +8,10 @@
 #include <algorithm>
 
 #include "kernels/backends.h"
-#include "kernels/cuda/partials.h"
+#include "kernels/cuda/parts/partials.h"
 #include "kernels/cuda/rotary.h"
 
-namespace routescope::cuda {
+namespace routescope::kernels::cuda {
 
 namespace {
 
@@ -166,4 +166,4 @@ void qk_norm_rope_backward(Tensor dqkv, Tensor dq_gain, Tensor dk_gain, Tensor d
   add_partials(dk_gain.as<float>(), keys.partials, key_blocks, head_dim, stream);
 }
 
-}  // namespace routescope::cuda
+}  // namespace routescope::kernels::cuda

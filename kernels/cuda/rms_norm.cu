@@ -6,10 +6,10 @@
 // loads are in flight together and one meeting of the block serves them all. A thread keeps its columns' share of dgain
 // in registers over all its rows; each block leaves one row of sums, which add_partials brings together.
 #include "kernels/backends.h"
-#include "kernels/cuda/partials.h"
-#include "kernels/cuda/row_block.h"
+#include "kernels/cuda/parts/partials.h"
+#include "kernels/cuda/parts/row_block.h"
 
-namespace routescope::cuda {
+namespace routescope::kernels::cuda {
 
 namespace {
 
@@ -168,4 +168,4 @@ void add_rms_norm_backward(Tensor dp, Tensor dgain, Tensor dx, Tensor p, Tensor 
   });
 }
 
-}  // namespace routescope::cuda
+}  // namespace routescope::kernels::cuda

@@ -7,9 +7,9 @@
 #include <stdexcept>
 #include <string>
 
-#include "kernels/cuda/vec.h"
+#include "kernels/cuda/parts/vec.h"
 
-namespace routescope::cuda {
+namespace routescope::kernels::cuda {
 
 /// Half of the widest head_dim: 32 lanes of four floats.
 inline constexpr int kMaxHalf = 128;
@@ -190,4 +190,4 @@ __device__ void copy_row(T* to, const T* from, int count) {
   }
 }
 
-}  // namespace routescope::cuda
+}  // namespace routescope::kernels::cuda

@@ -4,11 +4,11 @@
 // recorded, where starting the kernels is what takes time. A block takes a chunk of tokens and one column, its threads
 // the chunk's tokens in turn; a second kernel adds the chunks' sums in order.
 #include "kernels/backends.h"
-#include "kernels/cuda/partials.h"
-#include "kernels/cuda/read.h"
-#include "kernels/cuda/reduce.h"
+#include "kernels/cuda/parts/partials.h"
+#include "kernels/cuda/parts/reduce.h"
+#include "kernels/cuda/reads/read.h"
 
-namespace routescope::cuda {
+namespace routescope::kernels::cuda {
 
 namespace {
 
@@ -83,4 +83,4 @@ void routing_statistics(Tensor sums, Tensor entropy, Tensor alpha, std::span<con
          chunks, a.columns);
 }
 
-}  // namespace routescope::cuda
+}  // namespace routescope::kernels::cuda

@@ -4,9 +4,9 @@
 // 16-byte column and takes a few rows at once, so that eight (backward six) loads are on their way before the first
 // exponential; columns are the grid's second axis, so nothing is divided.
 #include "kernels/backends.h"
-#include "kernels/cuda/vec.h"
+#include "kernels/cuda/parts/vec.h"
 
-namespace routescope::cuda {
+namespace routescope::kernels::cuda {
 
 namespace {
 
@@ -111,4 +111,4 @@ void swiglu_backward(Tensor dgate_up, Tensor dact, Tensor gate_up, const Stream&
   });
 }
 
-}  // namespace routescope::cuda
+}  // namespace routescope::kernels::cuda

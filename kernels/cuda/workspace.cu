@@ -4,14 +4,14 @@
 
 #include "kernels/backends.h"
 #ifdef ROUTESCOPE_CUDNN
-#include "kernels/cuda/attention_cudnn.h"
+#include "kernels/cuda/attention/attention_cudnn.h"
 #endif
-#include "kernels/cuda/launch.h"
-#include "kernels/cuda/partials.h"
+#include "kernels/cuda/parts/launch.h"
+#include "kernels/cuda/parts/partials.h"
+#include "kernels/cuda/parts/row_block.h"
 #include "kernels/cuda/products.h"
-#include "kernels/cuda/row_block.h"
 
-namespace routescope::cuda {
+namespace routescope::kernels::cuda {
 
 namespace {
 
@@ -43,4 +43,4 @@ std::size_t workspace_bytes(const WorkspaceLimits& limits) {
   });
 }
 
-}  // namespace routescope::cuda
+}  // namespace routescope::kernels::cuda

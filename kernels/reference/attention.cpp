@@ -9,7 +9,7 @@
 
 #include "kernels/backends.h"
 
-namespace routescope::reference {
+namespace routescope::kernels::reference {
 
 namespace {
 
@@ -92,4 +92,4 @@ void attention_backward(Tensor dqkv, Tensor dout, Tensor out, Tensor lse, Tensor
   }
 }
 
-}  // namespace routescope::reference
+}  // namespace routescope::kernels::reference

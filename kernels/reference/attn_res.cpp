@@ -6,7 +6,7 @@
 
 #include "kernels/backends.h"
 
-namespace routescope::reference {
+namespace routescope::kernels::reference {
 
 namespace {
 
@@ -178,4 +178,4 @@ void routing_statistics(Tensor sums, Tensor entropy, Tensor alpha, std::span<con
   }
 }
 
-}  // namespace routescope::reference
+}  // namespace routescope::kernels::reference

@@ -10,7 +10,7 @@
 
 #include "kernels/backends.h"
 
-namespace routescope::reference {
+namespace routescope::kernels::reference {
 
 namespace {
 
@@ -104,4 +104,4 @@ void attn_res_merge(Tensor x, const AttnResState& state, Tensor p_in, Tensor y, 
   }
 }
 
-}  // namespace routescope::reference
+}  // namespace routescope::kernels::reference

@@ -3,7 +3,7 @@
 #include "kernels/bf16.h"
 #include "kernels/random.h"
 
-namespace routescope::reference {
+namespace routescope::kernels::reference {
 
 namespace {
 
@@ -65,4 +65,4 @@ void add(Tensor dst, Tensor src, const Stream&) {
   for (std::int64_t i = 0; i < dst.numel(); ++i) dst.as<double>()[i] += src.as<double>()[i];
 }
 
-}  // namespace routescope::reference
+}  // namespace routescope::kernels::reference

@@ -1,7 +1,7 @@
 // Reference: rows of the embedding matrix, and the gradient's way back into them.
 #include "kernels/backends.h"
 
-namespace routescope::reference {
+namespace routescope::kernels::reference {
 
 void embedding_forward(Tensor out, Tensor ids, Tensor weight, const Stream&) {
   const std::int64_t tokens = out.shape[0], d = out.shape[1];
@@ -17,4 +17,4 @@ void embedding_backward(Tensor dweight, Tensor dout, Tensor ids, const Stream&) 
       dweight.as<double>()[ids.as<std::int32_t>()[t] * d + j] += dout.as<double>()[t * d + j];
 }
 
-}  // namespace routescope::reference
+}  // namespace routescope::kernels::reference

@@ -5,7 +5,7 @@
 
 #include "kernels/backends.h"
 
-namespace routescope::reference {
+namespace routescope::kernels::reference {
 
 namespace {
 
@@ -54,4 +54,4 @@ void accumulate_loss(Tensor total, Tensor nll, const Stream&) {
   total.as<double>()[0] += sum;
 }
 
-}  // namespace routescope::reference
+}  // namespace routescope::kernels::reference

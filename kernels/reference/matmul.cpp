@@ -1,7 +1,7 @@
 // Reference: the matrix product.
 #include "kernels/backends.h"
 
-namespace routescope::reference {
+namespace routescope::kernels::reference {
 
 void matmul(Tensor c, Tensor a, Transpose transpose_a, Tensor b, Transpose transpose_b, bool accumulate,
             const Stream&) {
@@ -18,4 +18,4 @@ void matmul(Tensor c, Tensor a, Transpose transpose_a, Tensor b, Transpose trans
   }
 }
 
-}  // namespace routescope::reference
+}  // namespace routescope::kernels::reference

@@ -5,7 +5,7 @@
 
 #include "kernels/backends.h"
 
-namespace routescope::reference {
+namespace routescope::kernels::reference {
 
 void add_rms_norm_forward(Tensor x, Tensor p, Tensor inv_rms, Tensor p_in, Tensor y, Tensor gain, double eps,
                           const Stream&) {
@@ -41,4 +41,4 @@ void add_rms_norm_backward(Tensor dp, Tensor dgain, Tensor dx, Tensor p, Tensor 
   }
 }
 
-}  // namespace routescope::reference
+}  // namespace routescope::kernels::reference

@@ -4,7 +4,7 @@
 
 #include "kernels/backends.h"
 
-namespace routescope::reference {
+namespace routescope::kernels::reference {
 
 void sum_of_squares(Tensor total, Tensor values, const Stream&) {
   double sum = 0;
@@ -27,4 +27,4 @@ void adamw(Tensor param, Tensor exp_avg, Tensor exp_avg_sq, Tensor grad, Tensor 
   }
 }
 
-}  // namespace routescope::reference
+}  // namespace routescope::kernels::reference

@@ -7,7 +7,7 @@
 
 #include "kernels/backends.h"
 
-namespace routescope::reference {
+namespace routescope::kernels::reference {
 
 namespace {
 
@@ -79,4 +79,4 @@ void qk_norm_rope_backward(Tensor dqkv, Tensor dq_gain, Tensor dk_gain, Tensor d
   }
 }
 
-}  // namespace routescope::reference
+}  // namespace routescope::kernels::reference

@@ -3,7 +3,7 @@
 
 #include "kernels/backends.h"
 
-namespace routescope::reference {
+namespace routescope::kernels::reference {
 
 void swiglu_forward(Tensor act, Tensor gate_up, const Stream&) {
   const std::int64_t tokens = act.shape[0], f = act.shape[1];
@@ -28,4 +28,4 @@ void swiglu_backward(Tensor dgate_up, Tensor dact, Tensor gate_up, const Stream&
   }
 }
 
-}  // namespace routescope::reference
+}  // namespace routescope::kernels::reference

@@ -10,13 +10,14 @@
 #include <functional>
 #include <sstream>
 
-#include "analysis/run_probe.h"
-#include "data/hdf5.h"
-#include "data/shard.h"
-#include "tests/analysis/micro_run.h"
-#include "tests/data/temp_dir.h"
+#include "analysis/record/run_probe.h"
+#include "data/hdf5/hdf5.h"
+#include "data/tokens/shard.h"
+#include "tests/analysis/probe/micro_run.h"
+#include "tests/data/base/temp_dir.h"
+#include "tests/places.h"
 
-namespace routescope {
+namespace routescope::analysis {
 namespace {
 
 using testing::make_run;
@@ -31,12 +32,12 @@ struct Result {
 
 class AnalyzeTool : public ::testing::Test {
  protected:
-  TempDir dir;
+  data::TempDir dir;
 
   /// `launcher` stands before the program.
   Result run(const std::string& arguments, const std::string& launcher = " ") const {
-    const std::string command = "cd " + dir.path().string() + " && OMP_NUM_THREADS=1" + launcher +
-                                ROUTESCOPE_BIN_DIR "/routescope-analyze " + arguments + " 2>&1";
+    const std::string command = "cd " + dir.path().string() + " && OMP_NUM_THREADS=1" + launcher + testing::bin_dir() +
+                                "/routescope-analyze " + arguments + " 2>&1";
     FILE* pipe = ::popen(command.c_str(), "r");
     std::string output;
     std::array<char, 4096> buffer;
@@ -60,7 +61,8 @@ class AnalyzeTool : public ::testing::Test {
     EXPECT_EQ(before, count()) << "debris after: " << arguments;
   }
   void make(const std::string& name = "run", const std::vector<std::int64_t>& steps = {0, 1, 2, 4}) const {
-    make_run(dir / name, micro_config(Residual::block_attn_res, AttnResSource::block_sum), steps);
+    testing::make_run(dir / name,
+                      testing::micro_config(model::Residual::block_attn_res, model::AttnResSource::block_sum), steps);
   }
   std::size_t rows(const std::string& file) const { return AnalysisRecord::load(dir / file).rows.size(); }
 };
@@ -79,10 +81,11 @@ TEST_F(AnalyzeTool, ProbesARunStepByStepOrAllAtOnce) {
 
 TEST_F(AnalyzeTool, MeasuresWhatItIsAskedFor) {
   make("run", {0, 4});
-  write_text_atomically(dir / "classes.json", R"({"low": [0, 1, 2, 3, 4, 5, 6, 7, 8], "high": [30, 31, 32, 33]})");
+  data::write_text_atomically(dir / "classes.json",
+                              R"({"low": [0, 1, 2, 3, 4, 5, 6, 7, 8], "high": [30, 31, 32, 33]})");
   {
-    const ProbeTokens tokens = micro_tokens(6, 10, 77);
-    hdf5::File file = hdf5::File::create(dir / "aligned.h5");
+    const ProbeTokens tokens = testing::micro_tokens(6, 10, 77);
+    data::hdf5::File file = data::hdf5::File::create(dir / "aligned.h5");
     file.write("tokens", tokens.ids, {6, 10});
   }
   const Result result =
@@ -126,8 +129,8 @@ TEST_F(AnalyzeTool, MeasuresWhatItIsAskedFor) {
   expect_refused("probe --run run --until-decided --controls 0 --out decided.h5", 2,
                  "--until-decided: found 6 sequences, expected at least 16");
   {
-    hdf5::File file = hdf5::File::create(dir / "more.h5");
-    file.write("tokens", micro_tokens(24, 8).ids, {24, 8});
+    data::hdf5::File file = data::hdf5::File::create(dir / "more.h5");
+    file.write("tokens", testing::micro_tokens(24, 8).ids, {24, 8});
   }
   expect_done("probe --run run --tokens more.h5 --until-decided --margin 5 --controls 0 --out decided.h5", "absent");
 }
@@ -156,13 +159,14 @@ bool wait_for(const std::function<bool()>& condition) {
 class Follower {
  public:
   Follower(std::filesystem::path dir, const std::string& arguments) : dir_(std::move(dir)) {
-    const std::string command = "cd " + dir_.string() +
-                                " && OMP_NUM_THREADS=1 " ROUTESCOPE_BIN_DIR "/routescope-analyze " + arguments +
-                                " > log 2>&1; echo $? > status";
+    const std::string command = "cd " + dir_.string() + " && OMP_NUM_THREADS=1 " + testing::bin_dir() +
+                                "/routescope-analyze " + arguments + " > log 2>&1; echo $? > status";
     EXPECT_EQ(std::system(("(" + command + ") &").c_str()), 0);
   }
-  std::string log() const { return std::filesystem::exists(dir_ / "log") ? read_text(dir_ / "log") : ""; }
-  std::string status() const { return std::filesystem::exists(dir_ / "status") ? read_text(dir_ / "status") : ""; }
+  std::string log() const { return std::filesystem::exists(dir_ / "log") ? data::read_text(dir_ / "log") : ""; }
+  std::string status() const {
+    return std::filesystem::exists(dir_ / "status") ? data::read_text(dir_ / "status") : "";
+  }
   bool ended() const { return !status().empty(); }
   std::size_t rows() const {
     const auto file = dir_ / "run/analysis.h5";
@@ -182,7 +186,8 @@ TEST_F(AnalyzeTool, FollowWaitsForTheLastStep) {
   const Follower follower(dir.path(), "track --run run --follow");
   ASSERT_TRUE(wait_for([&] { return follower.rows() == 2; })) << follower.log();
   EXPECT_FALSE(follower.ended());
-  Model model = micro_model(micro_config(Residual::block_attn_res, AttnResSource::block_sum));
+  model::Model model =
+      testing::micro_model(testing::micro_config(model::Residual::block_attn_res, model::AttnResSource::block_sum));
   testing::save_checkpoint(dir / "run", 4, model);
   ASSERT_TRUE(wait_for([&] { return follower.ended(); })) << follower.log();
   EXPECT_EQ(follower.status(), "0\n") << follower.log();
@@ -197,13 +202,14 @@ TEST_F(AnalyzeTool, FollowSurvivesWhatARunDoesToItsCheckpoints) {
   };
   ASSERT_TRUE(wait_for([&] { return follower.rows() == 3; })) << follower.log();
   // The run is rolled back to step 1 and trained again to other weights; what it keeps no longer goes.
-  Model model = micro_model(micro_config(Residual::block_attn_res, AttnResSource::block_sum));
-  std::filesystem::remove_all(checkpoint_dir(dir / "run", 2));
-  std::filesystem::remove_all(checkpoint_dir(dir / "run", 0));
+  model::Model model =
+      testing::micro_model(testing::micro_config(model::Residual::block_attn_res, model::AttnResSource::block_sum));
+  std::filesystem::remove_all(data::checkpoint_dir(dir / "run", 2));
+  std::filesystem::remove_all(data::checkpoint_dir(dir / "run", 0));
   ASSERT_TRUE(said("rolled back to step 1: rows up to step 2")) << follower.log();
   testing::save_checkpoint(dir / "run", 2, model);
   ASSERT_TRUE(said("other weights than were probed")) << follower.log();
-  ASSERT_TRUE(wait_for([&] { return follower.sha256(2) == model_sha256(checkpoint_dir(dir / "run", 2)); }));
+  ASSERT_TRUE(wait_for([&] { return follower.sha256(2) == model_sha256(data::checkpoint_dir(dir / "run", 2)); }));
   EXPECT_FALSE(follower.ended());
   testing::save_checkpoint(dir / "run", 4, model);
   ASSERT_TRUE(wait_for([&] { return follower.ended(); })) << follower.log();
@@ -252,13 +258,14 @@ TEST_F(AnalyzeTool, RanksShareTheSequences) {
 
 TEST_F(AnalyzeTool, ProbesABareModelOnGivenTokens) {
   std::filesystem::create_directories(dir / "model");
-  micro_model(micro_config(Residual::full_attn_res, AttnResSource::cumulative)).save(dir / "model");
-  const ProbeTokens tokens = micro_tokens(3, 8);
+  testing::micro_model(testing::micro_config(model::Residual::full_attn_res, model::AttnResSource::cumulative))
+      .save(dir / "model");
+  const ProbeTokens tokens = testing::micro_tokens(3, 8);
   {
-    hdf5::File file = hdf5::File::create(dir / "tokens.h5");
+    data::hdf5::File file = data::hdf5::File::create(dir / "tokens.h5");
     file.write("tokens", tokens.ids, {3, 8});
   }
-  ShardWriter shard(dir / "tokens.bin", 37);
+  data::ShardWriter shard(dir / "tokens.bin", 37);
   shard.append(tokens.ids);
   shard.finish();
   expect_done("probe --model model --tokens tokens.h5", "3 sequences of 8 tokens (tokens.h5)");
@@ -295,17 +302,19 @@ TEST_F(AnalyzeTool, WrongUseEndsWithOneLineAndStatusTwo) {
 
 TEST_F(AnalyzeTool, BadInputEndsWithOneLineAndLeavesNothing) {
   make("run", {0, 1});
-  make_run(dir / "standard", micro_config(Residual::standard, AttnResSource::block_sum), {0});
+  testing::make_run(dir / "standard", testing::micro_config(model::Residual::standard, model::AttnResSource::block_sum),
+                    {0});
   expect_refused("probe --run nowhere", 1, "nowhere: no such directory, expected a run");
   expect_refused("probe --run run --step 7", 1, "run/checkpoints: found no step 7, expected one of 0 1");
   expect_refused("probe --run standard", 1, "'standard': it has no reads to probe");
   expect_refused("probe --run run --tokens nothing.h5", 1, "nothing.h5");
   expect_refused("probe --run run --out no/such/dir/a.h5", 1, "no/such/dir/a.h5");
-  if (!cuda_available()) expect_refused("probe --run run --device cuda", 1, "--device: found cuda, expected cpu: ");
+  if (!kernels::cuda_available())
+    expect_refused("probe --run run --device cuda", 1, "--device: found cuda, expected cpu: ");
   expect_refused("report --run nowhere", 1, "nowhere: no such directory, expected a run");
   expect_refused("inspect --run run/checkpoints", 1, "routing.h5: no such file, expected a run directory");
   {
-    hdf5::File file = hdf5::File::create(dir / "beyond.h5");
+    data::hdf5::File file = data::hdf5::File::create(dir / "beyond.h5");
     file.write("tokens", std::vector<std::int32_t>{1, 2, 37, 4}, {1, 4});
   }
   expect_refused("probe --run run --tokens beyond.h5", 1, "found id 37, expected 0 to 36");
@@ -314,7 +323,7 @@ TEST_F(AnalyzeTool, BadInputEndsWithOneLineAndLeavesNothing) {
   expect_refused("track --run run --sequences 3", 1, "/probe_tokens: found 6 sequences of 10 tokens, expected 3 of 10");
   expect_refused("probe --run run --classes nothing.json --out c.h5", 1, "nothing.json");
   {
-    hdf5::File file = hdf5::File::create(dir / "few.h5");
+    data::hdf5::File file = data::hdf5::File::create(dir / "few.h5");
     file.write("tokens", std::vector<std::int32_t>(12, 1), {6, 2});
   }
   expect_refused("probe --run run --ablation patch --patch-from few.h5 --out c.h5", 1,
@@ -324,4 +333,4 @@ TEST_F(AnalyzeTool, BadInputEndsWithOneLineAndLeavesNothing) {
 }
 
 }  // namespace
-}  // namespace routescope
+}  // namespace routescope::analysis

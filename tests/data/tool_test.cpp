@@ -6,18 +6,19 @@
 #include <cstdio>
 #include <fstream>
 
-#include "data/error.h"
-#include "data/files.h"
-#include "data/hdf5.h"
-#include "data/manifest.h"
-#include "data/shard.h"
-#include "data/tokenize.h"
-#include "data/tokenizer.h"
-#include "tests/data/expect_error.h"
-#include "tests/data/routing_fixture.h"
-#include "tests/data/temp_dir.h"
+#include "data/base/error.h"
+#include "data/base/files.h"
+#include "data/base/manifest.h"
+#include "data/hdf5/hdf5.h"
+#include "data/tokens/shard.h"
+#include "data/tokens/tokenize.h"
+#include "data/tokens/tokenizer.h"
+#include "tests/data/base/expect_error.h"
+#include "tests/data/base/temp_dir.h"
+#include "tests/data/records/routing_fixture.h"
+#include "tests/places.h"
 
-namespace routescope {
+namespace routescope::data {
 namespace {
 
 struct Ran {
@@ -26,7 +27,7 @@ struct Ran {
 };
 
 Ran run(const std::string& arguments) {
-  const std::string command = std::string(ROUTESCOPE_BIN_DIR) + "/routescope-data " + arguments + " 2>&1";
+  const std::string command = testing::bin_dir() + "/routescope-data " + arguments + " 2>&1";
   std::FILE* pipe = ::popen(command.c_str(), "r");
   Ran out{-1, ""};
   std::array<char, 4096> piece{};
@@ -190,4 +191,4 @@ TEST_F(ToolTest, InspectsCheckpoints) {
 }
 
 }  // namespace
-}  // namespace routescope
+}  // namespace routescope::data

@@ -10,7 +10,7 @@
 namespace routescope::testing {
 namespace {
 
-const Stream kStream;
+const kernels::Stream kStream;
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr double kEps = 1e-6;
 
@@ -41,8 +41,8 @@ class Chain {
     Values y, query, key_gain, norm_gain, bias, logit_bias, alpha_override;
     Values x, partial, inv_rms, score, alpha, h_inv_rms;
     Values weight;  // dx
-    AttnResState state() const { return {partial, inv_rms, score, alpha, h_inv_rms}; }
-    AttnResParams params() const { return {query, key_gain, bias, logit_bias, norm_gain, kEps}; }
+    kernels::AttnResState state() const { return {partial, inv_rms, score, alpha, h_inv_rms}; }
+    kernels::AttnResParams params() const { return {query, key_gain, bias, logit_bias, norm_gain, kEps}; }
   };
 
   explicit Chain(const Options& options) : options_(options) {
@@ -80,18 +80,19 @@ class Chain {
     const Values unit({kWidth}, std::vector<double>(kWidth, 1.0)), x = zeros({kTokens, kWidth}),
                                                                    p = zeros({kTokens, kWidth});
     for (std::size_t i = 0; i < values_.size(); ++i)
-      add_rms_norm_forward(x, p, inv_rms_[i], values_[i], Tensor(), unit, kEps, kStream);
+      kernels::add_rms_norm_forward(x, p, inv_rms_[i], values_[i], kernels::Tensor(), unit, kEps, kStream);
     double sum = 0;
-    Tensor before = start;
+    kernels::Tensor before = start;
     for (const Read& read : reads) {
-      attn_res_forward(read.x, read.state(), before, read.y, sources(), read.params(), read.alpha_override, kStream);
+      kernels::attn_res_forward(read.x, read.state(), before, read.y, sources(), read.params(), read.alpha_override,
+                                kStream);
       before = read.partial;
       sum += inner_product(read.x, read.weight);
     }
     return sum;
   }
 
-  AttnResSources sources() {
+  kernels::AttnResSources sources() {
     tensors_.clear();
     scales_.clear();
     for (std::size_t i = 0; i < values_.size(); ++i) {
@@ -117,7 +118,7 @@ class Chain {
     out.key_gain.resize(count);
     out.norm_gain.resize(count);
     out.bias.resize(count);
-    std::vector<AttnResDeferred> deferred(count);
+    std::vector<kernels::AttnResDeferred> deferred(count);
     std::vector<Values> kept;  // owns what `deferred` points at
     for (std::size_t r = count; r-- > 0;) {
       const Read& read = reads[r];
@@ -126,23 +127,25 @@ class Chain {
       out.norm_gain[r] = zeros({kWidth});
       if (options_.learned_bias) out.bias[r] = zeros({1});
       kept.push_back(random_values({kTokens, kWidth}, 500));
-      const Tensor dh = kept.back();
+      const kernels::Tensor dh = kept.back();
       kept.push_back(random_values({kTokens, options_.n + 1}, 501));
-      const Tensor dlogit = kept.back();
-      attn_res_backward(dh, dlogit, out.start, {out.query[r], out.key_gain[r], out.bias[r], out.norm_gain[r]},
-                        read.weight, read.state(), sources(), read.params(), options_.alpha_override, kStream);
+      const kernels::Tensor dlogit = kept.back();
+      kernels::attn_res_backward(dh, dlogit, out.start, {out.query[r], out.key_gain[r], out.bias[r], out.norm_gain[r]},
+                                 read.weight, read.state(), sources(), read.params(), options_.alpha_override, kStream);
       deferred[r] = {dh, dlogit, read.alpha, read.score, read.query, read.key_gain};
       if (r == 0) {
-        attn_res_backward_sources(tensors_of(out.sources), deferred, sources(), kStream);
-        if (options_.last_source_is_partial) add(out.start, out.sources.back(), kStream);
+        kernels::attn_res_backward_sources(tensors_of(out.sources), deferred, sources(), kStream);
+        if (options_.last_source_is_partial) kernels::add(out.start, out.sources.back(), kStream);
       }
       out.y[r] = zeros({kTokens, kWidth});
-      cast(out.y[r], out.start, kStream);
+      kernels::cast(out.y[r], out.start, kStream);
     }
     return out;
   }
 
-  static std::vector<Tensor> tensors_of(const std::vector<Values>& values) { return {values.begin(), values.end()}; }
+  static std::vector<kernels::Tensor> tensors_of(const std::vector<Values>& values) {
+    return {values.begin(), values.end()};
+  }
   const Values& source(std::size_t i) const { return values_[i]; }
 
   Values start;
@@ -155,8 +158,8 @@ class Chain {
   std::uint64_t stream_ = 1000;
   std::vector<Values> values_;
   std::vector<Values> inv_rms_;
-  std::vector<Tensor> tensors_;
-  std::vector<Tensor> scales_;
+  std::vector<kernels::Tensor> tensors_;
+  std::vector<kernels::Tensor> scales_;
 };
 
 void expect_gradients(const Options& options) {
@@ -269,7 +272,7 @@ TEST(AttnRes, WithoutSourcesIsTheStandardNorm) {
   const Chain::Read& read = chain.reads[0];
   const Values x = zeros({Chain::kTokens, Chain::kWidth}), p = zeros({Chain::kTokens, Chain::kWidth});
   const Values inv_rms = zeros({Chain::kTokens});
-  add_rms_norm_forward(x, p, inv_rms, chain.start, read.y, read.norm_gain, kEps, kStream);
+  kernels::add_rms_norm_forward(x, p, inv_rms, chain.start, read.y, read.norm_gain, kEps, kStream);
   EXPECT_EQ(values_of(read.x), values_of(x));
   EXPECT_EQ(values_of(read.partial), values_of(p));
   EXPECT_EQ(values_of(read.h_inv_rms), values_of(inv_rms));
@@ -287,10 +290,10 @@ TEST(AttnRes, PhasesEqualTheFusedRead) {
         for (std::int64_t i = masked.first; i < masked.second; ++i) read.logit_bias.data()[i] = -kInfinity;
       }
       chain.loss();
-      Tensor before = chain.start;
+      kernels::Tensor before = chain.start;
       std::vector<Values> outputs(2), lses(2), scores(2);
-      std::vector<AttnResPrepared> prepared;
-      std::vector<AttnResParams> params;
+      std::vector<kernels::AttnResPrepared> prepared;
+      std::vector<kernels::AttnResParams> params;
       for (std::size_t r = 0; r < 2; ++r) {
         outputs[r] = random_values({Chain::kTokens, Chain::kWidth}, 901);
         lses[r] = random_values({Chain::kTokens}, 902);
@@ -298,15 +301,16 @@ TEST(AttnRes, PhasesEqualTheFusedRead) {
         prepared.push_back({outputs[r], lses[r], scores[r]});
         params.push_back(chain.reads[r].params());
       }
-      attn_res_prepare(prepared, params, chain.sources(), kStream);
+      kernels::attn_res_prepare(prepared, params, chain.sources(), kStream);
       for (std::size_t r = 0; r < 2; ++r) {
         const Chain::Read& read = chain.reads[r];
         const Values x = zeros({Chain::kTokens, Chain::kWidth}), p = zeros({Chain::kTokens, Chain::kWidth});
         const Values inv_rms = zeros({Chain::kTokens}), alpha = zeros({Chain::kTokens, n + 1});
         const Values h_inv_rms = zeros({Chain::kTokens});
-        attn_res_merge(x, {p, inv_rms, scores[r], alpha, h_inv_rms}, before, read.y, prepared[r], params[r], kStream);
+        kernels::attn_res_merge(x, {p, inv_rms, scores[r], alpha, h_inv_rms}, before, read.y, prepared[r], params[r],
+                                kStream);
         before = read.partial;
-        const auto expect_equal = [](const Tensor& actual, const Tensor& expected) {
+        const auto expect_equal = [](const kernels::Tensor& actual, const kernels::Tensor& expected) {
           for (std::int64_t i = 0; i < expected.numel(); ++i)
             EXPECT_NEAR(actual.as<double>()[i], expected.as<double>()[i], 1e-13);
         };
@@ -326,8 +330,8 @@ TEST(AttnRes, PhasesEqualTheFusedRead) {
 TEST(AttnRes, RoutingStatistics) {
   const Values alpha({2, 2}, {0.25, 0.75, 1, 0}), s0({2}, {0.5, 0.25}), s1({2}, {1, 2});
   const Values sums({2 + 1, 2}, {1, 1, 1, 1, 1, 1}), entropy({1}, {1});
-  const Tensor inv_rms[] = {s0, s1};
-  routing_statistics(sums, entropy, alpha, inv_rms, kStream);
+  const kernels::Tensor inv_rms[] = {s0, s1};
+  kernels::routing_statistics(sums, entropy, alpha, inv_rms, kStream);
   const double expected[] = {2.25, 1.75, 1 + 1.0625, 1 + 0.5625, 1 + 6, 1 + 1.5};
   for (int i = 0; i < 6; ++i) EXPECT_DOUBLE_EQ(sums.data()[i], expected[i]) << i;
   EXPECT_NEAR(entropy.data()[0], 1 - 0.25 * std::log(0.25) - 0.75 * std::log(0.75), 1e-15);

@@ -22,14 +22,14 @@ TEST_P(Backends, Bf16OperandsAreNearReference) {
 TEST_P(Backends, SameBitsForEveryNumberOfThreads) {
   const int threads = omp_get_max_threads();
   for (const Types& types : {kFloat, kMixed}) {
-    if (types.operand == DType::bf16 && !has_operand(GetParam())) continue;
+    if (types.operand == kernels::DType::bf16 && !has_operand(GetParam())) continue;
     omp_set_num_threads(1);
     const Tensors first = GetParam().run(types, types);
     for (const int count : {1, 2, 3, 4}) {
       omp_set_num_threads(count);
       const Tensors again = GetParam().run(types, types);
       for (const Argument& argument : GetParam().arguments()) {
-        const Tensor a = first[argument.name], b = again[argument.name];
+        const kernels::Tensor a = first[argument.name], b = again[argument.name];
         EXPECT_EQ(std::memcmp(a.data, b.data, a.bytes()), 0)
             << argument.name << " differs between 1 and " << count << " threads, seed " << kSeed;
       }

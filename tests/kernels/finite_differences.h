@@ -20,15 +20,15 @@ class Values {
  public:
   Values() = default;
   Values(const std::vector<std::int64_t>& shape, const std::vector<double>& values)
-      : owned_(make_tensor(DType::f64, Device::cpu, shape)) {
+      : owned_(make_tensor(kernels::DType::f64, kernels::Device::cpu, shape)) {
     for (std::size_t i = 0; i < values.size(); ++i) owned_.tensor.as<double>()[i] = values[i];
   }
-  operator const Tensor&() const { return owned_.tensor; }
-  const Tensor& tensor() const { return owned_.tensor; }
+  operator const kernels::Tensor&() const { return owned_.tensor; }
+  const kernels::Tensor& tensor() const { return owned_.tensor; }
   double* data() const { return owned_.tensor.as<double>(); }
 
  private:
-  OwnedTensor owned_;
+  kernels::OwnedTensor owned_;
 };
 
 inline Values zeros(const std::vector<std::int64_t>& shape) {
@@ -41,7 +41,7 @@ inline Values random_values(const std::vector<std::int64_t>& shape, std::uint64_
   return {shape, random_numbers(elements(shape), stream, spread, center)};
 }
 
-inline double inner_product(const Tensor& a, const Tensor& b) {
+inline double inner_product(const kernels::Tensor& a, const kernels::Tensor& b) {
   double sum = 0;
   for (std::int64_t i = 0; i < a.numel(); ++i) sum += a.as<double>()[i] * b.as<double>()[i];
   return sum;
@@ -50,7 +50,7 @@ inline double inner_product(const Tensor& a, const Tensor& b) {
 /// Moves each entry of `at` up and down and compares the change of `loss` with `gradient`. The step balances the
 /// truncation (step^2 f''' / 6) against cancellation (2^-53 |loss| / step): both are below 1e-9 for losses of order 10.
 inline ::testing::AssertionResult is_gradient(const std::string& name, const std::function<double()>& loss,
-                                              const Tensor& at, const Tensor& gradient) {
+                                              const kernels::Tensor& at, const kernels::Tensor& gradient) {
   constexpr double kStep = 1e-5;
   double largest = 0, worst = 0;
   std::int64_t where = 0;

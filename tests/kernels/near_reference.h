@@ -59,7 +59,7 @@ inline Tensors expect_near_reference(const OpCase& op, const Types& types) {
   const Tensors reference = op.run(kReference, types);
   for (const Argument& argument : op.arguments()) {
     if (argument.reduction == 0) continue;
-    const Tensor result = fast[argument.name];
+    const kernels::Tensor result = fast[argument.name];
     EXPECT_TRUE(near(values_of(result), values_of(reference[argument.name]),
                      {result.dtype, argument.reduction, argument.magnitude, op.roundoff_on_the_way(types)}))
         << argument.name << ", seed " << kSeed;

@@ -25,11 +25,11 @@ enum class Role { real, operand, activation, ids, sums };
 /// Where a run happens and in which element types: f64 throughout (reference), f32, or f32 with bf16 operands and, on
 /// CUDA, bf16 activations.
 struct Types {
-  DType real;
-  DType operand;
-  DType activation;
-  Device device = Device::cpu;
-  DType of(Role role) const {
+  kernels::DType real;
+  kernels::DType operand;
+  kernels::DType activation;
+  kernels::Device device = kernels::Device::cpu;
+  kernels::DType of(Role role) const {
     switch (role) {
       case Role::real:
         return real;
@@ -38,19 +38,20 @@ struct Types {
       case Role::activation:
         return activation;
       case Role::ids:
-        return DType::i32;
+        return kernels::DType::i32;
       case Role::sums:
-        return DType::f64;
+        return kernels::DType::f64;
     }
     return real;
   }
 };
 
-inline constexpr Types kReference{DType::f64, DType::f64, DType::f64};
-inline constexpr Types kFloat{DType::f32, DType::f32, DType::f32};
-inline constexpr Types kMixed{DType::f32, DType::bf16, DType::f32};
-inline constexpr Types kCudaFloat{DType::f32, DType::f32, DType::f32, Device::cuda};
-inline constexpr Types kCudaBf16{DType::f32, DType::bf16, DType::bf16, Device::cuda};
+inline constexpr Types kReference{kernels::DType::f64, kernels::DType::f64, kernels::DType::f64};
+inline constexpr Types kFloat{kernels::DType::f32, kernels::DType::f32, kernels::DType::f32};
+inline constexpr Types kMixed{kernels::DType::f32, kernels::DType::bf16, kernels::DType::f32};
+inline constexpr Types kCudaFloat{kernels::DType::f32, kernels::DType::f32, kernels::DType::f32, kernels::Device::cuda};
+inline constexpr Types kCudaBf16{kernels::DType::f32, kernels::DType::bf16, kernels::DType::bf16,
+                                 kernels::Device::cuda};
 
 struct Argument {
   std::string name;
@@ -67,7 +68,8 @@ inline std::int64_t elements(const std::vector<std::int64_t>& shape) {
   return count;
 }
 
-inline OwnedTensor make_tensor(DType dtype, Device device, const std::vector<std::int64_t>& shape) {
+inline kernels::OwnedTensor make_tensor(kernels::DType dtype, kernels::Device device,
+                                        const std::vector<std::int64_t>& shape) {
   switch (shape.size()) {
     case 1:
       return {dtype, device, {shape[0]}};
@@ -79,54 +81,54 @@ inline OwnedTensor make_tensor(DType dtype, Device device, const std::vector<std
 }
 
 /// The same tensor in the host's memory.
-inline OwnedTensor on_host(const Tensor& t) {
-  OwnedTensor host = make_tensor(t.dtype, Device::cpu, {t.shape.begin(), t.shape.begin() + t.rank});
-  copy(host.tensor, t, Stream{.device = t.device});
+inline kernels::OwnedTensor on_host(const kernels::Tensor& t) {
+  kernels::OwnedTensor host = make_tensor(t.dtype, kernels::Device::cpu, {t.shape.begin(), t.shape.begin() + t.rank});
+  kernels::copy(host.tensor, t, kernels::Stream{.device = t.device});
   return host;
 }
 
-inline double get(const Tensor& t, std::int64_t i) {
+inline double get(const kernels::Tensor& t, std::int64_t i) {
   switch (t.dtype) {
-    case DType::f64:
+    case kernels::DType::f64:
       return t.as<double>()[i];
-    case DType::f32:
+    case kernels::DType::f32:
       return static_cast<double>(t.as<float>()[i]);
-    case DType::bf16:
-      return static_cast<double>(to_float(t.as<bf16>()[i]));
-    case DType::i32:
+    case kernels::DType::bf16:
+      return static_cast<double>(kernels::to_float(t.as<kernels::bf16>()[i]));
+    case kernels::DType::i32:
       return t.as<std::int32_t>()[i];
   }
   return 0;
 }
 
-inline void set(const Tensor& t, std::int64_t i, double value) {
+inline void set(const kernels::Tensor& t, std::int64_t i, double value) {
   switch (t.dtype) {
-    case DType::f64:
+    case kernels::DType::f64:
       t.as<double>()[i] = value;
       break;
-    case DType::f32:
+    case kernels::DType::f32:
       t.as<float>()[i] = static_cast<float>(value);
       break;
-    case DType::bf16:
-      t.as<bf16>()[i] = to_bf16(value);
+    case kernels::DType::bf16:
+      t.as<kernels::bf16>()[i] = kernels::to_bf16(value);
       break;
-    case DType::i32:
+    case kernels::DType::i32:
       t.as<std::int32_t>()[i] = static_cast<std::int32_t>(value);
       break;
   }
 }
 
-inline std::vector<double> values_of(const Tensor& t) {
-  const OwnedTensor host = on_host(t);
+inline std::vector<double> values_of(const kernels::Tensor& t) {
+  const kernels::OwnedTensor host = on_host(t);
   std::vector<double> out(static_cast<std::size_t>(t.numel()));
   for (std::size_t i = 0; i < out.size(); ++i) out[i] = get(host.tensor, static_cast<std::int64_t>(i));
   return out;
 }
 
 /// A number as a type would store it.
-inline double rounded(double value, DType dtype) {
-  if (dtype == DType::f32) return static_cast<double>(static_cast<float>(value));
-  if (dtype == DType::bf16) return static_cast<double>(to_float(to_bf16(value)));
+inline double rounded(double value, kernels::DType dtype) {
+  if (dtype == kernels::DType::f32) return static_cast<double>(static_cast<float>(value));
+  if (dtype == kernels::DType::bf16) return static_cast<double>(kernels::to_float(kernels::to_bf16(value)));
   return value;
 }
 
@@ -134,10 +136,10 @@ inline double rounded(double value, DType dtype) {
 inline std::vector<double> random_numbers(std::int64_t count, std::uint64_t stream, double spread = 1,
                                           double center = 0) {
   std::vector<double> out(static_cast<std::size_t>(count));
-  Philox4x32 words{};
+  kernels::Philox4x32 words{};
   for (std::size_t i = 0; i < out.size(); ++i) {
-    if (i % 4 == 0) words = random_words(kSeed, stream, i / 4);
-    out[i] = center + spread * std::sqrt(12.0) * (to_uniform(words.word[i % 4]) - 0.5);
+    if (i % 4 == 0) words = kernels::random_words(kSeed, stream, i / 4);
+    out[i] = center + spread * std::sqrt(12.0) * (kernels::to_uniform(words.word[i % 4]) - 0.5);
   }
   return out;
 }
@@ -148,18 +150,18 @@ class OpCase;
 class Tensors {
  public:
   Tensors(const OpCase& op, const Types& types, const Types& inputs_rounded_as);
-  Tensor operator[](const std::string& name) const {
+  kernels::Tensor operator[](const std::string& name) const {
     const auto found = tensors_.find(name);
-    return found == tensors_.end() ? Tensor() : found->second.tensor;
+    return found == tensors_.end() ? kernels::Tensor() : found->second.tensor;
   }
 
  private:
-  std::map<std::string, OwnedTensor> tensors_;
+  std::map<std::string, kernels::OwnedTensor> tensors_;
 };
 
 class OpCase {
  public:
-  using Call = std::function<void(const Tensors&, const Stream&)>;
+  using Call = std::function<void(const Tensors&, const kernels::Stream&)>;
 
   explicit OpCase(std::string name) : name_(std::move(name)) {}
 
@@ -185,7 +187,7 @@ class OpCase {
     arguments_.back().magnitude = magnitude;
     return *this;
   }
-  OpCase& limits(const WorkspaceLimits& limits) {
+  OpCase& limits(const kernels::WorkspaceLimits& limits) {
     limits_ = limits;
     return *this;
   }
@@ -202,7 +204,7 @@ class OpCase {
   const std::string& name() const { return name_; }
   /// The roundoff of numbers on the way to this case's results.
   double roundoff_on_the_way(const Types& types) const {
-    return rounds_on_the_way_ && types.activation == DType::bf16 ? 0x1p-9 : 0x1p-24;
+    return rounds_on_the_way_ && types.activation == kernels::DType::bf16 ? 0x1p-9 : 0x1p-24;
   }
   friend void PrintTo(const OpCase& op, std::ostream* os) { *os << op.name_; }
   const std::vector<Argument>& arguments() const { return arguments_; }
@@ -212,39 +214,41 @@ class OpCase {
   Tensors run(const Types& types, const Types& inputs_rounded_as) const {
     Tensors out(*this, types, inputs_rounded_as);
     // The workspace is filled with NaN: nothing may be taken from what a former operation left there.
-    const std::size_t bytes = workspace_bytes(limits_, types.device);
+    const std::size_t bytes = kernels::workspace_bytes(limits_, types.device);
     const std::vector<float> garbage(bytes / sizeof(float) + 1, std::nanf(""));
     const auto count = static_cast<std::int64_t>(garbage.size());
-    const OwnedTensor workspace(DType::f32, types.device, {count});
-    copy(workspace.tensor, Tensor(const_cast<float*>(garbage.data()), DType::f32, Device::cpu, {count}),
-         Stream{.device = types.device});
-    const Stream stream{types.device, nullptr, static_cast<std::byte*>(workspace.tensor.data), bytes};
+    const kernels::OwnedTensor workspace(kernels::DType::f32, types.device, {count});
+    kernels::copy(
+        workspace.tensor,
+        kernels::Tensor(const_cast<float*>(garbage.data()), kernels::DType::f32, kernels::Device::cpu, {count}),
+        kernels::Stream{.device = types.device});
+    const kernels::Stream stream{types.device, nullptr, static_cast<std::byte*>(workspace.tensor.data), bytes};
     call_(out, stream);
-    synchronize(stream);
+    kernels::synchronize(stream);
     return out;
   }
 
  private:
   std::string name_;
   std::vector<Argument> arguments_;
-  WorkspaceLimits limits_{};
+  kernels::WorkspaceLimits limits_{};
   bool rounds_on_the_way_ = false;
   Call call_;
 };
 
 inline Tensors::Tensors(const OpCase& op, const Types& types, const Types& inputs_rounded_as) {
   for (const Argument& argument : op.arguments()) {
-    OwnedTensor host = make_tensor(types.of(argument.role), Device::cpu, argument.shape);
-    const DType through = inputs_rounded_as.of(argument.role);
+    kernels::OwnedTensor host = make_tensor(types.of(argument.role), kernels::Device::cpu, argument.shape);
+    const kernels::DType through = inputs_rounded_as.of(argument.role);
     const std::vector<double> values = argument.values();
     for (std::size_t i = 0; i < values.size(); ++i)
       set(host.tensor, static_cast<std::int64_t>(i), rounded(values[i], through));
-    OwnedTensor& owned = tensors_[argument.name];
-    if (types.device == Device::cpu) {
+    kernels::OwnedTensor& owned = tensors_[argument.name];
+    if (types.device == kernels::Device::cpu) {
       owned = std::move(host);
     } else {
       owned = make_tensor(types.of(argument.role), types.device, argument.shape);
-      copy(owned.tensor, host.tensor, Stream{.device = types.device});
+      kernels::copy(owned.tensor, host.tensor, kernels::Stream{.device = types.device});
     }
   }
 }

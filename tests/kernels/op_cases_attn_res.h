@@ -51,13 +51,13 @@ class ReadArguments {
       inv_rms_.push_back(partial ? r["inv_rms"] : r["source_inv_rms" + std::to_string(i)]);
     }
   }
-  AttnResSources sources() const { return {values_, inv_rms_}; }
-  AttnResState state;
-  AttnResParams params;
+  kernels::AttnResSources sources() const { return {values_, inv_rms_}; }
+  kernels::AttnResState state;
+  kernels::AttnResParams params;
 
  private:
-  std::vector<Tensor> values_;
-  std::vector<Tensor> inv_rms_;
+  std::vector<kernels::Tensor> values_;
+  std::vector<kernels::Tensor> inv_rms_;
 };
 
 inline std::string read_label(const char* operation, std::int64_t tokens, std::int64_t d, std::int64_t n,
@@ -101,12 +101,13 @@ inline OpCase read_case(const char* operation, std::int64_t tokens, std::int64_t
 
 inline void add_read(std::vector<OpCase>& cases, std::int64_t tokens, std::int64_t d, std::int64_t n,
                      const ReadOptions& options) {
-  const auto forward = [=](const Tensors& r, const ReadArguments& read, Tensor x, const Stream& s) {
-    attn_res_forward(x, read.state, r["p_in"], r["y"], read.sources(), read.params, r["alpha_override"], s);
+  const auto forward = [=](const Tensors& r, const ReadArguments& read, kernels::Tensor x, const kernels::Stream& s) {
+    kernels::attn_res_forward(x, read.state, r["p_in"], r["y"], read.sources(), read.params, r["alpha_override"], s);
   };
-  cases.push_back(read_case("attn_res_forward", tokens, d, n, options).call([=](const Tensors& r, const Stream& s) {
-    forward(r, ReadArguments(r, n, options.last_source_is_partial), r["x"], s);
-  }));
+  cases.push_back(
+      read_case("attn_res_forward", tokens, d, n, options).call([=](const Tensors& r, const kernels::Stream& s) {
+        forward(r, ReadArguments(r, n, options.last_source_is_partial), r["x"], s);
+      }));
   const auto terms = static_cast<double>(d), rows = static_cast<double>(tokens * (n + 1));
   OpCase backward = read_case("attn_res_backward", tokens, d, n, options);
   backward.input("dx", Role::activation, {tokens, d})
@@ -122,17 +123,17 @@ inline void add_read(std::vector<OpCase>& cases, std::int64_t tokens, std::int64
   for (std::int64_t i = 0; i < n; ++i)
     backward.output("dsource" + std::to_string(i), Role::activation, {tokens, d}, 2 * terms);
   cases.push_back(backward
-                      .call([=](const Tensors& r, const Stream& s) {
+                      .call([=](const Tensors& r, const kernels::Stream& s) {
                         const ReadArguments read(r, n, options.last_source_is_partial);
                         forward(r, read, r["x"], s);
-                        attn_res_backward(r["dh"], r["dlogit"], r["dp"],
-                                          {r["dquery"], r["dkey_gain"], r["dbias"], r["dnorm_gain"]}, r["dx"],
-                                          read.state, read.sources(), read.params, options.alpha_override, s);
-                        std::vector<Tensor> dsources;
+                        kernels::attn_res_backward(r["dh"], r["dlogit"], r["dp"],
+                                                   {r["dquery"], r["dkey_gain"], r["dbias"], r["dnorm_gain"]}, r["dx"],
+                                                   read.state, read.sources(), read.params, options.alpha_override, s);
+                        std::vector<kernels::Tensor> dsources;
                         for (std::int64_t i = 0; i < n; ++i) dsources.push_back(r["dsource" + std::to_string(i)]);
-                        const AttnResDeferred deferred{r["dh"],          r["dlogit"], read.state.alpha,
-                                                       read.state.score, r["query"],  r["key_gain"]};
-                        attn_res_backward_sources(dsources, {&deferred, 1}, read.sources(), s);
+                        const kernels::AttnResDeferred deferred{r["dh"],          r["dlogit"], read.state.alpha,
+                                                                read.state.score, r["query"],  r["key_gain"]};
+                        kernels::attn_res_backward_sources(dsources, {&deferred, 1}, read.sources(), s);
                       })
                       .rounds_on_the_way());
 }
@@ -145,11 +146,11 @@ inline void add_phases(std::vector<OpCase>& cases, std::int64_t tokens, std::int
                       .output("output", Role::activation, {tokens, d}, terms)
                       .output("lse", Role::real, {tokens}, terms)
                       .rounds_on_the_way()
-                      .call([=](const Tensors& r, const Stream& s) {
+                      .call([=](const Tensors& r, const kernels::Stream& s) {
                         const ReadArguments read(r, n, false);
-                        const AttnResPrepared prepared{r["output"], r["lse"], read.state.score};
-                        attn_res_prepare({&prepared, 1}, {&read.params, 1}, read.sources(), s);
-                        attn_res_merge(r["x"], read.state, r["p_in"], r["y"], prepared, read.params, s);
+                        const kernels::AttnResPrepared prepared{r["output"], r["lse"], read.state.score};
+                        kernels::attn_res_prepare({&prepared, 1}, {&read.params, 1}, read.sources(), s);
+                        kernels::attn_res_merge(r["x"], read.state, r["p_in"], r["y"], prepared, read.params, s);
                       }));
 }
 
@@ -172,21 +173,23 @@ inline void add_prepare(std::vector<OpCase>& cases, std::int64_t tokens, std::in
     if (q % 4 == 2) out.given("logit_bias" + number, Role::real, {n + 1}, only_current_bias(n + 1));
     if (q % 4 == 3) out.given("logit_bias" + number, Role::real, {n + 1}, no_current_bias(n + 1));
   }
-  out.limits({.tokens = tokens, .hidden_size = d, .sources = n + 1}).call([=](const Tensors& r, const Stream& s) {
-    std::vector<Tensor> values, inv_rms;
-    for (std::int64_t i = 0; i < n; ++i) {
-      values.push_back(r["source" + std::to_string(i)]);
-      inv_rms.push_back(r["inv_rms" + std::to_string(i)]);
-    }
-    std::vector<AttnResPrepared> prepared;
-    std::vector<AttnResParams> params;
-    for (std::int64_t q = 0; q < reads; ++q) {
-      const std::string number = std::to_string(q);
-      prepared.push_back({r["output" + number], r["lse" + number], r["score" + number]});
-      params.push_back({r["query" + number], r["key_gain" + number], Tensor(), r["logit_bias" + number], Tensor()});
-    }
-    attn_res_prepare(prepared, params, {values, inv_rms}, s);
-  });
+  out.limits({.tokens = tokens, .hidden_size = d, .sources = n + 1})
+      .call([=](const Tensors& r, const kernels::Stream& s) {
+        std::vector<kernels::Tensor> values, inv_rms;
+        for (std::int64_t i = 0; i < n; ++i) {
+          values.push_back(r["source" + std::to_string(i)]);
+          inv_rms.push_back(r["inv_rms" + std::to_string(i)]);
+        }
+        std::vector<kernels::AttnResPrepared> prepared;
+        std::vector<kernels::AttnResParams> params;
+        for (std::int64_t q = 0; q < reads; ++q) {
+          const std::string number = std::to_string(q);
+          prepared.push_back({r["output" + number], r["lse" + number], r["score" + number]});
+          params.push_back({r["query" + number], r["key_gain" + number], kernels::Tensor(), r["logit_bias" + number],
+                            kernels::Tensor()});
+        }
+        kernels::attn_res_prepare(prepared, params, {values, inv_rms}, s);
+      });
   cases.push_back(out);
 }
 
@@ -210,38 +213,40 @@ inline void add_deferred(std::vector<OpCase>& cases, std::int64_t tokens, std::i
         .input("key_gain" + number, Role::real, {d}, 0.3, 1)
         .output("score" + number, Role::real, {tokens, n + 1}, terms);
   }
-  out.limits({.tokens = tokens, .hidden_size = d, .sources = n + 1}).call([=](const Tensors& r, const Stream& s) {
-    std::vector<Tensor> values, inv_rms, dsources;
-    std::vector<std::vector<double>> rows, scales;
-    for (std::int64_t i = 0; i < n; ++i) {
-      values.push_back(r["source" + std::to_string(i)]);
-      inv_rms.push_back(r["inv_rms" + std::to_string(i)]);
-      dsources.push_back(r["dsource" + std::to_string(i)]);
-      rows.push_back(values_of(values.back()));
-      scales.push_back(values_of(inv_rms.back()));
-    }
-    std::vector<AttnResDeferred> deferred;
-    for (std::int64_t q = 0; q < reads; ++q) {
-      const std::string number = std::to_string(q);
-      const AttnResDeferred read{r["dh" + number],    r["dlogit" + number], r["alpha" + number],
-                                 r["score" + number], r["query" + number],  r["key_gain" + number]};
-      // The score has to be that of the sources (the fast backend uses it, the reference computes it again).
-      const std::vector<double> query = values_of(read.query), gain = values_of(read.key_gain);
-      const OwnedTensor score = on_host(read.score);
-      for (std::int64_t t = 0; t < tokens; ++t) {
+  out.limits({.tokens = tokens, .hidden_size = d, .sources = n + 1})
+      .call([=](const Tensors& r, const kernels::Stream& s) {
+        std::vector<kernels::Tensor> values, inv_rms, dsources;
+        std::vector<std::vector<double>> rows, scales;
         for (std::int64_t i = 0; i < n; ++i) {
-          double dot = 0;
-          for (std::int64_t j = 0; j < d; ++j)
-            dot += query[static_cast<std::size_t>(j)] * gain[static_cast<std::size_t>(j)] *
-                   rows[static_cast<std::size_t>(i)][static_cast<std::size_t>(t * d + j)];
-          set(score.tensor, t * (n + 1) + i, dot * scales[static_cast<std::size_t>(i)][static_cast<std::size_t>(t)]);
+          values.push_back(r["source" + std::to_string(i)]);
+          inv_rms.push_back(r["inv_rms" + std::to_string(i)]);
+          dsources.push_back(r["dsource" + std::to_string(i)]);
+          rows.push_back(values_of(values.back()));
+          scales.push_back(values_of(inv_rms.back()));
         }
-      }
-      copy(read.score, score.tensor, s);
-      deferred.push_back(read);
-    }
-    attn_res_backward_sources(dsources, deferred, {values, inv_rms}, s);
-  });
+        std::vector<kernels::AttnResDeferred> deferred;
+        for (std::int64_t q = 0; q < reads; ++q) {
+          const std::string number = std::to_string(q);
+          const kernels::AttnResDeferred read{r["dh" + number],    r["dlogit" + number], r["alpha" + number],
+                                              r["score" + number], r["query" + number],  r["key_gain" + number]};
+          // The score has to be that of the sources (the fast backend uses it, the reference computes it again).
+          const std::vector<double> query = values_of(read.query), gain = values_of(read.key_gain);
+          const kernels::OwnedTensor score = on_host(read.score);
+          for (std::int64_t t = 0; t < tokens; ++t) {
+            for (std::int64_t i = 0; i < n; ++i) {
+              double dot = 0;
+              for (std::int64_t j = 0; j < d; ++j)
+                dot += query[static_cast<std::size_t>(j)] * gain[static_cast<std::size_t>(j)] *
+                       rows[static_cast<std::size_t>(i)][static_cast<std::size_t>(t * d + j)];
+              set(score.tensor, t * (n + 1) + i,
+                  dot * scales[static_cast<std::size_t>(i)][static_cast<std::size_t>(t)]);
+            }
+          }
+          kernels::copy(read.score, score.tensor, s);
+          deferred.push_back(read);
+        }
+        kernels::attn_res_backward_sources(dsources, deferred, {values, inv_rms}, s);
+      });
   if (reads > 8) out.rounds_on_the_way();
   cases.push_back(out);
 }
@@ -255,10 +260,10 @@ inline void add_statistics(std::vector<OpCase>& cases, std::int64_t tokens, std:
       .output("sums", Role::sums, {3, columns}, static_cast<double>(tokens))
       .output("entropy", Role::sums, {1}, static_cast<double>(tokens * columns))
       .limits({.tokens = tokens, .sources = columns})
-      .call([=](const Tensors& r, const Stream& s) {
-        std::vector<Tensor> inv_rms;
+      .call([=](const Tensors& r, const kernels::Stream& s) {
+        std::vector<kernels::Tensor> inv_rms;
         for (std::int64_t i = 0; i < columns; ++i) inv_rms.push_back(r["inv_rms" + std::to_string(i)]);
-        routing_statistics(r["sums"], r["entropy"], r["alpha"], inv_rms, s);
+        kernels::routing_statistics(r["sums"], r["entropy"], r["alpha"], inv_rms, s);
       });
   cases.push_back(out);
 }

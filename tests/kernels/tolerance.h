@@ -21,22 +21,22 @@ namespace routescope::testing {
 
 inline constexpr double kSafety = 8;
 
-inline double unit_roundoff(DType dtype) {
+inline double unit_roundoff(kernels::DType dtype) {
   switch (dtype) {
-    case DType::f64:
+    case kernels::DType::f64:
       return 0x1p-53;
-    case DType::f32:
+    case kernels::DType::f32:
       return 0x1p-24;
-    case DType::bf16:
+    case kernels::DType::bf16:
       return 0x1p-8;
-    case DType::i32:
+    case kernels::DType::i32:
       return 0;
   }
   return 0;
 }
 
 struct Tolerance {
-  DType stored;           // the type that the result was rounded to
+  kernels::DType stored;  // the type that the result was rounded to
   double reduction;       // k: how many terms were added up on the way to one result
   double magnitude = 0;   // the size of the partial sums, where the results are smaller because the sums cancelled
   double on_the_way = 0;  // the roundoff of the terms themselves, where it is not float's
@@ -44,7 +44,7 @@ struct Tolerance {
   /// The largest error allowed of a result whose true value is `expected`, among results as large as `largest`.
   double of(double expected, double largest) const {
     return unit_roundoff(stored) * std::fabs(expected) +
-           kSafety * std::fmax(unit_roundoff(DType::f32) * std::sqrt(std::fmax(1.0, reduction)), on_the_way) *
+           kSafety * std::fmax(unit_roundoff(kernels::DType::f32) * std::sqrt(std::fmax(1.0, reduction)), on_the_way) *
                std::fmax(largest, magnitude);
   }
 };

@@ -7,10 +7,11 @@
 #include <cstdio>
 #include <fstream>
 
-#include "data/hdf5.h"
-#include "tests/model/micro.h"
+#include "data/hdf5/hdf5.h"
+#include "tests/model/pass/micro.h"
+#include "tests/places.h"
 
-namespace routescope {
+namespace routescope::model {
 namespace {
 
 namespace fs = std::filesystem;
@@ -27,7 +28,7 @@ class ModelTool : public testing::Test {
 
   Result run(const std::string& arguments) const {
     const std::string command =
-        "cd " + dir.string() + " && " ROUTESCOPE_BIN_DIR "/routescope-model " + arguments + " 2>&1";
+        "cd " + dir.string() + " && " + testing::bin_dir() + "/routescope-model " + arguments + " 2>&1";
     FILE* pipe = ::popen(command.c_str(), "r");
     std::string output;
     std::array<char, 4096> buffer;
@@ -60,11 +61,11 @@ TEST_F(ModelTool, InitWrapDumpEvalExportImport) {
   init("blocks", "--residual block_attn_res --num-blocks 2");
   EXPECT_EQ(run("wrap --model standard --bias 3 --num-blocks 2 --out wrapped --tokens 1,2,3,4").status, 0);
   EXPECT_EQ(run("dump --model wrapped --tokens 1,2,3,4 --out w.h5 --grads").status, 0);
-  const hdf5::File file = hdf5::File::open(dir / "w.h5");
-  EXPECT_EQ(file.dataset("alpha").shape(), (hdf5::Shape{8, 1, 4, 3}));
-  EXPECT_EQ(file.dataset("grad/model.layers.0.attn_res_bias").shape(), hdf5::Shape{});
-  EXPECT_EQ(file.dataset("grad/model.layers.0.attn_res_proj.weight").shape(), (hdf5::Shape{1, 16}));
-  EXPECT_EQ(file.dataset("nll").shape(), (hdf5::Shape{1, 3}));
+  const data::hdf5::File file = data::hdf5::File::open(dir / "w.h5");
+  EXPECT_EQ(file.dataset("alpha").shape(), (data::hdf5::Shape{8, 1, 4, 3}));
+  EXPECT_EQ(file.dataset("grad/model.layers.0.attn_res_bias").shape(), data::hdf5::Shape{});
+  EXPECT_EQ(file.dataset("grad/model.layers.0.attn_res_proj.weight").shape(), (data::hdf5::Shape{1, 16}));
+  EXPECT_EQ(file.dataset("nll").shape(), (data::hdf5::Shape{1, 3}));
   // A dump's own tokens are a token file.
   EXPECT_EQ(run("eval --model blocks --tokens w.h5").status, 0);
   EXPECT_EQ(run("export --model blocks --dtype bf16 --out half").status, 0);
@@ -76,7 +77,7 @@ TEST_F(ModelTool, InitWrapDumpEvalExportImport) {
 TEST_F(ModelTool, LogitBiasMasks) {
   init("blocks", "--residual block_attn_res --num-blocks 2");
   const auto write = [&](std::int64_t reads, double everywhere) {
-    hdf5::File file = hdf5::File::create(dir / "bias.h5");
+    data::hdf5::File file = data::hdf5::File::create(dir / "bias.h5");
     std::vector<double> table(static_cast<std::size_t>(reads * 3), 0.0);
     for (std::size_t r = 1; r < static_cast<std::size_t>(reads); ++r)
       table[3 * r + 2] = -INFINITY, table[3 * r] = everywhere;
@@ -84,7 +85,7 @@ TEST_F(ModelTool, LogitBiasMasks) {
   };
   write(9, 0.0);
   EXPECT_EQ(run("dump --model blocks --tokens 1,2,3 --out d.h5 --logit-bias bias.h5").status, 0);
-  const std::vector<float> alpha = hdf5::File::open(dir / "d.h5").read<float>("alpha");
+  const std::vector<float> alpha = data::hdf5::File::open(dir / "d.h5").read<float>("alpha");
   EXPECT_EQ(alpha[3 * 3 * 3 + 2], 0.0f);  // read 3, token 0, current
   write(9, -INFINITY);
   expect_refused("dump --model blocks --tokens 1,2,3 --out e.h5 --logit-bias bias.h5", 1,
@@ -107,7 +108,7 @@ TEST_F(ModelTool, BadInputEndsInOneLine) {
   expect_refused("init --preset qwen9 --out x", 1, "preset: found 'qwen9', expected one of qwen3_0.6b");
   expect_refused("init --out m", 1, "m: exists already");
   expect_refused("wrap --model m --bias 1", 2, "expected --out, --tokens or both");
-  if (!cuda_available())
+  if (!kernels::cuda_available())
     expect_refused("dump --model m --tokens 1,2 --out d.h5 --device cuda", 1, "--device: found cuda, expected cpu: ");
   std::ofstream(dir / "m/config.json") << "{";
   expect_refused("eval --model m --tokens 1,2", 1, "m/config.json: byte 2: not valid JSON");
@@ -121,4 +122,4 @@ TEST_F(ModelTool, UsageErrorsExitWithTwo) {
 }
 
 }  // namespace
-}  // namespace routescope
+}  // namespace routescope::model

@@ -5,7 +5,7 @@
 
 #include <stdexcept>
 
-namespace routescope {
+namespace routescope::kernels {
 namespace {
 
 TEST(AttentionKernel, CudnnThatIsNotBuiltIsRefused) {
@@ -18,4 +18,4 @@ TEST(AttentionKernel, CudnnThatIsNotBuiltIsRefused) {
 }
 
 }  // namespace
-}  // namespace routescope
+}  // namespace routescope::kernels

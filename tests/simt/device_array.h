@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "kernels/cuda/driver.h"
-#include "kernels/cuda/launch.h"
+#include "kernels/cuda/parts/launch.h"
 
 namespace simt {
 
@@ -18,10 +18,10 @@ class DeviceArray {
  public:
   explicit DeviceArray(std::size_t count, T value = T{}) : DeviceArray(std::vector<T>(count, value)) {}
   explicit DeviceArray(const std::vector<T>& values)
-      : count_(values.size()), data_(static_cast<T*>(routescope::cuda::driver::allocate(bytes()))) {
-    routescope::cuda::driver::copy(data_, values.data(), bytes(), nullptr);
+      : count_(values.size()), data_(static_cast<T*>(routescope::kernels::cuda::driver::allocate(bytes()))) {
+    routescope::kernels::cuda::driver::copy(data_, values.data(), bytes(), nullptr);
   }
-  ~DeviceArray() { routescope::cuda::driver::release(data_); }
+  ~DeviceArray() { routescope::kernels::cuda::driver::release(data_); }
   DeviceArray(const DeviceArray&) = delete;
   DeviceArray& operator=(const DeviceArray&) = delete;
 
@@ -29,7 +29,7 @@ class DeviceArray {
   std::size_t bytes() const { return count_ * sizeof(T); }
   std::vector<T> host() const {
     std::vector<T> values(count_);
-    routescope::cuda::driver::copy(values.data(), data_, bytes(), nullptr);
+    routescope::kernels::cuda::driver::copy(values.data(), data_, bytes(), nullptr);
     return values;
   }
 
@@ -42,8 +42,8 @@ class DeviceArray {
 template <class... Parameters, class... Arguments>
 void run_kernel(void (*kernel)(Parameters...), unsigned blocks, int threads, std::size_t shared_bytes,
                 const Arguments&... arguments) {
-  routescope::cuda::launch("of_a_test", kernel, {dim3(blocks), threads, shared_bytes}, routescope::Stream{},
-                           arguments...);
+  routescope::kernels::cuda::launch("of_a_test", kernel, {dim3(blocks), threads, shared_bytes},
+                                    routescope::kernels::Stream{}, arguments...);
 }
 
 /// What body() throws; empty if it does not throw.

@@ -15,12 +15,12 @@
 namespace simt {
 namespace {
 
-namespace driver = routescope::cuda::driver;
-using routescope::OwnedStream;
-using routescope::RecordedWork;
-using routescope::Stream;
-using routescope::cuda::kFullMask;
-using routescope::cuda::shared_memory;
+namespace driver = routescope::kernels::cuda::driver;
+using routescope::kernels::OwnedStream;
+using routescope::kernels::RecordedWork;
+using routescope::kernels::Stream;
+using routescope::kernels::cuda::kFullMask;
+using routescope::kernels::cuda::shared_memory;
 
 __global__ void add_one(int* at) {
   at[threadIdx.x] += 1;
@@ -111,13 +111,13 @@ TEST(SimtDevice, CopiesStayWithinAllocations) {
 // ---- streams, recording, time ---------------------------------------------------------------------------------------
 
 TEST(SimtDevice, RecordedWorkRunsWhenItIsReplayed) {
-  const OwnedStream owned(routescope::Device::cuda);
-  const Stream stream{routescope::Device::cuda, owned.handle()};
+  const OwnedStream owned(routescope::kernels::Device::cuda);
+  const Stream stream{routescope::kernels::Device::cuda, owned.handle()};
   const DeviceArray<int> data(2, 10);
   std::vector<int> given{100, 200}, seen(2);
   const RecordedWork work(stream, [&] {
     driver::copy(data.data(), given.data(), 2 * sizeof(int), stream.handle);
-    routescope::cuda::launch("add_one", add_one, {dim3(1), 2}, stream, data.data());
+    routescope::kernels::cuda::launch("add_one", add_one, {dim3(1), 2}, stream, data.data());
     driver::copy(seen.data(), data.data(), 2 * sizeof(int), stream.handle);
   });
   EXPECT_EQ(data.host(), (std::vector<int>{10, 10}));
@@ -126,13 +126,14 @@ TEST(SimtDevice, RecordedWorkRunsWhenItIsReplayed) {
   given = {7, 8};  // read again at each replay
   work.replay(stream);
   EXPECT_EQ(seen, (std::vector<int>{8, 9}));
-  routescope::cuda::launch("add_one", add_one, {dim3(1), 2}, stream, data.data());  // the stream runs at once again
+  routescope::kernels::cuda::launch("add_one", add_one, {dim3(1), 2}, stream,
+                                    data.data());  // the stream runs at once again
   EXPECT_EQ(data.host(), (std::vector<int>{9, 10}));
 }
 
 TEST(SimtDevice, RefusesWhatCannotBeRecorded) {
-  const OwnedStream owned(routescope::Device::cuda), other(routescope::Device::cuda);
-  const Stream stream{routescope::Device::cuda, owned.handle()};
+  const OwnedStream owned(routescope::kernels::Device::cuda), other(routescope::kernels::Device::cuda);
+  const Stream stream{routescope::kernels::Device::cuda, owned.handle()};
   const DeviceArray<int> data(1);
   const auto recording = [&](const std::function<void()>& body) {
     return error_of([&] { RecordedWork(stream, body); });
@@ -149,11 +150,14 @@ TEST(SimtDevice, RefusesWhatCannotBeRecorded) {
   EXPECT_TRUE(mentions(recording([&] { driver::release(released); }), {"previous error", "releasing"}));
   EXPECT_TRUE(mentions(error_of([] { driver::begin_recording(nullptr); }), {"default (legacy) stream"}));
   EXPECT_TRUE(mentions(error_of([&] { driver::end_recording(owned.handle()); }), {"not capturing"}));
-  EXPECT_EQ(recording([&] { routescope::cuda::launch("add_one", add_one, {dim3(1), 1}, stream, data.data()); }), "");
+  EXPECT_EQ(recording([&] {
+              routescope::kernels::cuda::launch("add_one", add_one, {dim3(1), 1}, stream, data.data());
+            }),
+            "");
   // Another stream's work is its own.
   EXPECT_EQ(recording([&] {
-              routescope::cuda::launch("add_one", add_one, {dim3(1), 1}, {routescope::Device::cuda, other.handle()},
-                                       data.data());
+              routescope::kernels::cuda::launch("add_one", add_one, {dim3(1), 1},
+                                                {routescope::kernels::Device::cuda, other.handle()}, data.data());
             }),
             "");
   EXPECT_EQ(data.host()[0], 1);
@@ -167,8 +171,8 @@ TEST(SimtDevice, HandlesHaveToBeKnown) {
 }
 
 TEST(SimtDevice, EventsGiveTime) {
-  const Stream stream{routescope::Device::cuda};
-  routescope::StreamTimer timer;
+  const Stream stream{routescope::kernels::Device::cuda};
+  routescope::kernels::StreamTimer timer;
   EXPECT_TRUE(mentions(error_of([&] {
                          void* event = driver::create_event();
                          const std::unique_ptr<void, void (*)(void*)> kept(event, driver::destroy_event);
@@ -186,13 +190,13 @@ TEST(SimtDevice, EventsGiveTime) {
 // ---- pinned memory --------------------------------------------------------------------------------------------------
 
 TEST(SimtDevice, CopiesToPinnedMemoryAreThereAfterAWait) {
-  const OwnedStream owned(routescope::Device::cuda);
-  const Stream stream{routescope::Device::cuda, owned.handle()};
+  const OwnedStream owned(routescope::kernels::Device::cuda);
+  const Stream stream{routescope::kernels::Device::cuda, owned.handle()};
   const DeviceArray<int> data(2, 5), other(2, 6);
-  const routescope::PinnedBuffer buffer(4 * sizeof(int));
+  const routescope::kernels::PinnedBuffer buffer(4 * sizeof(int));
   auto* host = static_cast<int*>(buffer.data());
   driver::copy(host, data.data(), data.bytes(), owned.handle());
-  routescope::StreamEvent copied;
+  routescope::kernels::StreamEvent copied;
   copied.record(stream);
   driver::copy(host + 2, other.data(), other.bytes(), owned.handle());
   EXPECT_EQ(host[0], -1);
@@ -206,9 +210,9 @@ TEST(SimtDevice, CopiesToPinnedMemoryAreThereAfterAWait) {
 }
 
 TEST(SimtDevice, PinnedMemoryMayChangeAfterAWait) {
-  const OwnedStream owned(routescope::Device::cuda), elsewhere(routescope::Device::cuda);
+  const OwnedStream owned(routescope::kernels::Device::cuda), elsewhere(routescope::kernels::Device::cuda);
   const DeviceArray<int> data(2);
-  const routescope::PinnedBuffer buffer(2 * sizeof(int));
+  const routescope::kernels::PinnedBuffer buffer(2 * sizeof(int));
   auto* host = static_cast<int*>(buffer.data());
   host[0] = host[1] = 1;
   driver::copy(data.data(), host, data.bytes(), owned.handle());
@@ -299,7 +303,7 @@ TEST(SimtMeetings, WhoeverWaitsElsewhereCannotBeMet) {
     else if (t == 40)
       __syncwarp(1u << 8 | 1u << 9);
     else
-      __ballot_sync(kFullMask & ~(1u << 8 | 1u << 9), 1);
+      __ballot_sync(routescope::kernels::cuda::kFullMask & ~(1u << 8 | 1u << 9), 1);
   });
   EXPECT_TRUE(mentions(stuck, {"threads 0-31 wait at __syncthreads", "thread 41 left the kernel",
                                "thread 40 waits at __syncwarp", "with mask 0x00000300 for thread 41"}) ||

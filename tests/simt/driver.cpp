@@ -93,7 +93,7 @@ void enqueue(void* handle, const char* what, std::function<void()> work) {
 
 }  // namespace simt
 
-namespace routescope::cuda::driver {
+namespace routescope::kernels::cuda::driver {
 
 using simt::handles;
 
@@ -226,4 +226,4 @@ double seconds_between(void* begin, void* end) {
   return std::chrono::duration<double>(to.time - from.time).count();
 }
 
-}  // namespace routescope::cuda::driver
+}  // namespace routescope::kernels::cuda::driver

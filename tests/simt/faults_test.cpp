@@ -6,15 +6,15 @@
 #include <cmath>
 #include <set>
 
-#include "kernels/cuda/reduce.h"
-#include "kernels/cuda/vec.h"
+#include "kernels/cuda/parts/reduce.h"
+#include "kernels/cuda/parts/vec.h"
 #include "tests/simt/device_array.h"
 
 namespace simt {
 namespace {
 
-using routescope::cuda::kFullMask;
-using routescope::cuda::shared_memory;
+using routescope::kernels::cuda::kFullMask;
+using routescope::kernels::cuda::shared_memory;
 
 constexpr std::uint64_t kSeeds = 10;
 
@@ -97,11 +97,11 @@ __global__ void two_sums(float* out, const float* in) {
   const unsigned lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   float sums[2];
   for (int r = 0; r < 2; ++r) {
-    const float sum = routescope::cuda::warp_sum(in[static_cast<unsigned>(r) * blockDim.x + threadIdx.x]);
+    const float sum = routescope::kernels::cuda::warp_sum(in[static_cast<unsigned>(r) * blockDim.x + threadIdx.x]);
     if constexpr (has_barrier) __syncthreads();
     if (lane == 0) row.value[warp] = sum;
     __syncthreads();
-    sums[r] = routescope::cuda::warp_sum(lane < blockDim.x / 32 ? row.value[lane] : 0.0f);
+    sums[r] = routescope::kernels::cuda::warp_sum(lane < blockDim.x / 32 ? row.value[lane] : 0.0f);
   }
   out[threadIdx.x] = sums[0] - sums[1];
 }
@@ -162,14 +162,14 @@ TEST(PlantedFaultsDeathTest, TailOneElementTooLong) {
   EXPECT_DEATH(run_kernel(negate_rows, 3, 32, 0, out.data(), room.data(), 33, 34), "WRITE of size 4");
 }
 
-__global__ void copy_vectors(routescope::bf16* out, const routescope::bf16* in, int d) {
-  constexpr int kVec = routescope::cuda::kVec<routescope::bf16>;
+__global__ void copy_vectors(routescope::kernels::bf16* out, const routescope::kernels::bf16* in, int d) {
+  constexpr int kVec = routescope::kernels::cuda::kVec<routescope::kernels::bf16>;
   const int begin = static_cast<int>(threadIdx.x) * kVec;
-  if (begin < d) routescope::cuda::store_vec(out + begin, routescope::cuda::load_vec(in + begin));
+  if (begin < d) routescope::kernels::cuda::store_vec(out + begin, routescope::kernels::cuda::load_vec(in + begin));
 }
 
 TEST(PlantedFaultsDeathTest, WholeVectorsOverARowThatIsNoMultiple) {
-  const DeviceArray<routescope::bf16> whole(64), half(60);
+  const DeviceArray<routescope::kernels::bf16> whole(64), half(60);
   run_kernel(copy_vectors, 1, 32, 0, whole.data(), whole.data(), 64);
   EXPECT_DEATH(run_kernel(copy_vectors, 1, 32, 0, whole.data(), half.data(), 60), "READ of size");
   EXPECT_DEATH(run_kernel(copy_vectors, 1, 32, 0, half.data(), whole.data(), 60), "WRITE of size");
@@ -214,7 +214,8 @@ __global__ void sum_of_some(float* out, const float* in, int count) {
   const int i = static_cast<int>(threadIdx.x);
   float value = i < count ? in[i] : 0.0f;
   if (all_lanes || i < count)
-    for (int offset = 16; offset > 0; offset /= 2) value += __shfl_xor_sync(kFullMask, value, offset);
+    for (int offset = 16; offset > 0; offset /= 2)
+      value += __shfl_xor_sync(routescope::kernels::cuda::kFullMask, value, offset);
   if (i % 32 == 0 && i < count) out[i / 32] = value;
 }
 
@@ -353,9 +354,10 @@ void add_in_any_order(float* at, float value) {
 
 __global__ void sum_in_order(float* out, const float* in) {
   struct Shared {
-    routescope::cuda::BlockShared<float> sum;
+    routescope::kernels::cuda::BlockShared<float> sum;
   };
-  const float sum = routescope::cuda::block_sum(in[blockIdx.x * blockDim.x + threadIdx.x], shared_memory<Shared>().sum);
+  const float sum =
+      routescope::kernels::cuda::block_sum(in[blockIdx.x * blockDim.x + threadIdx.x], shared_memory<Shared>().sum);
   if (threadIdx.x == 0) out[blockIdx.x] = sum;
 }
 __global__ void sum_as_it_comes(float* out, const float* in) {
@@ -372,7 +374,7 @@ TEST(PlantedFaults, ReductionThatDependsOnTheOrder) {
   for (std::uint64_t s = 0; s < kSeeds; ++s) {
     const Seeded seeded(s);
     const DeviceArray<float> a(1), b(1);
-    run_kernel(sum_in_order, 1, kThreads, sizeof(routescope::cuda::BlockShared<float>), a.data(), from.data());
+    run_kernel(sum_in_order, 1, kThreads, sizeof(routescope::kernels::cuda::BlockShared<float>), a.data(), from.data());
     run_kernel(sum_as_it_comes, 1, kThreads, 0, b.data(), from.data());
     in_order.insert(a.host()[0]);
     as_it_comes.insert(b.host()[0]);

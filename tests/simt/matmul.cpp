@@ -6,7 +6,7 @@
 #include "tests/simt/device_memory.h"
 #include "tests/simt/streams.h"
 
-namespace routescope::cuda {
+namespace routescope::kernels::cuda {
 
 void matmul(Tensor c, Tensor a, Transpose transpose_a, Tensor b, Transpose transpose_b, bool accumulate,
             const Stream& stream) {
@@ -22,4 +22,4 @@ void matmul(Tensor c, Tensor a, Transpose transpose_a, Tensor b, Transpose trans
   });
 }
 
-}  // namespace routescope::cuda
+}  // namespace routescope::kernels::cuda

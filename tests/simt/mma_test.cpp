@@ -1,7 +1,7 @@
 // The wrappers of kernels/cuda/mma.h, in emulation, against the fragment tables of the PTX ISA ("Matrix Fragments for
 // mma.m16n8k16" and "ldmatrix"), which are written out here once more, and against plain products: what stands in for
 // the tensor cores has to lay numbers out as they do.
-#include "kernels/cuda/mma.h"
+#include "kernels/cuda/parts/mma.h"
 
 #include <gtest/gtest.h>
 
@@ -10,7 +10,7 @@
 #include "kernels/memory.h"
 #include "tests/kernels/op_case.h"
 
-namespace routescope::cuda {
+namespace routescope::kernels::cuda {
 namespace {
 
 using testing::random_numbers;
@@ -182,4 +182,4 @@ TEST(Mma, CopiesInGroups) {
 }
 
 }  // namespace
-}  // namespace routescope::cuda
+}  // namespace routescope::kernels::cuda

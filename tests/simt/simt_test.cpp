@@ -7,16 +7,16 @@
 #include <numeric>
 #include <set>
 
-#include "kernels/cuda/reduce.h"
-#include "kernels/cuda/vec.h"
+#include "kernels/cuda/parts/reduce.h"
+#include "kernels/cuda/parts/vec.h"
 #include "tests/simt/device_array.h"
 
 namespace simt {
 namespace {
 
-using routescope::bf16;
-using routescope::cuda::kFullMask;
-using routescope::cuda::shared_memory;
+using routescope::kernels::bf16;
+using routescope::kernels::cuda::kFullMask;
+using routescope::kernels::cuda::shared_memory;
 
 constexpr std::uint64_t kSeeds = 20;
 
@@ -45,7 +45,8 @@ __global__ void count_visits(int* visits) {
 
 TEST(Simt, EveryThreadOfEveryBlockRunsOnce) {
   DeviceArray<int> visits(2 * 3 * 4 * 96);
-  routescope::cuda::launch("count_visits", count_visits, {dim3(2, 3, 4), 96}, routescope::Stream{}, visits.data());
+  routescope::kernels::cuda::launch("count_visits", count_visits, {dim3(2, 3, 4), 96}, routescope::kernels::Stream{},
+                                    visits.data());
   for (const int visited : visits.host()) EXPECT_EQ(visited, 1);
 }
 
@@ -72,10 +73,10 @@ TEST(Simt, NoBlocksMeanNoLaunch) {
 template <class T>
 __global__ void shuffle_all(T* direct, T* up, T* down, T* across, const T* in, int argument, int width) {
   const int i = global_index();
-  direct[i] = __shfl_sync(kFullMask, in[i], argument, width);
-  up[i] = __shfl_up_sync(kFullMask, in[i], static_cast<unsigned>(argument), width);
-  down[i] = __shfl_down_sync(kFullMask, in[i], static_cast<unsigned>(argument), width);
-  across[i] = __shfl_xor_sync(kFullMask, in[i], argument, width);
+  direct[i] = __shfl_sync(routescope::kernels::cuda::kFullMask, in[i], argument, width);
+  up[i] = __shfl_up_sync(routescope::kernels::cuda::kFullMask, in[i], static_cast<unsigned>(argument), width);
+  down[i] = __shfl_down_sync(routescope::kernels::cuda::kFullMask, in[i], static_cast<unsigned>(argument), width);
+  across[i] = __shfl_xor_sync(routescope::kernels::cuda::kFullMask, in[i], argument, width);
 }
 
 template <class T>
@@ -139,12 +140,12 @@ TEST(Simt, PartsOfAWarpExchangeAmongThemselves) {
 
 __global__ void reduce_sums(float* out, const float* in) {
   struct Shared {
-    routescope::cuda::BlockShared<float> sum;
+    routescope::kernels::cuda::BlockShared<float> sum;
   };
   auto& shared = shared_memory<Shared>();
   for (int i = 0; i < 3; ++i) {
-    const float sum = routescope::cuda::block_sum(in[global_index()] + static_cast<float>(i), shared.sum);
-    const float largest = routescope::cuda::block_max(in[global_index()] + static_cast<float>(i), shared.sum);
+    const float sum = routescope::kernels::cuda::block_sum(in[global_index()] + static_cast<float>(i), shared.sum);
+    const float largest = routescope::kernels::cuda::block_max(in[global_index()] + static_cast<float>(i), shared.sum);
     if (threadIdx.x == 0) out[3 * blockIdx.x + static_cast<unsigned>(i)] = sum + largest;
   }
 }
@@ -156,7 +157,8 @@ TEST(Simt, ReductionsOfABlock) {
   const DeviceArray<float> from(in), out(3 * kBlocks);
   for (std::uint64_t s = 0; s < kSeeds; ++s) {
     const Seeded seeded(s);
-    run_kernel(reduce_sums, kBlocks, kThreads, sizeof(routescope::cuda::BlockShared<float>), out.data(), from.data());
+    run_kernel(reduce_sums, kBlocks, kThreads, sizeof(routescope::kernels::cuda::BlockShared<float>), out.data(),
+               from.data());
     const auto got = out.host();
     for (std::size_t b = 0; b < kBlocks; ++b) {
       const auto begin = in.begin() + static_cast<std::ptrdiff_t>(b * kThreads), end = begin + kThreads;
@@ -300,11 +302,12 @@ TEST(Simt, Atomics) {
 
 template <class T>
 __global__ void copy_rows(T* out, const T* in, int d, bool aligned) {
-  constexpr int kVec = routescope::cuda::kVec<T>;
+  constexpr int kVec = routescope::kernels::cuda::kVec<T>;
   const T* row = in + static_cast<std::int64_t>(blockIdx.x) * d;
   T* to = out + static_cast<std::int64_t>(blockIdx.x) * d;
   for (int begin = static_cast<int>(threadIdx.x) * kVec; begin < d; begin += static_cast<int>(blockDim.x) * kVec)
-    routescope::cuda::store_row(to, begin, d, aligned, routescope::cuda::load_row(row, begin, d, aligned));
+    routescope::kernels::cuda::store_row(to, begin, d, aligned,
+                                         routescope::kernels::cuda::load_row(row, begin, d, aligned));
 }
 
 TEST(Simt, RowsOfBf16GoThroughVectorsUnchanged) {
@@ -313,7 +316,8 @@ TEST(Simt, RowsOfBf16GoThroughVectorsUnchanged) {
     // Every pattern of bits that is no NaN, in turn.
     for (std::size_t i = 0; i < in.size(); ++i) in[i].bits = static_cast<std::uint16_t>((i * 5003) % 0x7f80);
     const DeviceArray<bf16> from(in), to(in.size());
-    run_kernel(copy_rows<bf16>, 3, 32, 0, to.data(), from.data(), d, routescope::cuda::rows_aligned(from.data(), d));
+    run_kernel(copy_rows<bf16>, 3, 32, 0, to.data(), from.data(), d,
+               routescope::kernels::cuda::rows_aligned(from.data(), d));
     const auto got = to.host();
     for (std::size_t i = 0; i < in.size(); ++i) ASSERT_EQ(got[i].bits, in[i].bits) << "d " << d;
   }
@@ -478,7 +482,7 @@ TEST(Simt, TurnsAreCheap) {
   EXPECT_LT(microseconds("8 barriers", [&] { run_kernel(wait_eight_times, kBlocks, 256, 0); }), 1000);
   EXPECT_LT(microseconds("6 sums and maxima of the block",
                          [&] {
-                           run_kernel(reduce_sums, kBlocks, 256, sizeof(routescope::cuda::BlockShared<float>),
+                           run_kernel(reduce_sums, kBlocks, 256, sizeof(routescope::kernels::cuda::BlockShared<float>),
                                       sums.data(), in.data());
                          }) /
                 6,

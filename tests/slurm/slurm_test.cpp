@@ -15,9 +15,10 @@
 #include <thread>
 #include <vector>
 
-#include "data/files.h"
-#include "data/routing_record.h"
-#include "tests/train/micro_run.h"
+#include "data/base/files.h"
+#include "data/records/routing_record.h"
+#include "tests/places.h"
+#include "tests/train/run/micro_run.h"
 
 namespace routescope::testing {
 namespace {
@@ -65,7 +66,7 @@ class Job {
   }
 
   const std::string& id() const { return id_; }
-  std::string log() const { return fs::exists(log_file_) ? read_text(log_file_) : ""; }
+  std::string log() const { return fs::exists(log_file_) ? data::read_text(log_file_) : ""; }
   /// A field of `scontrol show job`: "JobState", "Restarts", "ExitCode", ...
   std::string field(const std::string& name) const {
     const std::string text = " " + output_of("scontrol --oneliner show job " + id_) + " ";
@@ -87,7 +88,7 @@ class Job {
   }
   /// The process of rank `rank`, 0 while there is none.
   pid_t process(int rank) const {
-    const std::string program = std::string(ROUTESCOPE_BIN_DIR) + "/routescope-train";
+    const std::string program = testing::bin_dir() + "/routescope-train";
     for (const auto& entry : fs::directory_iterator("/proc")) {
       const std::string name = entry.path().filename().string();
       std::error_code error;
@@ -114,12 +115,12 @@ class Slurm : public ::testing::Test {
  protected:
   static void SetUpTestSuite() {
     if (!std::getenv("ROUTESCOPE_CLUSTER")) return;
-    ::setenv("ROUTESCOPE_TRAIN", (std::string(ROUTESCOPE_BIN_DIR) + "/routescope-train").c_str(), 1);
+    ::setenv("ROUTESCOPE_TRAIN", (testing::bin_dir() + "/routescope-train").c_str(), 1);
     ::setenv("OMP_WAIT_POLICY", "passive", 1);
     micro_ = std::make_unique<MicroRun>();
     // Fails while the first test goes on, on a node that it does not use.
     const fs::path program = micro_->dir("broken.sh");
-    write_text_atomically(
+    data::write_text_atomically(
         program, "case \"$*\" in\n  *--get*) echo " + micro_->dir("broken").string() + " ;;\n  *) exit 75 ;;\nesac\n");
     broken_ = std::make_unique<Job>(submit("broken",
                                            "--ntasks=1 --nodelist=node3 --export=ALL,ROUTESCOPE_REQUEUES=1,"
@@ -140,7 +141,7 @@ class Slurm : public ::testing::Test {
 
   static Job submit(const std::string& run, const std::string& options, const std::string& overrides = "") {
     return {micro_->dir(run).string() + ".log",
-            options + " " + ROUTESCOPE_SOURCE_DIR + "/scripts/slurm/train.sbatch " + micro_->config_file().string() +
+            options + " " + testing::source_dir() + "/scripts/slurm/train.sbatch " + micro_->config_file().string() +
                 " train.micro_batch=1 run.dir=" + micro_->dir(run).string() + " " + overrides};
   }
   /// Waits for a finished run.
@@ -162,9 +163,9 @@ TEST_F(Slurm, ARunThatIsPreemptedSignalledAndKilledEndsInTheBitsOfOneLeftAlone) 
   // As many steps as this machine makes in kRunSeconds at its fastest.
   const Job trial = submit("trial", kRanks, "train.steps=40 checkpoint.log_spaced_until=0 routing.log_spaced_until=0");
   expect_finished(trial, 0);
-  const std::vector<TrainRow> rows = RoutingRecordView::load(micro_->dir("trial") / "routing.h5").train;
+  const std::vector<data::TrainRow> rows = data::RoutingRecordView::load(micro_->dir("trial") / "routing.h5").train;
   ASSERT_EQ(rows.size(), 40u);
-  const double seconds = std::ranges::min_element(rows, {}, &TrainRow::seconds)->seconds;
+  const double seconds = std::ranges::min_element(rows, {}, &data::TrainRow::seconds)->seconds;
   const auto steps = static_cast<std::int64_t>(kRunSeconds / seconds);
   const std::string length = "train.steps=" + std::to_string(steps) +
                              " checkpoint.every=20 checkpoint.keep=3 checkpoint.log_spaced_until=0 valid.every=100"

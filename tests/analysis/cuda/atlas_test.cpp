@@ -1,24 +1,25 @@
 // The atlas of a model on a CUDA device (emulated in test_simt, real in test_cuda) is the one on the CPU.
-#include "analysis/atlas.h"
+#include "analysis/probe/atlas.h"
 
 #include <gtest/gtest.h>
 
 #include <cmath>
 
-#include "tests/analysis/micro_model.h"
+#include "tests/analysis/probe/micro_model.h"
 
 namespace routescope::testing {
 namespace {
 
 TEST(CudaAtlas, AgreesWithTheCpu) {
-  if (!cuda_available()) GTEST_SKIP() << "no CUDA device";
-  for (const AttnResSource source : {AttnResSource::block_sum, AttnResSource::cumulative}) {
-    const ModelConfig config = micro_config(Residual::block_attn_res, source, 4);
-    const ProbeTokens tokens = micro_tokens(2, 6);
-    const AtlasOptions options{.seed = 5, .checks = 3};
-    const Atlas expected = make_atlas(micro_model(config), tokens, options, *single_communicator());
-    const Atlas found =
-        make_atlas(micro_model(config, {.device = Device::cuda}), tokens, options, *single_communicator());
+  if (!kernels::cuda_available()) GTEST_SKIP() << "no CUDA device";
+  for (const model::AttnResSource source : {model::AttnResSource::block_sum, model::AttnResSource::cumulative}) {
+    const model::ModelConfig config = micro_config(model::Residual::block_attn_res, source, 4);
+    const analysis::ProbeTokens tokens = micro_tokens(2, 6);
+    const analysis::AtlasOptions options{.seed = 5, .checks = 3};
+    const analysis::Atlas expected =
+        analysis::make_atlas(micro_model(config), tokens, options, *kernels::single_communicator());
+    const analysis::Atlas found = analysis::make_atlas(micro_model(config, {.device = kernels::Device::cuda}), tokens,
+                                                       options, *kernels::single_communicator());
     ASSERT_EQ(found.first_order.size(), expected.first_order.size());
     for (std::size_t i = 0; i < found.first_order.size(); ++i) {
       EXPECT_EQ(std::isnan(found.first_order[i]), std::isnan(expected.first_order[i])) << i;

@@ -4,16 +4,16 @@
 
 #include <cmath>
 
-#include "tests/analysis/micro_model.h"
-#include "tests/model/edit_cases.h"
+#include "tests/analysis/probe/micro_model.h"
+#include "tests/model/pass/edit_cases.h"
 
 namespace routescope::testing {
 namespace {
 
 struct Mode {
   const char* name;
-  Residual residual;
-  AttnResSource source;
+  model::Residual residual;
+  model::AttnResSource source;
 };
 
 void PrintTo(const Mode& mode, std::ostream* out) {
@@ -23,13 +23,13 @@ void PrintTo(const Mode& mode, std::ostream* out) {
 class CudaEdits : public ::testing::TestWithParam<Mode> {
  protected:
   void SetUp() override {
-    if (!cuda_available()) GTEST_SKIP() << "no CUDA device";
+    if (!kernels::cuda_available()) GTEST_SKIP() << "no CUDA device";
   }
-  ModelConfig config = micro_config(GetParam().residual, GetParam().source, 4);
-  ProbeTokens tokens = micro_tokens(2, 6);
+  model::ModelConfig config = micro_config(GetParam().residual, GetParam().source, 4);
+  analysis::ProbeTokens tokens = micro_tokens(2, 6);
   std::vector<int> reads{2, 4, 7};
 
-  std::vector<float> nll(Pass& pass) const {
+  std::vector<float> nll(model::Pass& pass) const {
     std::vector<std::int32_t> targets(tokens.ids.begin() + 1, tokens.ids.end());
     targets.push_back(-1);
     targets[5] = -1;
@@ -40,9 +40,9 @@ class CudaEdits : public ::testing::TestWithParam<Mode> {
 };
 
 TEST_P(CudaEdits, EqualPlainLoops) {
-  const Model model = micro_model(config, {.device = Device::cuda});
+  const model::Model model = micro_model(config, {.device = kernels::Device::cuda});
   PlainModel plain(model);
-  Pass pass(model, tokens.sequences, tokens.positions, Pass::Kind::infer);
+  model::Pass pass(model, tokens.sequences, tokens.positions, model::Pass::Kind::infer);
   pass.forward(tokens.ids);
   for (const EditCase& edit : edit_cases(model, reads, 1)) {
     pass.forward(tokens.ids, &edit.intervention, 2);
@@ -56,12 +56,13 @@ TEST_P(CudaEdits, EqualPlainLoops) {
 }
 
 TEST_P(CudaEdits, EqualGivenWeightsToTheBitInBf16) {
-  const Model model = micro_model(config, {.device = Device::cuda, .operands = DType::bf16});
+  const model::Model model = micro_model(config, {.device = kernels::Device::cuda, .operands = kernels::DType::bf16});
   // Fused: the second phase of two has other roundings.
-  Pass pass(model, tokens.sequences, tokens.positions, Pass::Kind::infer, {.reads = ReadPhases::fused});
+  model::Pass pass(model, tokens.sequences, tokens.positions, model::Pass::Kind::infer,
+                   {.reads = model::ReadPhases::fused});
   for (const EditCase& edit : edit_cases(model, {4}, 0)) {
     pass.forward(tokens.ids);
-    const ReadEdit& of_read = edit.intervention.edits.at(4);
+    const model::ReadEdit& of_read = edit.intervention.edits.at(4);
     if (!of_read.extra.empty()) {  // bf16 extras: that they are taken, and count
       const std::vector<float> intact = nll(pass);
       pass.forward(tokens.ids, &edit.intervention);
@@ -72,12 +73,15 @@ TEST_P(CudaEdits, EqualGivenWeightsToTheBitInBf16) {
     // All from the partial as it is stored: a read that adds to its partial uses it before it is rounded, an edit
     // after.
     pass.forward(tokens.ids, nullptr, 4);
-    const std::vector<double> alpha = host_values<double>(pass.alpha(4), pass.stream());
+    const std::vector<double> alpha = kernels::host_values<double>(pass.alpha(4), pass.stream());
     std::vector<double> edited(alpha.size());
     of_read.alpha(alpha, edited);
-    const OwnedTensor given(DType::f32, Device::cuda, {pass.tokens(), pass.alpha(4).shape[1]});
-    cast(given.tensor, Tensor(edited.data(), DType::f64, Device::cpu, {given.tensor.numel()}), pass.stream());
-    RoutingIntervention override;
+    const kernels::OwnedTensor given(kernels::DType::f32, kernels::Device::cuda,
+                                     {pass.tokens(), pass.alpha(4).shape[1]});
+    kernels::cast(given.tensor,
+                  kernels::Tensor(edited.data(), kernels::DType::f64, kernels::Device::cpu, {given.tensor.numel()}),
+                  pass.stream());
+    model::RoutingIntervention override;
     override.alpha_override[4] = given.tensor;
     pass.forward(tokens.ids, &override, 4);
     const std::vector<float> expected = nll(pass);
@@ -86,10 +90,11 @@ TEST_P(CudaEdits, EqualGivenWeightsToTheBitInBf16) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Modes, CudaEdits,
-                         ::testing::Values(Mode{"block_sum", Residual::block_attn_res, AttnResSource::block_sum},
-                                           Mode{"cumulative", Residual::block_attn_res, AttnResSource::cumulative}),
-                         [](const auto& mode) { return std::string(mode.param.name); });
+INSTANTIATE_TEST_SUITE_P(
+    Modes, CudaEdits,
+    ::testing::Values(Mode{"block_sum", model::Residual::block_attn_res, model::AttnResSource::block_sum},
+                      Mode{"cumulative", model::Residual::block_attn_res, model::AttnResSource::cumulative}),
+    [](const auto& mode) { return std::string(mode.param.name); });
 
 }  // namespace
 }  // namespace routescope::testing

@@ -1,19 +1,19 @@
 // A probe on a CUDA device (emulated in test_simt, real in test_cuda) finds what it finds on the CPU.
-#include "analysis/probe.h"
+#include "analysis/probe/probe.h"
 
 #include <gtest/gtest.h>
 
 #include <cmath>
 
-#include "tests/analysis/micro_model.h"
+#include "tests/analysis/probe/micro_model.h"
 
 namespace routescope::testing {
 namespace {
 
 struct Mode {
   const char* name;
-  Residual residual;
-  AttnResSource source;
+  model::Residual residual;
+  model::AttnResSource source;
 };
 
 void PrintTo(const Mode& mode, std::ostream* out) {
@@ -35,35 +35,40 @@ void expect_near(const std::vector<double>& found, const std::vector<double>& ex
 }
 
 TEST_P(CudaProbe, AgreesWithTheCpu) {
-  if (!cuda_available()) GTEST_SKIP() << "no CUDA device";
-  const ModelConfig config = micro_config(GetParam().residual, GetParam().source, 4);
-  const ProbeTokens tokens = micro_tokens(3, 8);
-  const ProbeRow expected = probe(micro_model(config), tokens, {.settings = {.seed = 5, .controls = 0}, .step = 0});
-  const ProbeRow found =
-      probe(micro_model(config, {.device = Device::cuda}), tokens, {.settings = {.seed = 5, .controls = 0}, .step = 0});
+  if (!kernels::cuda_available()) GTEST_SKIP() << "no CUDA device";
+  const model::ModelConfig config = micro_config(GetParam().residual, GetParam().source, 4);
+  const analysis::ProbeTokens tokens = micro_tokens(3, 8);
+  const analysis::ProbeRow expected =
+      analysis::probe(micro_model(config), tokens, {.settings = {.seed = 5, .controls = 0}, .step = 0});
+  const analysis::ProbeRow found = analysis::probe(micro_model(config, {.device = kernels::Device::cuda}), tokens,
+                                                   {.settings = {.seed = 5, .controls = 0}, .step = 0});
   // Differences of f32 likelihoods of order 4 nats, summed over 7 predicted tokens.
   expect_near(found.intact_nll_sequence, expected.intact_nll_sequence, 1e-5, "intact nll");
   expect_near(found.mass, expected.mass, 1e-6, "mass");
-  expect_near(found.effects(Ablation::mask).delta_nll, expected.effects(Ablation::mask).delta_nll, 1e-5, "delta_nll");
-  expect_near(found.effects(Ablation::mask).kl, expected.effects(Ablation::mask).kl, 1e-5, "kl");
-  expect_near(found.effects(Ablation::mask).coverage, expected.effects(Ablation::mask).coverage, 0, "coverage");
+  expect_near(found.effects(analysis::Ablation::mask).delta_nll, expected.effects(analysis::Ablation::mask).delta_nll,
+              1e-5, "delta_nll");
+  expect_near(found.effects(analysis::Ablation::mask).kl, expected.effects(analysis::Ablation::mask).kl, 1e-5, "kl");
+  expect_near(found.effects(analysis::Ablation::mask).coverage, expected.effects(analysis::Ablation::mask).coverage, 0,
+              "coverage");
 }
 
 TEST_P(CudaProbe, AgreesWithTheCpuUnderEveryAblation) {
-  if (!cuda_available()) GTEST_SKIP() << "no CUDA device";
-  const ModelConfig config = micro_config(GetParam().residual, GetParam().source, 4);
-  const ProbeTokens tokens = micro_tokens(2, 6), aligned = micro_tokens(2, 6, 14);
-  const ProbeOptions options{.settings = {.seed = 5,
-                                          .ablations = {Ablation::mask, Ablation::zero, Ablation::mean,
-                                                        Ablation::resample, Ablation::freeze, Ablation::patch},
-                                          .sets = {"embedding.mlp.early", "2.mlp-3.mlp:history", "3.attn:current"},
-                                          .controls = 1},
-                             .patch = &aligned};
-  const ProbeRow expected = probe(micro_model(config), tokens, options);
-  const ProbeRow found = probe(micro_model(config, {.device = Device::cuda}), tokens, options);
+  if (!kernels::cuda_available()) GTEST_SKIP() << "no CUDA device";
+  const model::ModelConfig config = micro_config(GetParam().residual, GetParam().source, 4);
+  const analysis::ProbeTokens tokens = micro_tokens(2, 6), aligned = micro_tokens(2, 6, 14);
+  const analysis::ProbeOptions options{
+      .settings = {.seed = 5,
+                   .ablations = {analysis::Ablation::mask, analysis::Ablation::zero, analysis::Ablation::mean,
+                                 analysis::Ablation::resample, analysis::Ablation::freeze, analysis::Ablation::patch},
+                   .sets = {"embedding.mlp.early", "2.mlp-3.mlp:history", "3.attn:current"},
+                   .controls = 1},
+      .patch = &aligned};
+  const analysis::ProbeRow expected = analysis::probe(micro_model(config), tokens, options);
+  const analysis::ProbeRow found =
+      analysis::probe(micro_model(config, {.device = kernels::Device::cuda}), tokens, options);
   for (std::size_t a = 0; a < expected.ablations.size(); ++a) {
-    const AblationEffects &cuda = found.ablations[a], &cpu = expected.ablations[a];
-    SCOPED_TRACE(to_string(cpu.ablation));
+    const analysis::AblationEffects &cuda = found.ablations[a], &cpu = expected.ablations[a];
+    SCOPED_TRACE(analysis::to_string(cpu.ablation));
     // Differences of f32 likelihoods of order 4 nats, averaged over 5 predicted tokens.
     expect_near(cuda.delta_nll_sequence, cpu.delta_nll_sequence, 1e-5, "delta_nll_sequence");
     expect_near(cuda.control_sequence, cpu.control_sequence, 1e-5, "control_sequence");
@@ -73,10 +78,11 @@ TEST_P(CudaProbe, AgreesWithTheCpuUnderEveryAblation) {
   expect_near(found.alpha_variance, expected.alpha_variance, 1e-6, "alpha_variance");
 }
 
-INSTANTIATE_TEST_SUITE_P(Modes, CudaProbe,
-                         ::testing::Values(Mode{"block_sum", Residual::block_attn_res, AttnResSource::block_sum},
-                                           Mode{"cumulative", Residual::block_attn_res, AttnResSource::cumulative}),
-                         [](const auto& mode) { return std::string(mode.param.name); });
+INSTANTIATE_TEST_SUITE_P(
+    Modes, CudaProbe,
+    ::testing::Values(Mode{"block_sum", model::Residual::block_attn_res, model::AttnResSource::block_sum},
+                      Mode{"cumulative", model::Residual::block_attn_res, model::AttnResSource::cumulative}),
+    [](const auto& mode) { return std::string(mode.param.name); });
 
 }  // namespace
 }  // namespace routescope::testing

@@ -32,15 +32,15 @@ std::vector<double> numbers(int rank, std::int64_t count, std::uint64_t what = 0
   return out;
 }
 
-double rounded(double x, DType type) {
+double rounded(double x, kernels::DType type) {
   switch (type) {
-    case DType::f64:
+    case kernels::DType::f64:
       return x;
-    case DType::f32:
+    case kernels::DType::f32:
       return static_cast<float>(x);
-    case DType::bf16:
-      return to_float(to_bf16(x));
-    case DType::i32:
+    case kernels::DType::bf16:
+      return kernels::to_float(kernels::to_bf16(x));
+    case kernels::DType::i32:
       break;
   }
   return std::nearbyint(x);
@@ -49,51 +49,51 @@ double rounded(double x, DType type) {
 /// A tensor on the ranks' device, seen as numbers; `shift` elements from the start of its memory.
 class Numbers {
  public:
-  Numbers(const Ranks& ranks, DType type, std::int64_t count, std::int64_t shift = 0)
+  Numbers(const Ranks& ranks, kernels::DType type, std::int64_t count, std::int64_t shift = 0)
       : stream_{.device = ranks.device},
         owner_(type, ranks.device, {count + shift}),
         tensor_(owner_.tensor.slice(shift, {count})) {}
-  const Tensor& tensor() const { return tensor_; }
-  Tensor part(std::int64_t begin, std::int64_t count) const { return tensor_.slice(begin, {count}); }
+  const kernels::Tensor& tensor() const { return tensor_; }
+  kernels::Tensor part(std::int64_t begin, std::int64_t count) const { return tensor_.slice(begin, {count}); }
 
   void set(const std::vector<double>& values) const {
-    OwnedTensor host(tensor_.dtype, Device::cpu, {static_cast<std::int64_t>(values.size())});
+    kernels::OwnedTensor host(tensor_.dtype, kernels::Device::cpu, {static_cast<std::int64_t>(values.size())});
     for (std::size_t i = 0; i < values.size(); ++i) {
       switch (tensor_.dtype) {
-        case DType::f64:
+        case kernels::DType::f64:
           host.tensor.as<double>()[i] = values[i];
           break;
-        case DType::f32:
+        case kernels::DType::f32:
           host.tensor.as<float>()[i] = static_cast<float>(values[i]);
           break;
-        case DType::bf16:
-          host.tensor.as<bf16>()[i] = to_bf16(values[i]);
+        case kernels::DType::bf16:
+          host.tensor.as<kernels::bf16>()[i] = kernels::to_bf16(values[i]);
           break;
-        case DType::i32:
+        case kernels::DType::i32:
           host.tensor.as<std::int32_t>()[i] = static_cast<std::int32_t>(std::nearbyint(values[i]));
           break;
       }
     }
-    copy(tensor_, host.tensor, stream_);
-    synchronize(stream_);
+    kernels::copy(tensor_, host.tensor, stream_);
+    kernels::synchronize(stream_);
   }
   std::vector<double> get() const {
-    OwnedTensor host(tensor_.dtype, Device::cpu, {tensor_.numel()});
-    copy(host.tensor, tensor_, stream_);
-    synchronize(stream_);
+    kernels::OwnedTensor host(tensor_.dtype, kernels::Device::cpu, {tensor_.numel()});
+    kernels::copy(host.tensor, tensor_, stream_);
+    kernels::synchronize(stream_);
     std::vector<double> out(static_cast<std::size_t>(tensor_.numel()));
     for (std::size_t i = 0; i < out.size(); ++i) {
       switch (tensor_.dtype) {
-        case DType::f64:
+        case kernels::DType::f64:
           out[i] = host.tensor.as<double>()[i];
           break;
-        case DType::f32:
+        case kernels::DType::f32:
           out[i] = static_cast<double>(host.tensor.as<float>()[i]);
           break;
-        case DType::bf16:
-          out[i] = static_cast<double>(to_float(host.tensor.as<bf16>()[i]));
+        case kernels::DType::bf16:
+          out[i] = static_cast<double>(kernels::to_float(host.tensor.as<kernels::bf16>()[i]));
           break;
-        case DType::i32:
+        case kernels::DType::i32:
           out[i] = host.tensor.as<std::int32_t>()[i];
           break;
       }
@@ -102,17 +102,17 @@ class Numbers {
   }
 
  private:
-  Stream stream_;
-  OwnedTensor owner_;
-  Tensor tensor_;
+  kernels::Stream stream_;
+  kernels::OwnedTensor owner_;
+  kernels::Tensor tensor_;
 };
 
 /// Element `at` of the ranks' sum, as a serial program adds it up in `type`, and how far another order may lie off.
 struct Sum {
   double value = 0, slack = 0;
 };
-Sum serial_sum(const std::vector<std::vector<double>>& all, std::size_t at, DType type) {
-  const DType arithmetic = type == DType::bf16 ? DType::f32 : type;
+Sum serial_sum(const std::vector<std::vector<double>>& all, std::size_t at, kernels::DType type) {
+  const kernels::DType arithmetic = type == kernels::DType::bf16 ? kernels::DType::f32 : type;
   double sum = rounded(all[0][at], type), size = std::abs(sum);
   for (std::size_t r = 1; r < all.size(); ++r) {
     const double term = rounded(all[r][at], type);
@@ -123,7 +123,7 @@ Sum serial_sum(const std::vector<std::vector<double>>& all, std::size_t at, DTyp
 }
 
 void expect_sums(const Ranks& ranks, const std::vector<double>& found, const std::vector<std::vector<double>>& all,
-                 std::size_t begin, DType type) {
+                 std::size_t begin, kernels::DType type) {
   for (std::size_t i = 0; i < found.size(); ++i) {
     const Sum expected = serial_sum(all, begin + i, type);
     if (ranks.sums_in_rank_order) {
@@ -140,17 +140,18 @@ std::vector<std::vector<double>> numbers_of_all(int ranks, std::int64_t count, s
   return all;
 }
 
-void one_reduce_scatter(const Ranks& ranks, DType type, std::int64_t count, bool in_place, std::int64_t shift) {
+void one_reduce_scatter(const Ranks& ranks, kernels::DType type, std::int64_t count, bool in_place,
+                        std::int64_t shift) {
   SCOPED_TRACE(::testing::Message() << "type " << static_cast<int>(type) << ", " << count << " elements, in place "
                                     << in_place << ", shift " << shift);
-  Communicator& comm = ranks.communicator;
-  const Stream stream{.device = ranks.device};
+  kernels::Communicator& comm = ranks.communicator;
+  const kernels::Stream stream{.device = ranks.device};
   const auto all = numbers_of_all(comm.size(), count * comm.size(), static_cast<std::uint64_t>(count));
   const std::vector<double>& mine = all[static_cast<std::size_t>(comm.rank())];
   const Numbers whole(ranks, type, count * comm.size(), shift), apart(ranks, type, count, shift);
   whole.set(mine);
   const std::int64_t begin = comm.rank() * count;
-  const Tensor piece = in_place ? whole.part(begin, count) : apart.tensor();
+  const kernels::Tensor piece = in_place ? whole.part(begin, count) : apart.tensor();
   comm.wait(comm.reduce_scatter(piece, whole.tensor(), stream, "sums"), stream);
   const std::vector<double> after = whole.get();
   const auto first = static_cast<std::size_t>(begin), length = static_cast<std::size_t>(count);
@@ -163,14 +164,14 @@ void one_reduce_scatter(const Ranks& ranks, DType type, std::int64_t count, bool
   }
 }
 
-void one_all_gather(const Ranks& ranks, DType type, std::int64_t count, bool in_place, std::int64_t shift) {
+void one_all_gather(const Ranks& ranks, kernels::DType type, std::int64_t count, bool in_place, std::int64_t shift) {
   SCOPED_TRACE(::testing::Message() << "type " << static_cast<int>(type) << ", " << count << " elements, in place "
                                     << in_place << ", shift " << shift);
-  Communicator& comm = ranks.communicator;
-  const Stream stream{.device = ranks.device};
+  kernels::Communicator& comm = ranks.communicator;
+  const kernels::Stream stream{.device = ranks.device};
   const auto all = numbers_of_all(comm.size(), count, static_cast<std::uint64_t>(count) + 7);
   const Numbers whole(ranks, type, count * comm.size(), shift), apart(ranks, type, count, shift);
-  const Tensor piece = in_place ? whole.part(comm.rank() * count, count) : apart.tensor();
+  const kernels::Tensor piece = in_place ? whole.part(comm.rank() * count, count) : apart.tensor();
   std::vector<double> before(static_cast<std::size_t>(whole.tensor().numel()), -1);
   const std::vector<double>& mine = all[static_cast<std::size_t>(comm.rank())];
   if (in_place) std::ranges::copy(mine, before.begin() + comm.rank() * count);
@@ -187,7 +188,7 @@ void one_all_gather(const Ranks& ranks, DType type, std::int64_t count, bool in_
 constexpr std::int64_t kCounts[] = {0, 1, 3, 257, 20'011};
 
 void reduce_scatter_sums(const Ranks& ranks) {
-  for (DType type : {DType::f32, DType::f64, DType::bf16}) {
+  for (kernels::DType type : {kernels::DType::f32, kernels::DType::f64, kernels::DType::bf16}) {
     for (std::int64_t count : kCounts) {
       for (bool in_place : {false, true}) {
         for (std::int64_t shift : {0, 1}) one_reduce_scatter(ranks, type, count, in_place, shift);
@@ -197,7 +198,7 @@ void reduce_scatter_sums(const Ranks& ranks) {
 }
 
 void all_gather_keeps_the_order_of_ranks(const Ranks& ranks) {
-  for (DType type : {DType::f32, DType::f64, DType::bf16}) {
+  for (kernels::DType type : {kernels::DType::f32, kernels::DType::f64, kernels::DType::bf16}) {
     for (std::int64_t count : kCounts) {
       for (bool in_place : {false, true}) {
         for (std::int64_t shift : {0, 3}) one_all_gather(ranks, type, count, in_place, shift);
@@ -208,17 +209,17 @@ void all_gather_keeps_the_order_of_ranks(const Ranks& ranks) {
 
 /// Every rank waits in an order of its own.
 void many_under_way(const Ranks& ranks) {
-  Communicator& comm = ranks.communicator;
-  const Stream stream{.device = ranks.device};
+  kernels::Communicator& comm = ranks.communicator;
+  const kernels::Stream stream{.device = ranks.device};
   constexpr std::size_t kMany = 40;
   std::mt19937_64 same(kSeed), own(kSeed + 1 + static_cast<std::uint64_t>(comm.rank()));
   std::vector<std::int64_t> counts(kMany);
   for (std::int64_t& count : counts) count = std::uniform_int_distribution<std::int64_t>(0, 5000)(same);
   std::vector<Numbers> wholes, pieces;
-  std::vector<Communicator::Ticket> tickets;
+  std::vector<kernels::Communicator::Ticket> tickets;
   for (std::size_t i = 0; i < kMany; ++i) {
-    const Numbers& whole = wholes.emplace_back(ranks, DType::f32, counts[i] * comm.size());
-    const Numbers& piece = pieces.emplace_back(ranks, DType::f32, counts[i]);
+    const Numbers& whole = wholes.emplace_back(ranks, kernels::DType::f32, counts[i] * comm.size());
+    const Numbers& piece = pieces.emplace_back(ranks, kernels::DType::f32, counts[i]);
     if (i % 2 == 0) {
       whole.set(numbers(comm.rank(), counts[i] * comm.size(), i));
       tickets.push_back(comm.reduce_scatter(piece.tensor(), whole.tensor(), stream, "sums " + std::to_string(i)));
@@ -229,7 +230,7 @@ void many_under_way(const Ranks& ranks) {
   }
   // Host values pass by tensors that are under way, or after them, but are not mixed up with them.
   double ranks_sum = comm.rank();
-  comm.all_reduce({&ranks_sum, 1}, Reduction::sum, "ranks");
+  comm.all_reduce({&ranks_sum, 1}, kernels::Reduction::sum, "ranks");
   EXPECT_EQ(ranks_sum, comm.size() * (comm.size() - 1) / 2);
   std::vector<std::size_t> order(kMany);
   std::iota(order.begin(), order.end(), std::size_t{0});
@@ -238,33 +239,33 @@ void many_under_way(const Ranks& ranks) {
     comm.wait(tickets[i], stream);
     if (i % 2 == 0) {
       const auto all = numbers_of_all(comm.size(), counts[i] * comm.size(), i);
-      expect_sums(ranks, pieces[i].get(), all, static_cast<std::size_t>(comm.rank() * counts[i]), DType::f32);
+      expect_sums(ranks, pieces[i].get(), all, static_cast<std::size_t>(comm.rank() * counts[i]), kernels::DType::f32);
       continue;
     }
     const std::vector<double> found = wholes[i].get();
     for (int r = 0; r < comm.size(); ++r) {
       const std::vector<double> expected = numbers(r, counts[i], i);
       for (std::size_t j = 0; j < expected.size(); ++j) {
-        ASSERT_EQ(found[static_cast<std::size_t>(r * counts[i]) + j], rounded(expected[j], DType::f32)) << i;
+        ASSERT_EQ(found[static_cast<std::size_t>(r * counts[i]) + j], rounded(expected[j], kernels::DType::f32)) << i;
       }
     }
   }
 }
 
 void host_values_reduce(const Ranks& ranks) {
-  Communicator& comm = ranks.communicator;
+  kernels::Communicator& comm = ranks.communicator;
   for (std::int64_t count : {0, 1, 7, 5000}) {
     SCOPED_TRACE(count);
     const auto all = numbers_of_all(comm.size(), count, 3);
     const auto& mine = all[static_cast<std::size_t>(comm.rank())];
     std::vector<double> sum = mine, least = mine, largest = mine;
-    comm.all_reduce(sum, Reduction::sum, "sum");
-    comm.all_reduce(least, Reduction::min, "least");
-    comm.all_reduce(largest, Reduction::max, "largest");
+    comm.all_reduce(sum, kernels::Reduction::sum, "sum");
+    comm.all_reduce(least, kernels::Reduction::min, "least");
+    comm.all_reduce(largest, kernels::Reduction::max, "largest");
     for (std::size_t i = 0; i < mine.size(); ++i) {
       std::vector<double> column;
       for (const auto& values : all) column.push_back(values[i]);
-      ASSERT_EQ(sum[i], serial_sum(all, i, DType::f64).value);
+      ASSERT_EQ(sum[i], serial_sum(all, i, kernels::DType::f64).value);
       ASSERT_EQ(least[i], *std::ranges::min_element(column));
       ASSERT_EQ(largest[i], *std::ranges::max_element(column));
     }
@@ -274,9 +275,9 @@ void host_values_reduce(const Ranks& ranks) {
 
 /// A loss that is not a number on one rank is none on all of them.
 void what_is_no_number_wins(const Ranks& ranks) {
-  Communicator& comm = ranks.communicator;
+  kernels::Communicator& comm = ranks.communicator;
   for (int owner = 0; owner < comm.size(); ++owner) {
-    for (Reduction reduction : {Reduction::sum, Reduction::min, Reduction::max}) {
+    for (kernels::Reduction reduction : {kernels::Reduction::sum, kernels::Reduction::min, kernels::Reduction::max}) {
       double value = comm.rank() == owner ? std::numeric_limits<double>::quiet_NaN() : comm.rank();
       comm.all_reduce({&value, 1}, reduction, "loss");
       EXPECT_TRUE(std::isnan(value)) << "of rank " << owner << ", reduction " << static_cast<int>(reduction);
@@ -292,7 +293,7 @@ std::string text_of(int rank, std::size_t length) {
 }
 
 void texts_of_any_length(const Ranks& ranks) {
-  Communicator& comm = ranks.communicator;
+  kernels::Communicator& comm = ranks.communicator;
   // 896 bytes travel in the first message.
   for (std::size_t length :
        {std::size_t{0}, std::size_t{1}, std::size_t{896}, std::size_t{897}, std::size_t{300'000}}) {
@@ -314,14 +315,14 @@ void texts_of_any_length(const Ranks& ranks) {
 /// Collectives go on while the rank that started them does other things: one rank waits, the others do not come to
 /// wait() before they know that it has got its result.
 void tensors_travel_while_ranks_compute(const Ranks& ranks) {
-  Communicator& comm = ranks.communicator;
-  if (ranks.device != Device::cpu || comm.size() == 1) return;  // a device computes beside its host anyhow
-  const Stream stream;
+  kernels::Communicator& comm = ranks.communicator;
+  if (ranks.device != kernels::Device::cpu || comm.size() == 1) return;  // a device computes beside its host anyhow
+  const kernels::Stream stream;
   constexpr std::int64_t kCount = 100'003;
-  const Numbers whole(ranks, DType::f32, kCount * comm.size()), piece(ranks, DType::f32, kCount);
+  const Numbers whole(ranks, kernels::DType::f32, kCount * comm.size()), piece(ranks, kernels::DType::f32, kCount);
   whole.set(numbers(comm.rank(), kCount * comm.size()));
   const auto begin = std::chrono::steady_clock::now();
-  const Communicator::Ticket ticket = comm.reduce_scatter(piece.tensor(), whole.tensor(), stream, "sums");
+  const kernels::Communicator::Ticket ticket = comm.reduce_scatter(piece.tensor(), whole.tensor(), stream, "sums");
   // The first number of the piece turns from zero into a sum in front of a thread that only looks on.
   const volatile float* last = piece.tensor().as<float>() + kCount - 1;
   while (*last == 0 && std::chrono::steady_clock::now() - begin < std::chrono::seconds(20)) {
@@ -332,26 +333,27 @@ void tensors_travel_while_ranks_compute(const Ranks& ranks) {
 }
 
 void wrong_arguments(const Ranks& ranks) {
-  Communicator& comm = ranks.communicator;
-  if (comm.size() == 1 && ranks.device == Device::cpu) return;  // alone, a copy says it
-  const Stream stream{.device = ranks.device};
-  const Numbers whole(ranks, DType::f32, 4 * comm.size() + 1), piece(ranks, DType::f32, 4), other(ranks, DType::f64, 4);
-  const Tensor exact = whole.part(0, 4 * comm.size());
+  kernels::Communicator& comm = ranks.communicator;
+  if (comm.size() == 1 && ranks.device == kernels::Device::cpu) return;  // alone, a copy says it
+  const kernels::Stream stream{.device = ranks.device};
+  const Numbers whole(ranks, kernels::DType::f32, 4 * comm.size() + 1), piece(ranks, kernels::DType::f32, 4),
+      other(ranks, kernels::DType::f64, 4);
+  const kernels::Tensor exact = whole.part(0, 4 * comm.size());
   EXPECT_THROW(comm.reduce_scatter(piece.tensor(), whole.tensor(), stream, "a"), std::invalid_argument);
   EXPECT_THROW(comm.all_gather(whole.tensor(), piece.tensor(), stream, "b"), std::invalid_argument);
   EXPECT_THROW(comm.all_gather(exact, other.tensor(), stream, "c"), std::invalid_argument);
-  one_all_gather(ranks, DType::f32, 5, false, 0);  // nothing of it stays
+  one_all_gather(ranks, kernels::DType::f32, 5, false, 0);  // nothing of it stays
 }
 
 void traffic_is_counted(const Ranks& ranks) {
-  Communicator& comm = ranks.communicator;
-  const Stream stream{.device = ranks.device};
-  const Communicator::Traffic before = comm.traffic();
-  const Numbers whole(ranks, DType::f32, 1000 * comm.size()), piece(ranks, DType::f32, 1000);
+  kernels::Communicator& comm = ranks.communicator;
+  const kernels::Stream stream{.device = ranks.device};
+  const kernels::Communicator::Traffic before = comm.traffic();
+  const Numbers whole(ranks, kernels::DType::f32, 1000 * comm.size()), piece(ranks, kernels::DType::f32, 1000);
   comm.wait(comm.reduce_scatter(piece.tensor(), whole.tensor(), stream, "sums"), stream);
   comm.wait(comm.all_gather(whole.tensor(), piece.tensor(), stream, "pieces"), stream);
-  synchronize(stream);
-  const Communicator::Traffic after = comm.traffic();
+  kernels::synchronize(stream);
+  const kernels::Communicator::Traffic after = comm.traffic();
   EXPECT_EQ(after.bytes - before.bytes, static_cast<std::uint64_t>(comm.size() - 1) * 8000);
   EXPECT_GE(after.seconds_waited, before.seconds_waited);
 }

@@ -5,14 +5,14 @@
 #include <string>
 #include <vector>
 
-#include "kernels/communicator.h"
+#include "kernels/comm/communicator.h"
 
 namespace routescope::testing {
 
 /// Ranks that run the same cases in the same order.
 struct Ranks {
-  Communicator& communicator;
-  Device device;  // of tensors
+  kernels::Communicator& communicator;
+  kernels::Device device;  // of tensors
   bool sums_in_rank_order;
 };
 

@@ -13,7 +13,7 @@
 #include "kernels/comm/peer.h"
 #include "tests/kernels/comm/conformance.h"
 
-namespace routescope {
+namespace routescope::kernels {
 namespace {
 
 /// An environment of these launcher's variables and no others, until the end of the test.
@@ -142,4 +142,4 @@ INSTANTIATE_TEST_SUITE_P(Communicator, Alone, ::testing::ValuesIn(testing::confo
                          [](const auto& param) { return param.param.name; });
 
 }  // namespace
-}  // namespace routescope
+}  // namespace routescope::kernels

@@ -39,11 +39,11 @@ extern "C" int MPI_Isend(const void* data, int count, MPI_Datatype type, int to,
   return unreachable == to ? MPI_ERR_OTHER : PMPI_Isend(data, count, type, to, tag, comm, request);
 }
 extern "C" int MPI_Test(MPI_Request* request, int* done, MPI_Status* status) {
-  const bool deaf = unreachable >= 0 && routescope::launched_place().rank == 0;
+  const bool deaf = unreachable >= 0 && routescope::kernels::launched_place().rank == 0;
   return deaf ? MPI_ERR_OTHER : PMPI_Test(request, done, status);
 }
 
-namespace routescope {
+namespace routescope::kernels {
 namespace {
 
 using testing::ConformanceCase;
@@ -157,13 +157,13 @@ int run(const std::vector<std::string>& arguments) {
 }
 
 }  // namespace
-}  // namespace routescope
+}  // namespace routescope::kernels
 
 int main(int argc, char** argv) {
   ::testing::InitGoogleTest(&argc, argv);
   try {
-    return routescope::run({argv + 1, argv + argc});
+    return routescope::kernels::run({argv + 1, argv + argc});
   } catch (const std::exception& error) {
-    routescope::abandon(1, std::string("test_comm_ranks: error: ") + error.what());
+    routescope::kernels::abandon(1, std::string("test_comm_ranks: error: ") + error.what());
   }
 }

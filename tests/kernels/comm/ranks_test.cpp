@@ -8,17 +8,18 @@
 #include <ostream>
 #include <sstream>
 
-#include "kernels/communicator.h"
+#include "kernels/comm/communicator.h"
 #include "tests/kernels/comm/job.h"
+#include "tests/places.h"
 
-namespace routescope {
+namespace routescope::kernels {
 namespace {
 
 namespace fs = std::filesystem;
 using testing::Job;
 using testing::run_ranks;
 
-const std::string kProgram = std::string(ROUTESCOPE_BIN_DIR) + "/test_comm_ranks";
+const std::string kProgram = testing::bin_dir() + "/test_comm_ranks";
 
 class RanksTest : public ::testing::Test {
  protected:
@@ -30,9 +31,9 @@ class RanksTest : public ::testing::Test {
   ~RanksTest() override { fs::remove_all(dir_); }
 
   Job suffer(const std::string& fault, int victim, int ranks, bool each = false, double timeout = 1) const {
-    return run_ranks(ranks,
-                     {kProgram, "--timeout", std::to_string(timeout), "--dir", dir_, fault, std::to_string(victim)},
-                     dir_, 60, each);
+    return testing::run_ranks(
+        ranks, {kProgram, "--timeout", std::to_string(timeout), "--dir", dir_, fault, std::to_string(victim)}, dir_, 60,
+        each);
   }
   std::string process(int rank) const {
     std::string number;
@@ -67,7 +68,7 @@ class Conformance : public RanksTest, public ::testing::WithParamInterface<Shape
 TEST_P(Conformance, OverMpi) {
   std::vector<std::string> command{kProgram, "--gtest_color=no"};
   command.insert(command.end(), GetParam().arguments.begin(), GetParam().arguments.end());
-  const Job job = run_ranks(GetParam().ranks, command, dir_, 120);
+  const Job job = testing::run_ranks(GetParam().ranks, command, dir_, 120);
   EXPECT_EQ(job.status, 0) << job.err << job.out;
   EXPECT_NE(job.out.find("[  PASSED  ] 9 tests."), std::string::npos) << job.out;
 }
@@ -161,7 +162,7 @@ TEST_F(RanksTest, WhatAllRanksFindIsToldOnce) {
 
 TEST_F(RanksTest, AnErrorBeforeRanksMeetIsToldOnce) {
   for (int i = 0; i < 3; ++i) {
-    const Job job = run_ranks(4, {kProgram, "--timeout"}, dir_, 60);
+    const Job job = testing::run_ranks(4, {kProgram, "--timeout"}, dir_, 60);
     EXPECT_EQ(job.status, 1);
     expect_said(job, {"--timeout: expected a value"});
   }
@@ -180,4 +181,4 @@ TEST_F(RanksTest, DifferentSizesAreNoticed) {
 }
 
 }  // namespace
-}  // namespace routescope
+}  // namespace routescope::kernels

@@ -21,14 +21,14 @@ std::vector<OpCase> attention_cases() {
 
 class BuiltinAttention : public ::testing::TestWithParam<OpCase> {
  protected:
-  void SetUp() override { set_attention_kernel(AttentionKernel::builtin); }
-  void TearDown() override { set_attention_kernel(AttentionKernel::automatic); }
+  void SetUp() override { kernels::set_attention_kernel(kernels::AttentionKernel::builtin); }
+  void TearDown() override { kernels::set_attention_kernel(kernels::AttentionKernel::automatic); }
 };
 
 TEST_P(BuiltinAttention, Bf16IsNearReferenceEveryTime) {
   const Tensors first = expect_near_reference(GetParam(), kCudaBf16), again = GetParam().run(kCudaBf16, kCudaBf16);
   for (const Argument& argument : GetParam().arguments()) {
-    const OwnedTensor a = on_host(first[argument.name]), b = on_host(again[argument.name]);
+    const kernels::OwnedTensor a = on_host(first[argument.name]), b = on_host(again[argument.name]);
     EXPECT_EQ(std::memcmp(a.tensor.data, b.tensor.data, a.tensor.bytes()), 0)
         << argument.name << " differs between two runs, seed " << kSeed;
   }

@@ -6,7 +6,7 @@
 
 #include "tests/kernels/comm/conformance.h"
 
-namespace routescope {
+namespace routescope::kernels {
 namespace {
 
 class CommunicatorOnDevice : public ::testing::TestWithParam<testing::ConformanceCase> {};
@@ -27,4 +27,4 @@ INSTANTIATE_TEST_SUITE_P(Conformance, CommunicatorOnDevice, ::testing::ValuesIn(
                          [](const auto& param) { return param.param.name; });
 
 }  // namespace
-}  // namespace routescope
+}  // namespace routescope::kernels

@@ -13,7 +13,7 @@ namespace {
 void expect_near_reference_every_time(const OpCase& op, const Types& types) {
   const Tensors first = expect_near_reference(op, types), again = op.run(types, types);
   for (const Argument& argument : op.arguments()) {
-    const OwnedTensor a = on_host(first[argument.name]), b = on_host(again[argument.name]);
+    const kernels::OwnedTensor a = on_host(first[argument.name]), b = on_host(again[argument.name]);
     EXPECT_EQ(std::memcmp(a.tensor.data, b.tensor.data, a.tensor.bytes()), 0)
         << argument.name << " differs between two runs, seed " << kSeed;
   }

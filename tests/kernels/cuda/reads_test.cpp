@@ -11,12 +11,12 @@ namespace {
 /// The message of std::invalid_argument that a forward read over n sources of d columns ends with, or "".
 std::string refusal(std::int64_t d, std::int64_t n, std::int64_t sources_that_are_the_partial = 0) {
   OpCase read = read_case("refused", 1, d, n, {});
-  read.call([=](const Tensors& r, const Stream& s) {
+  read.call([=](const Tensors& r, const kernels::Stream& s) {
     const ReadArguments arguments(r, n, false);
-    std::vector<Tensor> values(arguments.sources().values.begin(), arguments.sources().values.end());
+    std::vector<kernels::Tensor> values(arguments.sources().values.begin(), arguments.sources().values.end());
     for (std::int64_t i = 0; i < sources_that_are_the_partial; ++i) values[static_cast<std::size_t>(i)] = r["p"];
-    attn_res_forward(r["x"], arguments.state, r["p_in"], r["y"], {values, arguments.sources().inv_rms},
-                     arguments.params, Tensor(), s);
+    kernels::attn_res_forward(r["x"], arguments.state, r["p_in"], r["y"], {values, arguments.sources().inv_rms},
+                              arguments.params, kernels::Tensor(), s);
   });
   try {
     read.run(kCudaBf16, kCudaBf16);

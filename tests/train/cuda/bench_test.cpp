@@ -8,19 +8,19 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
-#include "train/bench_card.h"
-#include "train/bench_products.h"
-#include "train/bench_rates.h"
-#include "train/throughput.h"
+#include "train/bench/bench_card.h"
+#include "train/bench/bench_products.h"
+#include "train/bench/bench_rates.h"
+#include "train/plan/throughput.h"
 
 namespace {
 
 using namespace routescope;
 namespace fs = std::filesystem;
 
-ModelConfig micro_model() {
-  ModelConfig config;
-  config.residual = Residual::block_attn_res;
+routescope::model::ModelConfig micro_model() {
+  routescope::model::ModelConfig config;
+  config.residual = routescope::model::Residual::block_attn_res;
   config.vocab_size = 61;
   config.hidden_size = 32;
   config.num_hidden_layers = 2;
@@ -32,8 +32,8 @@ ModelConfig micro_model() {
   return config;
 }
 
-CardBench micro_bench() {
-  CardBench bench;
+routescope::train::CardBench micro_bench() {
+  routescope::train::CardBench bench;
   bench.model = micro_model();
   bench.sequence_length = 8;
   bench.batch = 2;
@@ -53,9 +53,9 @@ struct TempFile {
 
 TEST(BenchCard, MeasuresEveryPartAndWritesIt) {
   const TempFile file;
-  CardBench bench = micro_bench();
+  routescope::train::CardBench bench = micro_bench();
   bench.json = file.path.string();
-  const int failed = bench_card(bench);
+  const int failed = routescope::train::bench_card(bench);
 
   std::ifstream in(file.path);
   const nlohmann::json json = nlohmann::json::parse(in);
@@ -91,10 +91,10 @@ TEST(BenchCard, MeasuresEveryPartAndWritesIt) {
 
 TEST(BenchCard, MeasuresOnlyWhatIsAsked) {
   const TempFile file;
-  CardBench bench = micro_bench();
+  routescope::train::CardBench bench = micro_bench();
   bench.parts = {"products"};
   bench.json = file.path.string();
-  EXPECT_EQ(bench_card(bench), 0);
+  EXPECT_EQ(routescope::train::bench_card(bench), 0);
   std::ifstream in(file.path);
   const nlohmann::json json = nlohmann::json::parse(in);
   EXPECT_TRUE(json.contains("products"));
@@ -102,34 +102,38 @@ TEST(BenchCard, MeasuresOnlyWhatIsAsked) {
 }
 
 TEST(BenchCard, CountsTheArithmeticThatAStepDoes) {
-  const CardBench bench = micro_bench();
-  const BenchShape shape{
+  const routescope::train::CardBench bench = micro_bench();
+  const routescope::train::BenchShape shape{
       .model = bench.model, .batch = bench.batch, .sequence_length = bench.sequence_length, .head_rows = 5};
   double products = 0;
-  for (const Product& p : products_of_step(shape.model, shape.tokens(), shape.head_rows))
+  for (const routescope::train::Product& p :
+       routescope::train::products_of_step(shape.model, shape.tokens(), shape.head_rows))
     products += static_cast<double>(p.count) * p.flops();
   double attention = 0;
-  for (const Rate& rate : attention_rates(shape, bench.timing, [](const Rate&) {})) {
+  for (const routescope::train::Rate& rate :
+       routescope::train::attention_rates(shape, bench.timing, [](const routescope::train::Rate&) {})) {
     if (!rate.name.ends_with("builtin")) continue;
     // The model's FLOPs count four products backward; the fifth is q k^T once more.
     const double model_share = rate.name.starts_with("attention_backward") ? 4.0 / 5.0 : 1.0;
     attention += static_cast<double>(rate.count) * rate.flops * model_share;
   }
-  const double expected = flops_per_token(shape.model, shape.sequence_length) * static_cast<double>(shape.tokens());
+  const double expected =
+      routescope::train::flops_per_token(shape.model, shape.sequence_length) * static_cast<double>(shape.tokens());
   EXPECT_NEAR((products + attention) / expected, 1.0, 1e-12);
 }
 
 TEST(BenchCard, NamesWhatFailsAndGoesOn) {
-  const CardBench bench = micro_bench();
-  BenchShape shape{
+  const routescope::train::CardBench bench = micro_bench();
+  routescope::train::BenchShape shape{
       .model = bench.model, .batch = bench.batch, .sequence_length = bench.sequence_length, .head_rows = 5};
   shape.model.num_key_value_heads = 3;  // does not divide the heads
   int reports = 0;
-  const std::vector<Rate> rates = attention_rates(shape, bench.timing, [&](const Rate&) { ++reports; });
+  const std::vector<routescope::train::Rate> rates =
+      routescope::train::attention_rates(shape, bench.timing, [&](const routescope::train::Rate&) { ++reports; });
   EXPECT_EQ(reports, static_cast<int>(rates.size()));
   EXPECT_GE(rates.size(), 2U);
-  for (const Rate& rate : rates) EXPECT_FALSE(rate.error.empty()) << rate.name;
-  EXPECT_EQ(combined_rate(rates), 0.0);
+  for (const routescope::train::Rate& rate : rates) EXPECT_FALSE(rate.error.empty()) << rate.name;
+  EXPECT_EQ(routescope::train::combined_rate(rates), 0.0);
 }
 
 }  // namespace

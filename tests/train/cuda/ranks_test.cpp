@@ -1,8 +1,8 @@
 // Many ranks on one device, taking turns: what overlaps on streams changes no bit.
 #include <gtest/gtest.h>
 
-#include "tests/train/micro_run.h"
-#include "tests/train/trainer.h"
+#include "tests/train/run/micro_run.h"
+#include "tests/train/run/trainer.h"
 
 namespace routescope::testing {
 namespace {
@@ -10,10 +10,10 @@ namespace {
 class CudaRanks : public ::testing::Test {
  protected:
   static void SetUpTestSuite() {
-    if (!cuda_available()) GTEST_SKIP() << "no CUDA device";
+    if (!kernels::cuda_available()) GTEST_SKIP() << "no CUDA device";
   }
   /// 8 micro-batches a step: each of 2 ranks has some without hooks between its first and its last one.
-  TrainConfig config(const std::string& zero, const std::string& precision, const std::string& graph) const {
+  train::TrainConfig config(const std::string& zero, const std::string& precision, const std::string& graph) const {
     return micro_.config("unused", {"device=cuda", "train.tokens_per_step=128", "train.micro_batch=1",
                                     "model.num_hidden_layers=2", "distributed.zero=" + zero, "precision=" + precision,
                                     "kernels.graph=" + graph, "distributed.bucket_mb=1"});

@@ -4,13 +4,13 @@
 
 #include <cmath>
 
-#include "data/error.h"
-#include "data/hdf5.h"
-#include "data/routing_record.h"
-#include "model/safetensors.h"
-#include "tests/model/micro.h"
-#include "tests/train/micro_run.h"
-#include "train/plan.h"
+#include "data/base/error.h"
+#include "data/hdf5/hdf5.h"
+#include "data/records/routing_record.h"
+#include "model/files/safetensors.h"
+#include "tests/model/pass/micro.h"
+#include "tests/train/run/micro_run.h"
+#include "train/plan/plan.h"
 
 namespace routescope::testing {
 namespace {
@@ -20,8 +20,9 @@ constexpr std::int64_t kSteps = 20;
 std::vector<std::string> overrides(const micro::Mode& mode, const std::string& device,
                                    std::vector<std::string> more = {}, std::int64_t steps = kSteps) {
   more.push_back("device=" + device);
-  more.push_back("model.residual=" + to_string(mode.residual));
-  if (mode.residual != Residual::standard) more.push_back("model.attn_res.source=" + to_string(mode.source));
+  more.push_back("model.residual=" + model::to_string(mode.residual));
+  if (mode.residual != model::Residual::standard)
+    more.push_back("model.attn_res.source=" + model::to_string(mode.source));
   for (const char* rare : {"checkpoint.every=0", "checkpoint.log_spaced_until=0", "valid.every=10", "routing.every=10",
                            "routing.per_token_every=10"})
     more.emplace_back(rare);
@@ -31,14 +32,15 @@ std::vector<std::string> overrides(const micro::Mode& mode, const std::string& d
 
 /// The weights after the last step, by name.
 std::map<std::string, std::vector<double>> final_weights(const std::filesystem::path& run) {
-  const SafetensorsReader reader(run / "checkpoints" / checkpoint_names(run).back() / "model.safetensors");
+  const model::SafetensorsReader reader(run / "checkpoints" / checkpoint_names(run).back() / "model.safetensors");
   std::map<std::string, std::vector<double>> out;
-  for (const SafetensorsEntry& entry : reader.entries()) {
+  for (const model::SafetensorsEntry& entry : reader.entries()) {
     std::int64_t count = 1;
     for (const std::int64_t extent : entry.shape) count *= extent;
     std::vector<double>& values = out[entry.name];
     values.resize(static_cast<std::size_t>(count));
-    reader.read(entry.name, entry.shape, Tensor(values.data(), DType::f64, Device::cpu, {count}));
+    reader.read(entry.name, entry.shape,
+                kernels::Tensor(values.data(), kernels::DType::f64, kernels::Device::cpu, {count}));
   }
   return out;
 }
@@ -70,8 +72,8 @@ void expect_near(const std::vector<T>& found, const std::vector<T>& expected, do
 /// Fails the test unless two runs of kSteps steps, of which the first is the reference, have the same losses, weights
 /// and record but for f32's rounding.
 void expect_follows(const std::filesystem::path& expected_dir, const std::filesystem::path& found_dir) {
-  const auto expected = RoutingRecordView::load(expected_dir / "routing.h5");
-  const auto found = RoutingRecordView::load(found_dir / "routing.h5");
+  const auto expected = data::RoutingRecordView::load(expected_dir / "routing.h5");
+  const auto found = data::RoutingRecordView::load(found_dir / "routing.h5");
   ASSERT_EQ(found.train.size(), static_cast<std::size_t>(kSteps));
   ASSERT_EQ(expected.train.size(), found.train.size());
   for (std::size_t i = 0; i < found.train.size(); ++i) {
@@ -93,7 +95,7 @@ void expect_follows(const std::filesystem::path& expected_dir, const std::filesy
   EXPECT_EQ(found.alpha_steps, expected.alpha_steps);
   ASSERT_EQ(found.snapshots.size(), expected.snapshots.size());
   for (std::size_t i = 0; i < found.snapshots.size(); ++i) {
-    const RoutingSnapshot &a = found.snapshots[i], &b = expected.snapshots[i];
+    const data::RoutingSnapshot &a = found.snapshots[i], &b = expected.snapshots[i];
     EXPECT_EQ(a.step, b.step);
     EXPECT_EQ(a.tokens_seen, b.tokens_seen);
     const std::string at = " at step " + std::to_string(a.step);
@@ -106,7 +108,7 @@ void expect_follows(const std::filesystem::path& expected_dir, const std::filesy
     expect_near(a.bias, b.bias, 1e-4, "bias" + at);
   }
   const auto alpha = [](const std::filesystem::path& run) {
-    return hdf5::File::open(run / "routing.h5").read<float>("alpha");
+    return data::hdf5::File::open(run / "routing.h5").read<float>("alpha");
   };
   expect_near(alpha(found_dir), alpha(expected_dir), 1e-3, "alpha");  // stored as f16: 2^-11 and a rounding across it
 }
@@ -114,7 +116,7 @@ void expect_follows(const std::filesystem::path& expected_dir, const std::filesy
 class CudaTraining : public ::testing::TestWithParam<micro::Mode> {
  protected:
   static void SetUpTestSuite() {
-    if (!cuda_available()) GTEST_SKIP() << "no CUDA device";
+    if (!kernels::cuda_available()) GTEST_SKIP() << "no CUDA device";
   }
   MicroRun runs_;
 };
@@ -128,7 +130,7 @@ TEST_P(CudaTraining, FollowsTheCpu) {
 class CudaSettings : public ::testing::Test {
  protected:
   static void SetUpTestSuite() {
-    if (!cuda_available()) GTEST_SKIP() << "no CUDA device";
+    if (!kernels::cuda_available()) GTEST_SKIP() << "no CUDA device";
   }
   MicroRun runs_;
 };
@@ -150,8 +152,8 @@ TEST_P(CudaRounding, TwiceIsTheSameToTheBitAlsoAsAGraphAndRecomputed) {
 TEST_P(CudaRounding, Bf16LearnsAsF32Does) {
   runs_.train("f32", overrides(GetParam(), "cpu"));
   runs_.train("bf16", overrides(GetParam(), "cuda", {"precision=bf16"}));
-  const auto exact = RoutingRecordView::load(runs_.dir("f32") / "routing.h5");
-  const auto rounded = RoutingRecordView::load(runs_.dir("bf16") / "routing.h5");
+  const auto exact = data::RoutingRecordView::load(runs_.dir("f32") / "routing.h5");
+  const auto rounded = data::RoutingRecordView::load(runs_.dir("bf16") / "routing.h5");
   // The first loss is that of the same weights: bf16 moves each logit (of order 0.1 in a fresh model) by 2^-8 of
   // itself.
   EXPECT_NEAR(rounded.train.front().loss, exact.train.front().loss, 1e-2);
@@ -164,9 +166,9 @@ TEST_P(CudaRounding, Bf16LearnsAsF32Does) {
 
 TEST_F(CudaSettings, AutoKeepsTheLevelOfTheRunThatItResumes) {
   const auto level = [&](const std::string& run, const std::string& asked) {
-    TrainConfig config = runs_.config(
+    train::TrainConfig config = runs_.config(
         run, {"device=cuda", "train.steps=1", "train.schedule.warmup_steps=0", "kernels.recompute=" + asked});
-    resolve_recompute(config);
+    train::resolve_recompute(config);
     return config.kernels.recompute;
   };
   EXPECT_EQ(level("run", "auto"), "none");  // a micro model fits as it is
@@ -177,11 +179,12 @@ TEST_F(CudaSettings, AutoKeepsTheLevelOfTheRunThatItResumes) {
 }
 
 TEST_F(CudaSettings, WhatDoesNotFitIsRefusedWithWhatDoes) {
-  TrainConfig config = runs_.config("run", {"device=cuda", "model.hidden_size=131072", "model.num_hidden_layers=4000"});
+  train::TrainConfig config =
+      runs_.config("run", {"device=cuda", "model.hidden_size=131072", "model.num_hidden_layers=4000"});
   try {
-    resolve_recompute(config);
+    train::resolve_recompute(config);
     FAIL() << "a run of terabytes was accepted";
-  } catch (const Error& error) {
+  } catch (const data::Error& error) {
     EXPECT_NE(std::string(error.what()).find("train.micro_batch: found 2, which needs"), std::string::npos);
     EXPECT_NE(std::string(error.what()).find("expected at most 0"), std::string::npos) << error.what();
   }

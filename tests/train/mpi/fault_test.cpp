@@ -14,14 +14,15 @@
 #include <random>
 #include <thread>
 
-#include "data/error.h"
-#include "data/files.h"
-#include "data/manifest.h"
-#include "data/routing_record.h"
-#include "kernels/communicator.h"
+#include "data/base/error.h"
+#include "data/base/files.h"
+#include "data/base/manifest.h"
+#include "data/records/routing_record.h"
+#include "kernels/comm/communicator.h"
+#include "tests/places.h"
 #include "tests/train/mpi/job.h"
 
-namespace routescope {
+namespace routescope::train {
 namespace {
 
 namespace fs = std::filesystem;
@@ -49,14 +50,14 @@ class Fault : public ::testing::Test {
     ASSERT_EQ(finished.status, 0) << finished.err << finished.out;
   }
   void expect_intact(const std::string& run) const {
-    for (const CheckpointEntry& checkpoint : list_checkpoints(micro_.dir(run))) {
-      EXPECT_NO_THROW(verify_manifest(checkpoint.dir)) << checkpoint.dir;
+    for (const data::CheckpointEntry& checkpoint : data::list_checkpoints(micro_.dir(run))) {
+      EXPECT_NO_THROW(data::verify_manifest(checkpoint.dir)) << checkpoint.dir;
     }
   }
   /// Waits until the run has a checkpoint of step 5 or later.
   bool wait_for_steps(pid_t child, const std::string& run) const {
-    return wait_until(child, [&] {
-      const std::vector<CheckpointEntry> all = list_checkpoints(micro_.dir(run));
+    return testing::wait_until(child, [&] {
+      const std::vector<data::CheckpointEntry> all = data::list_checkpoints(micro_.dir(run));
       return !all.empty() && all.back().step >= 5;
     });
   }
@@ -71,7 +72,7 @@ TEST_P(Killed, AnyRankAtRandomMoments) {
   constexpr int kKills = 50, kRanks = 2;
   SCOPED_TRACE("seed " + std::to_string(GetParam()));
   std::mt19937_64 random(GetParam());
-  const std::vector<std::string> settings = job_settings(25);
+  const std::vector<std::string> settings = testing::job_settings(25);
   const auto begin = Clock::now();
   expect_finished("whole", settings, kRanks);
   // The machine's other work comes and goes: moments lie within the shortest run there was.
@@ -84,14 +85,14 @@ TEST_P(Killed, AnyRankAtRandomMoments) {
     ASSERT_LT(runs, 3 * kKills) << "it is always over before it can be killed";
     if (finished) run = "killed" + std::to_string(runs++);
     std::vector<std::string> before;  // checkpoints that must outlive this
-    if (fs::exists(checkpoints(run))) before = checkpoint_names(micro_.dir(run));
+    if (fs::exists(checkpoints(run))) before = testing::checkpoint_names(micro_.dir(run));
     const auto started = Clock::now();
     const pid_t child = micro_.start(run, settings, nullptr, kRanks);
     bool killed = false;
     if (kills < kKills) {
       const double at = moment(random) * shortest;
-      wait_until(child, [&] { return seconds_since(started) > at; });
-      const std::vector<pid_t> ranks = children_of(child);
+      testing::wait_until(child, [&] { return seconds_since(started) > at; });
+      const std::vector<pid_t> ranks = testing::children_of(child);
       if (!ranks.empty()) {
         const pid_t victim = ranks[random() % ranks.size()];
         killed = ::kill(victim, SIGKILL) == 0;
@@ -108,8 +109,8 @@ TEST_P(Killed, AnyRankAtRandomMoments) {
     }
     expect_intact(run);
     if (!finished) continue;
-    expect_same_run(micro_.dir(run), micro_.dir("whole"));
-    EXPECT_EQ(checkpoint_names(micro_.dir(run)), checkpoint_names(micro_.dir("whole")));
+    testing::expect_same_run(micro_.dir(run), micro_.dir("whole"));
+    EXPECT_EQ(testing::checkpoint_names(micro_.dir(run)), testing::checkpoint_names(micro_.dir("whole")));
     fs::remove_all(micro_.dir(run));
   }
   RecordProperty("runs", runs);
@@ -117,36 +118,37 @@ TEST_P(Killed, AnyRankAtRandomMoments) {
 INSTANTIATE_TEST_SUITE_P(Seeds, Killed, ::testing::Values(20260101u, 20260102u, 20260103u, 20260104u));
 
 TEST_F(Fault, AStoppedRankIsNamedAndEndsTheJob) {
-  const std::vector<std::string> settings = job_settings(100000, {"distributed.timeout_seconds=3"});
+  const std::vector<std::string> settings = testing::job_settings(100000, {"distributed.timeout_seconds=3"});
   const pid_t child = micro_.start("stopped", settings, nullptr, 3);
-  const std::vector<pid_t> ranks = wait_for_ranks(child, 3);
+  const std::vector<pid_t> ranks = testing::wait_for_ranks(child, 3);
   ASSERT_EQ(ranks.size(), 3u);
   ASSERT_TRUE(wait_for_steps(child, "stopped"));
   ::kill(ranks[1], SIGSTOP);
   const auto begin = Clock::now();
   const MicroRun::Finished finished = micro_.wait(child, "stopped");
   EXPECT_LT(seconds_since(begin), 20);
-  EXPECT_EQ(finished.status, lost_rank_status) << finished.err;
-  const std::vector<std::string> lines = error_lines(finished.err);
+  EXPECT_EQ(finished.status, kernels::lost_rank_status) << finished.err;
+  const std::vector<std::string> lines = testing::error_lines(finished.err);
   ASSERT_EQ(lines.size(), 1u) << finished.err;
   for (const std::string& words : {std::string("rank 1 "), "process " + std::to_string(ranks[1])}) {
     EXPECT_NE(lines[0].find(words), std::string::npos) << lines[0];
   }
   for (const pid_t rank : ranks)
-    EXPECT_TRUE(wait_until(
-        0, [rank] { return !lives(rank); }, 10))
+    EXPECT_TRUE(testing::wait_until(
+        0, [rank] { return !testing::lives(rank); }, 10))
         << "left behind";
   expect_intact("stopped");
 }
 
 TEST_F(Fault, AFullDiskOnOneRankKeepsWhatIsThere) {
-  const std::vector<std::string> settings = job_settings(20, {"model.intermediate_size=1024", "routing.sequences=1"});
+  const std::vector<std::string> settings =
+      testing::job_settings(20, {"model.intermediate_size=1024", "routing.sequences=1"});
   expect_finished("roomy", settings);
   struct Stop {};
   const fs::path dir = micro_.dir("full");
   // A file size limit of one rank: its part of the state does not fit.
   const pid_t child = micro_.start("full", settings, nullptr, 2);
-  const std::vector<pid_t> ranks = wait_for_ranks(child, 2);
+  const std::vector<pid_t> ranks = testing::wait_for_ranks(child, 2);
   if (!ranks.empty() && wait_for_steps(child, "full")) {
     const rlimit limit{4096, 4096};
     ::prlimit(ranks[1], RLIMIT_FSIZE, &limit, nullptr);
@@ -154,14 +156,14 @@ TEST_F(Fault, AFullDiskOnOneRankKeepsWhatIsThere) {
   const MicroRun::Finished finished = micro_.wait(child, "full");
   if (finished.status != 0) {
     EXPECT_EQ(finished.status, 1) << finished.err;
-    const std::vector<std::string> lines = error_lines(finished.err);
+    const std::vector<std::string> lines = testing::error_lines(finished.err);
     ASSERT_EQ(lines.size(), 1u) << finished.err;
     EXPECT_NE(lines[0].find("rank 1: "), std::string::npos) << lines[0];
     EXPECT_NE(lines[0].find("train_state-00002-of-00002"), std::string::npos) << lines[0];
   }
   expect_intact("full");
   expect_finished("full", settings);
-  expect_same_run(dir, micro_.dir("roomy"));
+  testing::expect_same_run(dir, micro_.dir("roomy"));
 }
 
 /// A mount that goes with its owner. Mounting takes root, and a container may forbid even that.
@@ -182,7 +184,7 @@ class Mount {
 };
 
 TEST_F(Fault, AFileSystemThatFillsUp) {
-  const std::vector<std::string> settings = job_settings(400, {"checkpoint.keep=3", "checkpoint.every=20"});
+  const std::vector<std::string> settings = testing::job_settings(400, {"checkpoint.keep=3", "checkpoint.every=20"});
   expect_finished("whole", settings);
   const fs::path at = micro_.directory() / "disk", run = at / "run";
   fs::create_directories(at);
@@ -191,26 +193,27 @@ TEST_F(Fault, AFileSystemThatFillsUp) {
   std::vector<std::string> there = settings;
   there.push_back("run.dir=" + run.string());
   const pid_t child = micro_.start("disk", there, nullptr, 2);
-  ASSERT_TRUE(wait_until(child, [&] { return fs::exists(run / "checkpoints" / "step-00000020"); }));
+  ASSERT_TRUE(testing::wait_until(child, [&] { return fs::exists(run / "checkpoints" / "step-00000020"); }));
   std::ofstream filler(at / "filler", std::ios::binary);
   const std::string block(1 << 12, 'x');
   while (filler.write(block.data(), static_cast<std::streamsize>(block.size())).flush()) {
   }
   const MicroRun::Finished finished = micro_.wait(child, "disk");
   EXPECT_EQ(finished.status, 1) << finished.err;
-  const std::vector<std::string> lines = error_lines(finished.err);
+  const std::vector<std::string> lines = testing::error_lines(finished.err);
   ASSERT_EQ(lines.size(), 1u) << finished.err;
   EXPECT_NE(lines[0].find("No space left on device"), std::string::npos) << lines[0];
-  ASSERT_FALSE(list_checkpoints(run).empty());
-  for (const CheckpointEntry& checkpoint : list_checkpoints(run)) EXPECT_NO_THROW(verify_manifest(checkpoint.dir));
+  ASSERT_FALSE(data::list_checkpoints(run).empty());
+  for (const data::CheckpointEntry& checkpoint : data::list_checkpoints(run))
+    EXPECT_NO_THROW(data::verify_manifest(checkpoint.dir));
   filler.close();
   fs::remove(at / "filler");
   expect_finished("disk", there);
-  expect_same_run(run, micro_.dir("whole"));
+  testing::expect_same_run(run, micro_.dir("whole"));
 }
 
 TEST_F(Fault, ADirectoryThatTurnsReadOnly) {
-  const std::vector<std::string> settings = job_settings(400, {"checkpoint.keep=3", "checkpoint.every=20"});
+  const std::vector<std::string> settings = testing::job_settings(400, {"checkpoint.keep=3", "checkpoint.every=20"});
   expect_finished("whole", settings);
   const pid_t child = micro_.start("readonly", settings, nullptr, 2);
   ASSERT_TRUE(wait_for_steps(child, "readonly"));
@@ -230,7 +233,7 @@ TEST_F(Fault, ADirectoryThatTurnsReadOnly) {
     }
     const MicroRun::Finished finished = micro_.wait(child, "readonly");
     EXPECT_EQ(finished.status, 1) << finished.err;
-    const std::vector<std::string> lines = error_lines(finished.err);
+    const std::vector<std::string> lines = testing::error_lines(finished.err);
     ASSERT_EQ(lines.size(), 1u) << finished.err;
     EXPECT_NE(lines[0].find(::geteuid() == 0 ? "Read-only file system" : "Permission denied"), std::string::npos)
         << lines[0];
@@ -238,22 +241,22 @@ TEST_F(Fault, ADirectoryThatTurnsReadOnly) {
   fs::permissions(dir, fs::perms::owner_all);
   expect_intact("readonly");
   expect_finished("readonly", settings);
-  expect_same_run(micro_.dir("readonly"), micro_.dir("whole"));
+  testing::expect_same_run(micro_.dir("readonly"), micro_.dir("whole"));
 }
 
 // The next checkpoint makes the directory anew; one that was being written at that moment fails, and says so.
 TEST_F(Fault, ACheckpointDirectoryThatVanishes) {
-  const std::vector<std::string> settings = job_settings(60);
+  const std::vector<std::string> settings = testing::job_settings(60);
   expect_finished("whole", settings);
   const pid_t child = micro_.start("vanished", settings, nullptr, 2);
   ASSERT_TRUE(wait_for_steps(child, "vanished"));
   fs::rename(checkpoints("vanished"), micro_.dir("elsewhere"));
   const MicroRun::Finished finished = micro_.wait(child, "vanished");
   if (finished.status == 0) {
-    expect_same_run(micro_.dir("vanished"), micro_.dir("whole"));
+    testing::expect_same_run(micro_.dir("vanished"), micro_.dir("whole"));
   } else {
     EXPECT_EQ(finished.status, 1) << finished.err;
-    EXPECT_EQ(error_lines(finished.err).size(), 1u) << finished.err;
+    EXPECT_EQ(testing::error_lines(finished.err).size(), 1u) << finished.err;
     EXPECT_NE(finished.err.find("checkpoints"), std::string::npos) << finished.err;
   }
   // What was taken away, put back, is a place to go on from.
@@ -261,28 +264,28 @@ TEST_F(Fault, ACheckpointDirectoryThatVanishes) {
   fs::rename(micro_.dir("elsewhere"), checkpoints("vanished"));
   expect_intact("vanished");
   expect_finished("vanished", settings);
-  expect_same_run(micro_.dir("vanished"), micro_.dir("whole"));
+  testing::expect_same_run(micro_.dir("vanished"), micro_.dir("whole"));
 }
 
 // Every look at the calendar clock jumps by up to a day, forwards or backwards (tests/train/mpi/jumping_clock.cpp).
 TEST_F(Fault, AClockThatJumps) {
-  const std::vector<std::string> settings = job_settings(15, {"distributed.timeout_seconds=20"});
+  const std::vector<std::string> settings = testing::job_settings(15, {"distributed.timeout_seconds=20"});
   expect_finished("steady", settings);
   const MicroRun::Finished finished = micro_.execute(
-      "jumping", settings, [] { ::setenv("LD_PRELOAD", ROUTESCOPE_BIN_DIR "/libjumping_clock.so", 1); }, 2);
+      "jumping", settings, [] { ::setenv("LD_PRELOAD", (testing::bin_dir() + "/libjumping_clock.so").c_str(), 1); }, 2);
   ASSERT_EQ(finished.status, 0) << finished.err;
-  EXPECT_EQ(error_lines(finished.err).size(), 0u) << finished.err;
-  expect_same_run(micro_.dir("jumping"), micro_.dir("steady"));
-  for (const TrainRow& row : RoutingRecordView::load(micro_.dir("jumping") / "routing.h5").train) {
+  EXPECT_EQ(testing::error_lines(finished.err).size(), 0u) << finished.err;
+  testing::expect_same_run(micro_.dir("jumping"), micro_.dir("steady"));
+  for (const data::TrainRow& row : data::RoutingRecordView::load(micro_.dir("jumping") / "routing.h5").train) {
     EXPECT_GT(row.seconds, 0);
     EXPECT_LT(row.seconds, 60);
   }
 }
 
 TEST_F(Fault, ARecordThatWasCut) {
-  const std::vector<std::string> whole = job_settings(20, {"train.schedule.kind=constant"});
+  const std::vector<std::string> whole = testing::job_settings(20, {"train.schedule.kind=constant"});
   expect_finished("whole", whole);
-  expect_finished("half", job_settings(10, {"train.schedule.kind=constant"}));
+  expect_finished("half", testing::job_settings(10, {"train.schedule.kind=constant"}));
   const auto size = fs::file_size(micro_.dir("half") / "routing.h5");
   int recovered = 0, refused = 0;
   for (const double share : {0.0, 0.1, 0.5, 0.9, 0.99}) {
@@ -295,12 +298,12 @@ TEST_F(Fault, ARecordThatWasCut) {
     expect_intact("cut");
     if (finished.status == 0) {
       ++recovered;
-      expect_same_run(micro_.dir("cut"), micro_.dir("whole"));
+      testing::expect_same_run(micro_.dir("cut"), micro_.dir("whole"));
       continue;
     }
     ++refused;
     EXPECT_EQ(finished.status, 1) << finished.err;
-    const std::vector<std::string> lines = error_lines(finished.err);
+    const std::vector<std::string> lines = testing::error_lines(finished.err);
     ASSERT_EQ(lines.size(), 1u) << finished.err;
     EXPECT_NE(lines[0].find("routing.h5"), std::string::npos) << lines[0];
     EXPECT_EQ(fs::file_size(micro_.dir("cut") / "routing.h5"), kept) << "what was left of it is gone";
@@ -309,4 +312,4 @@ TEST_F(Fault, ARecordThatWasCut) {
 }
 
 }  // namespace
-}  // namespace routescope
+}  // namespace routescope::train

@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "tests/train/micro_run.h"
+#include "tests/train/run/micro_run.h"
 
 namespace routescope::testing {
 

@@ -8,13 +8,13 @@
 #include <csignal>
 #include <filesystem>
 
-#include "data/error.h"
-#include "data/files.h"
-#include "data/manifest.h"
-#include "data/routing_record.h"
-#include "train/run_directory.h"
+#include "data/base/error.h"
+#include "data/base/files.h"
+#include "data/base/manifest.h"
+#include "data/records/routing_record.h"
+#include "train/run/run_directory.h"
 
-namespace routescope {
+namespace routescope::train {
 namespace {
 
 namespace fs = std::filesystem;
@@ -31,10 +31,12 @@ class Job : public ::testing::Test {
     const MicroRun::Finished finished = micro_.execute(run, settings, nullptr, ranks);
     ASSERT_EQ(finished.status, 0) << finished.err << finished.out;
   }
-  RoutingRecordView record(const std::string& run) const {
-    return RoutingRecordView::load(micro_.dir(run) / "routing.h5");
+  data::RoutingRecordView record(const std::string& run) const {
+    return data::RoutingRecordView::load(micro_.dir(run) / "routing.h5");
   }
-  fs::path checkpoint(const std::string& run, std::int64_t step) const { return checkpoint_dir(micro_.dir(run), step); }
+  fs::path checkpoint(const std::string& run, std::int64_t step) const {
+    return data::checkpoint_dir(micro_.dir(run), step);
+  }
 
   MicroRun micro_;
 };
@@ -42,14 +44,14 @@ class Job : public ::testing::Test {
 // AdamW divides by the square root of a second moment that is almost 0 at first: with the usual eps rounding would grow
 // by much more than the sums' errors. 1e-3 keeps what is compared the sums of gradients.
 TEST_F(Job, AnyNumberOfThemTrainsTheSameModel) {
-  const std::vector<std::string> settings = job_settings(50, {"train.optimizer.eps=1e-3"});
+  const std::vector<std::string> settings = testing::job_settings(50, {"train.optimizer.eps=1e-3"});
   for (const int ranks : {1, 2, 3, 4}) expect_finished("r" + std::to_string(ranks), settings, ranks);
-  const RoutingRecordView one = record("r1");
+  const data::RoutingRecordView one = record("r1");
   ASSERT_EQ(one.train.size(), 50u);
   EXPECT_LT(one.train.back().loss, one.train.front().loss - 0.5) << "it learns";
   for (const char* run : {"r2", "r3", "r4"}) {
     SCOPED_TRACE(run);
-    const RoutingRecordView many = record(run);
+    const data::RoutingRecordView many = record(run);
     ASSERT_EQ(many.train.size(), one.train.size());
     for (std::size_t i = 0; i < one.train.size(); ++i) {
       EXPECT_NEAR(many.train[i].loss, one.train[i].loss, 2e-4) << "step " << i + 1;
@@ -77,15 +79,16 @@ TEST_F(Job, ShardedOrNotTheBitsAreTheSame) {
     for (const char* zero : {"0", "1"}) {
       expect_finished(
           std::string(precision) + zero,
-          job_settings(12, {std::string("precision=") + precision, std::string("distributed.zero=") + zero}), 3);
+          testing::job_settings(12, {std::string("precision=") + precision, std::string("distributed.zero=") + zero}),
+          3);
     }
-    expect_same_run(micro_.dir(std::string(precision) + "0"), micro_.dir(std::string(precision) + "1"));
+    testing::expect_same_run(micro_.dir(std::string(precision) + "0"), micro_.dir(std::string(precision) + "1"));
   }
 }
 
 TEST_F(Job, ResumedOnTheSameNumberItIsTheSameRunAndOnAnotherItGoesOn) {
-  const std::vector<std::string> half = job_settings(10, {"train.schedule.kind=constant"}),
-                                 whole = job_settings(20, {"train.schedule.kind=constant"});
+  const std::vector<std::string> half = testing::job_settings(10, {"train.schedule.kind=constant"}),
+                                 whole = testing::job_settings(20, {"train.schedule.kind=constant"});
   expect_finished("undisturbed", whole, 4);
   expect_finished("four", half, 4);
   for (const char* copy : {"one", "three"}) {
@@ -95,12 +98,13 @@ TEST_F(Job, ResumedOnTheSameNumberItIsTheSameRunAndOnAnotherItGoesOn) {
   expect_finished("three", whole, 3);
   expect_finished("one", whole, 0);
   for (const char* file : {"model.safetensors", "train_state-00002-of-00004.safetensors"}) {
-    EXPECT_TRUE(read_text(checkpoint("four", 20) / file) == read_text(checkpoint("undisturbed", 20) / file)) << file;
+    EXPECT_TRUE(data::read_text(checkpoint("four", 20) / file) == data::read_text(checkpoint("undisturbed", 20) / file))
+        << file;
   }
-  const RoutingRecordView expected = record("undisturbed");
+  const data::RoutingRecordView expected = record("undisturbed");
   for (const char* run : {"one", "three", "four"}) {
     SCOPED_TRACE(run);
-    const RoutingRecordView found = record(run);
+    const data::RoutingRecordView found = record(run);
     ASSERT_EQ(found.train.size(), 20u);
     for (std::size_t i = 0; i < 20; ++i) {
       if (i < 10 || std::string(run) == "four") {
@@ -113,7 +117,7 @@ TEST_F(Job, ResumedOnTheSameNumberItIsTheSameRunAndOnAnotherItGoesOn) {
 }
 
 TEST_F(Job, ASignalToOneOfThemStopsAllWithACheckpoint) {
-  const std::vector<std::string> settings = job_settings(40);
+  const std::vector<std::string> settings = testing::job_settings(40);
   expect_finished("whole", settings, 2);
   // SIGTERM reaches one rank, as from a person; SIGUSR1 mpirun, which hands it on, as from Slurm.
   for (const int signal : {SIGTERM, SIGUSR1}) {
@@ -121,8 +125,8 @@ TEST_F(Job, ASignalToOneOfThemStopsAllWithACheckpoint) {
       ASSERT_LT(attempt, 20);
       const std::string run = fmt::format("signal{}-{}", signal, attempt);
       const pid_t child = micro_.start(run, settings, nullptr, 2);
-      const std::vector<pid_t> ranks = wait_for_ranks(child, 2);
-      if (ranks.empty() || !wait_until(child, [&] { return fs::exists(checkpoint(run, 5)); })) {
+      const std::vector<pid_t> ranks = testing::wait_for_ranks(child, 2);
+      if (ranks.empty() || !testing::wait_until(child, [&] { return fs::exists(checkpoint(run, 5)); })) {
         ASSERT_EQ(micro_.wait(child, run).status, 0);
         continue;  // over before the signal
       }
@@ -130,11 +134,11 @@ TEST_F(Job, ASignalToOneOfThemStopsAllWithACheckpoint) {
       const MicroRun::Finished finished = micro_.wait(child, run);
       if (finished.status == 0) continue;
       EXPECT_EQ(finished.status, 128 + signal) << finished.err;
-      const std::string step = std::to_string(list_checkpoints(micro_.dir(run)).back().step);
+      const std::string step = std::to_string(data::list_checkpoints(micro_.dir(run)).back().step);
       EXPECT_NE(finished.out.find(fmt::format("stopped by signal {} after step {};", signal, step)), std::string::npos)
           << finished.out;
       expect_finished(run, settings, 2);
-      expect_same_run(micro_.dir(run), micro_.dir("whole"));
+      testing::expect_same_run(micro_.dir(run), micro_.dir("whole"));
       break;
     }
   }
@@ -145,17 +149,17 @@ TEST_F(Job, AnErrorIsToldOnce) {
                                       const std::string& words, int status) {
     const MicroRun::Finished finished = micro_.execute(run, settings, nullptr, 3);
     EXPECT_EQ(finished.status, status) << finished.err;
-    const std::vector<std::string> lines = error_lines(finished.err);
+    const std::vector<std::string> lines = testing::error_lines(finished.err);
     ASSERT_EQ(lines.size(), 1u) << finished.err;
     EXPECT_NE(lines[0].find(words), std::string::npos) << lines[0];
   };
   expect_one_line("usage", {"train.stps=3"}, "the nearest known one is train.steps", 2);
   expect_one_line("value", {"train.tokens_per_step=64"}, "expected at least one for each of 3 ranks", 1);
-  expect_one_line("data", job_settings(3, {"data.valid=[/nowhere/x.bin]"}), "/nowhere/x.bin", 1);
+  expect_one_line("data", testing::job_settings(3, {"data.valid=[/nowhere/x.bin]"}), "/nowhere/x.bin", 1);
   EXPECT_FALSE(fs::exists(micro_.dir("data")));
   const RunLock lock(micro_.dir("locked"));
-  expect_one_line("locked", job_settings(3), "another process is training in this directory", 1);
+  expect_one_line("locked", testing::job_settings(3), "another process is training in this directory", 1);
 }
 
 }  // namespace
-}  // namespace routescope
+}  // namespace routescope::train

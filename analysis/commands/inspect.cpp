@@ -1,0 +1,75 @@
+#include "analysis/commands/inspect.h"
+
+#include <fmt/format.h>
+
+#include <cmath>
+
+#include "analysis/commands/tables.h"
+#include "analysis/findings/findings.h"
+#include "data/base/error.h"
+#include "data/base/manifest.h"
+#include "data/records/routing_record.h"
+#include "model/pass/parameters.h"
+
+namespace routescope::analysis {
+namespace {
+
+/// Of one snapshot, over its reads: the mean entropy, and what it would be if every read weighed its sources alike.
+std::string entropy_line(const data::RoutingSnapshot& snapshot, std::size_t columns) {
+  double entropy = 0, uniform = 0;
+  const std::size_t reads = snapshot.alpha_entropy.size();
+  for (std::size_t r = 0; r < reads; ++r) {
+    int sources = 0;
+    for (std::size_t c = 0; c < columns; ++c) sources += !std::isnan(snapshot.alpha_mean[r * columns + c]);
+    entropy += static_cast<double>(snapshot.alpha_entropy[r]) / static_cast<double>(reads);
+    uniform += std::log(static_cast<double>(sources)) / static_cast<double>(reads);
+  }
+  return fmt::format("routing      step {}: mean entropy of {} reads {:.3f} nats, uniform would be {:.3f}\n",
+                     snapshot.step, reads, entropy, uniform);
+}
+
+}  // namespace
+
+std::string inspect_run(const std::filesystem::path& run_dir) {
+  const auto record_file = run_dir / "routing.h5";
+  if (!std::filesystem::exists(record_file))
+    throw data::Error("{}: no such file, expected a run directory", record_file.string());
+  const data::RoutingRecordView record = data::RoutingRecordView::load(record_file);
+  const std::vector<data::CheckpointEntry> checkpoints = data::list_checkpoints(run_dir);
+
+  std::string out = fmt::format("run          {}\n", run_dir.string());
+  if (!checkpoints.empty()) {
+    out += fmt::format("model        {}\n",
+                       model::describe_model(model::ModelConfig::load(checkpoints.back().dir / "config.json")));
+    out += fmt::format("checkpoints  {}: steps {} to {}\n", checkpoints.size(), checkpoints.front().step,
+                       checkpoints.back().step);
+  } else {
+    out += "checkpoints  none yet\n";
+  }
+  out += fmt::format("probe set    {} sequences of {} tokens\n", record.info.sequences, record.info.positions);
+  if (!record.train.empty()) {
+    const data::TrainRow &first = record.train.front(), &last = record.train.back();
+    out += fmt::format("training     step {} to {}: loss {:.4f} to {:.4f} nats/token, {} tokens seen\n", first.step,
+                       last.step, first.loss, last.loss, last.tokens_seen);
+  }
+  if (!record.valid.empty()) {
+    const data::ValidRow &first = record.valid.front(), &last = record.valid.back();
+    out += fmt::format("validation   step {} to {}: loss {:.4f} to {:.4f} nats/token\n", first.step, last.step,
+                       first.loss, last.loss);
+  }
+  out += fmt::format("snapshots    {} of routing, {} of them for every token\n", record.snapshots.size(),
+                     record.alpha_steps.size());
+  if (!record.snapshots.empty() && !record.info.reads.empty())
+    out += entropy_line(record.snapshots.back(), record.info.sources.size());
+
+  const auto analysis_file = run_dir / "analysis.h5";
+  if (!std::filesystem::exists(analysis_file))
+    return out + "probes       none yet (routescope-analyze track --run DIR)\n";
+  const AnalysisRecord analysis = AnalysisRecord::load(analysis_file);
+  out += fmt::format("probes       {} of {} checkpoints\n", analysis.rows.size(), checkpoints.size());
+  if (analysis.rows.empty()) return out;
+  return out + "\n" + step_line(analysis.rows.back(), analysis.identity) + "\n" +
+         findings_text(find(analysis), analysis);
+}
+
+}  // namespace routescope::analysis

@@ -1,0 +1,138 @@
+#include "analysis/commands/options.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "data/base/error.h"
+
+namespace routescope::analysis {
+namespace {
+
+constexpr int most_controls = 1000, most_checks = 1 << 20;
+
+std::vector<Ablation> parse_ablations(const std::vector<std::string>& names) {
+  std::vector<Ablation> out;
+  for (const std::string& name : names) {
+    if (name == "all") {
+      out.insert(out.end(), {Ablation::mask, Ablation::zero, Ablation::mean, Ablation::resample, Ablation::freeze});
+      continue;
+    }
+    try {
+      out.push_back(ablation_from_string(name));
+    } catch (const data::UsageError& wrong) {
+      throw data::UsageError("--ablation: {}", wrong.what());
+    }
+  }
+  // In one order, whatever was typed: two lists of the same are one measurement.
+  std::sort(out.begin(), out.end());
+  out.erase(std::unique(out.begin(), out.end()), out.end());
+  return out;
+}
+
+}  // namespace
+
+void add_measurement_options(CLI::App& command, ProbeArguments& a) {
+  ProbeRequest& request = a.request;
+  ProbeSettings& settings = request.settings;
+  command
+      .add_option("--tokens", request.tokens,
+                  "What to measure on: HDF5 file with `tokens` [B, T], or a token shard; without it a run's own probe "
+                  "tokens")
+      ->group("Tokens");
+  command.add_option("--sequences", request.sequences, "Only the first N sequences (of a shard: 32)")
+      ->check(CLI::PositiveNumber)
+      ->group("Tokens");
+  command.add_option("--sequence-length", request.positions, "Of a token shard: tokens a sequence")
+      ->check(CLI::Range(2, 1 << 20))
+      ->capture_default_str()
+      ->group("Tokens");
+
+  command
+      .add_option("--ablation", a.ablations,
+                  "LIST of what is done to each set of routes: mask (out of the softmax), zero (term dropped), mean "
+                  "(mean value), resample (another token's weight), freeze (mean weight), patch (weight under "
+                  "--patch-from); all: all but patch. Commas between")
+      ->delimiter(',')
+      ->allow_extra_args(false)
+      ->capture_default_str()
+      ->group("Interventions");
+  command
+      .add_option("--sets,--set", settings.sets,
+                  "Sets of routes, READS[:SOURCES] or a slice's name, semicolons between, or repeated: "
+                  "'3.attn:block_2; 2.attn-5.mlp:history; all:current'. Without: the 18 slices")
+      ->delimiter(';')
+      ->allow_extra_args(false)
+      ->group("Interventions");
+  command
+      .add_option("--controls", settings.controls,
+                  "Draws of random sources with the set's mass, ablated alike beside every set; 0: none")
+      ->check(CLI::Range(0, most_controls))
+      ->capture_default_str()
+      ->group("Interventions");
+  command
+      .add_option("--patch-from", request.patch_from,
+                  "For patch: tokens aligned one by one with those of the measurement (file as for --tokens)")
+      ->group("Interventions");
+  command.add_flag("--atlas", request.atlas, "First-order effect of every single route, checked on some")
+      ->group("Interventions");
+  command.add_option("--atlas-checks", request.atlas_checks, "Routes really masked to check the atlas")
+      ->check(CLI::Range(0, most_checks))
+      ->capture_default_str()
+      ->group("Interventions");
+
+  command
+      .add_option("--margin", settings.margin,
+                  "Nats a token: an effect shown to lie within it, either way, counts as absent")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str()
+      ->group("Statistics");
+  command
+      .add_flag("--until-decided", settings.until_decided,
+                "Stop with a set as soon as its confidence sequence decides: effect or absent")
+      ->group("Statistics");
+  command.add_option("--look-every", settings.look_every, "Of --until-decided: sequences between two looks")
+      ->check(CLI::Range(std::int64_t{1}, std::numeric_limits<std::int64_t>::max()))
+      ->capture_default_str()
+      ->group("Statistics");
+  command
+      .add_option("--by", a.by,
+                  "Effects also by class of predicted token: position, repeat (seen before in its sequence). Commas "
+                  "between")
+      ->delimiter(',')
+      ->allow_extra_args(false)
+      ->check(CLI::IsMember({"position", "repeat"}))
+      ->group("Statistics");
+  command
+      .add_option("--classes", settings.class_file,
+                  "Effects also by these classes of tokens: JSON file {\"class\": [token ids], ...}")
+      ->group("Statistics");
+  command.add_option("--seed", settings.seed, "Of resampling, controls, intervals and p values")
+      ->check(CLI::Range(std::int64_t{0}, std::numeric_limits<std::int64_t>::max()))
+      ->capture_default_str()
+      ->group("Statistics");
+
+  command.add_option("--device", a.device, "Where to compute")
+      ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
+      ->capture_default_str();
+  command
+      .add_option("--timeout", a.timeout,
+                  "Of several ranks: seconds that one may take over its sequences before it counts as lost")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+}
+
+void settle(ProbeArguments& a) {
+  ProbeSettings& settings = a.request.settings;
+  settings.ablations = parse_ablations(a.ablations);
+  for (std::string& set : settings.sets) {
+    const std::size_t first = set.find_first_not_of(' '), last = set.find_last_not_of(' ');
+    if (first == std::string::npos) throw data::UsageError("--sets: found an empty name, expected READS[:SOURCES]");
+    set = set.substr(first, last - first + 1);
+  }
+  for (const std::string& by : a.by) (by == "position" ? settings.by_position : settings.by_repeat) = true;
+  const bool patch = std::count(settings.ablations.begin(), settings.ablations.end(), Ablation::patch) > 0;
+  if (patch && a.request.patch_from.empty()) throw data::UsageError("--ablation patch needs --patch-from");
+  if (!patch && !a.request.patch_from.empty()) throw data::UsageError("--patch-from needs --ablation patch");
+}
+
+}  // namespace routescope::analysis

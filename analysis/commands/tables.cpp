@@ -1,0 +1,224 @@
+#include "analysis/commands/tables.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "analysis/findings/claims.h"
+#include "analysis/findings/findings.h"
+#include "analysis/probe/closed_form.h"
+
+namespace routescope::analysis {
+namespace {
+
+constexpr std::size_t emergence_columns = 3, name_width = 21;
+constexpr double significant = 0.05;
+
+using Values = std::vector<double>;
+
+std::string number(const char* format, double value) {
+  return std::isnan(value) ? "-" : fmt::format(fmt::runtime(format), value);
+}
+
+/// Of a vector that may lack what was not measured.
+double at(const Values& values, std::size_t i) {
+  return i < values.size() ? values[i] : std::numeric_limits<double>::quiet_NaN();
+}
+
+std::string p_text(double p) {
+  return p < 1e-4 ? "<0.0001" : number("{:.4f}", p);
+}
+
+std::string with_interval(double value, double lower, double upper) {
+  if (std::isnan(value)) return "-";
+  if (std::isnan(lower)) return fmt::format("{:+.4f}", value);
+  return fmt::format("{:+.4f} [{:+.4f}, {:+.4f}]", value, lower, upper);
+}
+
+std::string with_interval(const Estimate& estimate) {
+  return with_interval(estimate.value, estimate.ci.lower, estimate.ci.upper);
+}
+
+std::string effect(const AblationEffects& effects, std::size_t set) {
+  return with_interval(at(effects.delta_nll, set), at(effects.ci_lower, set), at(effects.ci_upper, set));
+}
+
+std::string shortened(const std::string& name) {
+  return name.size() <= name_width ? name : name.substr(0, name_width - 2) + "..";
+}
+
+/// What is said of a set: by the confidence sequence if it decides, else by the adjusted p values.
+std::string verdict(const AblationEffects& effects, std::size_t set, bool until_decided) {
+  if (std::isnan(at(effects.delta_nll, set))) return "-";
+  if (until_decided && set < effects.decision.size()) {
+    constexpr const char* names[] = {"open", "effect", "absent"};
+    return names[static_cast<std::size_t>(effects.decision[set])];
+  }
+  if (at(effects.p_equivalence_adjusted, set) < significant) return "absent";
+  return at(effects.p_adjusted, set) < significant ? "effect" : "open";
+}
+
+void trim(std::string& line) {
+  while (!line.empty() && line.back() == ' ') line.pop_back();
+}
+
+std::string ablation_table(const AblationEffects& effects, const ProbeRow& row, const ProbeIdentity& identity) {
+  std::string out = fmt::format("{}\n{:<21} {:>6} {:<26} {:<26} {:>7} {:>7} {:>6} {:>4} {:>6}\n",
+                                to_string(effects.ablation), "set", "mass", "delta nll [95 %], nats/tok",
+                                "excess over control [95 %]", "p", "p abs.", "kl", "cov.", "found");
+  for (std::size_t s = 0; s < identity.sets.size(); ++s) {
+    std::string line =
+        fmt::format("{:<21} {:>6} {:<26} {:<26} {:>7} {:>7} {:>6} {:>4} {:>6}", shortened(identity.sets[s]),
+                    number("{:.4f}", at(row.mass, s)), effect(effects, s),
+                    with_interval(at(effects.excess, s), at(effects.excess_lower, s), at(effects.excess_upper, s)),
+                    p_text(at(effects.p_adjusted, s)), p_text(at(effects.p_equivalence_adjusted, s)),
+                    number("{:.4f}", at(effects.kl, s)), number("{:.2f}", at(effects.coverage, s)),
+                    verdict(effects, s, identity.settings.until_decided));
+    trim(line);
+    out += line + "\n";
+  }
+  return out;
+}
+
+/// The tested set with the largest effect; the number of sets if there is none.
+std::size_t strongest_set(const AblationEffects& effects) {
+  std::size_t strongest = effects.delta_nll.size();
+  for (std::size_t s = 0; s < effects.delta_nll.size(); ++s) {
+    if (std::isnan(effects.delta_nll[s])) continue;
+    if (strongest == effects.delta_nll.size() || effects.delta_nll[s] > effects.delta_nll[strongest]) strongest = s;
+  }
+  return strongest;
+}
+
+/// An onset at the first of the steps may have been before it.
+std::string steps_with_interval(const Estimate& estimate, std::int64_t first) {
+  if (std::isnan(estimate.value)) return "not shown";
+  return fmt::format("{}step {:.0f} [{:.0f}, {:.0f}]",
+                     estimate.value <= static_cast<double>(first) ? "at or before " : "", estimate.value,
+                     estimate.ci.lower, estimate.ci.upper);
+}
+
+std::string set_name(const AnalysisRecord& record, int set) {
+  return set < 0 ? "none" : record.identity.sets[static_cast<std::size_t>(set)];
+}
+
+std::string dissociation_text(const Dissociation& last, const AnalysisRecord& record) {
+  std::string out = fmt::format("  mass and effect: rank correlation {}\n", with_interval(last.rank_correlation));
+  out += fmt::format("    largest mass {}, largest effect {}\n    the same in {} of resamples; p {} of none above it\n",
+                     set_name(record, last.largest_mass), set_name(record, last.largest_effect),
+                     number("{:.3f}", last.p_same), p_text(last.p_largest));
+  for (int set : last.idle) {
+    out += fmt::format("    idle: {} has mass {:.3f} and an effect shown to lie within {:g} nats/token\n",
+                       set_name(record, set), record.rows.back().mass[static_cast<std::size_t>(set)],
+                       record.identity.settings.margin);
+  }
+  return out;
+}
+
+}  // namespace
+
+std::string slice_name(std::size_t slice) {
+  constexpr const char *families[] = {"embedding", "history", "current"}, *sublayers[] = {"attn", "mlp"},
+                       *depths[] = {"early", "mid", "late"};
+  return fmt::format("{}.{}.{}", families[slice / 6], sublayers[slice / 3 % 2], depths[slice % 3]);
+}
+
+std::string cost_line(const ProbeCost& cost) {
+  if (!(cost.plain > 0)) return "";
+  return fmt::format(
+      "cost: {:.1f} plain evaluations ({:.1f} without shared prefixes, {:.1f} without stopping early); {:.1f} s, "
+      "{:.1f} x plain\n",
+      cost.computed / cost.plain, cost.unshared / cost.plain, cost.undecided / cost.plain, cost.seconds,
+      cost.seconds / cost.plain_seconds);
+}
+
+std::string row_table(const ProbeRow& row, const ProbeIdentity& identity) {
+  std::string out =
+      fmt::format("step {}: intact nll {:.4f} nats/token, {} sequences of {} tokens ({})\n", row.step, row.intact_nll,
+                  identity.tokens.sequences, identity.tokens.positions, identity.tokens.origin);
+  for (const AblationEffects& effects : row.ablations) out += ablation_table(effects, row, identity);
+  if (!row.atlas.empty()) {
+    out += fmt::format("atlas: {} routes checked, rank correlation {}, median relative error {}\n",
+                       row.atlas.checked.size(),
+                       with_interval({row.atlas.rank_correlation, row.atlas.rank_correlation_ci}),
+                       number("{:.3f}", row.atlas.median_relative_error));
+  }
+  if (!std::isnan(row.closed_form_error)) {
+    out += row.closed_form_error <= f32_rounding
+               ? fmt::format("alpha is the softmax of its biases, to {:.2g}: routing does not depend on content\n",
+                             row.closed_form_error)
+               : fmt::format("queries are zero, but alpha is not the softmax of its biases: off by {:.2g}\n",
+                             row.closed_form_error);
+  }
+  return out + cost_line(row.cost);
+}
+
+std::string step_line(const ProbeRow& row, const ProbeIdentity& identity) {
+  const std::string head = fmt::format("step {:>8}  nll {:.4f}  ", row.step, row.intact_nll);
+  if (row.ablations.empty()) return head + "nothing ablated";
+  const AblationEffects& effects = row.ablations.front();
+  const std::size_t strongest = strongest_set(effects);
+  if (strongest == effects.delta_nll.size()) return head + "no set can be changed";
+  const std::string& name = identity.sets[strongest];
+  if (std::isnan(at(effects.control, strongest)))
+    return head + fmt::format("largest {} {:+.4f}", name, effects.delta_nll[strongest]);
+  return head + fmt::format("largest {} {:+.4f} (control {:+.4f})", name, effects.delta_nll[strongest],
+                            effects.control[strongest]);
+}
+
+std::string emergence_table(const AnalysisRecord& record) {
+  const std::size_t sets = record.identity.sets.size();
+  if (record.rows.empty() || record.identity.settings.ablations.empty()) return "";
+  const Ablation ablation = record.identity.settings.ablations.front();
+  Values strongest(sets, -1.0);
+  for (const ProbeRow& row : record.rows) {
+    for (std::size_t s = 0; s < sets; ++s) {
+      const double value = at(row.effects(ablation).delta_nll, s);
+      if (!std::isnan(value)) strongest[s] = std::max(strongest[s], std::abs(value));
+    }
+  }
+  std::vector<std::size_t> order(sets);
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::stable_sort(order.begin(), order.end(),
+                   [&](std::size_t a, std::size_t b) { return strongest[a] > strongest[b]; });
+  order.resize(std::min(sets, emergence_columns));
+
+  std::string out = fmt::format("delta nll [95 %], nats/token, of {} of the {} strongest sets\n{:>8} {:>8}",
+                                to_string(ablation), order.size(), "step", "nll");
+  for (std::size_t s : order) out += fmt::format("  {:<28}", shortened(record.identity.sets[s]));
+  trim(out);
+  for (const ProbeRow& row : record.rows) {
+    out += fmt::format("\n{:>8} {:>8.4f}", row.step, row.intact_nll);
+    for (std::size_t s : order) out += fmt::format("  {:<28}", effect(row.effects(ablation), s));
+    trim(out);
+  }
+  return out + "\n";
+}
+
+std::string findings_text(const Findings& findings, const AnalysisRecord& record) {
+  if (findings.step.empty() || record.rows.empty()) return "";
+  std::string out = fmt::format("at step {}\n", findings.step.back());
+  if (!findings.content.empty() && !std::isnan(findings.content.back().mean_share)) {
+    out += fmt::format("  content: {:.4f} of the variance of routing weights lies between tokens, mean over reads\n",
+                       findings.content.back().mean_share);
+  }
+  for (const Motif& motif : findings.motifs) {
+    out += fmt::format("  motif {}{}", motif.name, motif.of_paper ? "" : " (not named by the paper)");
+    if (std::isnan(motif.effect.back().value)) {
+      out += ": not tested: no read to change\n";
+      continue;
+    }
+    out += fmt::format("\n    effect of {} {}, over its control {}\n",
+                       to_string(record.identity.settings.ablations.front()), with_interval(motif.effect.back()),
+                       with_interval(motif.excess.back()));
+    if (findings.step.size() < 2) continue;
+    out += fmt::format("    onset by cause {}, by mass {}\n", steps_with_interval(motif.onset, findings.step.front()),
+                       steps_with_interval(motif.mass_onset, findings.step.front()));
+  }
+  if (!findings.dissociation.empty()) out += dissociation_text(findings.dissociation.back(), record);
+  return out;
+}
+
+}  // namespace routescope::analysis

@@ -1,0 +1,164 @@
+#include "analysis/findings/findings.h"
+
+#include <algorithm>
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "analysis/findings/findings_parts.h"
+#include "analysis/record/settings.h"
+#include "data/base/error.h"
+#include "model/files/config.h"
+
+namespace routescope::analysis {
+namespace {
+
+constexpr double nan = std::numeric_limits<double>::quiet_NaN();
+
+// Weights are f32 and at most 1, sums of a few roundings: what varies by less than four units in the last place of 1
+// has not varied.
+constexpr double rounding_variance = 0x1p-22 * 0x1p-22;
+
+Content content_of(const ProbeRow& row, const model::ReadPlan& plan) {
+  Content content;
+  double sum = 0, counted = 0;
+  for (int r = 0; r < plan.num_routed(); ++r) {
+    const model::Read& read = plan.reads[static_cast<std::size_t>(r)];
+    const double sources = static_cast<double>(read.columns.size());
+    double within = 0, between = 0;
+    for (int column : read.columns) {
+      const auto at = static_cast<std::size_t>(r * plan.num_columns() + column);
+      const double deviation = row.alpha_mean[at] - 1 / sources;  // the weights of a token sum to one
+      within += row.alpha_variance[at] / sources;
+      between += deviation * deviation / sources;
+    }
+    const double total = within + between;
+    content.share.push_back(read.columns.size() < 2 ? nan : within <= rounding_variance ? 0 : within / total);
+    if (read.columns.size() < 2) continue;
+    sum += content.share.back();
+    counted += 1;
+  }
+  content.mean_share = sum / counted;
+  return content;
+}
+
+void check_sizes(const ProbeRow& row, std::size_t sets, std::size_t sequences, const model::ReadPlan& plan) {
+  const auto check = [&](const char* name, std::size_t found, std::size_t expected) {
+    if (found != expected)
+      throw data::Error("row of step {}: {} has {} values, expected {}", row.step, name, found, expected);
+  };
+  const auto routes = static_cast<std::size_t>(plan.num_routed() * plan.num_columns());
+  check("alpha_mean", row.alpha_mean.size(), routes);
+  check("alpha_variance", row.alpha_variance.size(), routes);
+  if (row.ablations.empty()) return;
+  const AblationEffects& effects = row.ablations.front();
+  check("mass", row.mass.size(), sets);
+  check("mass_sequence", row.mass_sequence.size(), sets * sequences);
+  check("delta_nll_sequence", effects.delta_nll_sequence.size(), sets * sequences);
+  check("p_equivalence_adjusted", effects.p_equivalence_adjusted.size(), sets);
+  check("decision", effects.decision.size(), sets);
+  if (effects.control_sequence.empty()) return;
+  check("control_sequence", effects.control_sequence.size(), sets * sequences);
+  check("excess", effects.excess.size(), sets);
+  check("excess_p_adjusted", effects.excess_p_adjusted.size(), sets);
+}
+
+bool alike(const ProbeTokens& a, const ProbeTokens& b) {
+  return a.sequences == b.sequences && a.positions == b.positions && a.ids == b.ids;
+}
+
+void check_alike(std::span<const AnalysisRecord* const> records) {
+  const ProbeIdentity& first = records.front()->identity;
+  for (std::size_t i = 1; i < records.size(); ++i) {
+    const ProbeIdentity& other = records[i]->identity;
+    const auto expect = [&](bool same, const char* what) {
+      if (!same) throw data::Error("run {} of {}: its {} of run 1", i + 1, records.size(), what);
+    };
+    expect(other.model_config == first.model_config, "model configuration differs from that");
+    expect(alike(other.tokens, first.tokens), "probe tokens differ from those");
+    expect(other.sets == first.sets, "sets differ from those");
+    const std::string difference = first_difference(other.settings, first.settings);
+    if (!difference.empty())
+      throw data::Error("run {} of {}: its probe settings differ from those of run 1: {}", i + 1, records.size(),
+                        difference);
+    expect(alike(other.patch, first.patch), "aligned tokens differ from those");
+    expect(std::equal(other.classes.begin(), other.classes.end(), first.classes.begin(), first.classes.end(),
+                      [](const TokenClasses& a, const TokenClasses& b) {
+                        return a.name == b.name && a.labels == b.labels && a.of_token == b.of_token;
+                      }),
+           "token classes differ from those");
+  }
+}
+
+std::vector<std::int64_t> common_steps(std::span<const AnalysisRecord* const> records) {
+  std::vector<std::int64_t> steps;
+  for (const ProbeRow& row : records.front()->rows) {
+    if (std::all_of(records.begin(), records.end(), [&](const auto* one) { return one->find(row.step) != nullptr; }))
+      steps.push_back(row.step);
+  }
+  if (steps.empty() && records.size() > 1)
+    throw data::Error("the {} runs have no probed step in common", records.size());
+  return steps;
+}
+
+Findings findings_of(std::span<const AnalysisRecord* const> records) {
+  check_alike(records);
+  const ProbeIdentity& identity = records.front()->identity;
+  Findings out;
+  out.runs = static_cast<int>(records.size());
+  out.step = common_steps(records);
+  if (out.step.empty()) return out;
+  const model::ModelConfig config =
+      model::ModelConfig::from_json(nlohmann::json::parse(identity.model_config), "model_config");
+  const model::ReadPlan plan(config);
+  const auto sequences = static_cast<std::size_t>(identity.tokens.sequences);
+
+  std::vector<Rows> runs;
+  bool ablated = true;
+  for (const AnalysisRecord* record : records) {
+    Rows& rows = runs.emplace_back();
+    for (std::int64_t step : out.step) {
+      rows.push_back(record->find(step));
+      check_sizes(*rows.back(), identity.sets.size(), sequences, plan);
+      ablated = ablated && !rows.back()->ablations.empty();
+    }
+  }
+  for (std::size_t row = 0; row < out.step.size(); ++row) {
+    std::vector<Content> contents;
+    for (const Rows& run : runs) contents.push_back(content_of(*run[row], plan));
+    Content& pooled = out.content.emplace_back(contents.front());
+    const auto over_runs = [&](auto&& number) {
+      double sum = 0;
+      for (const Content& content : contents) sum += number(content);
+      return sum / static_cast<double>(contents.size());
+    };
+    pooled.mean_share = over_runs([](const Content& content) { return content.mean_share; });
+    for (std::size_t read = 0; read < pooled.share.size(); ++read)
+      pooled.share[read] = over_runs([&](const Content& content) { return content.share[read]; });
+  }
+
+  std::vector<std::string> slice_names;
+  for (const Slice& slice : make_slices(plan)) slice_names.push_back(slice.name());
+  if (!ablated || identity.sets != slice_names) return out;
+  const Curves curves = make_curves(runs, identity.sets.size(), sequences, identity.settings.seed, findings_resamples,
+                                    identity.settings.until_decided);
+  for (std::size_t row = 0; row < out.step.size(); ++row)
+    out.dissociation.push_back(dissociation_of(curves, row, runs, plan));
+  out.motifs = motifs_of(curves, out.step, runs, plan, config.recency_bias);
+  return out;
+}
+
+}  // namespace
+
+Findings find(const AnalysisRecord& record) {
+  const AnalysisRecord* const one[] = {&record};
+  return findings_of(one);
+}
+
+Findings pool(std::span<const AnalysisRecord> records) {
+  if (records.empty()) throw data::Error("no runs to pool");
+  std::vector<const AnalysisRecord*> all;
+  for (const AnalysisRecord& record : records) all.push_back(&record);
+  return findings_of(all);
+}
+
+}  // namespace routescope::analysis

@@ -1,0 +1,48 @@
+// The curves that findings are computed from: masses and effects of a run's sets over its rows, each with its values on
+// resamples of the sequences; or their weighted means over several runs.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "analysis/probe/probe.h"
+
+namespace routescope::analysis {
+
+/// A quantity of every row and set: its value, and its value on each resample. NaN where it was not measured, and where
+/// a value of the model's is NaN.
+class ResampledCurves {
+ public:
+  ResampledCurves() = default;
+  ResampledCurves(std::size_t rows, std::size_t sets, std::size_t resamples);
+
+  double& value(std::size_t row, std::size_t set) { return values_[row * sets_ + set]; }
+  double value(std::size_t row, std::size_t set) const { return values_[row * sets_ + set]; }
+  std::span<double> resampled(std::size_t row, std::size_t set) {
+    return std::span(resampled_).subspan((row * sets_ + set) * resamples_, resamples_);
+  }
+  std::span<const double> resampled(std::size_t row, std::size_t set) const {
+    return std::span(resampled_).subspan((row * sets_ + set) * resamples_, resamples_);
+  }
+
+ private:
+  std::size_t sets_ = 0, resamples_ = 0;
+  std::vector<double> values_, resampled_;
+};
+
+struct Curves {
+  std::size_t rows = 0, sets = 0, sequences = 0, resamples = 0;
+  bool until_decided = false;
+  ResampledCurves effect, control, excess, mass;  // of each row's first ablation; control and excess NaN without it
+  std::vector<std::size_t> used;  // [row, set] sequences that effects are of, in the run with the fewest
+};
+
+/// runs [run][row]: the rows of every run at the same steps, measured on the same sequences; each has an ablation. A
+/// mean is over all sequences; with until_decided, over those on which the set was measured, the others being NaN. A
+/// function of the rows and the seed.
+Curves make_curves(std::span<const std::vector<const ProbeRow*>> runs, std::size_t sets, std::size_t sequences,
+                   std::uint64_t seed, int resamples, bool until_decided);
+
+}  // namespace routescope::analysis

@@ -1,0 +1,130 @@
+#include "analysis/probe/measure.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include "analysis/probe/share.h"
+
+namespace routescope::analysis {
+namespace {
+
+constexpr std::size_t chunk_bytes = std::size_t{32} << 20;  // of logits that are compared at a time
+
+/// As few batches as the memory allows, as even as they can be.
+std::int64_t batch_size(const model::Model& model, std::int64_t positions, std::size_t budget, std::int64_t sequences) {
+  const model::ModelConfig& config = model.config();
+  // A pass keeps two rows of each read (its partial and what it feeds) so that later ones can start from them.
+  const std::int64_t values_per_token =
+      config.vocab_size + 2 * static_cast<std::int64_t>(model.plan().reads.size()) * config.hidden_size;
+  const auto bytes = static_cast<std::size_t>(values_per_token * positions) * kernels::size_of(model.options().storage);
+  const std::int64_t most = std::clamp<std::int64_t>(static_cast<std::int64_t>(budget / bytes), 1, sequences);
+  const std::int64_t batches = (sequences + most - 1) / most;
+  return (sequences + batches - 1) / batches;
+}
+
+}  // namespace
+
+std::vector<double> by_sequence(std::span<const double> by_token, std::int64_t positions) {
+  const auto width = static_cast<std::size_t>(positions);
+  std::vector<double> sums(by_token.size() / width, 0.0);
+  for (std::size_t token = 0; token < by_token.size(); ++token) sums[token / width] += by_token[token];
+  return sums;
+}
+
+double seconds_now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+BatchProbe::BatchProbe(const model::Model& model, std::int64_t batch, std::int64_t positions)
+    : pass_(model, batch, positions, model::Pass::Kind::infer, {.reads = model::ReadPhases::fused}),
+      reads_(model.plan().num_routed()),
+      vocab_(model.config().vocab_size),
+      chunk_(std::clamp<std::int64_t>(static_cast<std::int64_t>(chunk_bytes) / (vocab_ * 4), 1, batch * positions)),
+      intact_(model.options().activations(), model.options().device, {batch * positions, vocab_}),
+      changed_(model.options().activations(), model.options().device, {chunk_, vocab_}),
+      nll_(model.options().storage, model.options().device, {chunk_}),
+      kl_(model.options().storage, model.options().device, {chunk_}),
+      agree_(model.options().storage, model.options().device, {chunk_}),
+      targets_(kernels::DType::i32, model.options().device, {batch * positions}) {}
+
+template <class Each>
+PassValues BatchProbe::evaluate(const Each& each) {
+  PassValues values;
+  for (std::int64_t begin = 0; begin < pass_.tokens(); begin += chunk_) {
+    const std::int64_t end = std::min(begin + chunk_, pass_.tokens());
+    const kernels::Tensor nll = nll_.tensor.rows(0, end - begin);
+    const kernels::Tensor logits = each(values, begin, end);
+    kernels::cross_entropy(nll, kernels::Tensor{}, logits, targets_.tensor.rows(begin, end), 1.0, pass_.stream());
+    const std::vector<double> of_chunk =
+        kernels::host_values<double>(nll, pass_.stream());  // 0 where nothing is predicted
+    values.nll.insert(values.nll.end(), of_chunk.begin(), of_chunk.end());
+  }
+  return values;
+}
+
+PassValues BatchProbe::intact(std::span<const std::int32_t> ids) {
+  ids_.assign(ids.begin(), ids.end());
+  std::vector<std::int32_t> targets = next_tokens(ids_, pass_.seq_len());
+  kernels::copy(targets_.tensor,
+                kernels::Tensor(targets.data(), kernels::DType::i32, kernels::Device::cpu, {targets_.tensor.numel()}),
+                pass_.stream());
+  pass_.forward(ids_);
+  return evaluate([&](PassValues&, std::int64_t begin, std::int64_t end) {
+    const kernels::Tensor logits = intact_.tensor.rows(begin, end);
+    pass_.logits(begin, end, logits);
+    return logits;
+  });
+}
+
+PassValues BatchProbe::intervened(const model::RoutingIntervention& intervention, int first_read, bool compared) {
+  pass_.forward(ids_, &intervention, first_read);
+  return evaluate([&](PassValues& values, std::int64_t begin, std::int64_t end) {
+    const kernels::Tensor logits = changed_.tensor.rows(0, end - begin);
+    pass_.logits(begin, end, logits);
+    if (!compared) return logits;
+    kernels::compare_logits(kl_.tensor.rows(0, end - begin), agree_.tensor.rows(0, end - begin),
+                            intact_.tensor.rows(begin, end), logits, pass_.stream());
+    std::vector<double> kl = kernels::host_values<double>(kl_.tensor.rows(0, end - begin), pass_.stream());
+    std::vector<double> agree = kernels::host_values<double>(agree_.tensor.rows(0, end - begin), pass_.stream());
+    for (std::int64_t token = begin; token < end; ++token) {
+      const bool predicts = (token + 1) % pass_.seq_len() != 0;
+      values.kl.push_back(predicts ? kl[static_cast<std::size_t>(token - begin)] : 0);
+      values.agree.push_back(predicts ? agree[static_cast<std::size_t>(token - begin)] : 0);
+    }
+    return logits;
+  });
+}
+
+std::vector<std::vector<double>> BatchProbe::alpha_of(std::span<const std::int32_t> ids) {
+  pass_.forward(ids);
+  std::vector<std::vector<double>> alphas;
+  for (std::int64_t r = 0; r < reads_; ++r) alphas.push_back(alpha(static_cast<int>(r)));
+  return alphas;
+}
+
+std::span<const std::int32_t> ids_of(const ProbeTokens& tokens, std::int64_t first, std::int64_t count) {
+  return std::span(tokens.ids)
+      .subspan(static_cast<std::size_t>(first * tokens.positions), static_cast<std::size_t>(count * tokens.positions));
+}
+
+std::vector<std::vector<double>> SharedBatches::measure(std::int64_t begin, std::int64_t end, const std::string& what,
+                                                        const Body& body) {
+  return share_sequences(begin, end, what, communicator_, [&](std::int64_t first, std::int64_t last) {
+    std::vector<double> all;
+    if (first == last) return all;
+    const std::int64_t size = batch_size(model_, tokens_.positions, batch_bytes_, last - first);
+    for (; first < last; first += size) {
+      const std::int64_t count = std::min(size, last - first);
+      if (!batch_ || batch_->batch() != count) {
+        batch_.reset();
+        batch_ = std::make_unique<BatchProbe>(model_, count, tokens_.positions);
+      }
+      std::vector<std::vector<double>> values(static_cast<std::size_t>(count));
+      body(*batch_, first, values);
+      for (const std::vector<double>& one : values) all.insert(all.end(), one.begin(), one.end());
+    }
+    return all;
+  });
+}
+
+}  // namespace routescope::analysis

@@ -1,0 +1,93 @@
+// Batches of sequences under the intact model and under interventions, compared token by token, and how ranks share
+// them.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "analysis/probe/probe_tokens.h"
+#include "kernels/comm/communicator.h"
+#include "kernels/memory.h"
+#include "kernels/ops.h"
+#include "model/pass/model.h"
+
+namespace routescope::analysis {
+
+/// Of one forward pass, by token [batch * positions]; 0 for the last token of a sequence, which predicts nothing.
+struct PassValues {
+  std::vector<double> nll;    // nats
+  std::vector<double> kl;     // KL(intact || this pass), nats
+  std::vector<double> agree;  // 1: the same first choice as the intact model
+};
+
+/// [sequence] sums over the tokens of each.
+std::vector<double> by_sequence(std::span<const double> by_token, std::int64_t positions);
+
+/// Of a clock that only rises.
+double seconds_now();
+
+/// An intact pass whose logits are kept, then a pass for each intervention, compared with it.
+class BatchProbe {
+ public:
+  BatchProbe(const model::Model& model, std::int64_t batch, std::int64_t positions);
+
+  std::int64_t batch() const { return pass_.batch(); }
+  std::int64_t positions() const { return pass_.seq_len(); }
+
+  /// ids [batch * positions]: of this and of what follows, until the next call. kl and agree stay empty.
+  PassValues intact(std::span<const std::int32_t> ids);
+  /// Everything before `first_read` is taken over from the pass that ran last, where it was intact: the same bits as
+  /// from the first read on, for every read is computed for itself (ReadPhases::fused). kl and agree only
+  /// if they are to be `compared`.
+  PassValues intervened(const model::RoutingIntervention& intervention, int first_read, bool compared);
+  /// alpha [tokens, n+1] of every routed read on other ids. intact() is due before anything else.
+  std::vector<std::vector<double>> alpha_of(std::span<const std::int32_t> ids);
+
+  /// Of the pass that ran last, on the host: alpha [tokens, n+1] of a routed read, and the partial [tokens, d] of any.
+  std::vector<double> alpha(int read) const { return kernels::host_values<double>(pass_.alpha(read), pass_.stream()); }
+  std::vector<double> partial(int read) const {
+    return kernels::host_values<double>(pass_.partial(read), pass_.stream());
+  }
+
+ private:
+  /// Logits and nll of all tokens, a chunk at a time; `each` is told of every chunk.
+  template <class Each>
+  PassValues evaluate(const Each& each);
+
+  model::Pass pass_;
+  std::int64_t reads_, vocab_, chunk_;
+  kernels::OwnedTensor intact_, changed_, nll_, kl_, agree_, targets_;
+  std::vector<std::int32_t> ids_;
+};
+
+/// ids [count * positions] of `count` sequences.
+std::span<const std::int32_t> ids_of(const ProbeTokens& tokens, std::int64_t first, std::int64_t count);
+
+/// Sequences in batches whose intact logits and shared activations take about `batch_bytes` (at least one sequence at a
+/// time), each measured by one rank.
+class SharedBatches {
+ public:
+  SharedBatches(const model::Model& model, const ProbeTokens& tokens, std::size_t batch_bytes,
+                kernels::Communicator& communicator)
+      : model_(model), tokens_(tokens), batch_bytes_(batch_bytes), communicator_(communicator) {}
+
+  /// Puts the numbers of each sequence of a batch, as many for each, into its vector; `first`: the batch's first
+  /// sequence.
+  using Body = std::function<void(BatchProbe& batch, std::int64_t first, std::span<std::vector<double>> values)>;
+  /// The numbers of sequences [begin, end), on all ranks. An error of one rank is one of all (agree()).
+  std::vector<std::vector<double>> measure(std::int64_t begin, std::int64_t end, const std::string& what,
+                                           const Body& body);
+
+ private:
+  const model::Model& model_;
+  const ProbeTokens& tokens_;
+  std::size_t batch_bytes_;
+  kernels::Communicator& communicator_;
+  std::unique_ptr<BatchProbe> batch_;
+};
+
+}  // namespace routescope::analysis

@@ -1,0 +1,360 @@
+#include "analysis/probe/probe.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <stdexcept>
+
+#include "analysis/probe/intact.h"
+#include "analysis/probe/measure.h"
+#include "data/base/error.h"
+
+namespace routescope::analysis {
+namespace {
+
+constexpr double nan = std::numeric_limits<double>::quiet_NaN();
+
+std::size_t index(std::int64_t i) {
+  return static_cast<std::size_t>(i);
+}
+
+/// One pass for each batch: a set under an ablation, or a draw of its control.
+struct Job {
+  std::size_t ablation = 0, set = 0;
+  bool control = false;
+  std::vector<GatedRoute> routes;
+  int first_read = 0;  // the number of reads where it changes none: no pass then
+};
+
+/// From the job that starts deepest to the one that starts first: what precedes a job's first read is then always
+/// intact in the pass that ran before.
+std::vector<Job> make_jobs(const model::Model& model, std::span<const RouteSet> sets, const Reference& reference,
+                           const ProbeSettings& settings) {
+  const model::ReadPlan& plan = model.plan();
+  std::vector<Job> jobs;
+  for (std::size_t a = 0; a < settings.ablations.size(); ++a) {
+    for (std::size_t s = 0; s < sets.size(); ++s) {
+      if (!(coverage(plan, settings.ablations[a], sets[s]) > 0)) continue;
+      for (int draw = -1; draw < settings.controls; ++draw) {
+        Job job{a, s, draw >= 0, {}, 0};
+        job.routes = job.control
+                         ? draw_control(plan, sets[s], reference.alpha_mean, settings.seed, static_cast<int>(s), draw)
+                         : whole(sets[s]);
+        const std::vector<int> reads = changed_reads(plan, settings.ablations[a], job.routes);
+        job.first_read = reads.empty() ? static_cast<int>(plan.reads.size()) : reads.front();
+        jobs.push_back(std::move(job));
+      }
+    }
+  }
+  std::stable_sort(jobs.begin(), jobs.end(), [](const Job& a, const Job& b) { return a.first_read > b.first_read; });
+  return jobs;
+}
+
+/// What a probe is made of while it goes on.
+class Prober {
+ public:
+  Prober(const model::Model& model, const ProbeTokens& tokens, const ProbeOptions& options,
+         kernels::Communicator& communicator)
+      : model_(model),
+        tokens_(tokens),
+        options_(options),
+        settings_(options.settings),
+        sets_(route_sets(settings_.sets, model.plan())),
+        classes_(token_classes(tokens, settings_)),
+        batches_(model, tokens, options.batch_bytes, communicator) {
+    for (const RouteSet& set : sets_) {
+      for (Ablation ablation : settings_.ablations) expect_room(ablation, set, whole(set));
+    }
+  }
+
+  ProbeRow run() {
+    const double start = seconds_now();
+    describe_intact();
+    jobs_ = make_jobs(model_, sets_, reference_, settings_);
+    for (const Job& job : jobs_) expect_room(settings_.ablations[job.ablation], sets_[job.set], job.routes);
+    prepare_effects();
+    ProbeCost& cost = row_.cost;
+    const double tokens = static_cast<double>(tokens_.ids.size());
+    cost.plain = cost.computed = cost.unshared = cost.undecided = tokens * static_cast<double>(plan().reads.size());
+    if (any_open()) cost.undecided += tokens * reads_per_token(options_.share_prefix);
+    const std::int64_t step = settings_.until_decided ? settings_.look_every : tokens_.sequences;
+    for (std::int64_t begin = 0; begin < tokens_.sequences && any_open(); begin += step) {
+      const std::int64_t end = std::min(begin + step, tokens_.sequences);
+      measure_block(begin, end);
+      if (settings_.until_decided) look(end);
+    }
+    finish_effects();
+    cost.seconds = seconds_now() - start;
+    return std::move(row_);
+  }
+
+ private:
+  const model::ReadPlan& plan() const { return model_.plan(); }
+  std::size_t sequences() const { return index(tokens_.sequences); }
+  void expect_room(Ablation ablation, const RouteSet& set, std::span<const GatedRoute> routes) const {
+    expect_room_for_means(plan(), model_.options().device, ablation, set.name, routes);
+  }
+  bool is_open(const Job& job) const { return open_[job.ablation][job.set]; }
+  bool any_open() const {
+    return std::any_of(jobs_.begin(), jobs_.end(), [&](const Job& job) { return is_open(job); });
+  }
+
+  void describe_intact() {
+    const auto& wanted = settings_.ablations;
+    const bool source_means = std::find(wanted.begin(), wanted.end(), Ablation::mean) != wanted.end();
+    Intact intact = measure_intact(model_, tokens_, source_means, batches_);
+    reference_ = std::move(intact.reference);
+    row_.step = options_.step;
+    row_.cost.plain_seconds = intact.seconds;
+    row_.intact_nll = mean(intact.nll_sequence);
+    row_.intact_nll_sequence = std::move(intact.nll_sequence);
+    row_.alpha_mean = reference_.alpha_mean;
+    row_.alpha_variance = std::move(intact.alpha_variance);
+    row_.closed_form_error = intact.closed_form_error;
+    row_.mass = set_masses(sets_, reference_.alpha_mean, plan().num_columns());
+    row_.mass_sequence.assign(sets_.size() * sequences(), nan);
+    const std::size_t alphas = reference_.alpha_mean.size();
+    for (std::size_t q = 0; q < sequences(); ++q) {
+      const std::vector<double> mass =
+          set_masses(sets_, std::span(intact.alpha_sequence).subspan(q * alphas, alphas), plan().num_columns());
+      for (std::size_t s = 0; s < sets_.size(); ++s) row_.mass_sequence[s * sequences() + q] = mass[s];
+    }
+  }
+
+  void prepare_effects() {
+    const std::vector<double> of_set(sets_.size(), nan), of_sequence(sets_.size() * sequences(), nan);
+    for (Ablation ablation : settings_.ablations) {
+      AblationEffects& effects = row_.ablations.emplace_back();
+      effects.ablation = ablation;
+      for (const RouteSet& set : sets_) effects.coverage.push_back(coverage(plan(), ablation, set));
+      effects.delta_nll_sequence = of_sequence;
+      effects.kl = effects.top1_agreement = of_set;
+      for (const TokenClasses& classes : classes_)
+        effects.delta_nll_class.emplace_back(sets_.size() * classes.labels.size(), 0.0);
+      if (settings_.controls > 0) {
+        effects.control_sequence = of_sequence;
+        effects.control_overlap = of_set;
+      }
+      open_.emplace_back(sets_.size(), false);
+      for (std::size_t s = 0; s < sets_.size(); ++s) {
+        if (!(effects.coverage[s] > 0)) continue;
+        open_.back()[s] = true;
+        effects.kl[s] = effects.top1_agreement[s] = 0;
+      }
+    }
+  }
+
+  /// Sequences [begin, end) under every job of a set that is open.
+  void measure_block(std::int64_t begin, std::int64_t end) {
+    const auto values =
+        batches_.measure(begin, end, "probe of ablations",
+                         [&](BatchProbe& batch, std::int64_t first, std::span<std::vector<double>> of_sequence) {
+                           run_jobs(batch, first, of_sequence);
+                         });
+    const double predicted = static_cast<double>(tokens_.positions - 1);
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      const std::size_t q = index(begin) + i;
+      const double* next = values[i].data();
+      const double intact = *next++;
+      for (const Job& job : jobs_) {
+        if (is_open(job) && job.control) row_.ablations[job.ablation].control_sequence[job.set * sequences() + q] = 0;
+      }
+      for (const Job& job : jobs_) {
+        if (!is_open(job)) continue;
+        AblationEffects& effects = row_.ablations[job.ablation];
+        const double delta = (*next++ - intact) / predicted;
+        if (job.control) {
+          effects.control_sequence[job.set * sequences() + q] += delta / settings_.controls;
+          continue;
+        }
+        effects.delta_nll_sequence[job.set * sequences() + q] = delta;
+        effects.kl[job.set] += *next++ / predicted;
+        effects.top1_agreement[job.set] += *next++ / predicted;
+        for (std::size_t c = 0; c < classes_.size(); ++c) {
+          const std::size_t labels = classes_[c].labels.size();
+          for (std::size_t l = 0; l < labels; ++l) effects.delta_nll_class[c][job.set * labels + l] += *next++;
+        }
+      }
+    }
+    const double tokens = static_cast<double>((end - begin) * tokens_.positions);
+    row_.cost.computed += tokens * reads_per_token(options_.share_prefix);
+    row_.cost.unshared += tokens * reads_per_token(false);
+  }
+
+  /// Of each sequence: the intact nll, then of every open job its nll and, but for controls, kl, agreement and the sum
+  /// of what each label's tokens gained.
+  void run_jobs(BatchProbe& batch, std::int64_t first, std::span<std::vector<double>> of_sequence) {
+    const auto put = [&](const std::vector<double>& by_token) {
+      const std::vector<double> sums = by_sequence(by_token, tokens_.positions);
+      for (std::size_t i = 0; i < sums.size(); ++i) of_sequence[i].push_back(sums[i]);
+    };
+    std::vector<std::vector<double>> donor_alpha;
+    if (patches()) donor_alpha = batch.alpha_of(ids_of(*options_.patch, first, batch.batch()));
+    const PassValues intact = batch.intact(ids_of(tokens_, first, batch.batch()));
+    const BatchPlace place{first, batch.batch(), batch.positions(), settings_.seed, donor_alpha};
+    put(intact.nll);
+    for (const Job& job : jobs_) {
+      if (!is_open(job)) continue;
+      if (job.first_read == static_cast<int>(plan().reads.size())) {  // only a control may be without a route
+        put(intact.nll);
+        continue;
+      }
+      const PreparedAblation prepared =
+          prepare_ablation(model_, settings_.ablations[job.ablation], job.routes, reference_, place);
+      const PassValues values =
+          batch.intervened(prepared.intervention, options_.share_prefix ? job.first_read : 0, !job.control);
+      put(values.nll);
+      if (job.control) continue;
+      put(values.kl);
+      put(values.agree);
+      for (const TokenClasses& classes : classes_) put_classes(classes, values.nll, intact.nll, first, of_sequence);
+    }
+  }
+
+  void put_classes(const TokenClasses& classes, const std::vector<double>& nll, const std::vector<double>& intact,
+                   std::int64_t first, std::span<std::vector<double>> of_sequence) const {
+    const std::size_t positions = index(tokens_.positions);
+    for (std::size_t i = 0; i < of_sequence.size(); ++i) {
+      std::vector<double> sums(classes.labels.size(), 0.0);
+      for (std::size_t t = 0; t + 1 < positions; ++t) {
+        const int label = classes.of_token[(index(first) + i) * (positions - 1) + t];
+        if (label >= 0) sums[index(label)] += nll[i * positions + t] - intact[i * positions + t];
+      }
+      of_sequence[i].insert(of_sequence[i].end(), sums.begin(), sums.end());
+    }
+  }
+
+  bool patches() const {
+    return std::any_of(jobs_.begin(), jobs_.end(), [&](const Job& job) {
+      return is_open(job) && settings_.ablations[job.ablation] == Ablation::patch;
+    });
+  }
+
+  /// The same decisions on every rank: all have the same values.
+  void look(std::int64_t end) {
+    for (std::size_t a = 0; a < row_.ablations.size(); ++a) {
+      const AblationEffects& effects = row_.ablations[a];
+      const auto tested =
+          std::count_if(effects.coverage.begin(), effects.coverage.end(), [](double share) { return share > 0; });
+      for (std::size_t s = 0; s < sets_.size(); ++s) {
+        const std::span<const double> so_far(effects.delta_nll_sequence.data() + s * sequences(), index(end));
+        if (open_[a][s] && decide(so_far, index(tested), settings_.margin) != Decision::open) open_[a][s] = false;
+      }
+    }
+  }
+
+  void finish_effects() {
+    for (AblationEffects& effects : row_.ablations) {
+      summarize(effects, tokens_.sequences, options_);
+      for (std::size_t s = 0; s < sets_.size(); ++s) {
+        effects.kl[s] /= effects.sequences_used[s];
+        effects.top1_agreement[s] /= effects.sequences_used[s];
+        finish_classes(effects, s);
+        if (settings_.controls > 0 && effects.coverage[s] > 0)
+          effects.control_overlap[s] = overlap(effects.ablation, s);
+      }
+    }
+  }
+
+  void finish_classes(AblationEffects& effects, std::size_t set) {
+    for (std::size_t c = 0; c < classes_.size(); ++c) {
+      const std::size_t labels = classes_[c].labels.size();
+      std::vector<double> tokens(labels, 0.0);
+      const double used = effects.sequences_used[set];
+      for (std::size_t i = 0; !std::isnan(used) && i < index(tokens_.positions - 1) * static_cast<std::size_t>(used);
+           ++i) {
+        if (const int label = classes_[c].of_token[i]; label >= 0) ++tokens[index(label)];
+      }
+      for (std::size_t l = 0; l < labels; ++l) {  // 0 / 0 where no such token was predicted
+        double& value = effects.delta_nll_class[c][set * labels + l];
+        value = tokens[l] > 0 ? value / tokens[l] : nan;
+      }
+    }
+  }
+
+  /// Share of a set's controls, by mass, that is its own, in the reads that the ablation changes.
+  double overlap(Ablation ablation, std::size_t set) const {
+    double own = 0, all = 0;
+    for (int draw = 0; draw < settings_.controls; ++draw) {
+      const std::vector<GatedRoute> control =
+          draw_control(plan(), sets_[set], reference_.alpha_mean, settings_.seed, static_cast<int>(set), draw);
+      const std::vector<int> changed = changed_reads(plan(), ablation, control);
+      for (const GatedRoute& route : control) {
+        if (!std::binary_search(changed.begin(), changed.end(), route.read)) continue;
+        const double mass =
+            route.share * reference_.alpha_mean[index(route.read * plan().num_columns() + route.column)];
+        const auto& routes = sets_[set].routes;
+        all += mass;
+        if (std::find(routes.begin(), routes.end(), std::pair{route.read, route.column}) != routes.end()) own += mass;
+      }
+    }
+    return own / all;
+  }
+
+  /// What one token goes through under all jobs that are open: ProbeCost's unit.
+  double reads_per_token(bool share_prefix) const {
+    const int reads = static_cast<int>(plan().reads.size());
+    int sum = reads * (patches() ? 2 : 1);
+    for (const Job& job : jobs_) {
+      if (is_open(job) && job.first_read < reads) sum += reads - (share_prefix ? job.first_read : 0);
+    }
+    return sum;
+  }
+
+  const model::Model& model_;
+  const ProbeTokens& tokens_;
+  const ProbeOptions& options_;
+  const ProbeSettings& settings_;
+  std::vector<RouteSet> sets_;
+  std::vector<TokenClasses> classes_;
+  SharedBatches batches_;
+  Reference reference_;
+  std::vector<Job> jobs_;
+  std::vector<std::vector<bool>> open_;  // [ablation][set] is measured on the sequences to come
+  ProbeRow row_;
+};
+
+void check(const ProbeTokens& tokens, const ProbeOptions& options, std::int64_t vocab_size) {
+  const ProbeSettings& settings = options.settings;
+  check_probe_tokens(tokens, vocab_size);
+  if (settings.look_every < 1)
+    throw data::UsageError("look_every: found {}, expected at least 1 sequence", settings.look_every);
+  if (settings.until_decided && tokens.sequences < sequential_least_n)
+    throw data::UsageError("--until-decided: found {} sequences, expected at least {}, before which nothing is decided",
+                           tokens.sequences, sequential_least_n);
+  if (std::find(settings.ablations.begin(), settings.ablations.end(), Ablation::patch) == settings.ablations.end())
+    return;
+  if (!options.patch) throw data::UsageError("ablation patch: found no aligned tokens to take the routing of");
+  check_probe_tokens(*options.patch, vocab_size);
+  if (options.patch->sequences != tokens.sequences || options.patch->positions != tokens.positions) {
+    throw data::Error("{}: found {} sequences of {} tokens, expected {} of {}, aligned with {}", options.patch->origin,
+                      options.patch->sequences, options.patch->positions, tokens.sequences, tokens.positions,
+                      tokens.origin);
+  }
+}
+
+}  // namespace
+
+const AblationEffects* ProbeRow::find(Ablation ablation) const {
+  const auto found =
+      std::find_if(ablations.begin(), ablations.end(), [&](const auto& one) { return one.ablation == ablation; });
+  return found == ablations.end() ? nullptr : &*found;
+}
+
+const AblationEffects& ProbeRow::effects(Ablation ablation) const {
+  if (const AblationEffects* found = find(ablation)) return *found;
+  throw std::logic_error("the ablation " + to_string(ablation) + " was not measured");
+}
+
+ProbeRow probe(const model::Model& model, const ProbeTokens& tokens, const ProbeOptions& options) {
+  return probe(model, tokens, options, *kernels::single_communicator());
+}
+
+ProbeRow probe(const model::Model& model, const ProbeTokens& tokens, const ProbeOptions& options,
+               kernels::Communicator& communicator) {
+  expect_reads(model.plan());
+  check(tokens, options, model.config().vocab_size);
+  return Prober(model, tokens, options, communicator).run();
+}
+
+}  // namespace routescope::analysis

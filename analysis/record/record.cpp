@@ -1,0 +1,85 @@
+#include "analysis/record/record.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "analysis/record/settings.h"
+#include "data/base/error.h"
+#include "model/files/config.h"
+
+namespace routescope::analysis {
+namespace {
+
+/// What two sets of tokens differ in; empty if in nothing.
+std::string first_difference(const ProbeTokens& found, const ProbeTokens& expected) {
+  if (found.sequences != expected.sequences || found.positions != expected.positions) {
+    return fmt::format("found {} sequences of {} tokens, expected {} of {}", found.sequences, found.positions,
+                       expected.sequences, expected.positions);
+  }
+  if (found.ids == expected.ids) return "";
+  return fmt::format("found other tokens ({}), expected those of {}", found.origin, expected.origin);
+}
+
+std::string first_difference(const std::vector<TokenClasses>& found, const std::vector<TokenClasses>& expected) {
+  for (std::size_t i = 0; i < std::max(found.size(), expected.size()); ++i) {
+    if (i >= found.size()) return fmt::format("found none, expected {}", expected[i].name);
+    if (i >= expected.size()) return fmt::format("found {}, expected none", found[i].name);
+    if (found[i].name != expected[i].name || found[i].labels != expected[i].labels)
+      return fmt::format("found {} ({}), expected {} ({})", found[i].name, fmt::join(found[i].labels, ", "),
+                         expected[i].name, fmt::join(expected[i].labels, ", "));
+    if (found[i].of_token != expected[i].of_token)
+      return fmt::format("found other tokens in {}, expected those of now", found[i].name);
+  }
+  return "";
+}
+
+}  // namespace
+
+model::ReadPlan ProbeIdentity::plan() const {
+  const std::string where = "attribute model_config";
+  nlohmann::json json;
+  try {
+    json = nlohmann::json::parse(model_config);
+  } catch (const nlohmann::json::exception& wrong) {
+    throw data::Error("{}: {}", where, wrong.what());
+  }
+  return model::ReadPlan(model::ModelConfig::from_json(json, where));
+}
+
+const ProbeRow* AnalysisRecord::find(std::int64_t step) const {
+  const auto found = std::find_if(rows.begin(), rows.end(), [&](const ProbeRow& row) { return row.step == step; });
+  return found == rows.end() ? nullptr : &*found;
+}
+
+void AnalysisRecord::put(ProbeRow row) {
+  const auto place = std::lower_bound(rows.begin(), rows.end(), row.step,
+                                      [](const ProbeRow& r, std::int64_t step) { return r.step < step; });
+  if (place != rows.end() && place->step == row.step) {
+    *place = std::move(row);
+  } else {
+    rows.insert(place, std::move(row));
+  }
+}
+
+AnalysisRecord open_record(const std::filesystem::path& file, const ProbeIdentity& identity) {
+  if (!std::filesystem::exists(file)) return AnalysisRecord{identity, {}, {}};
+  AnalysisRecord record = AnalysisRecord::load(file);
+  const ProbeIdentity& was = record.identity;
+  const auto refuse_if = [&](const char* what, const std::string& difference) {
+    if (difference.empty()) return;
+    throw data::Error("{}: {}: {}: name another file with --out, or remove this one", file.string(), what, difference);
+  };
+  refuse_if("attribute settings", first_difference(was.settings, identity.settings));
+  refuse_if("/probe_tokens", first_difference(was.tokens, identity.tokens));
+  refuse_if("/patch_tokens", first_difference(was.patch, identity.patch));
+  refuse_if("token classes", first_difference(was.classes, identity.classes));
+  if (was.model_config != identity.model_config) {
+    refuse_if("attribute model_config", fmt::format("found {}, expected {}", was.model_config, identity.model_config));
+  }
+  if (was.sets != identity.sets) {
+    refuse_if("/slice", fmt::format("found {}, expected {}", fmt::join(was.sets, " "), fmt::join(identity.sets, " ")));
+  }
+  return record;
+}
+
+}  // namespace routescope::analysis

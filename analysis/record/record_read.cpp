@@ -1,0 +1,127 @@
+// Reading analysis.h5 back: what record_write.cpp wrote, but for what follows from it.
+#include <algorithm>
+#include <sstream>
+
+#include "analysis/record/record_fields.h"
+#include "analysis/record/settings.h"
+#include "data/base/error.h"
+
+namespace routescope::analysis {
+namespace {
+
+void check_format(const data::hdf5::File& file, const std::string& name) {
+  if (!file.has("filetype") || file.text("filetype") != analysis_filetype) {
+    throw data::Error("{}: attribute filetype: found '{}', expected '{}'", name,
+                      file.has("filetype") ? file.text("filetype") : "nothing", analysis_filetype);
+  }
+  const std::vector<std::int64_t> version = file.integers("version");
+  // The file is written whole: what a newer version added would be lost.
+  if (version.size() == 2 && version[0] == analysis_version_major && version[1] <= analysis_version_minor) return;
+  const bool older = version.size() == 2 && version[0] < analysis_version_major;
+  throw data::Error(
+      "{}: attribute version: found [{}], expected [{}, 0] to [{}, {}]{}", name, fmt::join(version, ", "),
+      analysis_version_major, analysis_version_major, analysis_version_minor,
+      older ? ": an older version measured less: remove the file, or name another with --out, and probe again" : "");
+}
+
+ProbeTokens read_tokens(const data::hdf5::File& file, const std::string& path) {
+  const data::hdf5::Dataset dataset = file.dataset(path);
+  const data::hdf5::Shape shape = dataset.shape();
+  if (shape.size() != 2) throw data::Error("{}: found {} axes, expected 2", dataset.where(), shape.size());
+  return {shape[0], shape[1], dataset.read<std::int32_t>(), dataset.text("origin")};
+}
+
+std::vector<double> read_shape(const data::hdf5::File& file, const std::string& path,
+                               const data::hdf5::Shape& expected) {
+  const data::hdf5::Dataset dataset = file.dataset(path);
+  if (dataset.shape() != expected) {
+    throw data::Error("{}: found shape [{}], expected [{}]", dataset.where(), fmt::join(dataset.shape(), ", "),
+                      fmt::join(expected, ", "));
+  }
+  return dataset.read<double>();
+}
+
+std::vector<TokenClasses> read_classes(const data::hdf5::File& file, const ProbeTokens& tokens) {
+  std::vector<TokenClasses> out;
+  std::istringstream names(file.text("token_classes"));
+  for (std::string name; names >> name;) {
+    TokenClasses classes{name, {}, {}};
+    classes.labels = file.read_text(class_axis(classes));
+    const std::vector<double> values = read_shape(file, "token_" + name, {tokens.sequences, tokens.positions});
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      if (static_cast<std::int64_t>(i) % tokens.positions != 0) classes.of_token.push_back(static_cast<int>(values[i]));
+    }
+    out.push_back(std::move(classes));
+  }
+  return out;
+}
+
+ProbeIdentity read_identity(const data::hdf5::File& file, const std::string& name) {
+  ProbeIdentity identity;
+  identity.settings = settings_from_json(file.text("settings"), name + ": attribute settings");
+  identity.model_config = file.text("model_config");
+  identity.sets = file.read_text("slice");
+  identity.tokens = read_tokens(file, "probe_tokens");
+  if (file.exists("patch_tokens")) identity.patch = read_tokens(file, "patch_tokens");
+  identity.classes = read_classes(file, identity.tokens);
+  return identity;
+}
+
+/// Sets the group's fields in those of `rows` that it has.
+void read_group(const data::hdf5::File& file, const RecordGroup& group, std::map<std::string, std::int64_t> axes,
+                std::vector<ProbeRow*> rows) {
+  if (group.has) {
+    if (!file.exists(group.path)) return;
+    const auto steps = file.read<std::int64_t>(group.path + "/step");
+    std::erase_if(rows, [&](const ProbeRow* row) { return std::count(steps.begin(), steps.end(), row->step) == 0; });
+    axes["check"] = file.dataset(group.path + "/check").rows();
+  }
+  for (const RecordField& field : group.fields) {
+    data::hdf5::Shape shape{std::ssize(rows)};
+    std::ptrdiff_t width = 1;
+    for (const std::string& axis : field.axes) {
+      shape.push_back(axes.at(axis));
+      width *= axes.at(axis);
+    }
+    const std::string path = group.path.empty() ? field.name : group.path + "/" + field.name;
+    const std::vector<double> values = read_shape(file, path, shape);
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+      const auto begin = values.begin() + static_cast<std::ptrdiff_t>(i) * width;
+      field.set(*rows[i], {begin, begin + width});
+    }
+  }
+}
+
+}  // namespace
+
+AnalysisRecord AnalysisRecord::load(const std::filesystem::path& path) {
+  const data::hdf5::File file = data::hdf5::File::open(path);
+  check_format(file, path.string());
+  AnalysisRecord record;
+  record.created = file.text("created");
+  record.identity = read_identity(file, path.string());
+
+  const auto steps = file.read<std::int64_t>("step");
+  const auto sha256 = file.read_text("model_sha256");
+  if (sha256.size() != steps.size())
+    throw data::Error("{}: /model_sha256: found {} rows, expected {}", path.string(), sha256.size(), steps.size());
+  record.rows.resize(steps.size());
+  std::vector<ProbeRow*> rows;
+  for (std::size_t i = 0; i < steps.size(); ++i) {
+    ProbeRow& row = record.rows[i];
+    row.step = steps[i];
+    row.model_sha256 = sha256[i];
+    for (Ablation ablation : record.identity.settings.ablations) row.ablations.emplace_back().ablation = ablation;
+    rows.push_back(&row);
+  }
+  std::map<std::string, std::int64_t> axes;
+  try {
+    axes = record_axes(record.identity);
+  } catch (const data::Error& wrong) {
+    throw data::Error("{}: {}", path.string(), wrong.what());
+  }
+  for (const RecordGroup& group : record_groups(record.identity)) read_group(file, group, axes, rows);
+  return record;
+}
+
+}  // namespace routescope::analysis

@@ -1,0 +1,66 @@
+// Probing the saved steps of a run: which are there, which are new, and the record that keeps the results.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+
+#include "analysis/record/record.h"
+#include "data/base/manifest.h"
+#include "kernels/comm/communicator.h"
+
+namespace routescope::analysis {
+
+/// The last step that a run's config.yaml asks for (train.steps). Throws Error if it does not say.
+std::int64_t planned_steps(const std::filesystem::path& run_dir);
+
+/// The checksum of DIR/model.safetensors: a checkpoint's manifest knows it, elsewhere it is computed.
+std::string model_sha256(const std::filesystem::path& model_dir);
+
+/// What to probe with, as the command line gave it.
+struct ProbeRequest {
+  std::string tokens;            // FILE; empty: the run's own
+  std::int64_t sequences = 0;    // 0: all
+  std::int64_t positions = 256;  // of a token shard
+  std::string patch_from;        // FILE of the aligned tokens of Ablation::patch
+  ProbeSettings settings = {};
+  bool atlas = false;
+  int atlas_checks = 48;
+};
+
+/// The tokens, settings, sets and model of a request, for a model directory (of run `run_dir`, if that is not empty).
+/// Throws Error; UsageError for sets that the model does not have.
+ProbeIdentity identify(const ProbeRequest& request, const std::filesystem::path& model_dir,
+                       const std::filesystem::path& run_dir);
+
+/// What to do about a step whose row is of other weights than are saved now.
+enum class OtherWeights { refuse, probe_again };
+
+/// A record in a file, and the one way to fill it. Ranks hold the same record and call row() together; rank 0 writes
+/// the file.
+class RecordedProbe {
+ public:
+  /// Throws Error if the file holds what was measured otherwise. An empty `file` keeps the record in memory.
+  RecordedProbe(std::filesystem::path file, const ProbeRequest& request, const ProbeIdentity& identity,
+                const model::ModelOptions& options, kernels::Communicator& communicator);
+
+  /// Whether row() would give the recorded row of a step. False also where the request wants an atlas that it lacks.
+  bool has(std::int64_t step) const;
+  /// Whether the recorded row of a step, if there is one, is of the weights that `model_dir` has now. Rank 0's word.
+  bool is_of(std::int64_t step, const std::filesystem::path& model_dir) const;
+  /// The row of a step: the recorded one, or a new one, which is then saved; an atlas is added to a recorded row that
+  /// lacks one. A checkpoint is verified first. Throws Error if the recorded row is that of other weights and these are
+  /// to be refused.
+  const ProbeRow& row(std::int64_t step, const std::filesystem::path& model_dir,
+                      OtherWeights other = OtherWeights::refuse);
+  const AnalysisRecord& record() const { return record_; }
+
+ private:
+  std::filesystem::path file_;
+  ProbeRequest request_;
+  model::ModelOptions options_;
+  kernels::Communicator& communicator_;
+  AnalysisRecord record_;
+};
+
+}  // namespace routescope::analysis

@@ -1,0 +1,87 @@
+#include "analysis/record/settings.h"
+
+#include <nlohmann/json.hpp>
+
+#include "data/base/error.h"
+
+namespace routescope::analysis {
+namespace {
+
+using json = nlohmann::ordered_json;
+
+/// Every member once: its key and itself.
+template <class Settings, class Visit>
+void each_member(Settings& settings, const Visit& visit) {
+  visit("seed", settings.seed);
+  visit("ablations", settings.ablations);
+  visit("sets", settings.sets);
+  visit("controls", settings.controls);
+  visit("margin", settings.margin);
+  visit("until_decided", settings.until_decided);
+  visit("look_every", settings.look_every);
+  visit("by_position", settings.by_position);
+  visit("by_repeat", settings.by_repeat);
+  visit("class_file", settings.class_file);
+}
+
+template <class T>
+json value_of(const T& member) {
+  return member;
+}
+json value_of(const std::vector<Ablation>& ablations) {
+  json out = json::array();
+  for (Ablation ablation : ablations) out.push_back(to_string(ablation));
+  return out;
+}
+
+template <class T>
+void take(const json& value, T& member) {
+  member = value.get<T>();
+}
+void take(const json& value, std::vector<Ablation>& ablations) {
+  ablations.clear();
+  for (const json& name : value) ablations.push_back(ablation_from_string(name.get<std::string>()));
+}
+
+json object_of(const ProbeSettings& settings) {
+  json out = json::object();
+  each_member(settings, [&](const char* key, const auto& member) { out[key] = value_of(member); });
+  return out;
+}
+
+}  // namespace
+
+std::string to_json(const ProbeSettings& settings) {
+  return object_of(settings).dump();
+}
+
+ProbeSettings settings_from_json(const std::string& text, const std::string& where) {
+  ProbeSettings settings;
+  std::string at;
+  try {
+    const json object = json::parse(text);
+    std::size_t members = 0;
+    each_member(settings, [&](const char* key, auto& member) {
+      at = key;
+      take(object.at(key), member);
+      ++members;
+    });
+    if (object.size() != members) throw data::Error("{}: found {} keys, expected {}", where, object.size(), members);
+  } catch (const json::exception& wrong) {
+    throw data::Error("{}: key {}: {}", where, at, wrong.what());
+  } catch (const data::UsageError& wrong) {
+    throw data::Error("{}: key {}: {}", where, at, wrong.what());
+  }
+  return settings;
+}
+
+std::string first_difference(const ProbeSettings& found, const ProbeSettings& expected) {
+  const json was = object_of(found), now = object_of(expected);
+  for (const auto& [key, value] : was.items()) {
+    if (key == "class_file" || value == now.at(key)) continue;
+    return key + ": found " + value.dump() + ", expected " + now.at(key).dump();
+  }
+  return "";
+}
+
+}  // namespace routescope::analysis

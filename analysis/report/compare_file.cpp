@@ -1,0 +1,206 @@
+// study.h5 (data/formats/study.md): what the runs' records say of every row but not of single sequences, with an axis
+// for the runs, and beside it the findings of each run and of all of them.
+#include <fmt/chrono.h>
+
+#include <algorithm>
+#include <ctime>
+#include <limits>
+#include <numeric>
+
+#include "analysis/record/record_fields.h"
+#include "analysis/record/settings.h"
+#include "analysis/report/compare.h"
+#include "data/base/build.h"
+#include "data/base/command_line.h"
+#include "data/base/files.h"
+
+namespace routescope::analysis {
+namespace {
+
+constexpr const char* filetype = "routescope study";
+constexpr std::int64_t version_major = 1, version_minor = 0;
+
+using Names = std::vector<std::string>;
+
+void write_root(data::hdf5::File& file, const Study& study) {
+  const ProbeIdentity& identity = study.runs.front().record.identity;
+  file.set("filetype", filetype);
+  file.set("version", std::vector<std::int64_t>{version_major, version_minor});
+  file.set("routescope_version", data::routescope_version());
+  if (const std::string commit = data::git_commit(); !commit.empty()) file.set("git_commit", commit);
+  file.set("created", fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(std::time(nullptr))));
+  file.set("about", study.about);
+  file.set("model_config", identity.model_config);
+  file.set("settings", to_json(identity.settings));
+}
+
+void write_runs(data::hdf5::File& file, const Study& study) {
+  Names name;
+  std::vector<std::int64_t> seed, steps, tokens;
+  std::vector<double> train_loss, valid_loss;
+  for (const StudyRun& run : study.runs) {
+    name.push_back(run.name);
+    seed.push_back(run.seed);
+    steps.push_back(run.trained_steps);
+    tokens.push_back(run.tokens_seen);
+    train_loss.push_back(run.train_loss);
+    valid_loss.push_back(run.valid_loss);
+  }
+  const data::hdf5::Shape shape{std::ssize(study.runs)};
+  const auto layout = [](const char* units, const char* description) {
+    return data::hdf5::Layout{.units = units, .description = description, .axes = {"run"}};
+  };
+  file.write("run", name, {.description = "name of the run's directory", .axes = {"run"}});
+  file.write("seed", seed, shape, layout("1", "run.seed of the configuration; -1: not known"));
+  file.write("trained_steps", steps, shape, layout("1", "steps of training; 0: not known"));
+  file.write("tokens_seen", tokens, shape, layout("1", "tokens trained on; 0: not known"));
+  file.write("train_loss", train_loss, shape, layout("nat/token", "of the last step of training"));
+  file.write("valid_loss", valid_loss, shape, layout("nat/token", "of the last validation"));
+}
+
+/// The axes that fields and findings of records like these lie on, but for those of single sequences.
+void write_axes(data::hdf5::Group& at, const ProbeIdentity& identity, const std::vector<std::int64_t>& steps) {
+  const model::ReadPlan plan = identity.plan();
+  at.write("step", steps, {std::ssize(steps)},
+           {.units = "1", .description = "training step of the probed models", .axes = {"step"}});
+  Names reads, family, sublayer, depth;
+  for (int r = 0; r < plan.num_routed(); ++r) reads.push_back(plan.reads[static_cast<std::size_t>(r)].name);
+  for (const Slice& slice : make_slices(plan)) {
+    family.push_back(to_string(slice.family));
+    sublayer.push_back(to_string(slice.sublayer));
+    depth.push_back(to_string(slice.depth));
+  }
+  const auto labels = [&](const std::string& name, const Names& values, const char* axis, const char* description) {
+    at.write(name, values, {.description = description, .axes = {axis}});
+  };
+  labels("slice", identity.sets, "slice", "family.sublayer.depth");
+  labels("family", family, "slice", "source family of the slice");
+  labels("sublayer", sublayer, "slice", "sublayer kind of the slice's reads");
+  labels("depth", depth, "slice", "third of the model that the slice's layers lie in");
+  labels("read", reads, "read", "layer.sublayer that the read feeds");
+  labels("source", plan.columns, "source", "column of a read's sources");
+  labels("bound", {"lower", "upper"}, "bound", "ends of an interval");
+  for (const TokenClasses& classes : identity.classes)
+    labels(class_axis(classes), classes.labels, class_axis(classes).c_str(), "classes of predicted tokens");
+}
+
+void set_attributes(data::hdf5::Object& object, const RecordAttributes& attributes) {
+  for (const auto& [name, value] : attributes)
+    std::visit([&, &key = name](const auto& one) { object.set(key, one); }, value);
+}
+
+/// A field of all rows of all records, one after the other; NaN where a row has not measured it.
+std::vector<float> gather(const RecordField& field, std::span<const AnalysisRecord* const> records, std::size_t width) {
+  std::vector<float> out;
+  for (const AnalysisRecord* record : records) {
+    for (const ProbeRow& row : record->rows) {
+      std::vector<double> values = field.get(row);
+      values.resize(width, std::numeric_limits<double>::quiet_NaN());
+      for (double value : values) out.push_back(static_cast<float>(value));
+    }
+  }
+  return out;
+}
+
+/// Routes that a row of any of the records really masked.
+std::int64_t most_checked(std::span<const AnalysisRecord* const> records) {
+  std::int64_t most = 0;
+  for (const AnalysisRecord* record : records) {
+    for (const ProbeRow& row : record->rows) most = std::max(most, std::ssize(row.atlas.checked));
+  }
+  return most;
+}
+
+/// A group of fields at `at`, each with the leading axes (run and step, or step alone) before its own.
+void write_group(data::hdf5::Group& at, const RecordGroup& group, std::span<const AnalysisRecord* const> records,
+                 const Names& leading) {
+  std::map<std::string, std::int64_t> axes = record_axes(records.front()->identity);
+  axes["run"] = std::ssize(records);
+  axes["step"] = std::ssize(records.front()->rows);
+  axes["check"] = most_checked(records);
+  data::hdf5::Group made = group.path.empty() ? data::hdf5::Group() : at.create_group(group.path);
+  data::hdf5::Group& place = group.path.empty() ? at : made;
+  if (group.has) {
+    std::vector<std::int32_t> number(static_cast<std::size_t>(axes["check"]));
+    std::iota(number.begin(), number.end(), 0);
+    place.write("check", number, {axes["check"]},
+                {.units = "1", .description = "number of a route that was really masked", .axes = {"check"}});
+  }
+  for (const RecordField& field : group.fields) {
+    if (std::find(field.axes.begin(), field.axes.end(), "seq") != field.axes.end()) continue;
+    data::hdf5::Layout layout{.units = field.units, .description = field.description, .axes = leading};
+    layout.axes.insert(layout.axes.end(), field.axes.begin(), field.axes.end());
+    // Chunks cost two kilobytes a dataset, more than deflating the small ones gains.
+    if (field.axes.size() > 1) layout.deflate = 9;
+    data::hdf5::Shape shape;
+    for (const std::string& axis : layout.axes) shape.push_back(axes.at(axis));
+    std::size_t width = 1;
+    for (const std::string& axis : field.axes) width *= static_cast<std::size_t>(axes.at(axis));
+    data::hdf5::Dataset dataset = place.write(field.name, gather(field, records, width), shape, layout);
+    if (group.path.empty()) set_attributes(dataset, group.attributes);
+  }
+  if (!group.path.empty()) set_attributes(made, group.attributes);
+}
+
+void write_records(data::hdf5::Group& at, std::span<const AnalysisRecord* const> records, const Names& leading) {
+  for (const RecordGroup& group : record_groups(records.front()->identity)) {
+    const bool any = !group.has || std::any_of(records.begin(), records.end(), [&](const AnalysisRecord* record) {
+      return std::any_of(record->rows.begin(), record->rows.end(), group.has);
+    });
+    if (any) write_group(at, group, records, leading);
+  }
+}
+
+/// What the intervals of findings are where they are those of all runs.
+void say_pooled(data::hdf5::Group& pooled, std::size_t runs) {
+  Names paths;
+  for (const std::string& name : pooled.names()) {
+    if (name == "content") continue;  // has no intervals
+    if (name != "motif") {
+      paths.push_back(name);
+      continue;
+    }
+    for (const std::string& motif : pooled.group(name).names()) paths.push_back(name + "/" + motif);
+  }
+  for (const std::string& path : paths) {
+    pooled.group(path).set("interval",
+                           fmt::format("{:g} % percentiles of {} resamples of the sequences and of the weights of {} "
+                                       "runs, of the mean over runs, pointwise",
+                                       100 * interval_level, findings_resamples, runs));
+  }
+}
+
+}  // namespace
+
+void write_study(const Study& study, const std::filesystem::path& file) {
+  data::write_atomically(file, [&](const std::filesystem::path& partial) {
+    data::hdf5::File out = data::hdf5::File::create(partial);
+    const ProbeIdentity& identity = study.runs.front().record.identity;
+    write_root(out, study);
+    write_runs(out, study);
+    write_axes(out, identity, study.steps);
+    std::vector<const AnalysisRecord*> records;
+    for (const StudyRun& run : study.runs) {
+      records.push_back(&run.record);
+      data::hdf5::Group own = out.create_group("runs/" + run.name);
+      write_findings(own, identity, run.findings);
+    }
+    write_records(out, records, {"run", "step"});
+    {
+      data::hdf5::Group pooled = out.create_group("pooled");
+      write_findings(pooled, identity, study.pooled);
+      say_pooled(pooled, study.runs.size());
+    }
+    if (study.baseline) {
+      data::hdf5::Group baseline = out.create_group("baseline");
+      baseline.set("model_config", study.baseline->identity.model_config);
+      baseline.set("settings", to_json(study.baseline->identity.settings));
+      write_axes(baseline, study.baseline->identity, {study.baseline->rows.front().step});
+      const AnalysisRecord* record = &*study.baseline;
+      write_records(baseline, {&record, 1}, {"step"});
+    }
+    out.close();
+  });
+}
+
+}  // namespace routescope::analysis

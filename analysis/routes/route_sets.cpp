@@ -1,0 +1,128 @@
+#include "analysis/routes/route_sets.h"
+
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <limits>
+
+#include "analysis/routes/slices.h"
+#include "data/base/error.h"
+
+namespace routescope::analysis {
+namespace {
+
+std::string trimmed(const std::string& text) {
+  const auto begin = text.find_first_not_of(" \t"), end = text.find_last_not_of(" \t");
+  return begin == std::string::npos ? std::string{} : text.substr(begin, end - begin + 1);
+}
+
+int read_named(const std::string& name, const std::string& text, const model::ReadPlan& plan) {
+  for (int r = 0; r < plan.num_routed(); ++r) {
+    if (plan.reads[static_cast<std::size_t>(r)].name == name) return r;
+  }
+  throw data::UsageError("set of routes '{}': found read '{}', expected {} to {}, a range of them, attn, mlp or all",
+                         text, name, plan.reads.front().name,
+                         plan.reads[static_cast<std::size_t>(plan.num_routed() - 1)].name);
+}
+
+std::vector<int> parse_reads(const std::string& reads, const std::string& text, const model::ReadPlan& plan) {
+  std::vector<int> out;
+  const bool attn = reads == "attn", mlp = reads == "mlp";
+  if (attn || mlp || reads == "all") {
+    for (int r = 0; r < plan.num_routed(); ++r) {
+      const model::Sublayer sublayer = plan.reads[static_cast<std::size_t>(r)].sublayer;
+      if ((!attn && !mlp) || sublayer == (attn ? model::Sublayer::attn : model::Sublayer::mlp)) out.push_back(r);
+    }
+    return out;
+  }
+  const std::size_t dash = reads.find('-');
+  const int first = read_named(reads.substr(0, dash), text, plan);
+  const int last = dash == std::string::npos ? first : read_named(reads.substr(dash + 1), text, plan);
+  if (first > last) throw data::UsageError("set of routes '{}': the range ends before it starts", text);
+  for (int r = first; r <= last; ++r) out.push_back(r);
+  return out;
+}
+
+/// [columns] whether each is meant.
+std::vector<bool> parse_sources(const std::string& sources, const std::string& text, const model::ReadPlan& plan) {
+  std::vector<bool> wanted(plan.columns.size(), false);
+  for (std::size_t begin = 0; begin <= sources.size();) {
+    const std::size_t end = std::min(sources.find(',', begin), sources.size());
+    const std::string source = trimmed(sources.substr(begin, end - begin));
+    bool known = false;
+    for (int c = 0; c < plan.num_columns(); ++c) {
+      if (plan.columns[static_cast<std::size_t>(c)] != source && model::to_string(plan.family(c)) != source) continue;
+      wanted[static_cast<std::size_t>(c)] = known = true;
+    }
+    if (!known) {
+      throw data::UsageError("set of routes '{}': found source '{}', expected some of {} (history: every block)", text,
+                             source, fmt::join(plan.columns, ", "));
+    }
+    begin = end + 1;
+  }
+  return wanted;
+}
+
+}  // namespace
+
+void expect_reads(const model::ReadPlan& plan) {
+  if (plan.num_routed() > 0) return;
+  throw data::Error("the model's residual stream is '{}': it has no reads to probe, expected a routed model",
+                    model::to_string(model::Residual::standard));
+}
+
+std::vector<RouteSet> slice_sets(const model::ReadPlan& plan) {
+  std::vector<RouteSet> sets;
+  for (const Slice& slice : make_slices(plan)) sets.push_back({slice.name(), slice.reads, slice.routes});
+  return sets;
+}
+
+RouteSet parse_route_set(const std::string& given, const model::ReadPlan& plan) {
+  expect_reads(plan);
+  const std::string text = trimmed(given);
+  for (RouteSet& slice : slice_sets(plan)) {
+    if (slice.name == text) return std::move(slice);
+  }
+  const std::size_t colon = text.find(':');
+  RouteSet set{text, parse_reads(trimmed(text.substr(0, colon)), text, plan), {}};
+  const std::vector<bool> wanted = colon == std::string::npos ? std::vector<bool>(plan.columns.size(), true)
+                                                              : parse_sources(text.substr(colon + 1), text, plan);
+  for (int r : set.reads) {
+    for (int column : plan.reads[static_cast<std::size_t>(r)].columns) {
+      if (wanted[static_cast<std::size_t>(column)]) set.routes.emplace_back(r, column);
+    }
+  }
+  if (set.routes.empty()) throw data::UsageError("set of routes '{}': none of its reads has such a source", text);
+  return set;
+}
+
+std::vector<RouteSet> route_sets(std::span<const std::string> names, const model::ReadPlan& plan) {
+  expect_reads(plan);
+  if (names.empty()) return slice_sets(plan);
+  std::vector<RouteSet> sets;
+  for (const std::string& name : names) {
+    RouteSet set = parse_route_set(name, plan);
+    for (const RouteSet& other : sets) {
+      if (other.name == set.name) throw data::UsageError("set of routes '{}': is named twice", set.name);
+      if (!set.routes.empty() && other.routes == set.routes)
+        throw data::UsageError("set of routes '{}': has the same routes as '{}', expected each set once", set.name,
+                               other.name);
+    }
+    sets.push_back(std::move(set));
+  }
+  return sets;
+}
+
+std::vector<double> set_masses(std::span<const RouteSet> sets, std::span<const double> alpha_mean, int columns) {
+  std::vector<double> masses;
+  masses.reserve(sets.size());
+  for (const RouteSet& set : sets) {
+    double sum = 0;
+    for (const auto& [read, column] : set.routes) sum += alpha_mean[static_cast<std::size_t>(read * columns + column)];
+    masses.push_back(set.reads.empty() ? std::numeric_limits<double>::quiet_NaN()
+                                       : sum / static_cast<double>(set.reads.size()));
+  }
+  return masses;
+}
+
+}  // namespace routescope::analysis

@@ -1,0 +1,14 @@
+// What this build was made from.
+#pragma once
+
+#include <string>
+
+namespace routescope::data {
+
+/// The version of this program, MAJOR.MINOR.PATCH.
+const char* routescope_version();
+
+/// The commit, in hexadecimal; empty where it was built from a tree without history.
+std::string git_commit();
+
+}  // namespace routescope::data

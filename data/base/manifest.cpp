@@ -1,0 +1,133 @@
+// MANIFEST.json of a checkpoint directory:
+// {"files": {NAME: {"bytes": N, "sha256": HEX}, ...}, "sha256": HEX, "version": 2}.
+#include "data/base/manifest.h"
+
+#include <algorithm>
+#include <charconv>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "data/base/error.h"
+#include "data/base/files.h"
+#include "data/base/sha256.h"
+
+namespace routescope::data {
+
+namespace {
+
+constexpr const char* manifest_name = "MANIFEST.json";
+constexpr int manifest_version = 2;
+constexpr int version_without_checksum = 1;
+const std::string step_prefix = "step-";
+
+std::vector<std::filesystem::path> regular_files(const std::filesystem::path& dir) {
+  std::error_code error;
+  std::vector<std::filesystem::path> out;
+  for (std::filesystem::directory_iterator entry(dir, error), end; !error && entry != end; entry.increment(error))
+    if (entry->is_regular_file() && entry->path().filename() != manifest_name) out.push_back(entry->path());
+  if (error) throw Error("{}: cannot list: {}", dir.string(), error.message());
+  std::sort(out.begin(), out.end());
+  return out;
+}
+
+// In the place of a manifest's own checksum while that is computed.
+const std::string no_checksum(64, '0');
+
+/// The checksum of a manifest is that of its text with zeros in the checksum's place: no byte of it can change unseen.
+void check_own_sum(const std::filesystem::path& manifest, std::string text, const std::string& expected) {
+  const auto at = text.rfind(expected);
+  if (expected.size() != no_checksum.size() || at == std::string::npos)
+    throw Error("{}: not a manifest: sha256: found '{}', expected {} hexadecimal digits", manifest.string(), expected,
+                no_checksum.size());
+  text.replace(at, expected.size(), no_checksum);
+  if (const std::string found = sha256_text(text); found != expected)
+    throw Error("{}: SHA-256 of its text {}, expected {} (its own)", manifest.string(), found, expected);
+}
+
+}  // namespace
+
+void write_manifest(const std::filesystem::path& dir) {
+  std::vector<ManifestEntry> files;
+  for (const auto& file : regular_files(dir)) {
+    files.push_back({file.filename().string(), std::filesystem::file_size(file), sha256_file(file)});
+    sync_path(file);
+  }
+  write_manifest(dir, files);
+}
+
+void write_manifest(const std::filesystem::path& dir, const std::vector<ManifestEntry>& files) {
+  if (files.empty()) throw Error("{}: holds no file, a manifest would vouch for nothing", dir.string());
+  nlohmann::json listed = nlohmann::json::object();
+  for (const auto& [name, bytes, sha256] : files) listed[name] = {{"bytes", bytes}, {"sha256", sha256}};
+  std::string text =
+      nlohmann::json{{"version", manifest_version}, {"files", listed}, {"sha256", no_checksum}}.dump(2) + "\n";
+  text.replace(text.rfind(no_checksum), no_checksum.size(), sha256_text(text));
+  write_text_atomically(dir / manifest_name, text);
+  list_manifest(dir);
+}
+
+std::vector<ManifestEntry> list_manifest(const std::filesystem::path& dir) {
+  const auto manifest = dir / manifest_name;
+  if (!std::filesystem::exists(manifest))
+    throw Error("{}: no such file: the checkpoint is incomplete, or no checkpoint", manifest.string());
+  std::vector<ManifestEntry> out;
+  try {
+    const std::string text = read_text(manifest);
+    const auto json = nlohmann::json::parse(text);
+    const int version = json.at("version").get<int>();
+    if (version == manifest_version)
+      check_own_sum(manifest, text, json.at("sha256").get<std::string>());
+    else if (version != version_without_checksum || json.contains("sha256"))
+      throw Error("{}: version {}, expected {}", manifest.string(), version, manifest_version);
+    for (const auto& [name, entry] : json.at("files").items()) {
+      if (name.empty() || std::filesystem::path(name).filename() != name)
+        throw Error("{}: not a manifest: files: found '{}', expected a file name", manifest.string(), name);
+      out.push_back({name, entry.at("bytes").get<std::uintmax_t>(), entry.at("sha256").get<std::string>()});
+    }
+  } catch (const nlohmann::json::exception& wrong) {
+    throw Error("{}: not a manifest: {}", manifest.string(), wrong.what());
+  }
+  if (out.empty()) throw Error("{}: not a manifest: it lists no file", manifest.string());
+  return out;
+}
+
+void verify_entry(const std::filesystem::path& dir, const ManifestEntry& expected, const std::string& by) {
+  const auto file = dir / expected.name;
+  std::error_code error;
+  if (!std::filesystem::is_regular_file(file, error))
+    throw Error("{}: no such file, expected {} bytes ({})", file.string(), expected.bytes, by);
+  if (const auto found = std::filesystem::file_size(file); found != expected.bytes)
+    throw Error("{}: {} bytes, expected {} ({})", file.string(), found, expected.bytes, by);
+  if (const auto found = sha256_file(file); found != expected.sha256)
+    throw Error("{}: SHA-256 {}, expected {} ({})", file.string(), found, expected.sha256, by);
+}
+
+void verify_manifest(const std::filesystem::path& dir) {
+  for (const ManifestEntry& entry : list_manifest(dir)) verify_entry(dir, entry);
+}
+
+std::filesystem::path checkpoint_dir(const std::filesystem::path& run_dir, std::int64_t step) {
+  return run_dir / "checkpoints" / fmt::format("{}{:08}", step_prefix, step);
+}
+
+std::vector<CheckpointEntry> list_checkpoints(const std::filesystem::path& run_dir) {
+  std::vector<CheckpointEntry> out;
+  const auto root = run_dir / "checkpoints";
+  std::error_code error;
+  if (!std::filesystem::exists(root, error)) return out;
+  for (std::filesystem::directory_iterator entry(root, error), end; !error && entry != end; entry.increment(error)) {
+    const std::string name = entry->path().filename().string();
+    if (!name.starts_with(step_prefix)) continue;
+    CheckpointEntry found{0, entry->path()};
+    const char* digits = name.data() + step_prefix.size();
+    const auto [stop, bad] = std::from_chars(digits, name.data() + name.size(), found.step);
+    // Whatever is not exactly a checkpoint's name (one still being written, say) is not one.
+    if (bad != std::errc() || found.dir != checkpoint_dir(run_dir, found.step)) continue;
+    if (std::filesystem::exists(entry->path() / manifest_name, error)) out.push_back(found);
+  }
+  if (error) throw Error("{}: cannot list: {}", root.string(), error.message());
+  std::sort(out.begin(), out.end(), [](const auto& a, const auto& b) { return a.step < b.step; });
+  return out;
+}
+
+}  // namespace routescope::data

@@ -1,0 +1,41 @@
+// A checkpoint directory is complete when its MANIFEST.json, written last, names every file with size and SHA-256, and
+// itself by a checksum of its own (data/formats/checkpoint.md).
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+namespace routescope::data {
+
+struct ManifestEntry {
+  std::string name;
+  std::uintmax_t bytes = 0;
+  std::string sha256;
+};
+
+/// Writes MANIFEST.json for every regular file in `dir` (not recursive), which are synced too.
+void write_manifest(const std::filesystem::path& dir);
+/// Writes MANIFEST.json for files whose sizes and checksums are known, and reads it back.
+void write_manifest(const std::filesystem::path& dir, const std::vector<ManifestEntry>& files);
+
+/// What a manifest lists, by name; the files themselves are not looked at. Throws Error if it is missing, is none or is
+/// not what was written.
+std::vector<ManifestEntry> list_manifest(const std::filesystem::path& dir);
+/// Throws Error if the file is missing or is not what `expected` says; `by` is who says so.
+void verify_entry(const std::filesystem::path& dir, const ManifestEntry& expected,
+                  const std::string& by = "MANIFEST.json");
+/// Throws Error naming the first file that is missing, has another size or another checksum, or the manifest.
+void verify_manifest(const std::filesystem::path& dir);
+
+struct CheckpointEntry {
+  std::int64_t step = 0;
+  std::filesystem::path dir;
+};
+/// runs/NAME/checkpoints/step-00001000 -> step 1000.
+std::filesystem::path checkpoint_dir(const std::filesystem::path& run_dir, std::int64_t step);
+/// Every checkpoint of a run that has a manifest, by step. Contents are not verified.
+std::vector<CheckpointEntry> list_checkpoints(const std::filesystem::path& run_dir);
+
+}  // namespace routescope::data

@@ -1,0 +1,347 @@
+// The writer of routing.h5. Rows wait in memory until flush(), which writes a table's columns, hands them to the
+// operating system and only then writes the steps: a reader or a crash in between sees whole rows or none.
+#include "data/records/routing_record.h"
+
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <limits>
+#include <numeric>
+#include <optional>
+
+#include "data/base/error.h"
+#include "data/base/files.h"
+#include "data/hdf5/hdf5.h"
+#include "data/records/routing_copy.h"
+#include "data/records/routing_format.h"
+#include "data/records/routing_rows.h"
+
+namespace routescope::data {
+
+namespace {
+
+using hdf5::Dataset;
+using hdf5::File;
+using routing_format::Copied;
+using routing_format::no_step;
+using routing_format::RowChecksum;
+using routing_format::Table;
+using routing_format::Tables;
+
+template <class T>
+void append_value(Dataset& column, T value) {
+  column.append(std::span<const T>(&value, 1));
+}
+
+// Appends a row to the columns of a table, in their order, and its checksum to the last of them.
+class RowWriter {
+ public:
+  RowWriter(Table& table, std::int64_t step) : table_(table) { sum_.add(step); }
+  template <class T>
+  RowWriter& operator<<(T value) {
+    sum_.add(value);
+    append_value(table_.columns[next_++], value);
+    return *this;
+  }
+  RowWriter& operator<<(const std::vector<float>& row) {
+    sum_.add(row);
+    table_.columns[next_++].append(std::span<const float>(row));
+    return *this;
+  }
+  void finish() { append_value(table_.columns[next_], sum_.value()); }
+
+ private:
+  Table& table_;
+  RowChecksum sum_;
+  std::size_t next_ = 0;
+};
+
+// What a killed process left aside.
+void remove_partial_files(const std::filesystem::path& file) {
+  const std::string prefix = file.filename().string() + ".";
+  const auto dir = file.has_parent_path() ? file.parent_path() : std::filesystem::path(".");
+  std::error_code ignored;
+  for (std::filesystem::directory_iterator entry(dir, ignored), end; !ignored && entry != end;
+       entry.increment(ignored)) {
+    const std::string name = entry->path().filename().string();
+    if (name.starts_with(prefix) && name.ends_with(".partial")) std::filesystem::remove(entry->path(), ignored);
+  }
+}
+
+template <class T>
+void expect_same(const std::string& file, const char* what, const T& found, const T& expected) {
+  if (found != expected)
+    throw Error("{}: {} differs from this run's: it records another model or other probe tokens", file, what);
+}
+
+void expect_same_record(const std::string& file, const RoutingRecordInfo& found, const RoutingRecordInfo& expected) {
+  expect_same(file, "/read", found.reads, expected.reads);
+  expect_same(file, "/layer", found.layer, expected.layer);
+  expect_same(file, "/sublayer", found.sublayer, expected.sublayer);
+  expect_same(file, "/depth", found.depth, expected.depth);
+  expect_same(file, "/source", found.sources, expected.sources);
+  expect_same(file, "/d", found.hidden_size, expected.hidden_size);
+  expect_same(file, "/seq", found.sequences, expected.sequences);
+  expect_same(file, "/pos", found.positions, expected.positions);
+  expect_same(file, "/probe_tokens", found.probe_tokens, expected.probe_tokens);
+}
+
+}  // namespace
+
+RecordDamaged::RecordDamaged(const std::filesystem::path& file, std::int64_t intact, std::int64_t wanted,
+                             const std::string& what)
+    : Error(
+          "{0}: intact {1}, expected up to step {2}: {3}; nothing was changed ({4}`routescope-data salvage {0} "
+          "--output "
+          "NEW` writes the rows that are left, and NEW and NEW.journal in the place of these go on without the lost "
+          "ones)",
+          file.string(), intact < 0 ? "in no step" : fmt::format("up to step {}", intact), wanted, what,
+          intact < 0
+              ? ""
+              : fmt::format("a checkpoint of step {} or before can be resumed: move the later ones away; ", intact)),
+      intact_step(intact) {}
+
+struct RoutingRecord::Impl {
+  std::filesystem::path name;
+  File file;
+  std::optional<Tables> tables;
+  std::int64_t reads = 0, sources = 0, hidden_size = 0, alpha_row = 0;
+  std::vector<RoutingSnapshot> snapshots;
+  std::vector<TrainRow> train;
+  std::vector<ValidRow> valid;
+  std::int64_t last_snapshot = routing_format::no_step, last_alpha = routing_format::no_step,
+               last_train = routing_format::no_step, last_valid = routing_format::no_step;
+  bool failed = false;
+
+  Impl(std::filesystem::path name_, const RoutingRecordInfo& info)
+      : name(std::move(name_)),
+        reads(static_cast<std::int64_t>(info.reads.size())),
+        sources(static_cast<std::int64_t>(info.sources.size())),
+        hidden_size(info.hidden_size),
+        alpha_row(reads * info.sequences * info.positions * sources) {}
+
+  ~Impl() {
+    tables.reset();
+    if (failed) return;
+    try {
+      file.close();
+    } catch (const std::exception& error) {
+      spdlog::error("{}", error.what());
+    }
+  }
+
+  // After a failed write nothing more reaches the file (FileState::give_up), so nothing more may seem to.
+  template <class Body>
+  void guarded(Body body) {
+    if (failed) throw Error("{}: cannot go on after a failed write", name.string());
+    try {
+      body();
+    } catch (...) {
+      failed = true;
+      throw;
+    }
+  }
+
+  void continue_after(const Copied& copied) {
+    last_snapshot = copied.last[0];
+    last_alpha = copied.last[1];
+    last_train = copied.last[2];
+    last_valid = copied.last[3];
+  }
+
+  void expect_row(const char* what, std::size_t found, std::int64_t expected) const {
+    if (static_cast<std::int64_t>(found) != expected)
+      throw Error("{}: {}: a row of {} values, expected {}", name.string(), what, found, expected);
+  }
+  void expect_later(const char* what, std::int64_t step, std::int64_t& last) const {
+    if (step <= last)
+      throw Error("{}: {}: step {} after step {}, expected a later one", name.string(), what, step, last);
+    last = step;
+  }
+
+  void write_snapshots() {
+    if (snapshots.empty()) return;
+    for (const RoutingSnapshot& row : snapshots) {
+      RowWriter writer(tables->snapshot, row.step);
+      writer << row.tokens_seen << row.alpha_mean << row.alpha_std << row.alpha_entropy << row.source_rms << row.query
+             << row.gain << row.bias;
+      writer.finish();
+    }
+    write_steps(tables->snapshot, snapshots);
+  }
+
+  void write_train() {
+    if (train.empty()) return;
+    for (const TrainRow& row : train) {
+      RowWriter writer(tables->train, row.step);
+      writer << row.tokens_seen << row.loss << row.learning_rate << row.grad_norm << row.tokens_per_second
+             << row.seconds;
+      writer.finish();
+    }
+    write_steps(tables->train, train);
+  }
+
+  void write_valid() {
+    if (valid.empty()) return;
+    for (const ValidRow& row : valid) {
+      RowWriter writer(tables->valid, row.step);
+      writer << row.loss;
+      writer.finish();
+    }
+    write_steps(tables->valid, valid);
+  }
+
+  template <class Row>
+  void write_steps(Table& table, std::vector<Row>& rows) {
+    std::vector<std::int64_t> steps;
+    for (const Row& row : rows) steps.push_back(row.step);
+    table.append_steps(file, steps);
+    rows.clear();
+  }
+};
+
+RoutingRecord::RoutingRecord(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+RoutingRecord::RoutingRecord(RoutingRecord&&) noexcept = default;
+RoutingRecord& RoutingRecord::operator=(RoutingRecord&&) noexcept = default;
+
+RoutingRecord::~RoutingRecord() {
+  if (!impl_ || impl_->failed) return;
+  try {
+    flush();
+  } catch (const std::exception& error) {
+    spdlog::error("{}", error.what());
+  }
+}
+
+RoutingRecord RoutingRecord::start(const std::filesystem::path& file, const RoutingRecordInfo& info,
+                                   const std::string& created, const std::function<void(Impl&)>& fill) {
+  remove_partial_files(file);
+  const auto partial = partial_name(file);
+  auto impl = std::make_unique<Impl>(file, info);
+  try {
+    impl->file = File::create_for_swmr(partial);
+    impl->guarded([&] {
+      const JournalMark mark = routing_format::create(impl->file, info, created);
+      impl->tables.emplace(impl->file);
+      fill(*impl);
+      impl->file.start_swmr();
+      impl->file.flush();
+      sync_path(partial);
+      // A moment without the right journal: the file is whole, and nobody is writing it.
+      if (std::rename(partial.c_str(), file.c_str()) != 0)
+        throw Error("{}: cannot rename to {}: {}", partial.string(), file.string(), std::strerror(errno));
+      impl->file.publish_journal(journal_name(file), mark);
+    });
+  } catch (...) {
+    impl.reset();
+    std::error_code ignored;
+    std::filesystem::remove(partial, ignored);
+    throw;
+  }
+  sync_path(file.has_parent_path() ? file.parent_path() : ".");
+  return RoutingRecord(std::move(impl));
+}
+
+RoutingRecord RoutingRecord::create(const std::filesystem::path& file, const RoutingRecordInfo& info) {
+  if (std::filesystem::exists(file)) throw Error("{}: exists already, expected to create it", file.string());
+  return start(file, info, "", [](Impl&) {});
+}
+
+RoutingRecord RoutingRecord::resume(const std::filesystem::path& file, const RoutingRecordInfo& info,
+                                    std::int64_t step) {
+  if (!std::filesystem::exists(file))
+    throw Error(
+        "{}: no such file, expected the record of {} steps (from a copy; or move the checkpoints away to begin "
+        "again)",
+        file.string(), step);
+  std::optional<RoutingRecord> out;
+  routing_format::with_record(file, [&](const File& old, bool journaled) {
+    expect_same_record(file.string(), routing_format::read_info(old), info);
+    out = start(file, info, old.text("created"), [&](Impl& impl) {
+      const Copied copied = routing_format::copy_rows(old, journaled, impl.file, *impl.tables, step, false);
+      const std::int64_t last = std::max<std::int64_t>(copied.last[2], 0);
+      const bool salvaged = old.has(routing_format::salvaged);
+      if (!copied.damage.empty()) throw RecordDamaged(file, copied.intact_step, step, copied.damage);
+      if (last < step && !salvaged)
+        throw RecordDamaged(file, last, step, fmt::format("/train/step: the last row until then is of step {}", last));
+      if (salvaged) impl.file.set(routing_format::salvaged, old.integer(routing_format::salvaged));
+      impl.continue_after(copied);
+    });
+  });
+  return std::move(*out);
+}
+
+void RoutingRecord::append(const RoutingSnapshot& row) {
+  Impl& impl = *impl_;
+  impl.expect_row("/alpha_mean", row.alpha_mean.size(), impl.reads * impl.sources);
+  impl.expect_row("/alpha_std", row.alpha_std.size(), impl.reads * impl.sources);
+  impl.expect_row("/alpha_entropy", row.alpha_entropy.size(), impl.reads);
+  impl.expect_row("/source_rms", row.source_rms.size(), impl.reads * impl.sources);
+  impl.expect_row("/query", row.query.size(), impl.reads * impl.hidden_size);
+  impl.expect_row("/gain", row.gain.size(), impl.reads * impl.hidden_size);
+  impl.expect_row("/bias", row.bias.size(), impl.reads);
+  impl.expect_later("/step", row.step, impl.last_snapshot);
+  impl.snapshots.push_back(row);
+}
+
+void RoutingRecord::append_alpha(std::int64_t step, std::span<const float> alpha) {
+  Impl& impl = *impl_;
+  impl.expect_row("/alpha", alpha.size(), impl.alpha_row);
+  impl.expect_later("/alpha_step", step, impl.last_alpha);
+  std::vector<hdf5::half> narrow(alpha.size());
+  std::transform(alpha.begin(), alpha.end(), narrow.begin(), hdf5::to_half);
+  // Too large to wait in memory for flush().
+  impl.guarded([&] {
+    Table& table = impl.tables->alpha;
+    table.columns[0].append(std::span<const hdf5::half>(narrow));
+    table.columns[0].flush();
+    append_value(table.columns[1], routing_format::alpha_checksum(table.columns[0], table.columns[0].rows() - 1, step));
+    table.append_steps(impl.file, std::span<const std::int64_t>(&step, 1));
+  });
+}
+
+void RoutingRecord::append(const TrainRow& row) {
+  impl_->expect_later("/train/step", row.step, impl_->last_train);
+  impl_->train.push_back(row);
+}
+
+void RoutingRecord::append(const ValidRow& row) {
+  impl_->expect_later("/valid/step", row.step, impl_->last_valid);
+  impl_->valid.push_back(row);
+}
+
+void RoutingRecord::flush(bool sync) {
+  Impl& impl = *impl_;
+  impl.guarded([&] {
+    impl.write_snapshots();
+    impl.write_train();
+    impl.write_valid();
+    if (sync) impl.file.sync(impl.name);
+  });
+}
+
+std::string salvage(const std::filesystem::path& file, const std::filesystem::path& output) {
+  if (std::filesystem::exists(output)) throw Error("{}: exists already, expected to create it", output.string());
+  std::string out;
+  routing_format::with_record(file, [&](const File& old, bool journaled) {
+    out.clear();  // a second attempt, on another view of the file
+    const RoutingRecordInfo info = routing_format::read_info(old);
+    RoutingRecord::start(output, info, old.text("created"), [&](RoutingRecord::Impl& impl) {
+      constexpr std::int64_t all_steps = std::numeric_limits<std::int64_t>::max();
+      const Copied copied = routing_format::copy_rows(old, journaled, impl.file, *impl.tables, all_steps, true);
+      const std::int64_t lost = std::reduce(copied.lost.begin(), copied.lost.end());
+      impl.file.set(routing_format::salvaged, lost);
+      const std::array<const char*, 4> names{"snapshots", "per-token rows", "training rows", "validation rows"};
+      for (std::size_t t = 0; t < names.size(); ++t) out += fmt::format("{} {}, ", copied.rows[t], names[t]);
+      out +=
+          lost == 0 ? "nothing lost" : fmt::format("{} rows lost, the first after step {}", lost, copied.intact_step);
+      impl.continue_after(copied);
+    });
+  });
+  return out;
+}
+
+}  // namespace routescope::data

@@ -1,0 +1,70 @@
+// Token shards: llm.c's .bin files, memory-mapped (data/formats/shard.md).
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace routescope::data {
+
+/// One shard. Throws Error for a missing or truncated file, a wrong magic or version, a size that contradicts the
+/// header.
+class Shard {
+ public:
+  explicit Shard(const std::filesystem::path& file);
+  ~Shard();
+  Shard(Shard&& other) noexcept;
+  Shard& operator=(Shard&&) = delete;
+
+  const std::filesystem::path& file() const { return file_; }
+  std::int64_t size() const { return tokens_; }
+  int bytes_per_token() const { return width_; }  // 2 or 4
+  /// Tokens [begin, begin + out.size()) into out.
+  void read(std::int64_t begin, std::span<std::int32_t> out) const;
+  /// The largest id of the whole shard (one pass over it), and where it first stands.
+  std::int32_t largest_id(std::int64_t* offset = nullptr) const;
+
+ private:
+  std::filesystem::path file_;
+  const std::byte* map_ = nullptr;
+  std::size_t map_size_ = 0;
+  std::int64_t tokens_ = 0;
+  int width_ = 2;
+};
+
+/// Several shards as one stream of tokens, in the order given. Patterns like train-*.bin are expanded, sorted.
+class TokenStream {
+ public:
+  /// Throws Error if a pattern matches nothing, or a token is not below vocab_size (vocab_size 0: not checked).
+  TokenStream(const std::vector<std::string>& patterns, std::int64_t vocab_size);
+  std::int64_t size() const { return total_; }
+  /// Tokens [begin, begin + out.size()), across shard ends.
+  void read(std::int64_t begin, std::span<std::int32_t> out) const;
+  /// A digest of names' sizes and contents' ends that tells one data set from another.
+  std::string fingerprint() const;
+
+ private:
+  std::vector<Shard> shards_;
+  std::vector<std::int64_t> starts_;
+  std::int64_t total_ = 0;
+};
+
+/// Writes a shard (uint16 where every id below vocab_size fits, else uint32), complete or absent.
+class ShardWriter {
+ public:
+  ShardWriter(std::filesystem::path file, std::int64_t vocab_size);
+  ~ShardWriter();
+  void append(std::span<const std::int32_t> tokens);
+  /// Completes the header, syncs, renames. Without it the destructor removes what was written.
+  void finish();
+
+ private:
+  void discard() noexcept;
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace routescope::data

@@ -1,0 +1,133 @@
+#include "model/files/dump.h"
+
+#include <cmath>
+#include <limits>
+
+#include "data/base/error.h"
+#include "data/base/files.h"
+#include "data/hdf5/hdf5.h"
+
+namespace routescope::model {
+
+namespace {
+
+std::vector<std::int64_t> counting(std::int64_t n) {
+  std::vector<std::int64_t> out(static_cast<std::size_t>(n));
+  for (std::size_t i = 0; i < out.size(); ++i) out[i] = static_cast<std::int64_t>(i);
+  return out;
+}
+
+/// alpha of one sequence into [read, B, T, source]; columns that a read lacks stay NaN.
+void store_alpha(std::vector<float>& alpha, const Pass& pass, const ReadPlan& plan, std::int64_t b,
+                 std::int64_t batch) {
+  const std::int64_t t_count = pass.tokens(), columns = plan.num_columns();
+  for (int r = 0; r < plan.num_routed(); ++r) {
+    const std::vector<float> values = kernels::host_values<float>(pass.alpha(r), pass.stream());
+    const std::vector<int>& column = plan.reads[static_cast<std::size_t>(r)].columns;
+    const auto n = static_cast<std::int64_t>(column.size());
+    for (std::int64_t t = 0; t < t_count; ++t)
+      for (std::int64_t i = 0; i < n; ++i)
+        alpha[static_cast<std::size_t>(((r * batch + b) * t_count + t) * columns +
+                                       column[static_cast<std::size_t>(i)])] =
+            values[static_cast<std::size_t>(t * n + i)];
+  }
+}
+
+}  // namespace
+
+std::vector<std::vector<double>> read_logit_bias(const std::filesystem::path& file, const ReadPlan& plan) {
+  const data::hdf5::File in = data::hdf5::File::open(file);
+  const data::hdf5::Dataset dataset = in.dataset("logit_bias");
+  const data::hdf5::Shape shape = dataset.shape(), expected{plan.num_routed(), plan.num_columns()};
+  if (shape != expected)
+    throw data::Error("{}: found shape [{}], expected [read, source] = [{}]", dataset.where(), fmt::join(shape, ", "),
+                      fmt::join(expected, ", "));
+  const std::vector<double> values = dataset.read<double>();
+  std::vector<std::vector<double>> table;
+  for (std::int64_t r = 0; r < expected[0]; ++r) {
+    const auto begin = values.begin() + r * expected[1];
+    table.emplace_back(begin, begin + expected[1]);
+    bool any = false;
+    const Read& read = plan.reads[static_cast<std::size_t>(r)];
+    for (int column : read.columns) {
+      const double value = table.back()[static_cast<std::size_t>(column)];
+      if (std::isnan(value) || value == INFINITY)
+        throw data::Error("{}: [{}, {}]: found {}, expected a finite number or -inf", dataset.where(), read.name,
+                          plan.columns[static_cast<std::size_t>(column)], value);
+      any = any || value > -INFINITY;
+    }
+    if (!any)
+      throw data::Error("{}: [{}]: every source is masked, expected at least one that is not", dataset.where(),
+                        read.name);
+  }
+  return table;
+}
+
+void dump(const Model& model, const TokenBatch& tokens, const RoutingIntervention& intervention, bool gradients,
+          const std::filesystem::path& file) {
+  const ReadPlan& plan = model.plan();
+  const std::int64_t batch = tokens.sequences, t = tokens.seq_len, vocab = model.config().vocab_size;
+  if (gradients && t < 2) throw data::Error("tokens: found sequences of 1 token, expected at least 2 for a gradient");
+  const std::int64_t reads = plan.num_routed(), columns = plan.num_columns();
+
+  Pass pass(model, 1, t, gradients ? Pass::Kind::train : Pass::Kind::infer);
+  kernels::OwnedTensor gradient;
+  if (gradients)
+    gradient = kernels::OwnedTensor(model.options().storage, model.options().device, {model.layout().total()});
+  kernels::OwnedTensor logits(model.options().storage, kernels::Device::cpu, {t, vocab});
+  std::vector<float> alpha(static_cast<std::size_t>(reads * batch * t * columns),
+                           std::numeric_limits<float>::quiet_NaN());
+
+  data::write_atomically(file, [&](const std::filesystem::path& temporary) {
+    data::hdf5::File out = data::hdf5::File::create(temporary);
+    out.set("filetype", "routescope dump");
+    out.set("version", std::vector<std::int64_t>{1, 0});
+    out.write("sequence", counting(batch), {batch},
+              {.units = "1", .description = "Index of the sequence.", .axes = {"sequence"}});
+    out.write("position", counting(t), {t},
+              {.units = "1", .description = "Position in the sequence.", .axes = {"position"}});
+    out.write("tokens", tokens.ids, {batch, t},
+              {.units = "1", .description = "Token ids that the model was run on.", .axes = {"sequence", "position"}});
+    {
+      data::hdf5::Dataset logits_out =
+          out.create("logits", data::hdf5::Type::f32, {batch, t, vocab},
+                     {.units = "nats", .description = "Logits of the next token.", .axes = {}});
+      std::vector<float> nll;
+      for (std::int64_t b = 0; b < batch; ++b) {
+        const std::vector<std::int32_t> ids = tokens.sequence(b), targets = tokens.targets(b);
+        pass.forward(ids, &intervention);
+        pass.logits(0, t, logits.tensor);
+        std::vector<float> nll_row(ids.size());
+        logits_out.write_rows<float>(b, kernels::host_values<float>(logits.tensor, pass.stream()));
+        store_alpha(alpha, pass, plan, b, batch);
+        pass.nll(targets, nll_row);
+        nll.insert(nll.end(), nll_row.begin(), nll_row.end() - 1);
+        if (gradients) pass.backward(targets, 1.0 / static_cast<double>(batch * (t - 1)), gradient.tensor);
+      }
+      out.write("nll", nll, {batch, t - 1},
+                {.units = "nats",
+                 .description = "Negative log-likelihood of the token at position t + 1, given those up to t.",
+                 .axes = {}});
+    }
+    if (reads > 0) {
+      std::vector<std::string> names;
+      for (std::int64_t r = 0; r < reads; ++r) names.push_back(plan.reads[static_cast<std::size_t>(r)].name);
+      out.write("read", names, {.units = "", .description = "Names of the reads.", .axes = {"read"}});
+      out.write("source", plan.columns, {.units = "", .description = "Names of the sources.", .axes = {"source"}});
+      out.write("alpha", alpha, {reads, batch, t, columns},
+                {.units = "1",
+                 .description = "Routing weights; NaN where a read does not have the source.",
+                 .axes = {"read", "sequence", "position", "source"}});
+    }
+    if (gradients) {
+      for (const ParameterInfo& info : model.layout().all()) {
+        const kernels::Tensor g = gradient.tensor.slice(info.offset, {info.size});
+        out.write("grad/" + info.name, kernels::host_values<float>(g, pass.stream()), info.shape,
+                  {.units = "nats", .description = "Gradient of mean(nll).", .axes = {}});
+      }
+    }
+    out.close();
+  });
+}
+
+}  // namespace routescope::model

@@ -1,0 +1,91 @@
+#include "model/files/tokens.h"
+
+#include <algorithm>
+#include <charconv>
+#include <filesystem>
+#include <fstream>
+
+#include "data/base/error.h"
+#include "data/hdf5/hdf5.h"
+#include "data/tokens/shard.h"
+
+namespace routescope::model {
+
+namespace {
+
+bool looks_like_ids(const std::string& text) {
+  return !text.empty() && text.find_first_not_of("0123456789, ") == std::string::npos && !std::filesystem::exists(text);
+}
+
+std::vector<std::int32_t> parse_ids(const std::string& text) {
+  std::vector<std::int32_t> ids;
+  const char *at = text.data(), *end = text.data() + text.size();
+  while (at < end) {
+    while (at < end && *at == ' ') ++at;
+    std::int32_t id = 0;
+    const auto [next, status] = std::from_chars(at, end, id);
+    if (status != std::errc{})
+      throw data::Error("tokens: offset {}: found '{}', expected comma-separated ids", at - text.data(),
+                        std::string(at, end));
+    ids.push_back(id);
+    at = next;
+    while (at < end && *at == ' ') ++at;
+    if (at < end && *at++ != ',') throw data::Error("tokens: offset {}: expected a comma", at - 1 - text.data());
+  }
+  return ids;
+}
+
+bool is_hdf5(const std::string& file) {
+  constexpr char kSignature[] = "\x89HDF\r\n\x1a\n";
+  char head[8] = {};
+  std::ifstream in(file, std::ios::binary);
+  return in.read(head, 8) && std::equal(head, head + 8, kSignature);
+}
+
+}  // namespace
+
+std::vector<std::int32_t> TokenBatch::sequence(std::int64_t index) const {
+  const auto begin = ids.begin() + index * seq_len;
+  return {begin, begin + seq_len};
+}
+
+std::vector<std::int32_t> TokenBatch::targets(std::int64_t index) const {
+  std::vector<std::int32_t> out = sequence(index);
+  out.erase(out.begin());
+  out.push_back(-1);
+  return out;
+}
+
+TokenBatch read_tokens(const std::string& source, std::int64_t sequences, std::int64_t seq_len,
+                       std::int64_t vocab_size) {
+  TokenBatch batch;
+  if (looks_like_ids(source)) {
+    batch.ids = parse_ids(source);
+    batch.sequences = 1;
+    batch.seq_len = static_cast<std::int64_t>(batch.ids.size());
+  } else if (is_hdf5(source)) {
+    const data::hdf5::File file = data::hdf5::File::open(source);
+    const data::hdf5::Dataset tokens = file.dataset(file.exists("probe_tokens") ? "probe_tokens" : "tokens");
+    const data::hdf5::Shape shape = tokens.shape();
+    if (!tokens.is_integer() || shape.size() != 2)
+      throw data::Error("{}: expected integers of shape [B, T], found {} axes{}", tokens.where(), shape.size(),
+                        tokens.is_integer() ? "" : " of another type");
+    batch.sequences = shape[0];
+    batch.seq_len = shape[1];
+    batch.ids = tokens.read<std::int32_t>();
+  } else {
+    const data::Shard shard{std::filesystem::path(source)};
+    batch.seq_len = std::min(seq_len, shard.size());
+    batch.sequences = batch.seq_len > 0 ? std::min(sequences, shard.size() / batch.seq_len) : 0;
+    batch.ids.resize(static_cast<std::size_t>(batch.sequences * batch.seq_len));
+    shard.read(0, batch.ids);
+  }
+  if (batch.ids.empty()) throw data::Error("{}: found no tokens", source);
+  for (std::size_t i = 0; i < batch.ids.size(); ++i)
+    if (batch.ids[i] < 0 || batch.ids[i] >= vocab_size)
+      throw data::Error("{}: token {}: found id {}, expected 0 to {} (the model's vocabulary)", source, i, batch.ids[i],
+                        vocab_size - 1);
+  return batch;
+}
+
+}  // namespace routescope::model

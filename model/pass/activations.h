@@ -1,0 +1,73 @@
+// The tensors of a pass: what the forward pass keeps, what the backward pass needs, where both keep scratch.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "kernels/memory.h"
+#include "kernels/ops.h"
+#include "model/pass/model.h"
+
+namespace routescope::model {
+
+/// What read r leaves (MATH.md); undefined members do not exist in this mode.
+struct ReadActivations {
+  kernels::AttnResState state;  // not routed: only partial and inv_rms
+  kernels::Tensor x;            // operand [tokens, d]: the sublayer's input
+  kernels::Tensor
+      logit_bias;  // [n+1], the sum of the constant recency bias and an intervention's; within Activations::logit_bias
+};
+
+struct LayerActivations {
+  kernels::Tensor qkv_raw;   // [tokens, packed]: before QK norm and RoPE
+  kernels::Tensor qkv;       // [tokens, packed]
+  kernels::Tensor lse;       // [batch, heads, seq_len]
+  kernels::Tensor attn_out;  // operand [tokens, heads head_dim]
+  kernels::Tensor gate_up;   // [tokens, 2 f]
+  kernels::Tensor act;       // operand [tokens, f]
+};
+
+/// Only in a training pass.
+struct BackwardScratch {
+  kernels::Tensor dx;            // [tokens, d]: gradient of a sublayer's input
+  kernels::Tensor dp;            // [tokens, d]: running gradient of the partial
+  kernels::Tensor dy;            // operand [tokens, d]: dp as an operand; dp itself without bf16
+  kernels::Tensor dattn_out;     // [tokens, heads head_dim]
+  kernels::Tensor dqkv;          // [tokens, packed]
+  kernels::Tensor dqkv_operand;  // operand; dqkv itself without bf16
+  kernels::Tensor dact;          // [tokens, f]
+  kernels::Tensor dgate_up;      // operand [tokens, 2 f]
+  std::vector<kernels::Tensor>
+      dsource;                      // by read: [tokens, d] where that read's partial is some read's completed source
+  std::vector<kernels::Tensor> dh;  // by position in a group of reads: activation [tokens, d]
+  std::vector<kernels::Tensor> dlogit;  // by read: [tokens, n+1]
+};
+
+struct Activations {
+  kernels::Tensor ids;         // [tokens] i32
+  kernels::Tensor targets;     // [tokens] i32
+  kernels::Tensor nll;         // [tokens]
+  kernels::Tensor loss;        // [1] f64: the nll summed since Pass::take_loss()
+  kernels::Tensor logit_bias;  // of all reads, one after another
+  std::vector<ReadActivations> reads;
+  std::vector<kernels::AttnResPrepared>
+      prepared;  // by position in a group of reads, for reads in two phases; score is undefined
+  std::vector<LayerActivations> layers;
+  BackwardScratch backward;
+  std::int64_t head_rows = 0;  // tokens whose logits exist at one time
+  kernels::Tensor logits;      // [head_rows, vocab]
+  kernels::Tensor dlogits;     // operand [head_rows, vocab]; logits itself without bf16
+  kernels::Tensor workspace;   // bytes as f32
+
+  /// Takes every tensor from the arena. A pass that only infers shares one layer's tensors among all layers.
+  void take(kernels::Arena& arena, const ModelConfig& config, const ReadPlan& plan, const ModelOptions& model,
+            const kernels::AttentionShape& shape, bool train, const PassOptions& options);
+};
+
+/// The last read of the group that `read` belongs to.
+int last_of_group(const ReadPlan& plan, int read);
+/// The reads of `read`'s group that may be prepared at once when the pass has come to `read`, itself the first of them:
+/// none where it is not worth it or not asked for. Reads whose sources hold their own partial cannot be prepared.
+int reads_to_prepare(const ReadPlan& plan, int read, const PassOptions& options, kernels::Device device);
+
+}  // namespace routescope::model

@@ -1,0 +1,177 @@
+// Parameters: drawing, loading, saving.
+#include "model/pass/model.h"
+
+#include <algorithm>
+#include <limits>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "data/base/error.h"
+#include "data/base/files.h"
+#include "model/files/safetensors.h"
+
+namespace routescope::model {
+
+namespace {
+
+ModelOptions checked(const ModelOptions& options) {
+  if (options.device == kernels::Device::cuda && options.storage == kernels::DType::f64)
+    throw data::Error("device: found cuda for a model of f64, expected cpu (f64 is the reference's)");
+  if (options.storage != kernels::DType::f32 && options.storage != kernels::DType::f64)
+    throw std::invalid_argument("a model stores its parameters in f32 or f64");
+  if (options.operands != options.storage &&
+      !(options.storage == kernels::DType::f32 && options.operands == kernels::DType::bf16))
+    throw std::invalid_argument("operands are of the storage type, or bf16 over f32");
+  return options;
+}
+
+std::uint64_t fnv1a(const std::string& text) {
+  std::uint64_t hash = 14695981039346656037ull;
+  for (unsigned char c : text) hash = (hash ^ c) * 1099511628211ull;
+  return hash;
+}
+
+/// The files of a model directory: model.safetensors, or the shards that model.safetensors.index.json names.
+std::vector<std::filesystem::path> weight_files(const std::filesystem::path& dir) {
+  const auto single = dir / "model.safetensors", index = dir / "model.safetensors.index.json";
+  if (std::filesystem::exists(single) || !std::filesystem::exists(index)) return {single};
+  std::set<std::string> names;
+  try {
+    const auto weight_map = nlohmann::json::parse(data::read_text(index)).at("weight_map");
+    for (const auto& [tensor, file] : weight_map.items()) names.insert(file.get<std::string>());
+  } catch (const nlohmann::json::exception&) {
+    throw data::Error("{}: expected a JSON object with weight_map: tensor -> file", index.string());
+  }
+  std::vector<std::filesystem::path> files;
+  for (const std::string& name : names) {
+    if (std::filesystem::path(name).has_parent_path())
+      throw data::Error("{}: weight_map: found '{}', expected a file name", index.string(), name);
+    files.push_back(dir / name);
+  }
+  return files;
+}
+
+}  // namespace
+
+kernels::Device device_from_string(const std::string& text, const std::string& where) {
+  if (text == "cpu" || (text == "auto" && !kernels::cuda_available())) return kernels::Device::cpu;
+  if (text != "cuda" && text != "auto") throw data::Error("{}: found '{}', expected auto, cpu or cuda", where, text);
+  if (!kernels::cuda_built()) throw data::Error("{}: found cuda, expected cpu: this build has no CUDA backend", where);
+  if (!kernels::cuda_available()) throw data::Error("{}: found cuda, expected cpu: no CUDA device answers", where);
+  return kernels::Device::cuda;
+}
+
+Model::Model(const ModelConfig& config, const ModelOptions& options)
+    : config_(config),
+      options_(checked(options)),
+      plan_((config.validate("model"), config)),
+      layout_(config, options.shards),
+      flat_(options.storage, options.device, {layout_.total()}),
+      weights_(config, layout_, flat_.tensor) {
+  if (options_.operands == kernels::DType::bf16) {
+    operand_flat_ = kernels::OwnedTensor(kernels::DType::bf16, options_.device, {layout_.matrices_end()});
+    operand_weights_ = Weights(config_, layout_, operand_flat_.tensor, vectors());
+  }
+}
+
+void Model::initialize(std::uint64_t seed) {
+  const kernels::Stream stream{.device = options_.device};
+  kernels::fill(flat(), 0.0, stream);
+  for (const ParameterInfo& info : layout_.all()) {
+    const kernels::Tensor tensor = flat_.tensor.slice(info.offset, {info.size});
+    switch (info.initial) {
+      case Initial::normal:
+        kernels::random_normal(tensor, config_.initializer_range, seed, fnv1a(info.name), stream);
+        break;
+      case Initial::ones:
+        kernels::fill(tensor, 1.0, stream);
+        break;
+      case Initial::recency_bias:
+        kernels::fill(tensor, config_.recency_bias, stream);
+        break;
+      case Initial::zeros:
+        break;
+    }
+  }
+  refresh_operands();
+}
+
+Model Model::load(const std::filesystem::path& dir, const ModelOptions& options) {
+  Model model(ModelConfig::load(dir / "config.json"), options);
+  std::set<std::string> read;
+  for (const auto& file : weight_files(dir)) {
+    const SafetensorsReader reader(file);
+    for (const SafetensorsEntry& entry : reader.entries()) {
+      const auto& all = model.layout_.all();
+      const auto info = std::find_if(all.begin(), all.end(), [&](const auto& p) { return p.name == entry.name; });
+      if (info == all.end()) {
+        // Some writers store the tied head a second time.
+        if (entry.name == "lm_head.weight" && model.config_.tie_word_embeddings) continue;
+        throw data::Error("{}: {}: a tensor that a model of this config.json does not have", file.string(), entry.name);
+      }
+      reader.read(info->name, info->shape, model.flat_.tensor.slice(info->offset, {info->size}));
+      read.insert(info->name);
+    }
+  }
+  for (const ParameterInfo& info : model.layout_.all())
+    if (!read.contains(info.name))
+      throw data::Error("{}: {}: absent, expected a tensor of this name", weight_files(dir).front().string(),
+                        info.name);
+  model.refresh_operands();
+  return model;
+}
+
+void Model::save(const std::filesystem::path& dir) const {
+  save(dir, config_, layout_, flat());
+}
+
+void Model::save(const std::filesystem::path& dir, const ModelConfig& config, const ParameterLayout& layout,
+                 kernels::Tensor parameters) {
+  std::vector<SafetensorsItem> items;
+  for (const ParameterInfo& info : layout.all())
+    items.push_back({info.name, info.shape, parameters.slice(info.offset, {info.size}), kernels::DType::f32});
+  write_safetensors(dir / "model.safetensors", items, {{"format", "pt"}});
+  data::write_text_atomically(dir / "config.json", config.to_json().dump(2) + "\n");
+}
+
+kernels::Tensor Model::flat() const {
+  if (released_) throw std::logic_error("the model has let go of its matrices in f32: no flat array of all parameters");
+  return flat_.tensor;
+}
+
+kernels::Tensor Model::vectors() const {
+  return released_ ? flat_.tensor : flat_.tensor.rows(layout_.matrices_end(), layout_.total());
+}
+
+kernels::Tensor Model::parameter(const std::string& name) const {
+  const ParameterInfo& info = layout_.at(name);
+  if (released_ && info.decay) throw std::logic_error("the model has let go of its matrices in f32: no " + name);
+  return info.decay ? flat_.tensor.slice(info.offset, {info.size})
+                    : vectors().slice(info.offset - layout_.matrices_end(), {info.size});
+}
+
+kernels::Tensor Model::operand_matrices() const {
+  return options_.operands == kernels::DType::bf16 ? operand_flat_.tensor : flat().rows(0, layout_.matrices_end());
+}
+
+void Model::refresh_operands() {
+  if (options_.operands != kernels::DType::bf16) return;
+  kernels::cast(operand_flat_.tensor, flat().rows(0, layout_.matrices_end()),
+                kernels::Stream{.device = options_.device});
+}
+
+void Model::release_matrices() {
+  if (options_.operands != kernels::DType::bf16)
+    throw std::logic_error("a model whose operands are its matrices cannot let go of them");
+  if (released_) return;
+  const kernels::Stream stream{.device = options_.device};
+  kernels::OwnedTensor kept(options_.storage, options_.device, {layout_.total() - layout_.matrices_end()});
+  kernels::copy(kept.tensor, vectors(), stream);
+  kernels::synchronize(stream);
+  flat_ = std::move(kept);
+  released_ = true;
+  weights_ = Weights(config_, layout_, kernels::Tensor{}, flat_.tensor);
+  operand_weights_ = Weights(config_, layout_, operand_flat_.tensor, flat_.tensor);
+}
+
+}  // namespace routescope::model

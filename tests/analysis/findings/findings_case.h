@@ -1,0 +1,95 @@
+// Records filled by hand, in which it is known what there is to be found.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <functional>
+#include <nlohmann/json.hpp>
+#include <random>
+#include <vector>
+
+#include "analysis/findings/findings.h"
+#include "analysis/routes/slices.h"
+#include "model/files/config.h"
+#include "tests/analysis/probe/micro_model.h"
+
+namespace routescope::testing {
+
+inline constexpr int findings_sequences = 24;
+
+/// The truth about one slice at one row.
+struct Planted {
+  double effect = 0, control = 0, mass = 0.2;
+};
+
+inline const model::ReadPlan& findings_plan() {
+  static const model::ReadPlan plan(micro_config(model::Residual::block_attn_res, model::AttnResSource::block_sum));
+  return plan;
+}
+
+inline int slice_index(const std::string& name) {
+  const std::vector<analysis::Slice> slices = analysis::make_slices(findings_plan());
+  for (std::size_t s = 0; s < slices.size(); ++s) {
+    if (slices[s].name() == name) return static_cast<int>(s);
+  }
+  ADD_FAILURE() << "no slice " << name;
+  return 0;
+}
+
+/// Rows at `steps`, with `noise` a sequence around planted(row, slice), drawn from `seed`; masses vary a hundredth of
+/// that. A slice of NaN effect was not tested.
+inline analysis::AnalysisRecord planted_record(const std::vector<std::int64_t>& steps, double noise, std::uint64_t seed,
+                                               const std::function<Planted(std::size_t, int)>& planted) {
+  const model::ReadPlan& plan = findings_plan();
+  analysis::AnalysisRecord record;
+  record.identity.tokens = micro_tokens(findings_sequences, 8);
+  record.identity.model_config =
+      micro_config(model::Residual::block_attn_res, model::AttnResSource::block_sum).to_json().dump();
+  for (const analysis::Slice& slice : analysis::make_slices(plan)) record.identity.sets.push_back(slice.name());
+  const auto routes = static_cast<std::size_t>(plan.num_routed() * plan.num_columns());
+  std::mt19937_64 random(seed);
+  std::normal_distribution<double> normal(0, noise);
+  for (std::size_t r = 0; r < steps.size(); ++r) {
+    analysis::ProbeRow row;
+    row.step = steps[r];
+    row.alpha_mean.assign(routes, 0.25);
+    row.alpha_variance.assign(routes, 0.0);
+    analysis::AblationEffects& effects = row.ablations.emplace_back();
+    for (int s = 0; s < analysis::num_slices; ++s) {
+      const Planted truth = planted(r, s);
+      effects.coverage.push_back(std::isnan(truth.effect) ? 0 : 1);
+      row.mass.push_back(truth.mass);
+      for (int i = 0; i < findings_sequences; ++i) {
+        row.mass_sequence.push_back(truth.mass + 0.01 * normal(random));
+        effects.delta_nll_sequence.push_back(truth.effect + normal(random));
+        const double control = truth.control + normal(random);
+        effects.control_sequence.push_back(std::isnan(truth.effect) ? truth.effect : control);
+      }
+    }
+    std::vector<double> equivalent, beyond;
+    for (std::size_t s = 0; s < analysis::num_slices; ++s) {
+      const std::span<const double> effect(effects.delta_nll_sequence.data() + s * findings_sequences,
+                                           findings_sequences);
+      std::vector<double> excess(effect.begin(), effect.end());
+      for (std::size_t i = 0; i < excess.size(); ++i) excess[i] -= effects.control_sequence[s * findings_sequences + i];
+      effects.excess.push_back(analysis::mean(excess));
+      beyond.push_back(analysis::sign_flip_test(excess, {seed, r, s}, 1999));
+      equivalent.push_back(analysis::equivalence_test(effect, record.identity.settings.margin));
+    }
+    effects.excess_p_adjusted = analysis::holm_adjust(beyond);
+    effects.p_equivalence_adjusted = analysis::holm_adjust(equivalent);
+    effects.decision.assign(analysis::num_slices, analysis::Decision::open);
+    record.put(std::move(row));
+  }
+  return record;
+}
+
+inline const analysis::Motif* motif_named(const analysis::Findings& findings, const std::string& name) {
+  for (const analysis::Motif& motif : findings.motifs) {
+    if (motif.name == name) return &motif;
+  }
+  return nullptr;
+}
+
+}  // namespace routescope::testing

@@ -1,0 +1,76 @@
+// First-order effects on mechanisms whose true ones are known: where they are right, and where they cannot be.
+#include "analysis/probe/atlas.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+
+#include "tests/analysis/planted/mechanisms.h"
+
+namespace routescope::planted {
+namespace {
+
+constexpr std::uint64_t seed = 30;
+
+struct Effect {
+  double first_order, lower, upper, measured;
+};
+
+class PlantedAtlas : public ::testing::Test {
+ protected:
+  static analysis::Atlas atlas_of(const model::Model& model) {
+    const analysis::ProbeTokens tokens = draw_text(its_signal, 0.9, 32, seed);
+    // More checks than routes: all are checked.
+    return analysis::make_atlas(model, tokens, {.seed = seed, .checks = 1000}, *kernels::single_communicator());
+  }
+
+  static Effect of(const analysis::Atlas& atlas, const model::Model& model, const std::string& read,
+                   const std::string& column) {
+    const model::ReadPlan& plan = model.plan();
+    const auto named = [&](const model::Read& one) { return one.name == read; };
+    const auto r = std::find_if(plan.reads.begin(), plan.reads.end(), named) - plan.reads.begin();
+    const auto c = std::find(plan.columns.begin(), plan.columns.end(), column) - plan.columns.begin();
+    const auto checked =
+        std::find(atlas.checked.begin(), atlas.checked.end(), std::pair{static_cast<int>(r), static_cast<int>(c)});
+    const auto i = static_cast<std::size_t>(r * plan.num_columns() + c);
+    return {atlas.first_order.at(i), atlas.first_order_lower.at(i), atlas.first_order_upper.at(i),
+            atlas.true_effect.at(static_cast<std::size_t>(checked - atlas.checked.begin()))};
+  }
+};
+
+TEST_F(PlantedAtlas, HasTheSignOfEveryRouteWhereTheLossGivesWay) {
+  const Machine machine = diluted(4);
+  const model::Model& model = machine.model();
+  const analysis::Atlas atlas = atlas_of(model);
+  const Effect carrier = of(atlas, model, "2.mlp", "embedding"), diluter = of(atlas, model, "2.mlp", "current");
+  std::printf("carrier: first order %.4f, true %.4f; diluter: %.4f, %.4f\n", carrier.first_order, carrier.measured,
+              diluter.first_order, diluter.measured);
+  EXPECT_GT(carrier.lower, 0);
+  EXPECT_GT(carrier.measured, 0.2);  // ln 2 less the loss at 0.9, which is 0.26 on average
+  EXPECT_LT(diluter.upper, 0);
+  EXPECT_LT(diluter.measured, 0);
+  // Two sources share all the weight: what one gains the other loses.
+  EXPECT_NEAR(carrier.first_order, -diluter.first_order, 1e-6);
+  // Nothing hangs on the reads of sublayers without weights.
+  for (const char* read : {"0.mlp", "1.attn", "1.mlp"}) {
+    for (const char* column : {"embedding", "current"}) {
+      EXPECT_EQ(of(atlas, model, read, column).first_order, 0) << read << column;
+      EXPECT_EQ(of(atlas, model, read, column).measured, 0) << read << column;
+    }
+  }
+}
+
+/// In (a) what is said has the same size however small the embedding's weight, as long as there is any: the loss is
+/// flat where it is looked at and falls off a cliff at zero. Only the true ablations beside them tell.
+TEST_F(PlantedAtlas, CannotSeeWhatIsSaturated) {
+  const double beta = std::log(9.0);
+  const Mechanism mechanism = only_embedding(beta);
+  const Effect carrier = of(atlas_of(mechanism.machine.model()), mechanism.machine.model(), "2.mlp", "embedding");
+  EXPECT_NEAR(carrier.first_order, 0, 1e-5);
+  EXPECT_GT(carrier.measured, 0.3);
+}
+
+}  // namespace
+}  // namespace routescope::planted

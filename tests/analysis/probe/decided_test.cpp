@@ -1,0 +1,316 @@
+// A probe that stops early says what the full one says of the sequences it took; summaries follow from the sequences;
+// controls and token classes count what they say.
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+
+#include "analysis/probe/probe.h"
+#include "analysis/statistics/statistics.h"
+#include "data/base/error.h"
+#include "tests/analysis/probe/micro_model.h"
+
+namespace routescope::analysis {
+namespace {
+
+using testing::micro_config;
+using testing::micro_model;
+using testing::micro_tokens;
+
+model::Model block_sum_model() {
+  return testing::micro_model(testing::micro_config(model::Residual::block_attn_res, model::AttnResSource::block_sum));
+}
+
+TEST(Decide, ByTheConfidenceSequenceAndTheMargin) {
+  std::vector<double> near_zero, far, wide;
+  for (int i = 0; i < 40; ++i) {
+    const double noise = i % 2 ? 1.0 : -1.0;
+    near_zero.push_back(1e-4 * noise);
+    far.push_back(1 + 0.1 * noise);
+    wide.push_back(noise);
+  }
+  EXPECT_EQ(decide(near_zero, 18, 0.01), Decision::absent);
+  EXPECT_EQ(decide(near_zero, 18, 1e-5), Decision::open);
+  EXPECT_EQ(decide(far, 18, 0.01), Decision::effect);
+  EXPECT_EQ(decide(far, 18, 2.0), Decision::absent);  // not zero, and yet within the margin
+  EXPECT_EQ(decide(wide, 18, 0.01), Decision::open);
+  EXPECT_EQ(decide(std::span(far).first(4), 1, 0.01), Decision::open);
+  // More sets tested at once ask for more: somewhere between, the decision falls for one and not for many.
+  std::size_t alone = 0, among = 0;
+  for (std::size_t n = 200; n > 0; --n) {
+    std::vector<double> weak;
+    for (std::size_t i = 0; i < n; ++i) weak.push_back(0.7 + (i % 2 ? 1.0 : -1.0));
+    if (decide(weak, 1, 0.01) == Decision::effect) alone = n;
+    if (decide(weak, 1000, 0.01) == Decision::effect) among = n;
+  }
+  EXPECT_GT(alone, 0U);
+  EXPECT_GT(among, alone);
+}
+
+/// n sequences of `values` from `begin` on.
+std::span<const double> of_set(const std::vector<double>& values, std::size_t set, std::size_t sequences,
+                               std::size_t n) {
+  return std::span(values).subspan(set * sequences, n);
+}
+
+TEST(UntilDecided, IsTheFullProbeCutAtTheDecision) {
+  const model::Model model = block_sum_model();
+  constexpr std::size_t sequences = 52, look_every = 8;  // the last block is shorter
+  constexpr double margin = 0.3;
+  const ProbeTokens tokens = testing::micro_tokens(sequences, 8);
+  ProbeOptions options{.settings = {.seed = 3,
+                                    .ablations = {Ablation::mask, Ablation::freeze},
+                                    .controls = 1,
+                                    .margin = margin,
+                                    .look_every = look_every,
+                                    .by_repeat = true},
+                       .batch_bytes = 1};
+  const ProbeRow full = probe(model, tokens, options);
+  options.settings.until_decided = true;
+  const ProbeRow cut = probe(model, tokens, options);
+  EXPECT_EQ(cut.intact_nll_sequence, full.intact_nll_sequence);
+  EXPECT_EQ(cut.mass, full.mass);
+  int early = 0, open = 0;
+  double rows_saved = 0;
+  for (Ablation ablation : options.settings.ablations) {
+    const AblationEffects &all = full.effects(ablation), &some = cut.effects(ablation);
+    const auto tested = static_cast<std::size_t>(
+        std::count_if(all.coverage.begin(), all.coverage.end(), [](double share) { return share > 0; }));
+    for (std::size_t s = 0; s < num_slices; ++s) {
+      SCOPED_TRACE(to_string(ablation) + " " + std::to_string(s));
+      EXPECT_EQ(all.decision[s], Decision::open);
+      if (!(all.coverage[s] > 0)) {
+        EXPECT_TRUE(std::isnan(some.sequences_used[s]) && std::isnan(some.delta_nll[s]));
+        EXPECT_EQ(some.decision[s], Decision::open);
+        continue;
+      }
+      EXPECT_EQ(all.sequences_used[s], static_cast<double>(sequences));
+      std::size_t used = 0;
+      Decision expected = Decision::open;
+      while (used < sequences && expected == Decision::open) {
+        used = std::min(used + look_every, sequences);
+        expected = decide(of_set(all.delta_nll_sequence, s, sequences, used), tested, margin);
+      }
+      EXPECT_EQ(some.decision[s], expected);
+      EXPECT_EQ(some.sequences_used[s], static_cast<double>(used));
+      early += used < sequences;
+      open += expected == Decision::open;
+      rows_saved += static_cast<double>(sequences - used);
+      for (std::size_t i = 0; i < sequences; ++i) {
+        const std::size_t at = s * sequences + i;
+        if (i < used) {
+          EXPECT_EQ(some.delta_nll_sequence[at], all.delta_nll_sequence[at]);
+          EXPECT_EQ(some.control_sequence[at], all.control_sequence[at]);
+        } else {
+          EXPECT_TRUE(std::isnan(some.delta_nll_sequence[at]) && std::isnan(some.control_sequence[at]));
+        }
+      }
+      const auto values = of_set(all.delta_nll_sequence, s, sequences, used);
+      const Interval interval = confidence_sequence(values);
+      EXPECT_EQ(some.delta_nll[s], mean(values));
+      EXPECT_EQ(some.ci_lower[s], interval.lower);
+      EXPECT_EQ(some.ci_upper[s], interval.upper);
+      EXPECT_EQ(some.p_value[s], sequential_p_value(values, look_every));
+      EXPECT_TRUE(std::isnan(some.p_equivalence[s]));
+      std::vector<double> excess;
+      for (std::size_t i = 0; i < used; ++i) excess.push_back(values[i] - all.control_sequence[s * sequences + i]);
+      EXPECT_EQ(some.excess[s], mean(excess));
+      EXPECT_EQ(some.excess_lower[s], confidence_sequence(excess).lower);
+    }
+  }
+  EXPECT_GT(early, 3);
+  EXPECT_GT(open, 0);
+  EXPECT_EQ(cut.cost.undecided, full.cost.computed);
+  EXPECT_LT(cut.cost.computed, cut.cost.undecided);
+  // Each spared sequence of a set spares at most two passes (it and its control).
+  EXPECT_GE(cut.cost.computed, cut.cost.undecided - (rows_saved + sequences) * 2 * 8 * 13);
+}
+
+TEST(Cost, CountsReadsFromTheFirstThatIsTouched) {
+  const model::Model model = block_sum_model();
+  const ProbeTokens tokens = testing::micro_tokens(2, 8);
+  const double n = 16, reads = 13;
+  ProbeOptions options{.settings = {.ablations = {Ablation::zero}, .sets = {"3.attn:block_1", "final"}, .controls = 0}};
+  const ProbeRow row = probe(model, tokens, options);
+  EXPECT_EQ(row.cost.plain, n * reads);
+  EXPECT_EQ(row.cost.computed, n * (2 * reads + (reads - 6) + 1));
+  EXPECT_EQ(row.cost.unshared, n * 4 * reads);
+  EXPECT_EQ(row.cost.undecided, row.cost.computed);
+  EXPECT_GE(row.cost.seconds, row.cost.plain_seconds);
+  options.settings.controls = 3;  // of `final`: every source, as the set; of 3.attn: in the same read
+  EXPECT_EQ(probe(model, tokens, options).cost.computed, n * (2 * reads + 4 * (reads - 6) + 4));
+  options.patch = &tokens;
+  options.settings.ablations = {Ablation::patch};
+  EXPECT_EQ(probe(model, tokens, options).cost.computed, n * (3 * reads + 4 * (reads - 6) + 4));
+  options.settings.ablations = {};
+  EXPECT_EQ(probe(model, tokens, options).cost.computed, n * reads);
+}
+
+TEST(Controls, AreTheAblationOfTheirDrawsAveraged) {
+  const model::Model model = block_sum_model();
+  constexpr std::size_t sequences = 3, positions = 8;
+  const ProbeTokens tokens = testing::micro_tokens(sequences, positions);
+  for (Ablation ablation : {Ablation::mask, Ablation::zero}) {
+    const ProbeRow row = probe(model, tokens, {.settings = {.seed = 6, .ablations = {ablation}, .controls = 3}});
+    const AblationEffects& effects = row.ablations.front();
+    const std::vector<RouteSet> sets = slice_sets(model.plan());
+    model::Pass pass(model, sequences, positions, model::Pass::Kind::infer);
+    std::vector<std::int32_t> targets(tokens.ids.begin() + 1, tokens.ids.end());
+    targets.push_back(-1);
+    for (std::size_t i = positions - 1; i < targets.size(); i += positions) targets[i] = -1;
+    std::vector<float> intact(targets.size()), changed(targets.size());
+    pass.forward(tokens.ids);
+    pass.nll(targets, intact);
+    for (std::size_t s : {3, 10, 13, 17}) {
+      std::vector<double> expected(sequences, 0.0);
+      double own = 0, compared = 0, mass = 0;
+      for (int draw = 0; draw < 3; ++draw) {
+        const auto routes = draw_control(model.plan(), sets[s], row.alpha_mean, 6, static_cast<int>(s), draw);
+        const PreparedAblation control = prepare_ablation(model, ablation, routes, {}, {});
+        pass.forward(tokens.ids, &control.intervention);
+        pass.nll(targets, changed);
+        for (std::size_t i = 0; i < targets.size(); ++i)
+          expected[i / positions] += (static_cast<double>(changed[i]) - intact[i]) / (3 * (positions - 1));
+        for (const GatedRoute& route : routes) {
+          const double share =
+              route.share *
+              row.alpha_mean[static_cast<std::size_t>(route.read * model.plan().num_columns() + route.column)];
+          const auto& routes_of_set = sets[s].routes;
+          mass += share;
+          if (std::count(control.changed_reads.begin(), control.changed_reads.end(), route.read) == 0) continue;
+          compared += share;
+          own += std::count(routes_of_set.begin(), routes_of_set.end(), std::pair{route.read, route.column}) * share;
+        }
+      }
+      double held = 0;
+      for (const auto& [read, column] : sets[s].routes)
+        held += row.alpha_mean[static_cast<std::size_t>(read * model.plan().num_columns() + column)];
+      EXPECT_NEAR(mass, 3 * held, 1e-10);
+      EXPECT_NEAR(effects.control_overlap[s], own / compared, 1e-12);
+      for (std::size_t q = 0; q < sequences; ++q)
+        EXPECT_NEAR(effects.control_sequence[s * sequences + q], expected[q], 1e-6) << sets[s].name;
+      EXPECT_NEAR(effects.excess[s], effects.delta_nll[s] - effects.control[s], 1e-12);
+    }
+  }
+}
+
+TEST(TokenClasses, CountPositionsAndRepeats) {
+  const ProbeTokens tokens{2, 6, {5, 5, 7, 5, 8, 7, 1, 2, 3, 4, 5, 1}, "by hand"};
+  const auto classes = token_classes(tokens, {.by_position = true, .by_repeat = true});
+  ASSERT_EQ(classes.size(), 2U);
+  EXPECT_EQ(classes[0].name, "position");
+  EXPECT_EQ(classes[0].labels, (std::vector<std::string>{"1", "2-3", "4-5"}));
+  EXPECT_EQ(classes[0].of_token, (std::vector<int>{0, 1, 1, 2, 2, 0, 1, 1, 2, 2}));
+  EXPECT_EQ(classes[1].labels, (std::vector<std::string>{"first", "repeat"}));
+  EXPECT_EQ(classes[1].of_token, (std::vector<int>{1, 0, 1, 0, 1, 0, 0, 0, 0, 1}));
+}
+
+class ClassFile : public ::testing::Test {
+ protected:
+  std::string file(const std::string& text) {
+    std::ofstream(path_) << text;
+    return path_;
+  }
+  std::string error(const std::string& text) {
+    try {
+      token_classes(testing::micro_tokens(1, 4), {.class_file = file(text)});
+    } catch (const data::Error& wrong) {
+      const std::string what = wrong.what();
+      return what.substr(what.find(": ") + 2);
+    }
+    return "no error";
+  }
+  void TearDown() override { std::filesystem::remove(path_); }
+
+  std::string path_ = ::testing::TempDir() + "token_classes_" + std::to_string(::getpid()) + ".json";
+};
+
+TEST_F(ClassFile, NamesItsClassesInItsOrder) {
+  const ProbeTokens tokens{1, 5, {3, 9, 4, 2, 9}, "by hand"};
+  const auto classes = token_classes(tokens, {.class_file = file(R"({"verb": [9], "name": [1, 2]})")});
+  ASSERT_EQ(classes.size(), 1U);
+  EXPECT_EQ(classes[0].name, "class");
+  EXPECT_EQ(classes[0].labels, (std::vector<std::string>{"verb", "name"}));
+  EXPECT_EQ(classes[0].of_token, (std::vector<int>{0, -1, 1, 0}));
+}
+
+TEST_F(ClassFile, SaysWhatIsWrongInIt) {
+  EXPECT_EQ(error("{}").find("found no class, expected an object"), 0U);
+  EXPECT_EQ(error("[1]").find("found array, expected an object"), 0U);
+  EXPECT_EQ(error("{\"a\": 3}"), "class 'a': found number, expected token ids");
+  EXPECT_EQ(error("{\"a\": [-3]}"), "class 'a': found -3, expected a token id");
+  EXPECT_EQ(error("{\"a\": [3], \"b\": [3]}"), "id 3: is in class 'a' and in 'b', expected one class");
+  EXPECT_EQ(error("{").find("not JSON: "), 0U);
+}
+
+TEST_F(ClassFile, EffectsOfAClassAreTheMeanOverItsTokens) {
+  const model::Model model = block_sum_model();
+  constexpr std::size_t sequences = 3, positions = 9;
+  const ProbeTokens tokens = testing::micro_tokens(sequences, positions);
+  std::string low = "{\"low\": [0", none = "], \"none\": [1000]}";
+  for (int id = 1; id < 18; ++id) low += ", " + std::to_string(id);
+  const ProbeSettings settings{
+      .ablations = {Ablation::mask}, .controls = 0, .by_position = true, .class_file = file(low + none)};
+  const ProbeRow row = probe(model, tokens, {.settings = settings});
+  const auto classes = token_classes(tokens, settings);
+  const AblationEffects& effects = row.ablations.front();
+  const std::size_t s = 16;
+  model::Pass pass(model, sequences, positions, model::Pass::Kind::infer);
+  std::vector<std::int32_t> targets(tokens.ids.begin() + 1, tokens.ids.end());
+  targets.push_back(0);
+  std::vector<float> intact(targets.size()), changed(targets.size());
+  pass.forward(tokens.ids);
+  pass.nll(targets, intact);
+  const PreparedAblation mask = prepare_ablation(model, Ablation::mask, whole(slice_sets(model.plan())[s]), {}, {});
+  pass.forward(tokens.ids, &mask.intervention);
+  pass.nll(targets, changed);
+  ASSERT_EQ(effects.delta_nll_class.size(), 2U);
+  for (std::size_t c = 0; c < 2; ++c) {
+    const std::size_t labels = classes[c].labels.size();
+    std::vector<double> sum(labels, 0.0), count(labels, 0.0);
+    for (std::size_t q = 0; q < sequences; ++q) {
+      for (std::size_t t = 0; t + 1 < positions; ++t) {
+        const int label = classes[c].of_token[q * (positions - 1) + t];
+        if (label < 0) continue;
+        sum[static_cast<std::size_t>(label)] +=
+            static_cast<double>(changed[q * positions + t]) - intact[q * positions + t];
+        ++count[static_cast<std::size_t>(label)];
+      }
+    }
+    for (std::size_t l = 0; l < labels; ++l) {
+      const double found = effects.delta_nll_class[c][s * labels + l];
+      if (count[l] == 0) {
+        EXPECT_TRUE(std::isnan(found)) << classes[c].labels[l];
+      } else {
+        EXPECT_NEAR(found, sum[l] / count[l], 1e-6) << classes[c].labels[l];
+      }
+    }
+    EXPECT_EQ(classes[c].labels.back() == "none", count.back() == 0);
+  }
+}
+
+TEST(ProbeErrors, NameWhatPatchingLacks) {
+  const model::Model model = block_sum_model();
+  const ProbeTokens tokens = testing::micro_tokens(2, 6), other = testing::micro_tokens(2, 5);
+  ProbeOptions options{.settings = {.ablations = {Ablation::patch}}};
+  EXPECT_THROW(probe(model, tokens, options), data::UsageError);
+  options.patch = &other;
+  try {
+    probe(model, tokens, options);
+    FAIL() << "no error";
+  } catch (const data::Error& error) {
+    EXPECT_STREQ(error.what(),
+                 "random ids, seed 13: found 2 sequences of 5 tokens, expected 2 of 6, aligned with random ids, seed "
+                 "13");
+  }
+  options = {.settings = {.look_every = 0}};
+  EXPECT_THROW(probe(model, tokens, options), data::UsageError);
+  options = {.settings = {.until_decided = true}};
+  EXPECT_THROW(probe(model, testing::micro_tokens(sequential_least_n - 1, 6), options), data::UsageError);
+}
+
+}  // namespace
+}  // namespace routescope::analysis

@@ -1,0 +1,159 @@
+// Records of numbers drawn at random, in which no field is empty and no two numbers agree by accident; and the members
+// of a row one by one. A member that is added to a row and not listed here does not compile.
+#pragma once
+
+#include <random>
+#include <string>
+#include <vector>
+
+#include "analysis/record/record.h"
+#include "analysis/routes/route_sets.h"
+#include "tests/analysis/probe/micro_model.h"
+
+namespace routescope::testing {
+
+/// visit(member, axes): its axes as a list of letters: s(lice), q (sequence), r(ead), c(olumn), k (checked route); of
+/// vectors only.
+template <class Effects, class Visit>
+void each_member_of_effects(Effects& effects, const Visit& visit) {
+  auto& [ablation, delta_nll_sequence, delta_nll, ci_lower, ci_upper, p_value, p_adjusted, p_equivalence,
+         p_equivalence_adjusted, kl, top1_agreement, coverage, sequences_used, decision, delta_nll_class,
+         control_sequence, control, excess, excess_lower, excess_upper, excess_p, excess_p_adjusted, control_overlap] =
+      effects;
+  visit(delta_nll_sequence, "sq");
+  for (auto* member : {&delta_nll, &ci_lower, &ci_upper, &p_value, &p_adjusted, &p_equivalence, &p_equivalence_adjusted,
+                       &kl, &top1_agreement, &coverage, &sequences_used, &control, &excess, &excess_lower,
+                       &excess_upper, &excess_p, &excess_p_adjusted, &control_overlap})
+    visit(*member, "s");
+  visit(control_sequence, "sq");
+  visit(decision, "s");
+  visit(delta_nll_class, "");
+  visit(ablation, "");
+}
+
+template <class AtlasType, class Visit>
+void each_member_of_atlas(AtlasType& atlas, const Visit& visit) {
+  auto& [first_order, first_order_lower, first_order_upper, checked, true_effect, true_lower, true_upper,
+         rank_correlation, rank_correlation_ci, median_relative_error] = atlas;
+  for (auto* member : {&first_order, &first_order_lower, &first_order_upper}) visit(*member, "rc");
+  visit(checked, "k");
+  for (auto* member : {&true_effect, &true_lower, &true_upper}) visit(*member, "k");
+  visit(rank_correlation, "");
+  visit(rank_correlation_ci, "");
+  visit(median_relative_error, "");
+}
+
+/// All but the ablations and the atlas, which have their own.
+template <class Row, class Visit>
+void each_member_of_row(Row& row, const Visit& visit) {
+  auto& [step, model_sha256, mass, mass_sequence, alpha_mean, alpha_variance, intact_nll, intact_nll_sequence,
+         ablations, atlas, cost, closed_form_error] = row;
+  visit(step, "");
+  visit(model_sha256, "");
+  visit(mass, "s");
+  visit(mass_sequence, "sq");
+  visit(alpha_mean, "rc");
+  visit(alpha_variance, "rc");
+  visit(intact_nll, "");
+  visit(intact_nll_sequence, "q");
+  visit(closed_form_error, "");
+  auto& [plain, computed, unshared, undecided, seconds, plain_seconds] = cost;
+  for (auto* member : {&plain, &computed, &unshared, &undecided, &seconds, &plain_seconds}) visit(*member, "");
+  (void)ablations;
+  (void)atlas;
+}
+
+/// The identity of a measurement with everything there is to measure.
+inline analysis::ProbeIdentity full_identity() {
+  const model::ModelConfig config = micro_config(model::Residual::block_attn_res, model::AttnResSource::block_sum);
+  analysis::ProbeIdentity identity;
+  identity.tokens = micro_tokens(4, 8);
+  identity.patch = micro_tokens(4, 8, 14);
+  identity.settings.seed = 9;
+  identity.settings.ablations = {analysis::Ablation::mask,     analysis::Ablation::zero,   analysis::Ablation::mean,
+                                 analysis::Ablation::resample, analysis::Ablation::freeze, analysis::Ablation::patch};
+  identity.settings.by_repeat = true;
+  for (const analysis::RouteSet& set : analysis::slice_sets(model::ReadPlan(config))) identity.sets.push_back(set.name);
+  identity.model_config = config.to_json().dump();
+  analysis::TokenClasses one{"repeat", {"new", "repeated"}, {}}, other{"class", {"a", "b", "c"}, {}};
+  for (int i = 0; i < 4 * 7; ++i) {
+    one.of_token.push_back(i % 2);
+    other.of_token.push_back(i % 4 - 1);
+  }
+  identity.classes = {one, other};
+  return identity;
+}
+
+class RandomRow {
+ public:
+  RandomRow(const analysis::ProbeIdentity& identity, std::uint64_t seed) : identity_(identity), random_(seed) {}
+
+  analysis::ProbeRow row(std::int64_t step, std::size_t checks) {
+    checks_ = checks;
+    analysis::ProbeRow out;
+    const auto fill = [this](auto& member, const std::string& axes) { this->fill(member, axes); };
+    each_member_of_row(out, fill);
+    out.step = step;
+    out.model_sha256 = "digest of step " + std::to_string(step);
+    for (analysis::Ablation ablation : identity_.settings.ablations) {
+      each_member_of_effects(out.ablations.emplace_back(), fill);
+      out.ablations.back().ablation = ablation;
+    }
+    if (checks > 0) each_member_of_atlas(out.atlas, fill);
+    return out;
+  }
+
+ private:
+  double draw() { return std::normal_distribution<double>(0, 1)(random_); }
+  std::size_t size(const std::string& axes) const {
+    const model::ReadPlan plan = identity_.plan();
+    std::size_t out = 1;
+    for (char axis : axes) {
+      out *= axis == 's'   ? identity_.sets.size()
+             : axis == 'q' ? static_cast<std::size_t>(identity_.tokens.sequences)
+             : axis == 'r' ? static_cast<std::size_t>(plan.num_routed())
+             : axis == 'c' ? static_cast<std::size_t>(plan.num_columns())
+                           : checks_;
+    }
+    return out;
+  }
+
+  void fill(double& member, const std::string&) { member = draw(); }
+  void fill(analysis::Interval& member, const std::string&) { member = {draw(), draw()}; }
+  void fill(std::vector<double>& member, const std::string& axes) {
+    for (std::size_t i = 0; i < size(axes); ++i) member.push_back(draw());
+  }
+  void fill(std::vector<analysis::Decision>& member, const std::string& axes) {
+    for (std::size_t i = 0; i < size(axes); ++i) member.push_back(static_cast<analysis::Decision>(random_() % 3));
+  }
+  void fill(std::vector<std::pair<int, int>>& member, const std::string& axes) {
+    for (std::size_t i = 0; i < size(axes); ++i)
+      member.emplace_back(static_cast<int>(random_() % 5), static_cast<int>(random_() % 4));
+  }
+  void fill(std::vector<std::vector<double>>& member, const std::string&) {
+    for (const analysis::TokenClasses& classes : identity_.classes) {
+      auto& values = member.emplace_back();
+      for (std::size_t i = 0; i < size("s") * classes.labels.size(); ++i) values.push_back(draw());
+    }
+  }
+  void fill(analysis::Ablation&, const std::string&) {}
+  void fill(std::int64_t&, const std::string&) {}
+  void fill(std::string&, const std::string&) {}
+
+  const analysis::ProbeIdentity& identity_;
+  std::mt19937_64 random_;
+  std::size_t checks_ = 0;
+};
+
+/// Rows of steps 0, 1 and 4; the last two have an atlas, of 3 and 5 checked routes.
+inline analysis::AnalysisRecord filled_record() {
+  analysis::AnalysisRecord record;
+  record.identity = full_identity();
+  RandomRow random(record.identity, 31);
+  record.put(random.row(4, 5));
+  record.put(random.row(0, 0));
+  record.put(random.row(1, 3));
+  return record;
+}
+
+}  // namespace routescope::testing

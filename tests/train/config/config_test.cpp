@@ -1,0 +1,168 @@
+// The configuration: what is read, what is refused and with which words, and that what is written back is the same run.
+#include "train/config/config.h"
+
+#include <gtest/gtest.h>
+
+#include "data/base/error.h"
+#include "data/base/files.h"
+#include "tests/places.h"
+#include "tests/train/run/micro_run.h"
+#include "train/config/config_keys.h"
+
+namespace routescope::train {
+namespace {
+
+class Config : public ::testing::Test {
+ protected:
+  static constexpr const char* kBase =
+      "run: {dir: runs/a}\n"
+      "data: {train: [a.bin], valid: b.bin, sequence_length: 128}\n"
+      "train: {steps: 10, tokens_per_step: 1024, micro_batch: 4}\n"
+      "valid: {tokens: 256}\n";
+
+  TrainConfig load(const std::string& text, const std::vector<std::string>& overrides = {}) const {
+    data::write_text_atomically(directory_ / "c.yaml", text);
+    return load_config(directory_ / "c.yaml", overrides);
+  }
+  std::string message(const std::string& text, const std::vector<std::string>& overrides = {}) const {
+    try {
+      load(text, overrides);
+    } catch (const data::Error& error) {
+      std::string what = error.what();
+      const std::string prefix = directory_.path().string() + "/";
+      if (what.starts_with(prefix)) what.erase(0, prefix.size());
+      return what;
+    }
+    return "(no error)";
+  }
+
+  testing::TemporaryDirectory directory_;
+};
+
+TEST_F(Config, DefaultsPresetsAndOverrides) {
+  const TrainConfig c =
+      load(std::string(kBase) + "model: {hidden_size: 512, preset: qwen3_0.6b, residual: block_attn_res}\n",
+           {"train.optimizer.learning_rate=1e-3", "model.num_hidden_layers=16", "data={train: [x, y]}"});
+  EXPECT_EQ(c.model.hidden_size, 512);  // although the preset stands after it
+  EXPECT_EQ(c.model.intermediate_size, 3072);
+  EXPECT_EQ(c.model.num_hidden_layers, 16);
+  EXPECT_EQ(c.model.residual, model::Residual::block_attn_res);
+  EXPECT_EQ(c.train.optimizer.learning_rate, 1e-3);
+  EXPECT_EQ(c.data.train, (std::vector<std::string>{"x", "y"}));
+  EXPECT_EQ(c.data.valid, (std::vector<std::string>{"b.bin"}));
+  EXPECT_EQ(c.checkpoint.keep, 0);
+  EXPECT_EQ(c.sequences_per_step(), 8);
+}
+
+TEST_F(Config, WhatIsWrittenIsTheSameRun) {
+  TrainConfig c =
+      load(std::string(kBase) +
+               "checkpoint: {keep: 3}\nmodel: {residual: block_attn_res, rms_norm_eps: 1e-5, attn_res: {recency_bias: "
+               "0.1}}\n",
+           {"run.dir='runs/with: colon and \"quote\"'", "train.optimizer.eps=3e-9", "data.train=[a-*.bin, '1']"});
+  resolve_backend(c);
+  EXPECT_NE(c.device, "auto");
+  EXPECT_NE(c.precision, "auto");
+  const std::string yaml = to_yaml(c);
+  const TrainConfig again = load(yaml);
+  EXPECT_EQ(config_values(again), config_values(c));
+  EXPECT_EQ(to_yaml(again), yaml);
+  EXPECT_EQ(again.run.dir, c.run.dir);
+  EXPECT_EQ(again.data.train, c.data.train);
+  EXPECT_EQ(again.model, c.model);
+  EXPECT_EQ(again.train.optimizer.eps, 3e-9);
+}
+
+TEST_F(Config, UnknownKeysNameTheNearestKnownOne) {
+  EXPECT_EQ(message(std::string(kBase) + "checkpoint:\n  evry: 5\n"),
+            "c.yaml:6: checkpoint.evry: unknown key; the nearest known one is checkpoint.every");
+  EXPECT_EQ(message(std::string(kBase) + "model: {hiden_size: 64}\n"),
+            "c.yaml:5: model.hiden_size: unknown key; the nearest known one is model.hidden_size");
+  EXPECT_EQ(message(std::string(kBase) + "model: {num_blocks: 4}\n"),
+            "c.yaml:5: model.num_blocks: unknown key; the nearest known one is model.attn_res.num_blocks");
+  EXPECT_EQ(message(kBase, {"train.learning_rate=1"}),
+            "command line: train.learning_rate: unknown key; the nearest known one is train.optimizer.learning_rate");
+  EXPECT_EQ(message(std::string(kBase) + "sed: 3\n"), "c.yaml:5: sed: unknown key; the nearest known one is run.seed");
+}
+
+TEST_F(Config, IllTypedValuesNameKeyFoundExpected) {
+  EXPECT_EQ(message(std::string(kBase) + "valid:\n  every: often\n"),
+            "c.yaml:6: valid.every: found 'often', expected an integer of at least 0");
+  EXPECT_EQ(message(kBase, {"train.steps=1.5"}),
+            "command line: train.steps: found '1.5', expected an integer of at least 1");
+  EXPECT_EQ(message(kBase, {"train.steps='5'"}),
+            "command line: train.steps: found \"5\", expected an integer of at least 1");
+  EXPECT_EQ(message(kBase, {"train.steps=0"}),
+            "command line: train.steps: found '0', expected an integer of at least 1");
+  EXPECT_EQ(message(kBase, {"train.optimizer.beta2=1"}),
+            "command line: train.optimizer.beta2: found '1', expected a number in [0, 1)");
+  EXPECT_EQ(message(kBase, {"train.optimizer.learning_rate=nan"}),
+            "command line: train.optimizer.learning_rate: found 'nan', expected a number above 0");
+  EXPECT_EQ(message(kBase, {"train.schedule.kind=linear"}),
+            "command line: train.schedule.kind: found 'linear', expected one of cosine, wsd, constant");
+  EXPECT_EQ(message(kBase, {"checkpoint.keep=none"}),
+            "command line: checkpoint.keep: found 'none', expected all, or an integer of at least 1");
+  EXPECT_EQ(message(kBase, {"data.train=[]"}),
+            "command line: data.train: found a list of 0, expected a list of token shards");
+  EXPECT_EQ(message(kBase, {"model.hidden_size=wide"}),
+            "command line: model: hidden_size: found \"wide\", expected an integer");
+  EXPECT_EQ(message(kBase, {"model.residual=block"}),
+            "command line: model.residual: found 'block', expected one of standard, block_attn_res, full_attn_res");
+  EXPECT_TRUE(message(kBase, {"model=qwen3_0.6b"})
+                  .starts_with("command line: model: found 'qwen3_0.6b', expected a mapping with keys among preset, "));
+}
+
+TEST_F(Config, WhatNoKeyAloneCanTell) {
+  EXPECT_EQ(message(kBase, {"train.tokens_per_step=1000"}),
+            "command line: train.tokens_per_step: found 1000, expected a multiple of data.sequence_length * "
+            "train.micro_batch = 128 * 4");
+  EXPECT_EQ(message(kBase, {"train.schedule.warmup_steps=11"}),
+            "command line: train.schedule.warmup_steps: found 11, expected at most train.steps = 10");
+  EXPECT_EQ(
+      message(kBase, {"train.schedule.kind=wsd", "train.schedule.warmup_steps=6", "train.schedule.decay_fraction=0.5"}),
+      "command line: train.schedule.decay_fraction: found 0.5, expected at most 0.4 (warm-up and decay overlap)");
+  EXPECT_EQ(message(kBase, {"valid.tokens=127"}),
+            "command line: valid.tokens: found 127, expected at least data.sequence_length = 128");
+  EXPECT_EQ(message(kBase, {"model.max_position_embeddings=64"}),
+            "c.yaml:2: data.sequence_length: found 128, expected at most model.max_position_embeddings = 64");
+  EXPECT_EQ(message(kBase, {"model.num_key_value_heads=3"}),
+            "c.yaml: model: num_attention_heads: found 16, expected a multiple of num_key_value_heads 3");
+}
+
+TEST_F(Config, WhatIsMissingTwiceOrNotYaml) {
+  EXPECT_EQ(message("run: {dir: a}\n"), "c.yaml: data.train: found nothing, expected a value (it has no default)");
+  EXPECT_EQ(message(std::string(kBase) + "train: {steps: 3}\n"),
+            "c.yaml:5: train.steps: found a second time, expected once (first at " + (directory_ / "c.yaml").string() +
+                ":3)");
+  EXPECT_TRUE(message("run: [\n").starts_with("c.yaml:2: not YAML: "));
+  EXPECT_TRUE(message("just text\n").starts_with("c.yaml: found no keys, expected a YAML mapping"));
+  EXPECT_EQ(message(kBase, {"train.steps"}), "command line: found 'train.steps', expected key.path=value");
+  EXPECT_THROW(load(kBase, {"train.steps"}), data::UsageError);
+  EXPECT_THROW(load(kBase, {"train.stps=4"}), data::UsageError);
+  EXPECT_THROW(load_config(directory_ / "absent.yaml", {}), data::Error);
+}
+
+TEST_F(Config, CudaIsRefusedWhereThereIsNone) {
+  if (kernels::cuda_available()) GTEST_SKIP() << "this machine has a CUDA device";
+  TrainConfig c = load(kBase, {"device=cuda"});
+  EXPECT_THROW(resolve_backend(c), data::Error);
+}
+
+TEST(ShippedConfigs, AllLoad) {
+  std::size_t count = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(testing::source_dir() + "/configs")) {
+    if (entry.path().extension() != ".yaml") continue;
+    EXPECT_NO_THROW(load_config(entry.path(), {})) << entry.path();
+    ++count;
+  }
+  EXPECT_GE(count, 5u);
+}
+
+TEST(EditDistance, KnownValues) {
+  EXPECT_EQ(edit_distance("", "abc"), 3u);
+  EXPECT_EQ(edit_distance("kitten", "sitting"), 3u);
+  EXPECT_EQ(edit_distance("same", "same"), 0u);
+}
+
+}  // namespace
+}  // namespace routescope::train

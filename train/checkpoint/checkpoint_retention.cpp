@@ -1,0 +1,85 @@
+#include "train/checkpoint/checkpoint_retention.h"
+
+#include <spdlog/spdlog.h>
+
+#include <utility>
+
+#include "train/checkpoint/checkpoint_directory.h"
+#include "train/checkpoint/checkpoint_job.h"
+
+namespace routescope::train {
+
+namespace {
+
+/// Of a checkpoint that is intact. One whose state cannot be read is nothing to go back to.
+bool is_clean(const data::CheckpointEntry& checkpoint) {
+  try {
+    return read_train_state(checkpoint).skipped == 0;
+  } catch (const std::exception&) {
+    return false;
+  }
+}
+
+}  // namespace
+
+CheckpointRetention::CheckpointRetention(std::filesystem::path run_dir, std::int64_t keep, std::int64_t intact)
+    : run_dir_(std::move(run_dir)), keep_(keep) {
+  if (keep_ > 0 && intact >= 0) counts_[intact] = is_clean({intact, data::checkpoint_dir(run_dir_, intact)});
+}
+
+CheckpointRetention::~CheckpointRetention() {
+  given_up_ = true;
+  if (thread_.joinable()) thread_.join();
+}
+
+void CheckpointRetention::written(const TrainState& state) {
+  counts_[state.step] = state.skipped == 0;
+  if (keep_ <= 0 || state.skipped > 0) return;
+  newest_ = state.step;
+  prune();
+}
+
+void CheckpointRetention::update() {
+  if (!done_) return;
+  thread_.join();
+  done_ = false;
+  counts_.merge(read_);
+  prune();
+}
+
+void CheckpointRetention::prune() {
+  try {
+    std::int64_t counted = 0;
+    std::vector<data::CheckpointEntry> unknown;
+    const std::vector<data::CheckpointEntry> all = data::list_checkpoints(run_dir_);
+    for (auto entry = all.rbegin(); entry != all.rend(); ++entry) {
+      if (entry->step > newest_) continue;
+      const auto known = counts_.find(entry->step);
+      if (counted == keep_)
+        remove_checkpoint(entry->dir);
+      else if (known == counts_.end())
+        unknown.push_back(*entry);
+      else if (known->second)
+        ++counted;
+    }
+    const std::int64_t wanted = keep_ - counted;
+    // With no more than are wanted, none would go.
+    if (wanted <= 0 || std::ssize(unknown) <= wanted || thread_.joinable()) return;
+    read_.clear();
+    thread_ = thread_without_signals([this, unknown, wanted] { read(unknown, wanted); });
+  } catch (const std::exception& error) {
+    spdlog::warn("an old checkpoint stays: {}", error.what());
+  }
+}
+
+void CheckpointRetention::read(const std::vector<data::CheckpointEntry>& checkpoints, std::int64_t wanted) {
+  for (auto entry = checkpoints.begin(); entry != checkpoints.end() && wanted > 0; ++entry) {
+    const bool counts = is_intact(*entry, given_up_) && is_clean(*entry);
+    if (given_up_) return;
+    read_[entry->step] = counts;
+    if (counts) --wanted;
+  }
+  done_ = true;
+}
+
+}  // namespace routescope::train

@@ -1,0 +1,271 @@
+#include "train/checkpoint/state_file.h"
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <limits>
+#include <memory>
+#include <optional>
+#include <string_view>
+
+#include "data/base/error.h"
+#include "kernels/ops.h"
+#include "model/files/safetensors.h"
+
+namespace routescope::train {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+constexpr std::array<const char*, 2> kMoments{"exp_avg.", "exp_avg_sq."};
+constexpr std::string_view kStem = "train_state", kSuffix = ".safetensors";
+
+/// Elements [begin, end) of a parameter, flattened.
+struct Span {
+  std::int64_t begin = 0, end = 0;
+};
+
+/// What a range of the flat arrays holds of a parameter.
+Span within(const model::ParameterInfo& info, const OptimizerRange& range) {
+  return {std::max<std::int64_t>(range.begin - info.offset, 0), std::min(range.end - info.offset, info.size)};
+}
+
+kernels::Tensor moment(const OptimizerRange& range, std::size_t which) {
+  return which == 0 ? range.exp_avg : range.exp_avg_sq;
+}
+
+std::optional<std::int64_t> integer(std::string_view text) {
+  std::int64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (text.empty() || error != std::errc() || end != text.data() + text.size()) return std::nullopt;
+  return value;
+}
+
+/// One of a checkpoint's state files, open.
+struct StateFile {
+  fs::path path;
+  std::unique_ptr<model::SafetensorsReader> reader;
+
+  std::string text(const std::string& key) const {
+    const auto found = reader->metadata().find(key);
+    if (found != reader->metadata().end()) return found->second;
+    throw data::Error("{}: metadata {}: found nothing, expected it (an earlier version wrote checkpoints without)",
+                      path.string(), key);
+  }
+  std::int64_t number(const std::string& key) const {
+    const std::string found = text(key);
+    if (const auto value = integer(found)) return *value;
+    throw data::Error("{}: metadata {}: found '{}', expected an integer", path.string(), key, found);
+  }
+};
+
+/// How many ranks wrote a file of this name: 4 of train_state-00001-of-00004.safetensors.
+int ranks_of(const std::string& name) {
+  const auto of = name.find("-of-");
+  if (of == std::string::npos) return 1;
+  const auto ranks = integer(std::string_view(name).substr(of + 4, name.size() - of - 4 - kSuffix.size()));
+  return static_cast<int>(std::clamp<std::int64_t>(ranks.value_or(1), 1, std::numeric_limits<int>::max()));
+}
+
+/// The state files of a checkpoint, all of them, in the order of their ranks.
+std::vector<StateFile> open_state_files(const fs::path& dir) {
+  std::vector<std::string> names;
+  for (const data::ManifestEntry& entry : data::list_manifest(dir)) {
+    if (entry.name.starts_with(kStem) && entry.name.ends_with(kSuffix)) names.push_back(entry.name);
+  }
+  std::ranges::sort(names);
+  const int ranks = names.empty() ? 1 : ranks_of(names.front());
+  std::vector<StateFile> files;
+  for (int rank = 0; rank < ranks; ++rank) {
+    const std::string expected = state_file_name({.rank = rank, .size = ranks});
+    if (!std::ranges::binary_search(names, expected))
+      throw data::Error("{}: MANIFEST.json lists {} state files, expected {} among them", dir.string(), names.size(),
+                        expected);
+    files.push_back({dir / expected, std::make_unique<model::SafetensorsReader>(dir / expected)});
+  }
+  if (files.size() != names.size())
+    throw data::Error("{}: MANIFEST.json lists {} state files, expected {} as {} is named", dir.string(), names.size(),
+                      files.size(), names.front());
+  return files;
+}
+
+/// A stored stretch of a parameter's moment.
+struct Piece {
+  Span span;
+  std::size_t file = 0;
+  const model::SafetensorsEntry* entry = nullptr;
+};
+
+/// Which parameter a stored tensor is a stretch of; nothing if the name is none of ours.
+struct Named {
+  std::size_t which = 0, parameter = 0;
+  Span span;
+};
+std::optional<Named> parse_name(const std::string& name, const std::map<std::string, std::size_t>& parameters,
+                                const model::ParameterLayout& layout) {
+  for (std::size_t which = 0; which < kMoments.size(); ++which) {
+    if (!name.starts_with(kMoments[which])) continue;
+    const std::string rest = name.substr(std::string_view(kMoments[which]).size());
+    const auto bracket = rest.find('['), colon = rest.find(':');
+    const auto found = parameters.find(rest.substr(0, bracket));
+    if (found == parameters.end()) return std::nullopt;
+    const std::int64_t size = layout.all()[found->second].size;
+    if (bracket == std::string::npos) return Named{which, found->second, {0, size}};
+    if (colon == std::string::npos || colon < bracket || !rest.ends_with(']')) return std::nullopt;
+    const auto begin = integer(std::string_view(rest).substr(bracket + 1, colon - bracket - 1));
+    const auto end = integer(std::string_view(rest).substr(colon + 1, rest.size() - colon - 2));
+    if (!begin || !end || *begin < 0 || *begin >= *end || *end > size) return std::nullopt;
+    return Named{which, found->second, {*begin, *end}};
+  }
+  return std::nullopt;
+}
+
+/// The stored pieces of every moment of every parameter, each complete and in order: [which][parameter].
+using Pieces = std::array<std::vector<std::vector<Piece>>, 2>;
+
+void check_complete(const std::vector<Piece>& pieces, const model::ParameterInfo& info, const std::string& name,
+                    const std::vector<StateFile>& files) {
+  const fs::path dir = files.front().path.parent_path();
+  std::int64_t next = 0;
+  const auto missing = [&](std::int64_t until) {
+    throw data::Error("{}: {}: elements {} to {} of {} are in no state file, expected in one", dir.string(), name, next,
+                      until, info.size);
+  };
+  for (std::size_t i = 0; i < pieces.size(); ++i) {
+    const Span& span = pieces[i].span;
+    if (span.begin > next) missing(span.begin);
+    if (span.begin < next)
+      throw data::Error("{}: {}: elements {} to {} are in {} too, expected in one", files[pieces[i].file].path.string(),
+                        name, span.begin, std::min(next, span.end), files[pieces[i - 1].file].path.filename().string());
+    next = span.end;
+  }
+  if (next < info.size) missing(info.size);
+}
+
+Pieces find_pieces(const std::vector<StateFile>& files, const model::ParameterLayout& layout) {
+  std::map<std::string, std::size_t> parameters;
+  for (std::size_t p = 0; p < layout.all().size(); ++p) parameters[layout.all()[p].name] = p;
+  Pieces pieces;
+  for (auto& of_moment : pieces) of_moment.resize(layout.all().size());
+  for (std::size_t file = 0; file < files.size(); ++file) {
+    for (const model::SafetensorsEntry& entry : files[file].reader->entries()) {
+      const auto named = parse_name(entry.name, parameters, layout);
+      if (!named)
+        throw data::Error("{}: {}: expected only moments of this model's parameters", files[file].path.string(),
+                          entry.name);
+      const auto stored = static_cast<std::int64_t>((entry.end - entry.begin) / kernels::size_of(entry.dtype));
+      if (stored != named->span.end - named->span.begin)
+        throw data::Error("{}: {}: found {} elements, expected {}", files[file].path.string(), entry.name, stored,
+                          named->span.end - named->span.begin);
+      pieces[named->which][named->parameter].push_back({named->span, file, &entry});
+    }
+  }
+  for (std::size_t which = 0; which < kMoments.size(); ++which) {
+    for (std::size_t p = 0; p < layout.all().size(); ++p) {
+      auto& found = pieces[which][p];
+      std::ranges::sort(found, {}, [](const Piece& piece) { return std::pair(piece.span.begin, piece.span.end); });
+      check_complete(found, layout.all()[p], kMoments[which] + layout.all()[p].name, files);
+    }
+  }
+  return pieces;
+}
+
+}  // namespace
+
+std::string state_file_name(const kernels::Place& place) {
+  if (place.size == 1) return fmt::format("{}{}", kStem, kSuffix);
+  return fmt::format("{}-{:05}-of-{:05}{}", kStem, place.rank + 1, place.size, kSuffix);
+}
+
+std::map<std::string, std::string> state_metadata(const TrainState& state) {
+  return {{"step", std::to_string(state.step)},          {"next_batch", std::to_string(state.next_batch)},
+          {"skipped", std::to_string(state.skipped)},    {"tokens_seen", std::to_string(state.tokens_seen)},
+          {"seed", std::to_string(state.seed)},          {"train_fingerprint", state.train_fingerprint},
+          {"valid_fingerprint", state.valid_fingerprint}};
+}
+
+std::vector<StateTensor> state_tensors(const model::ParameterLayout& layout,
+                                       const std::vector<OptimizerRange>& ranges) {
+  std::vector<StateTensor> tensors;
+  for (const model::ParameterInfo& info : layout.all()) {
+    for (std::size_t which = 0; which < kMoments.size(); ++which) {
+      const std::string name = kMoments[which] + info.name;
+      std::optional<std::int64_t> end;  // of the tensor that the last range went into
+      std::int64_t begin = 0;
+      const auto name_last = [&] {
+        if (!end) return;
+        const bool whole = begin == 0 && *end == info.size;
+        tensors.back().name = whole ? name : fmt::format("{}[{}:{}]", name, begin, *end);
+        tensors.back().shape = whole ? info.shape : std::vector<std::int64_t>{*end - begin};
+      };
+      for (const OptimizerRange& range : ranges) {
+        const Span span = within(info, range);
+        if (!range.written || span.begin >= span.end) continue;
+        if (end != span.begin) {
+          name_last();
+          tensors.emplace_back();
+          begin = span.begin;
+        }
+        tensors.back().parts.push_back(
+            moment(range, which).slice(info.offset + span.begin - range.begin, {span.end - span.begin}));
+        end = span.end;
+      }
+      name_last();
+    }
+  }
+  return tensors;
+}
+
+TrainState read_train_state(const data::CheckpointEntry& checkpoint) {
+  const std::vector<StateFile> files = open_state_files(checkpoint.dir);
+  const StateFile& first = files.front();
+  const TrainState state{.step = first.number("step"),
+                         .next_batch = first.number("next_batch"),
+                         .skipped = first.number("skipped"),
+                         .tokens_seen = first.number("tokens_seen"),
+                         .seed = first.number("seed"),
+                         .train_fingerprint = first.text("train_fingerprint"),
+                         .valid_fingerprint = first.text("valid_fingerprint")};
+  if (state.step != checkpoint.step)
+    throw data::Error("{}: metadata step: found {}, expected {} as the directory is named", first.path.string(),
+                      state.step, checkpoint.step);
+  for (const StateFile& file : files) {
+    for (const auto& [key, value] : state_metadata(state)) {
+      if (const std::string found = file.text(key); found != value)
+        throw data::Error("{}: metadata {}: found {}, expected {} as in {}", file.path.string(), key, found, value,
+                          first.path.filename().string());
+    }
+  }
+  return state;
+}
+
+void read_moments(const data::CheckpointEntry& checkpoint, const model::ParameterLayout& layout,
+                  const std::vector<OptimizerRange>& ranges) {
+  const std::vector<StateFile> files = open_state_files(checkpoint.dir);
+  const Pieces pieces = find_pieces(files, layout);
+  for (const OptimizerRange& range : ranges) {
+    for (std::size_t which = 0; which < kMoments.size(); ++which) {
+      const kernels::Tensor to = moment(range, which);
+      kernels::fill(to, 0.0, kernels::Stream{.device = to.device});
+      for (std::size_t p = 0; p < layout.all().size(); ++p) {
+        const model::ParameterInfo& info = layout.all()[p];
+        const Span needed = within(info, range);
+        if (needed.begin >= needed.end) continue;
+        for (const Piece& piece : pieces[which][p]) {
+          const Span span{std::max(needed.begin, piece.span.begin), std::min(needed.end, piece.span.end)};
+          if (span.begin >= span.end) continue;
+          files[piece.file].reader->read_elements(
+              piece.entry->name, span.begin - piece.span.begin,
+              to.slice(info.offset + span.begin - range.begin, {span.end - span.begin}));
+        }
+      }
+    }
+  }
+}
+
+void read_moments(const data::CheckpointEntry& checkpoint, const model::Model& model, AdamW& optimizer) {
+  read_moments(checkpoint, model.layout(), optimizer.ranges());
+}
+
+}  // namespace routescope::train

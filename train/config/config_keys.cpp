@@ -1,0 +1,310 @@
+// The table of configuration keys: see config_keys.h.
+#include "train/config/config_keys.h"
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <limits>
+#include <nlohmann/json.hpp>
+#include <numeric>
+#include <optional>
+
+#include "data/base/error.h"
+
+namespace routescope::train {
+
+namespace {
+
+constexpr std::int64_t kMaxInteger = std::numeric_limits<std::int64_t>::max();
+
+/// A quoted scalar is a text, whatever it looks like.
+bool is_plain(const YAML::Node& node) {
+  return node.IsScalar() && node.Tag() != "!";
+}
+
+template <class T>
+std::optional<T> parse_number(const YAML::Node& node) {
+  if (!is_plain(node)) return std::nullopt;
+  const std::string& text = node.Scalar();
+  T value{};
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
+  return value;
+}
+
+std::string describe(const YAML::Node& node) {
+  if (!node.IsDefined() || node.IsNull()) return "nothing";
+  if (node.IsScalar())
+    return node.Tag() == "!" ? fmt::format("\"{}\"", node.Scalar()) : fmt::format("'{}'", node.Scalar());
+  if (node.IsSequence()) return fmt::format("a list of {}", node.size());
+  return "a mapping";
+}
+
+/// Plain where that is unambiguous, else double-quoted.
+std::string yaml_text(const std::string& text) {
+  const auto plain = [](char c) {
+    return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '_' || c == '.' || c == '/' || c == '-';
+  };
+  if (!text.empty() && std::isalpha(static_cast<unsigned char>(text[0])) != 0 && std::ranges::all_of(text, plain) &&
+      text != "null" && text != "true" && text != "false" && text != "yes" && text != "no") {
+    return text;
+  }
+  YAML::Emitter emitter;
+  emitter << YAML::DoubleQuoted << text;
+  return emitter.c_str();
+}
+
+}  // namespace
+
+namespace config_key {
+
+ConfigKey integer(std::string path, std::int64_t& value, std::int64_t minimum, std::int64_t maximum) {
+  const auto read = [&value, minimum, maximum](const ConfigLeaf& leaf) {
+    const auto number = parse_number<std::int64_t>(leaf.node);
+    if (!number || *number < minimum || *number > maximum) {
+      throw_config_error(leaf, maximum == kMaxInteger ? fmt::format("an integer of at least {}", minimum)
+                                                      : fmt::format("an integer between {} and {}", minimum, maximum));
+    }
+    value = *number;
+  };
+  return {std::move(path), read, [&value] { return fmt::format("{}", value); }};
+}
+
+ConfigKey real(std::string path, double& value, std::string expected, std::function<bool(double)> within) {
+  const auto read = [&value, expected, within](const ConfigLeaf& leaf) {
+    const auto number = parse_number<double>(leaf.node);
+    if (!number || !std::isfinite(*number) || !within(*number)) throw_config_error(leaf, expected);
+    value = *number;
+  };
+  return {std::move(path), read, [&value] { return fmt::format("{}", value); }};
+}
+
+ConfigKey text(std::string path, std::string& value, std::string expected) {
+  const auto read = [&value, expected](const ConfigLeaf& leaf) {
+    if (!leaf.node.IsScalar() || leaf.node.Scalar().empty()) throw_config_error(leaf, expected);
+    value = leaf.node.Scalar();
+  };
+  return {std::move(path), read, [&value] { return yaml_text(value); }};
+}
+
+ConfigKey word(std::string path, std::string& value, std::vector<std::string> words) {
+  const auto read = [&value, words](const ConfigLeaf& leaf) {
+    if (!leaf.node.IsScalar() || std::ranges::find(words, leaf.node.Scalar()) == words.end()) {
+      throw_config_error(leaf, fmt::format("one of {}", fmt::join(words, ", ")));
+    }
+    value = leaf.node.Scalar();
+  };
+  return {std::move(path), read, [&value] { return value; }};
+}
+
+}  // namespace config_key
+
+namespace {
+
+using namespace config_key;
+
+/// A list of texts, or a single one.
+ConfigKey text_list(std::string path, std::vector<std::string>& value, std::string expected) {
+  const auto read = [&value, expected](const ConfigLeaf& leaf) {
+    std::vector<std::string> items;
+    if (leaf.node.IsScalar()) {
+      items.push_back(leaf.node.Scalar());
+    } else if (leaf.node.IsSequence()) {
+      for (const YAML::Node& item : leaf.node) {
+        if (!item.IsScalar()) throw_config_error(leaf, expected);
+        items.push_back(item.Scalar());
+      }
+    }
+    if (items.empty() || std::ranges::any_of(items, &std::string::empty)) throw_config_error(leaf, expected);
+    value = std::move(items);
+  };
+  const auto write = [&value] {
+    std::vector<std::string> items;
+    for (const std::string& item : value) items.push_back(yaml_text(item));
+    return fmt::format("[{}]", fmt::join(items, ", "));
+  };
+  return {std::move(path), read, write};
+}
+
+ConfigKey all_or_count(std::string path, std::int64_t& value) {
+  const auto read = [&value](const ConfigLeaf& leaf) {
+    if (leaf.node.IsScalar() && leaf.node.Scalar() == "all") {
+      value = 0;
+      return;
+    }
+    const auto number = parse_number<std::int64_t>(leaf.node);
+    if (!number || *number < 1) throw_config_error(leaf, "all, or an integer of at least 1");
+    value = *number;
+  };
+  return {std::move(path), read, [&value] { return value == 0 ? std::string("all") : fmt::format("{}", value); }};
+}
+
+/// A Hugging Face key, as JSON, for ModelConfig::set().
+nlohmann::json to_json(const YAML::Node& node) {
+  if (!node.IsDefined() || node.IsNull()) return nullptr;
+  if (node.IsSequence()) {
+    nlohmann::json list = nlohmann::json::array();
+    for (const YAML::Node& item : node) list.push_back(to_json(item));
+    return list;
+  }
+  if (const auto number = parse_number<std::int64_t>(node)) return *number;
+  if (const auto number = parse_number<double>(node)) return *number;
+  if (is_plain(node) && (node.Scalar() == "true" || node.Scalar() == "false")) return node.Scalar() == "true";
+  return node.Scalar();
+}
+
+void add_model_keys(std::vector<ConfigKey>& keys, model::ModelConfig& model) {
+  // A preset is where the other keys start from: config.cpp applies it before them. What it resolved to is written, not
+  // it.
+  const auto read_preset = [&model](const ConfigLeaf& leaf) {
+    const std::vector<std::string> names = model::ModelConfig::preset_names();
+    if (!leaf.node.IsScalar() || std::ranges::find(names, leaf.node.Scalar()) == names.end()) {
+      throw_config_error(leaf, fmt::format("one of {}", fmt::join(names, ", ")));
+    }
+    model = model::ModelConfig::preset(leaf.node.Scalar());
+  };
+  keys.push_back({"model.preset", read_preset, [] { return std::string(); }});
+
+  for (const std::string& name : model::ModelConfig::keys()) {
+    if (name.starts_with("attnres_")) continue;  // these are written as model.attn_res.*
+    const auto read = [&model, name](const ConfigLeaf& leaf) {
+      try {
+        model.set(name, to_json(leaf.node), leaf.where + ": model");
+      } catch (const data::Error& error) {
+        if (leaf.command_line) throw data::UsageError("{}", error.what());
+        throw;
+      }
+    };
+    const auto write = [&model, name] {
+      const nlohmann::json json = model.to_json();
+      const auto found = json.find(name);
+      if (found == json.end() || found->is_null()) return std::string();
+      return found->is_string() ? yaml_text(found->get<std::string>()) : found->dump();
+    };
+    keys.push_back({"model." + name, read, write});
+  }
+
+  const auto choice = [&keys](std::string path, std::vector<std::string> words, auto set, auto get) {
+    const auto read = [words, set](const ConfigLeaf& leaf) {
+      if (!leaf.node.IsScalar() || std::ranges::find(words, leaf.node.Scalar()) == words.end()) {
+        throw_config_error(leaf, fmt::format("one of {}", fmt::join(words, ", ")));
+      }
+      set(leaf.node.Scalar());
+    };
+    keys.push_back({std::move(path), read, get});
+  };
+  choice(
+      "model.residual",
+      {model::to_string(model::Residual::standard), model::to_string(model::Residual::block_attn_res),
+       model::to_string(model::Residual::full_attn_res)},
+      [&model](const std::string& text) { model.residual = model::residual_from_string(text); },
+      [&model] { return model::to_string(model.residual); });
+  choice(
+      "model.attn_res.source",
+      {model::to_string(model::AttnResSource::block_sum), model::to_string(model::AttnResSource::cumulative)},
+      [&model](const std::string& text) { model.source = model::attn_res_source_from_string(text); },
+      [&model] { return model::to_string(model.source); });
+  keys.push_back(config_key::integer("model.attn_res.num_blocks", model.num_blocks, 1));
+  keys.push_back(config_key::real("model.attn_res.recency_bias", model.recency_bias, "a finite number",
+                                  [](double) { return true; }));
+}
+
+}  // namespace
+
+void throw_config_error(const ConfigLeaf& leaf, const std::string& expected) {
+  const std::string message =
+      fmt::format("{}: {}: found {}, expected {}", leaf.where, leaf.path, describe(leaf.node), expected);
+  if (leaf.command_line) throw data::UsageError("{}", message);
+  throw data::Error("{}", message);
+}
+
+std::vector<ConfigKey> config_keys(TrainConfig& c) {
+  const auto positive = [](double x) { return x > 0; };
+  const auto not_negative = [](double x) { return x >= 0; };
+  const auto fraction = [](double x) { return x >= 0 && x <= 1; };
+  const auto decay_rate = [](double x) { return x >= 0 && x < 1; };
+
+  std::vector<ConfigKey> keys;
+  keys.push_back(config_key::text("run.dir", c.run.dir, "a directory"));
+  keys.push_back(config_key::integer("run.seed", c.run.seed, 0));
+  keys.push_back(config_key::word("device", c.device, {"auto", "cpu", "cuda"}));
+  keys.push_back(config_key::word("precision", c.precision, {"auto", "f32", "bf16"}));
+  add_model_keys(keys, c.model);
+  keys.push_back(text_list("data.train", c.data.train, "a list of token shards"));
+  keys.push_back(text_list("data.valid", c.data.valid, "a list of token shards"));
+  keys.push_back(config_key::integer("data.sequence_length", c.data.sequence_length, 1));
+  keys.push_back(config_key::integer("train.steps", c.train.steps, 1));
+  keys.push_back(config_key::integer("train.tokens_per_step", c.train.tokens_per_step, 1));
+  keys.push_back(config_key::integer("train.micro_batch", c.train.micro_batch, 1));
+  keys.push_back(
+      config_key::real("train.optimizer.learning_rate", c.train.optimizer.learning_rate, "a number above 0", positive));
+  keys.push_back(config_key::real("train.optimizer.beta1", c.train.optimizer.beta1, "a number in [0, 1)", decay_rate));
+  keys.push_back(config_key::real("train.optimizer.beta2", c.train.optimizer.beta2, "a number in [0, 1)", decay_rate));
+  keys.push_back(config_key::real("train.optimizer.eps", c.train.optimizer.eps, "a number above 0", positive));
+  keys.push_back(config_key::real("train.optimizer.weight_decay", c.train.optimizer.weight_decay,
+                                  "a number of at least 0", not_negative));
+  keys.push_back(config_key::word("train.schedule.kind", c.train.schedule.kind, {"cosine", "wsd", "constant"}));
+  keys.push_back(config_key::integer("train.schedule.warmup_steps", c.train.schedule.warmup_steps, 0));
+  keys.push_back(config_key::real("train.schedule.final_fraction", c.train.schedule.final_fraction,
+                                  "a number in [0, 1]", fraction));
+  keys.push_back(config_key::real("train.schedule.decay_fraction", c.train.schedule.decay_fraction,
+                                  "a number in [0, 1]", fraction));
+  keys.push_back(
+      config_key::real("train.grad_clip", c.train.grad_clip, "a number of at least 0 (0: no clipping)", not_negative));
+  keys.push_back(config_key::integer("train.non_finite.skip", c.train.non_finite.skip, 0));
+  keys.push_back(config_key::integer("train.non_finite.roll_back", c.train.non_finite.roll_back, 0));
+  keys.push_back(config_key::integer("valid.every", c.valid.every, 0));
+  keys.push_back(config_key::integer("valid.tokens", c.valid.tokens, 1));
+  keys.push_back(config_key::integer("checkpoint.every", c.checkpoint.every, 0));
+  keys.push_back(config_key::integer("checkpoint.log_spaced_until", c.checkpoint.log_spaced_until, 0));
+  keys.push_back(all_or_count("checkpoint.keep", c.checkpoint.keep));
+  keys.push_back(config_key::word("checkpoint.async", c.checkpoint.async, {"on", "off"}));
+  keys.push_back(config_key::integer("routing.every", c.routing.every, 0));
+  keys.push_back(config_key::integer("routing.log_spaced_until", c.routing.log_spaced_until, 0));
+  keys.push_back(config_key::integer("routing.sequences", c.routing.sequences, 1));
+  keys.push_back(config_key::integer("routing.per_token_every", c.routing.per_token_every, 0));
+  keys.push_back(config_key::integer("distributed.zero", c.distributed.zero, 0, 1));
+  keys.push_back(config_key::integer("distributed.bucket_mb", c.distributed.bucket_mb, 1));
+  keys.push_back(config_key::real("distributed.timeout_seconds", c.distributed.timeout_seconds,
+                                  "a number of seconds above 0", positive));
+  keys.push_back(config_key::word("kernels.attention", c.kernels.attention, {"auto", "builtin", "cudnn"}));
+  keys.push_back(config_key::word("kernels.reads", c.kernels.reads, {"auto", "fused", "two_phase"}));
+  keys.push_back(
+      config_key::word("kernels.recompute", c.kernels.recompute, {"auto", "none", "swiglu", "norms", "attention"}));
+  keys.push_back(config_key::word("kernels.graph", c.kernels.graph, {"on", "off"}));
+  keys.push_back(config_key::word("kernels.tune_products", c.kernels.tune_products, {"on", "off"}));
+  return keys;
+}
+
+std::size_t edit_distance(const std::string& a, const std::string& b) {
+  std::vector<std::size_t> row(b.size() + 1);
+  std::iota(row.begin(), row.end(), std::size_t{0});
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    std::size_t diagonal = row[0];
+    row[0] = i + 1;
+    for (std::size_t j = 0; j < b.size(); ++j) {
+      const std::size_t substituted = diagonal + (a[i] == b[j] ? 0 : 1);
+      diagonal = row[j + 1];
+      row[j + 1] = std::min({row[j] + 1, row[j + 1] + 1, substituted});
+    }
+  }
+  return row.back();
+}
+
+std::string nearest_key(const std::string& path, const std::vector<ConfigKey>& keys) {
+  const auto last_word = [](const std::string& p) { return p.substr(p.rfind('.') + 1); };
+  std::string best;
+  std::size_t best_distance = std::numeric_limits<std::size_t>::max();
+  for (const ConfigKey& key : keys) {
+    // A right word in the wrong section counts as one mistake.
+    const std::size_t distance =
+        std::min(edit_distance(path, key.path), edit_distance(last_word(path), last_word(key.path)) + 1);
+    if (distance < best_distance) {
+      best_distance = distance;
+      best = key.path;
+    }
+  }
+  return best;
+}
+
+}  // namespace routescope::train

@@ -1,0 +1,54 @@
+// What a person sees of a run: a bar that rewrites itself on a terminal, now and then a line elsewhere.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <optional>
+#include <string>
+
+namespace routescope::train {
+
+/// "1h02m", "3m05s", "12s".
+std::string format_duration(double seconds);
+
+class Progress {
+ public:
+  struct Totals {
+    std::int64_t first_step = 0;  // finished when this process took over
+    std::int64_t last_step = 0;
+    double flops_per_token = 0;
+    double matrix_rate = 0;  // FLOP/s that count as 100 %; 0: not measured, no share is shown
+  };
+  struct Row {
+    std::int64_t step = 0;
+    double loss = 0;
+    double learning_rate = 0;
+    double tokens_per_second = 0;
+  };
+
+  explicit Progress(const Totals& totals);
+  ~Progress();
+  Progress(const Progress&) = delete;
+  Progress& operator=(const Progress&) = delete;
+
+  /// The time left is reckoned from here: what came before happens once.
+  void begin() { begin_ = Clock::now(); }
+  /// After every update. Prints the first and the last, and between them whenever the interval has passed.
+  void update(const Row& row);
+  void validated(double loss) { valid_loss_ = loss; }
+  const Totals& totals() const { return totals_; }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  std::string line(const Row& row) const;
+  void erase_bar();
+
+  Totals totals_;
+  bool terminal_;
+  Clock::time_point begin_ = Clock::now();
+  std::optional<Clock::time_point> printed_;
+  std::optional<double> valid_loss_;
+  bool bar_shown_ = false;
+};
+
+}  // namespace routescope::train

@@ -1,0 +1,143 @@
+#include "train/run/start.h"
+
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "data/base/error.h"
+#include "kernels/attention_kernel.h"
+#include "kernels/comm/agree.h"
+#include "kernels/cuda/products.h"
+
+namespace routescope::train {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+TrainState state_after(std::int64_t step, std::int64_t next_batch, const TrainConfig& config, const Streams& streams) {
+  return {.step = step,
+          .next_batch = next_batch,
+          .tokens_seen = step * config.train.tokens_per_step,
+          .seed = config.run.seed,
+          .train_fingerprint = streams.train.fingerprint(),
+          .valid_fingerprint = streams.valid.fingerprint()};
+}
+
+/// Refuses a checkpoint of other data or another seed.
+void check_same_run(const TrainState& state, const TrainState& expected, const fs::path& dir) {
+  const auto check = [&dir](const char* key, const auto& found, const auto& wanted) {
+    if (found != wanted) {
+      throw data::Error("{}: {}: found {}, expected {}: this directory holds another run (use another run.dir)",
+                        dir.string(), key, wanted, found);
+    }
+  };
+  check("run.seed", state.seed, expected.seed);
+  check("data.train (fingerprint)", state.train_fingerprint, expected.train_fingerprint);
+  check("data.valid (fingerprint)", state.valid_fingerprint, expected.valid_fingerprint);
+  check("tokens_seen", state.tokens_seen, expected.tokens_seen);
+}
+
+}  // namespace
+
+Streams::Streams(const TrainConfig& config)
+    : train(config.data.train, config.model.vocab_size),
+      valid(config.data.valid, config.model.vocab_size),
+      train_batches(train, config.data.sequence_length, config.sequences_per_step(),
+                    static_cast<std::uint64_t>(config.run.seed)),
+      valid_batches(valid, config.data.sequence_length, 1, static_cast<std::uint64_t>(config.run.seed)),
+      valid_windows(std::min(config.valid.tokens / config.data.sequence_length, valid_batches.windows())) {
+  if (valid_batches.windows() < config.routing.sequences) {
+    throw data::Error("routing.sequences: found {}, expected at most {}: data.valid holds no more windows of {} tokens",
+                      config.routing.sequences, valid_batches.windows(), config.data.sequence_length);
+  }
+  if (const std::int64_t asked = config.valid.tokens / config.data.sequence_length; asked > valid_windows) {
+    spdlog::warn("valid.tokens: found {}, but data.valid holds {} windows of {} tokens: all of them are used",
+                 config.valid.tokens, valid_windows, config.data.sequence_length);
+  }
+}
+
+void apply_settings(const TrainConfig::Kernels& kernels) {
+  const std::map<std::string, kernels::AttentionKernel> choices{{"auto", kernels::AttentionKernel::automatic},
+                                                                {"builtin", kernels::AttentionKernel::builtin},
+                                                                {"cudnn", kernels::AttentionKernel::cudnn}};
+  kernels::set_attention_kernel(choices.at(kernels.attention));
+  kernels::cuda::set_product_tuning(kernels.tune_products == "on");
+}
+
+void check_ranks(const TrainConfig& config, const std::string& first_ranks_config, const kernels::Place& place) {
+  const std::int64_t passes = config.sequences_per_step() / config.train.micro_batch;
+  if (passes < place.size) {
+    throw data::Error(
+        "train.tokens_per_step: found {}, which is {} micro-batches of {} tokens, expected at least one for each of {} "
+        "ranks",
+        config.train.tokens_per_step, passes, config.train.micro_batch * config.data.sequence_length, place.size);
+  }
+  std::istringstream mine(to_yaml(config)), first(first_ranks_config);
+  for (std::string line, expected; std::getline(mine, line) && std::getline(first, expected);) {
+    if (line == expected) continue;
+    throw data::Error(
+        "configuration: found '{}', expected '{}' as on rank 0 (name device and precision instead of auto?)",
+        line.substr(line.find_first_not_of(' ')), expected.substr(expected.find_first_not_of(' ')));
+  }
+}
+
+std::optional<data::CheckpointEntry> find_checkpoint(const TrainConfig& config, const Streams& streams,
+                                                     kernels::Communicator& communicator, TrainState& state,
+                                                     std::int64_t at_most) {
+  const std::optional<data::CheckpointEntry> checkpoint =
+      newest_intact_checkpoint(config.run.dir, communicator, at_most);
+  kernels::agree(communicator, "the state to resume from", [&] {
+    if (!checkpoint) {
+      state = state_after(0, 0, config, streams);
+      return;
+    }
+    state = read_train_state(*checkpoint);
+    check_same_run(state, state_after(checkpoint->step, state.next_batch, config, streams), checkpoint->dir);
+  });
+  return checkpoint;
+}
+
+void set_aside_after(const fs::path& run_dir, std::int64_t step) {
+  for (const data::CheckpointEntry& checkpoint : data::list_checkpoints(run_dir)) {
+    if (checkpoint.step <= step) continue;
+    const fs::path aside = checkpoint.dir.parent_path() / ("damaged-" + checkpoint.dir.filename().string());
+    fs::remove_all(aside);
+    fs::rename(checkpoint.dir, aside);
+    spdlog::warn("{}: set aside as {}", checkpoint.dir.string(), aside.filename().string());
+  }
+}
+
+model::Model start_model(const TrainConfig& config, int ranks, const std::optional<data::CheckpointEntry>& checkpoint) {
+  model::ModelOptions options = config.model_options();
+  options.shards = ranks;
+  if (!checkpoint) {
+    model::Model model(config.model, options);
+    model.initialize(static_cast<std::uint64_t>(config.run.seed));
+    return model;
+  }
+  model::Model model = model::Model::load(checkpoint->dir, options);
+  if (model.config().to_json() != config.model.to_json()) {
+    throw data::Error("{}: config.json: found another model than config.yaml describes, expected the same",
+                      checkpoint->dir.string());
+  }
+  return model;
+}
+
+data::RoutingRecord start_record(const fs::path& file, const data::RoutingRecordInfo& info) {
+  if (fs::exists(file)) {
+    const std::size_t rows = data::RoutingRecordView::load(file).train.size();
+    if (rows > 0) {
+      throw data::Error(
+          "{}: found the record of {} training steps and no checkpoint, expected a checkpoint to resume from",
+          file.string(), rows);
+    }
+    fs::remove(file);
+  }
+  return data::RoutingRecord::create(file, info);
+}
+
+}  // namespace routescope::train
