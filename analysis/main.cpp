@@ -6,6 +6,7 @@
 #include "analysis/commands/inspect.h"
 #include "analysis/commands/options.h"
 #include "analysis/commands/probe_commands.h"
+#include "analysis/record/study_file.h"
 #include "analysis/report/compare.h"
 #include "analysis/report/report.h"
 #include "data/base/build.h"

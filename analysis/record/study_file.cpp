@@ -1,5 +1,5 @@
-// study.h5 (data/formats/study.md): what the runs' records say of every row but not of single sequences, with an axis
-// for the runs, and beside it the findings of each run and of all of them.
+#include "analysis/record/study_file.h"
+
 #include <fmt/chrono.h>
 
 #include <algorithm>
@@ -9,7 +9,6 @@
 
 #include "analysis/record/record_fields.h"
 #include "analysis/record/settings.h"
-#include "analysis/report/compare.h"
 #include "data/base/build.h"
 #include "data/base/command_line.h"
 #include "data/base/files.h"
