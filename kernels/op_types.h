@@ -24,7 +24,7 @@ struct AttentionShape {
   std::int64_t packed_width() const { return (heads + 2 * kv_heads) * head_dim; }
 };
 
-/// The completed sources of a read, oldest first (MATH.md: C = [c_0, ..., c_{n-1}]).
+/// The completed sources of a read, oldest first (MATH.md, "Residual stream and reads": C = [c_0, ..., c_{n-1}]).
 struct AttnResSources {
   std::span<const Tensor> values;   // n tensors [tokens, d]
   std::span<const Tensor> inv_rms;  // n tensors [tokens]: (mean(c_i^2) + eps)^(-1/2)

@@ -1,5 +1,5 @@
 // The first-order effect of every route: one forward and one backward pass estimate what ablating each (read, source)
-// would do, beside true ablations of some of them (MATH.md, "Ablations").
+// would do, beside true ablations of some of them (MATH.md, "The atlas").
 //
 // The estimates are of `mask` and of `zero` alike. Their gates' gradients, dlogit_i and alpha_i <dh, v_i>, differ by
 // alpha_i <dh, h>, and h goes through an RMSNorm, whose output its length changes only by eps beside mean(h^2). The

@@ -1,4 +1,4 @@
-// What is done to a set of routes, and how much of it: the ablations of MATH.md as changes of a forward pass.
+// What is done to a set of routes, and how much of it, as a change of a forward pass (MATH.md, "Ablations").
 #pragma once
 
 #include <cstdint>

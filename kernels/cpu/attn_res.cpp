@@ -1,4 +1,4 @@
-// CPU: the fused Attention Residuals read (MATH.md, "State and reads"), a row at a time:
+// CPU: the fused Attention Residuals read (MATH.md, "Residual stream and reads"), a row at a time:
 //   p = p_in + y,  s_i = 1 / rms(v_i),  alpha = softmax_i(s_i <u, v_i> + B_i),  h = sum_i alpha_i v_i,  x = rms_norm(h)
 //   gain
 // Each source's row is read from memory once; its second use (h) finds it in the cache. Bytes a token with n completed

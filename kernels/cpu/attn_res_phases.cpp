@@ -1,4 +1,4 @@
-// CPU: the Attention Residuals read in two phases (MATH.md, "What is cheap and what is not"), a row at a time.
+// CPU: the Attention Residuals read in two phases (MATH.md, "Cost"), a row at a time.
 //   prepare: score_i = s_i <u, v_i>,  lse = ln sum_i exp(score_i + B_i),  output = sum_i exp(score_i + B_i - lse) v_i,
 //            for all reads of a block while a token's n sources are in the cache: (n + R) d floats a token
 //   merge:   alpha_n = sigmoid(score_n + B_n + bias - lse),  h = (1 - alpha_n) output + alpha_n p,  x = rms_norm(h)

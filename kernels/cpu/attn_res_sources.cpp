@@ -1,4 +1,4 @@
-// CPU: the part of the Attention Residuals gradient that waited (MATH.md, "What is cheap and what is not"). For each
+// CPU: the part of the Attention Residuals gradient that waits (MATH.md, "Gradients"). For each
 // token and source i, over the R reads that share the sources:
 //   dsource_i += sum_r alpha_ri dh_r + sum_r (dlogit_ri s_i) u_r - v_i sum_r dlogit_ri s_i^2 score_ri / d
 // R + 3n passes over d instead of the R (3n + 1) of adding up read by read.

@@ -1,4 +1,4 @@
-// Reference: the Attention Residuals read and its gradient (MATH.md, "State and reads", "Gradients").
+// Reference: the Attention Residuals read and its gradient (MATH.md, "Residual stream and reads", "Gradients").
 #include <algorithm>
 #include <cmath>
 #include <limits>

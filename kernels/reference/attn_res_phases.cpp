@@ -1,4 +1,4 @@
-// Reference: the Attention Residuals read in two phases (MATH.md, "What is cheap and what is not").
+// Reference: the Attention Residuals read in two phases (MATH.md, "Cost").
 //   phase one, for each read of a block, over the n completed sources:
 //     score_i = s_i <u, v_i>,  lse = ln sum_i exp(score_i + B_i),  output = sum_i exp(score_i + B_i - lse) v_i
 //   phase two, with the current source p and its logit l = s_p <u, p> + B_n + bias:

@@ -41,7 +41,7 @@ struct ModelConfig {
   double recency_bias = 0.0;
 
   bool routed() const { return residual != Residual::standard; }
-  /// The learned scalar bias per read exists only with cumulative sources (MATH.md).
+  /// The learned scalar bias per read exists only with cumulative sources (MATH.md, "Residual stream and reads").
   bool has_learned_bias() const { return routed() && source == AttnResSource::cumulative; }
   bool has_final_read() const { return routed() && source == AttnResSource::block_sum; }
   /// ceil(L / num_blocks)

@@ -10,7 +10,7 @@
 
 namespace routescope::model {
 
-/// What read r leaves (MATH.md); undefined members do not exist in this mode.
+/// What read r leaves (MATH.md, "Residual stream and reads"); undefined members do not exist in this mode.
 struct ReadActivations {
   kernels::AttnResState state;  // not routed: only partial and inv_rms
   kernels::Tensor x;            // operand [tokens, d]: the sublayer's input

@@ -102,7 +102,7 @@ struct ReadEdit {
   std::function<void(std::span<const double> alpha, std::span<double> edited)> alpha;
 };
 
-/// A change of the routing, the one mechanism behind every bias, mask and ablation (DESIGN.md).
+/// A change of the routing, the one mechanism behind every bias, mask and ablation.
 struct RoutingIntervention {
   /// logit_bias[read][column], added before the softmax; -inf masks. Empty: none. Columns a read lacks are ignored.
   /// A read whose every source would be masked is an error (std::invalid_argument).
@@ -115,7 +115,7 @@ struct RoutingIntervention {
 };
 
 /// How the reads of a group, which share their completed sources, are computed: each for itself, or all of them at once
-/// as far as that goes (MATH.md, "phase 1"). `automatic`: at once on CUDA where that moves fewer bytes.
+/// as far as that goes (MATH.md, "Cost"). `automatic`: at once on CUDA where that moves fewer bytes.
 enum class ReadPhases { automatic, fused, two };
 
 /// What a training pass computes a second time in its backward pass instead of keeping it for every layer; each level

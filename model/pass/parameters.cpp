@@ -54,7 +54,7 @@ ParameterLayout::ParameterLayout(const ModelConfig& config, std::int64_t shards)
   for (const Read& read : ReadPlan(config).reads) {
     if (!read.routed) continue;
     const std::string p = read_prefix(read);
-    // Queries start at zero: training starts from uniform routing (MATH.md).
+    // Queries start at zero: training starts from uniform routing (MATH.md, "Residual stream and reads").
     add(p + "proj.weight", {1, d}, zeros, false);
     add(p + "norm.weight", {d}, ones, false);
     if (config.has_learned_bias()) add(p + "bias", {}, recency_bias, false);

@@ -1,4 +1,5 @@
-// The forward pass, in the order of MATH.md: read r feeds sublayer r, whose output goes into partial r + 1.
+// The forward pass: read r feeds sublayer r, whose output goes into partial r + 1 (MATH.md, "Residual stream and
+// reads").
 #include <algorithm>
 #include <cmath>
 #include <stdexcept>

@@ -22,7 +22,7 @@ ReadPlan::ReadPlan(const ModelConfig& config) : num_layers(config.num_hidden_lay
   const bool full = config.residual == Residual::full_attn_res;
   const bool block_sum = config.source == AttnResSource::block_sum;
 
-  std::vector<int> completed;  // C of MATH.md, as reads
+  std::vector<int> completed;  // C of MATH.md, "Residual stream and reads", as read indices
   bool continues = false;
   for (int r = 0; r <= sublayers; ++r) {
     Read read;

@@ -1,5 +1,5 @@
-// The Attention Residuals read against finite differences, and against what MATH.md says of special cases. A group of
-// reads shares its sources, as within a block; what each read owes the sources is added up by the deferred operation.
+// The Attention Residuals read against finite differences, and against closed forms (MATH.md, "Wrapping"). A group of
+// reads shares its sources, as within a block. The deferred operation adds the gradients of these sources.
 #include <gtest/gtest.h>
 
 #include <limits>
@@ -251,7 +251,7 @@ TEST(AttnRes, WeightsSumToOneAndMasksAreExact) {
   }
 }
 
-/// MATH.md, "Wrapping": alpha_current = e^b / (e^b + n) for n completed sources, whatever the tokens.
+/// MATH.md, "Wrapping": alpha_current = e^b / (e^b + n), for n completed sources beside it, whatever the tokens.
 TEST(AttnRes, WrappedWeightsEqualTheClosedForm) {
   for (const double b : {0.0, 1.0, 3.0, 10.0}) {
     Chain chain({.n = 4, .learned_bias = true, .query_spread = 0});

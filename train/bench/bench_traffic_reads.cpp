@@ -1,4 +1,4 @@
-// The reads of Attention Residuals (MATH.md, "What is cheap and what is not"), n completed sources, R reads in a group.
+// The reads of Attention Residuals (MATH.md, "Cost"), n completed sources, R reads in a group.
 // Bytes of a token, without the f32 scalars, which are counted too:
 //   attn_res_forward            p_in, y, n sources in; p, x out                        (n + 4) d b
 //   attn_res_prepare            n sources in; R outputs out                            (n + R) d b

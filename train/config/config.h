@@ -12,7 +12,7 @@
 
 namespace routescope::train {
 
-/// Every key of DESIGN.md's "Configuration". Member names are the keys.
+/// Every key of a configuration file. Member names are the keys.
 struct TrainConfig {
   struct Run {
     std::string dir;

@@ -1,4 +1,4 @@
-// The fused Attention Residuals read (MATH.md, "State and reads"):
+// The fused Attention Residuals read (MATH.md, "Residual stream and reads"):
 //   p = p_in + y,  s_i = 1 / rms(v_i),  alpha = softmax_i(s_i <u, v_i> + B_i),  h = sum_i alpha_i v_i,
 //   x = h gain / rms(h);   u = query * key_gain,  v = n completed sources and p.
 // Rows of d elements of b bytes: p_in, y and n sources in, p and x out, (n + 4) d b bytes a token; aim: 90 % of the

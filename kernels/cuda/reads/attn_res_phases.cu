@@ -1,4 +1,4 @@
-// The Attention Residuals read in two phases (MATH.md, "What is cheap and what is not"). Rows of d elements of b bytes.
+// The Attention Residuals read in two phases (MATH.md, "Cost"). Rows of d elements of b bytes.
 // prepare, for R reads over the same n sources; n sources in, R outputs out, (n + R) d b bytes a token:
 //   score_i = s_i <u_r, v_i>,  lse_r = ln sum_i exp(score_i + B_i),  output_r = sum_i exp(score_i + B_i - lse_r) v_i
 // merge; p_in, y and output in, p and x out, 5 d b bytes a token:

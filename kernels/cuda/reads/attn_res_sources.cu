@@ -1,4 +1,4 @@
-// The part of the Attention Residuals gradient that waited (MATH.md, "What is cheap and what is not"). For each token
+// The part of the Attention Residuals gradient that waits (MATH.md, "Gradients"). For each token
 // and source i, over the R reads that share the n sources:
 //   dsource_i += sum_r alpha_ri dh_r + sum_r (dlogit_ri s_i) u_r - v_i sum_r dlogit_ri s_i^2 score_ri / d
 // Rows of d elements of b bytes: R of dh, and for each source v_i and dsource_i in and dsource_i out, (R + 3 n) d b

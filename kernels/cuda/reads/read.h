@@ -1,5 +1,5 @@
-// What the kernels of an Attention Residuals read share (MATH.md, "State and reads"): a read's completed sources as a
-// kernel's argument, a few of them in registers at a time.
+// What the kernels of an Attention Residuals read share (MATH.md, "Residual stream and reads"): the completed sources
+// as a kernel's argument, and a few of them in registers at a time.
 #pragma once
 
 #include "kernels/cuda/parts/row_block.h"

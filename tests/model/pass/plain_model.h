@@ -1,6 +1,7 @@
-// A Qwen3 model with a standard or routed residual stream as plain loops in double precision, written from MATH.md and
-// the Hugging Face names of its weights alone: what tests hold every change of routing against. A read can be given any
-// other h, so an ablation is put to it in the words of its definition.
+// A Qwen3 model with a standard or routed residual stream as plain loops in double precision. It is written from
+// equations (MATH.md, "Residual stream and reads") and the Hugging Face names of the weights alone. Tests compare every
+// change of the routing with it: a test can replace the h of any read, so an ablation is written there as it is
+// defined.
 #pragma once
 
 #include <cmath>

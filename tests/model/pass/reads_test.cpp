@@ -1,4 +1,4 @@
-// The read plan against MATH.md, written out by hand for a small depth.
+// The read plan against MATH.md, "Residual stream and reads", written out by hand for a small depth.
 #include "model/pass/reads.h"
 
 #include <gtest/gtest.h>
