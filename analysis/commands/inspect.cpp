@@ -8,7 +8,7 @@
 #include "analysis/findings/findings.h"
 #include "data/base/error.h"
 #include "data/base/manifest.h"
-#include "data/records/routing_record.h"
+#include "data/records/routing_view.h"
 #include "model/pass/parameters.h"
 
 namespace routescope::analysis {

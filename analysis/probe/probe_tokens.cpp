@@ -1,8 +1,8 @@
 #include "analysis/probe/probe_tokens.h"
 
 #include "data/base/error.h"
-#include "data/hdf5/hdf5.h"
-#include "data/records/routing_rows.h"
+#include "data/hdf5/file.h"
+#include "data/records/routing_file.h"
 #include "model/files/tokens.h"
 
 namespace routescope::analysis {

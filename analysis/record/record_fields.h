@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "analysis/record/record.h"
-#include "data/hdf5/hdf5.h"
+#include "data/hdf5/file.h"
 
 namespace routescope::analysis {
 

@@ -8,7 +8,7 @@
 
 #include "analysis/commands/tables.h"
 #include "data/base/error.h"
-#include "data/records/routing_record.h"
+#include "data/records/routing_view.h"
 
 namespace routescope::analysis {
 namespace {

@@ -11,7 +11,7 @@
 #include "analysis/findings/findings.h"
 #include "analysis/record/record.h"
 #include "data/base/manifest.h"
-#include "data/records/routing_record.h"
+#include "data/records/routing_view.h"
 #include "model/files/config.h"
 
 namespace routescope::analysis {

@@ -6,7 +6,7 @@
 #include "analysis/report/token_text.h"
 #include "analysis/routes/slices.h"
 #include "data/base/error.h"
-#include "data/hdf5/hdf5.h"
+#include "data/hdf5/file.h"
 
 namespace routescope::analysis {
 namespace {

@@ -1,4 +1,3 @@
-// Summaries of shards, record files and checkpoints.
 #include "data/records/inspect.h"
 
 #include <array>
@@ -9,8 +8,8 @@
 
 #include "data/base/error.h"
 #include "data/base/manifest.h"
-#include "data/hdf5/hdf5.h"
-#include "data/records/routing_record.h"
+#include "data/hdf5/file.h"
+#include "data/records/routing_view.h"
 #include "data/tokens/shard.h"
 #include "data/tokens/tokenizer.h"
 
@@ -50,28 +49,18 @@ std::string inspect_shard(const std::filesystem::path& file) {
   return out;
 }
 
-std::string shape_text(const hdf5::Shape& shape) {
+// Every dataset of a file: path, shape, units, description.
+std::string list_datasets(const hdf5::File& file) {
   std::string out;
-  for (const std::int64_t extent : shape) out += fmt::format("{}{}", out.empty() ? "" : ", ", extent);
-  return "[" + out + "]";
-}
-
-// Every dataset below a group: path, shape, units, description.
-void list_datasets(const hdf5::Group& group, std::string& out) {
-  for (const std::string& name : group.names()) {
-    if (group.is_group(name)) {
-      list_datasets(group.group(name), out);
-      continue;
-    }
-    if (!group.is_dataset(name)) continue;
-    const hdf5::Dataset data = group.dataset(name);
+  hdf5::each_dataset(file, [&](const hdf5::Dataset& data) {
     const std::string units = data.has("units") ? data.text("units") : "";
     const std::string description = data.has("description") ? data.text("description") : "";
     std::string line =
-        fmt::format("{:<28} {:<22} {:<10} {}", data.path(), shape_text(data.shape()), units, description);
+        fmt::format("{:<28} {:<22} {:<10} {}", data.path(), hdf5::to_text(data.shape()), units, description);
     line.resize(line.find_last_not_of(' ') + 1);
     out += line + "\n";
-  }
+  });
+  return out;
 }
 
 // The range of one column of a curve or, of a single row, its value.
@@ -121,8 +110,7 @@ std::string inspect_hdf5(const std::filesystem::path& name) {
     if (file.has(attribute)) out += fmt::format(", {} {}", attribute, file.text(attribute));
   out += "\n";
   if (type == "routescope routing") out += summarize_routing(name);
-  list_datasets(file, out);
-  return out;
+  return out + list_datasets(file);
 }
 
 /// How many ranks wrote a checkpoint's training state (formats/checkpoint.md); 0: there is none. Throws Error if parts

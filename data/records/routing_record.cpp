@@ -1,5 +1,3 @@
-// The writer of routing.h5. Rows wait in memory until flush(), which writes a table's columns, hands them to the
-// operating system and only then writes the steps: a reader or a crash in between sees whole rows or none.
 #include "data/records/routing_record.h"
 
 #include <spdlog/spdlog.h>
@@ -14,16 +12,16 @@
 
 #include "data/base/error.h"
 #include "data/base/files.h"
-#include "data/hdf5/hdf5.h"
+#include "data/hdf5/chunks.h"
+#include "data/hdf5/file.h"
 #include "data/records/routing_copy.h"
-#include "data/records/routing_format.h"
-#include "data/records/routing_rows.h"
+#include "data/records/routing_file.h"
+#include "data/records/routing_table.h"
 
 namespace routescope::data {
 
 namespace {
 
-using hdf5::Dataset;
 using hdf5::File;
 using routing_format::Copied;
 using routing_format::no_step;
@@ -31,33 +29,29 @@ using routing_format::RowChecksum;
 using routing_format::Table;
 using routing_format::Tables;
 
-template <class T>
-void append_value(Dataset& column, T value) {
-  column.append(std::span<const T>(&value, 1));
-}
-
-// Appends a row to the columns of a table, in their order, and its checksum to the last of them.
-class RowWriter {
- public:
-  RowWriter(Table& table, std::int64_t step) : table_(table) { sum_.add(step); }
-  template <class T>
-  RowWriter& operator<<(T value) {
-    sum_.add(value);
-    append_value(table_.columns[next_++], value);
-    return *this;
-  }
-  RowWriter& operator<<(const std::vector<float>& row) {
-    sum_.add(row);
-    table_.columns[next_++].append(std::span<const float>(row));
-    return *this;
-  }
-  void finish() { append_value(table_.columns[next_], sum_.value()); }
-
- private:
-  Table& table_;
-  RowChecksum sum_;
-  std::size_t next_ = 0;
+/// Rows of a table that wait in memory. flush() writes the table's columns, hands them to the operating system and only
+/// then writes the steps: a reader, or a resumed run after a crash, finds whole rows or none.
+template <class Row>
+struct PendingRows {
+  std::vector<RowField<Row>> fields;
+  std::vector<Row> rows = {};
+  std::int64_t last_step = no_step;
 };
+
+/// Adds a row to the table's columns, and its checksum. Returns its step, which is to be written later.
+template <class Row>
+std::int64_t write_row(Table& table, const std::vector<RowField<Row>>& fields, const Row& row) {
+  RowChecksum sum;
+  sum.add(row.step);
+  for (std::size_t c = 0; c < fields.size(); ++c) {
+    const std::vector<std::byte> bytes = to_bytes(fields[c].type, fields[c].get(row));
+    sum.add_bytes(bytes);
+    append_row_bytes(*table.columns[c], bytes, 1);
+  }
+  const std::int64_t value = sum.value();
+  table.checksum->append(std::span(&value, 1));
+  return row.step;
+}
 
 // What a killed process left aside.
 void remove_partial_files(const std::filesystem::path& file) {
@@ -108,20 +102,16 @@ struct RoutingRecord::Impl {
   std::filesystem::path name;
   File file;
   std::optional<Tables> tables;
-  std::int64_t reads = 0, sources = 0, hidden_size = 0, alpha_row = 0;
-  std::vector<RoutingSnapshot> snapshots;
-  std::vector<TrainRow> train;
-  std::vector<ValidRow> valid;
-  std::int64_t last_snapshot = routing_format::no_step, last_alpha = routing_format::no_step,
-               last_train = routing_format::no_step, last_valid = routing_format::no_step;
+  std::int64_t alpha_row = 0;  // values of a row of /alpha
+  PendingRows<RoutingSnapshot> snapshots{snapshot_fields()};
+  PendingRows<TrainRow> train{train_fields()};
+  PendingRows<ValidRow> valid{valid_fields()};
+  std::int64_t last_alpha = no_step;
   bool failed = false;
 
   Impl(std::filesystem::path name_, const RoutingRecordInfo& info)
       : name(std::move(name_)),
-        reads(static_cast<std::int64_t>(info.reads.size())),
-        sources(static_cast<std::int64_t>(info.sources.size())),
-        hidden_size(info.hidden_size),
-        alpha_row(reads * info.sequences * info.positions * sources) {}
+        alpha_row(std::ssize(info.reads) * info.sequences * info.positions * std::ssize(info.sources)) {}
 
   ~Impl() {
     tables.reset();
@@ -133,7 +123,7 @@ struct RoutingRecord::Impl {
     }
   }
 
-  // After a failed write nothing more reaches the file (FileState::give_up), so nothing more may seem to.
+  // After a failed write nothing more reaches the file (FileState::give_up): every later call is an error.
   template <class Body>
   void guarded(Body body) {
     if (failed) throw Error("{}: cannot go on after a failed write", name.string());
@@ -146,60 +136,37 @@ struct RoutingRecord::Impl {
   }
 
   void continue_after(const Copied& copied) {
-    last_snapshot = copied.last[0];
+    snapshots.last_step = copied.last[0];
     last_alpha = copied.last[1];
-    last_train = copied.last[2];
-    last_valid = copied.last[3];
+    train.last_step = copied.last[2];
+    valid.last_step = copied.last[3];
   }
 
-  void expect_row(const char* what, std::size_t found, std::int64_t expected) const {
+  void expect_row(const std::string& what, std::size_t found, std::int64_t expected) const {
     if (static_cast<std::int64_t>(found) != expected)
-      throw Error("{}: {}: a row of {} values, expected {}", name.string(), what, found, expected);
+      throw Error("{}: {}: found a row of {} values, expected {}", name.string(), what, found, expected);
   }
-  void expect_later(const char* what, std::int64_t step, std::int64_t& last) const {
+  void expect_later(const std::string& what, std::int64_t step, std::int64_t& last) const {
     if (step <= last)
-      throw Error("{}: {}: step {} after step {}, expected a later one", name.string(), what, step, last);
+      throw Error("{}: {}: found step {} after step {}, expected a later one", name.string(), what, step, last);
     last = step;
   }
 
-  void write_snapshots() {
-    if (snapshots.empty()) return;
-    for (const RoutingSnapshot& row : snapshots) {
-      RowWriter writer(tables->snapshot, row.step);
-      writer << row.tokens_seen << row.alpha_mean << row.alpha_std << row.alpha_entropy << row.source_rms << row.query
-             << row.gain << row.bias;
-      writer.finish();
-    }
-    write_steps(tables->snapshot, snapshots);
-  }
-
-  void write_train() {
-    if (train.empty()) return;
-    for (const TrainRow& row : train) {
-      RowWriter writer(tables->train, row.step);
-      writer << row.tokens_seen << row.loss << row.learning_rate << row.grad_norm << row.tokens_per_second
-             << row.seconds;
-      writer.finish();
-    }
-    write_steps(tables->train, train);
-  }
-
-  void write_valid() {
-    if (valid.empty()) return;
-    for (const ValidRow& row : valid) {
-      RowWriter writer(tables->valid, row.step);
-      writer << row.loss;
-      writer.finish();
-    }
-    write_steps(tables->valid, valid);
+  template <class Row>
+  void add(PendingRows<Row>& pending, const Table& table, const Row& row) const {
+    for (std::size_t c = 0; c < pending.fields.size(); ++c)
+      expect_row(pending.fields[c].path, pending.fields[c].get(row).size(), table.row_values[c]);
+    expect_later(table.fields->step.path, row.step, pending.last_step);
+    pending.rows.push_back(row);
   }
 
   template <class Row>
-  void write_steps(Table& table, std::vector<Row>& rows) {
+  void write(PendingRows<Row>& pending, Table& table) {
+    if (pending.rows.empty()) return;
     std::vector<std::int64_t> steps;
-    for (const Row& row : rows) steps.push_back(row.step);
+    for (const Row& row : pending.rows) steps.push_back(write_row(table, pending.fields, row));
     table.append_steps(file, steps);
-    rows.clear();
+    pending.rows.clear();
   }
 };
 
@@ -275,16 +242,7 @@ RoutingRecord RoutingRecord::resume(const std::filesystem::path& file, const Rou
 }
 
 void RoutingRecord::append(const RoutingSnapshot& row) {
-  Impl& impl = *impl_;
-  impl.expect_row("/alpha_mean", row.alpha_mean.size(), impl.reads * impl.sources);
-  impl.expect_row("/alpha_std", row.alpha_std.size(), impl.reads * impl.sources);
-  impl.expect_row("/alpha_entropy", row.alpha_entropy.size(), impl.reads);
-  impl.expect_row("/source_rms", row.source_rms.size(), impl.reads * impl.sources);
-  impl.expect_row("/query", row.query.size(), impl.reads * impl.hidden_size);
-  impl.expect_row("/gain", row.gain.size(), impl.reads * impl.hidden_size);
-  impl.expect_row("/bias", row.bias.size(), impl.reads);
-  impl.expect_later("/step", row.step, impl.last_snapshot);
-  impl.snapshots.push_back(row);
+  impl_->add(impl_->snapshots, impl_->tables->snapshot, row);
 }
 
 void RoutingRecord::append_alpha(std::int64_t step, std::span<const float> alpha) {
@@ -296,29 +254,29 @@ void RoutingRecord::append_alpha(std::int64_t step, std::span<const float> alpha
   // Too large to wait in memory for flush().
   impl.guarded([&] {
     Table& table = impl.tables->alpha;
-    table.columns[0].append(std::span<const hdf5::half>(narrow));
-    table.columns[0].flush();
-    append_value(table.columns[1], routing_format::alpha_checksum(table.columns[0], table.columns[0].rows() - 1, step));
+    hdf5::Dataset& column = *table.columns[0];
+    column.append(std::span<const hdf5::half>(narrow));
+    column.flush();
+    const std::int64_t sum = routing_format::alpha_checksum(column, column.rows() - 1, step);
+    table.checksum->append(std::span(&sum, 1));
     table.append_steps(impl.file, std::span<const std::int64_t>(&step, 1));
   });
 }
 
 void RoutingRecord::append(const TrainRow& row) {
-  impl_->expect_later("/train/step", row.step, impl_->last_train);
-  impl_->train.push_back(row);
+  impl_->add(impl_->train, impl_->tables->train, row);
 }
 
 void RoutingRecord::append(const ValidRow& row) {
-  impl_->expect_later("/valid/step", row.step, impl_->last_valid);
-  impl_->valid.push_back(row);
+  impl_->add(impl_->valid, impl_->tables->valid, row);
 }
 
 void RoutingRecord::flush(bool sync) {
   Impl& impl = *impl_;
   impl.guarded([&] {
-    impl.write_snapshots();
-    impl.write_train();
-    impl.write_valid();
+    impl.write(impl.snapshots, impl.tables->snapshot);
+    impl.write(impl.train, impl.tables->train);
+    impl.write(impl.valid, impl.tables->valid);
     if (sync) impl.file.sync(impl.name);
   });
 }

@@ -1,78 +1,89 @@
-// Rows of routing.h5 as they are stored, each held against its checksum.
+// The rows of routing.h5, and the field of the file that holds each of their members (data/formats/routing.md). A new
+// column is a member and a field here, a line of that page, and its value where the row is made.
 #pragma once
 
-#include <array>
-#include <cstddef>
 #include <cstdint>
-#include <functional>
-#include <span>
 #include <string>
-#include <type_traits>
 #include <vector>
 
-#include "data/hdf5/hdf5.h"
-#include "data/records/routing_format.h"
+#include "data/records/record_field.h"
 
-namespace routescope::data::routing_format {
+namespace routescope::data {
 
-/// CRC-32 (that of zlib) over little-endian values one after the other.
-class RowChecksum {
- public:
-  void add_bytes(std::span<const std::byte> bytes);
-  /// A number, or numbers or characters that lie one after the other.
-  template <class Values>
-  void add(const Values& values) {
-    if constexpr (std::is_arithmetic_v<Values>)
-      add_bytes(std::as_bytes(std::span(&values, 1)));
-    else
-      add_bytes(std::as_bytes(std::span(values)));
-  }
-  std::int64_t value() const { return value_; }
-
- private:
-  std::uint32_t value_ = 0;
+/// The fixed part of a record. A standard model has no reads: the axes then have length 0.
+struct RoutingRecordInfo {
+  std::vector<std::string> reads;     // "0.attn", ...
+  std::vector<std::int32_t> layer;    // per read, -1 for final
+  std::vector<std::string> sublayer;  // per read
+  std::vector<std::string> depth;     // per read
+  std::vector<std::string> sources;   // "embedding", "block_1", ..., "current"
+  std::int64_t hidden_size = 0;
+  std::int64_t sequences = 0, positions = 0;
+  std::vector<std::int32_t> probe_tokens;  // [sequences, positions]
+  std::string config;                      // the resolved YAML text
+  std::string git_commit;
 };
 
-/// Rows of a table. Columns in the order of Table::columns; those that filters changed are empty here.
-struct RowBlock {
-  std::vector<std::vector<std::byte>> columns;
-  std::vector<std::int64_t> checksums;  // of each row; not of those of /alpha (alpha_checksum())
-  std::vector<char> intact;             // whether they are what the record says. Version 1.0 had none: taken as intact
+/// One routing snapshot; a source that a read does not have is NaN.
+struct RoutingSnapshot {
+  std::int64_t step = 0, tokens_seen = 0;
+  std::vector<float> alpha_mean, alpha_std;  // [read, source]
+  std::vector<float> alpha_entropy;          // [read], nats
+  std::vector<float> source_rms;             // [read, source]
+  std::vector<float> query, gain;            // [read, d]
+  std::vector<float> bias;                   // [read]
 };
 
-/// Reads a table of a record at rest or of one that is being written.
-class TableReader {
- public:
-  /// `exact_steps`: the steps are known to be right, as in a file read through its journal. Throws Error.
-  TableReader(Table table, bool exact_steps);
-  const std::vector<std::int64_t>& steps() const { return steps_; }
-  const Table& table() const { return table_; }
-  /// Rows [begin, begin + count).
-  RowBlock read(std::int64_t begin, std::int64_t count);
-  /// The last step that is certainly before row `row`, which is damaged; -1 if that is none.
-  std::int64_t step_before(std::int64_t row) const;
+inline std::vector<RowField<RoutingSnapshot>> snapshot_fields() {
+  using Row = RoutingSnapshot;
+  return {
+      field_of("/tokens_seen", {}, "token", "training tokens seen before the snapshot", &Row::tokens_seen),
+      field_of("/alpha_mean", {"read", "source"}, "1",
+               "routing weight, mean over the probe tokens; NaN: no such source", &Row::alpha_mean),
+      field_of("/alpha_std", {"read", "source"}, "1", "routing weight, standard deviation over the probe tokens",
+               &Row::alpha_std),
+      field_of("/alpha_entropy", {"read"}, "nat", "entropy of a token's routing weights, mean over the probe tokens",
+               &Row::alpha_entropy),
+      field_of("/source_rms", {"read", "source"}, "1",
+               "root mean square of the source's channels, mean over probe tokens", &Row::source_rms),
+      field_of("/query", {"read", "d"}, "1", "learned query w of the read", &Row::query),
+      field_of("/gain", {"read", "d"}, "1", "learned key gain g of the read", &Row::gain),
+      field_of("/bias", {"read"}, "nat", "bias on the current source's logit of the read", &Row::bias),
+  };
+}
 
- private:
-  Table table_;
-  bool exact_steps_ = false;
-  std::vector<std::int64_t> steps_;
-  std::vector<char> filtered_;           // per column
-  std::vector<std::int64_t> row_bytes_;  // per column
+struct TrainRow {
+  std::int64_t step = 0;  // 1 after the first update
+  std::int64_t tokens_seen = 0;
+  double loss = 0;  // nats a token
+  double learning_rate = 0;
+  double grad_norm = 0;
+  double tokens_per_second = 0;
+  double seconds = 0;  // of this step
 };
 
-/// Row `row` of a column's values, which hold `rows` rows; the same of a column of 64-bit integers.
-std::span<const std::byte> row_of(std::span<const std::byte> values, std::size_t row, std::size_t rows);
-std::int64_t number_at(std::span<const std::byte> values, std::size_t row);
+inline std::vector<RowField<TrainRow>> train_fields() {
+  using Row = TrainRow;
+  return {
+      field_of("/train/tokens_seen", {}, "token", "training tokens seen, this step's included", &Row::tokens_seen),
+      field_of("/train/loss", {}, "nat/token", "mean negative log-likelihood of the step's tokens, before its update",
+               &Row::loss),
+      field_of("/train/lr", {}, "1", "learning rate of the update", &Row::learning_rate),
+      field_of("/train/grad_norm", {}, "nat/token", "Euclidean norm of the gradient before clipping", &Row::grad_norm),
+      field_of("/train/tokens_per_second", {}, "token/s", "training tokens of the step over its duration",
+               &Row::tokens_per_second),
+      field_of("/train/seconds", {}, "s", "duration of the step", &Row::seconds),
+  };
+}
 
-/// CRC-32 of a row of the per-token table: the step, then the stored chunks of /alpha in the order of their
-/// coordinates. `each` sees every chunk with the coordinates of its first element and its filter mask.
-std::int64_t alpha_checksum(
-    const hdf5::Dataset& alpha, std::int64_t row, std::int64_t step,
-    const std::function<void(const hdf5::Shape&, std::span<const std::byte>, std::uint32_t)>& each = nullptr);
+struct ValidRow {
+  std::int64_t step = 0;
+  double loss = 0;  // nats a token
+};
 
-/// Calls `body` with the record, opened: through its journal, where it has one that is up to date, which is right
-/// whatever happened to the file's structure. Otherwise as the file itself is and, if that throws Error, through the
-/// journal that is not up to date.
-void with_record(const std::filesystem::path& file, const std::function<void(const hdf5::File&, bool journaled)>& body);
+inline std::vector<RowField<ValidRow>> valid_fields() {
+  return {field_of("/valid/loss", {}, "nat/token", "mean negative log-likelihood of the validation tokens",
+                   &ValidRow::loss)};
+}
 
-}  // namespace routescope::data::routing_format
+}  // namespace routescope::data

@@ -5,7 +5,7 @@
 
 #include "data/base/error.h"
 #include "data/base/files.h"
-#include "data/hdf5/hdf5.h"
+#include "data/hdf5/file.h"
 
 namespace routescope::model {
 

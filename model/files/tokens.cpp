@@ -6,7 +6,7 @@
 #include <fstream>
 
 #include "data/base/error.h"
-#include "data/hdf5/hdf5.h"
+#include "data/hdf5/file.h"
 #include "data/tokens/shard.h"
 
 namespace routescope::model {

@@ -11,7 +11,7 @@
 #include <sstream>
 
 #include "analysis/record/run_probe.h"
-#include "data/hdf5/hdf5.h"
+#include "data/hdf5/file.h"
 #include "data/tokens/shard.h"
 #include "tests/analysis/probe/micro_run.h"
 #include "tests/data/base/temp_dir.h"

@@ -9,7 +9,7 @@
 #include "data/base/error.h"
 #include "data/base/files.h"
 #include "data/base/manifest.h"
-#include "data/hdf5/hdf5.h"
+#include "data/hdf5/file.h"
 #include "data/tokens/shard.h"
 #include "data/tokens/tokenize.h"
 #include "data/tokens/tokenizer.h"

@@ -7,7 +7,7 @@
 #include <cstdio>
 #include <fstream>
 
-#include "data/hdf5/hdf5.h"
+#include "data/hdf5/file.h"
 #include "tests/model/pass/micro.h"
 #include "tests/places.h"
 

@@ -16,7 +16,7 @@
 #include <vector>
 
 #include "data/base/files.h"
-#include "data/records/routing_record.h"
+#include "data/records/routing_view.h"
 #include "tests/places.h"
 #include "tests/train/run/micro_run.h"
 

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "data/records/routing_record.h"
+#include "data/records/routing_rows.h"
 #include "data/tokens/batches.h"
 #include "kernels/comm/communicator.h"
 #include "model/pass/model.h"

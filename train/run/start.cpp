@@ -8,6 +8,7 @@
 #include <sstream>
 
 #include "data/base/error.h"
+#include "data/records/routing_view.h"
 #include "kernels/attention_kernel.h"
 #include "kernels/comm/agree.h"
 #include "kernels/cuda/products.h"

@@ -15,7 +15,7 @@
 #include "data/base/build.h"
 #include "data/base/command_line.h"
 #include "data/base/error.h"
-#include "data/hdf5/hdf5.h"
+#include "data/hdf5/file.h"
 #include "tests/analysis/probe/micro_run.h"
 #include "tests/analysis/record/filled_record.h"
 #include "tests/data/base/full_disk.h"

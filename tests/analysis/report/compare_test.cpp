@@ -10,7 +10,7 @@
 #include "analysis/report/svg.h"
 #include "data/base/error.h"
 #include "data/base/files.h"
-#include "data/hdf5/hdf5.h"
+#include "data/hdf5/file.h"
 #include "tests/analysis/findings/study_case.h"
 #include "tests/analysis/probe/micro_run.h"
 #include "tests/data/base/expect_error.h"

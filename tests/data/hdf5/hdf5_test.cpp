@@ -1,6 +1,4 @@
 // The HDF5 layer: what goes in comes out, and whatever does not fit ends in an error that says where.
-#include "data/hdf5/hdf5.h"
-
 #include <gtest/gtest.h>
 #include <hdf5_hl.h>
 
@@ -11,6 +9,9 @@
 
 #include "data/base/error.h"
 #include "data/base/files.h"
+#include "data/hdf5/chunks.h"
+#include "data/hdf5/chunks.h"
+#include "data/hdf5/file.h"
 #include "tests/data/base/expect_error.h"
 #include "tests/data/base/full_disk.h"
 #include "tests/data/base/temp_dir.h"
@@ -160,16 +161,16 @@ TEST_F(Hdf5Test, StoredChunksAndBytesAreTakenOverAsTheyAre) {
   Dataset small = make("small", 9), quick = make("quick", 1), taken = make("taken", 1);
   for (Dataset* data : {&small, &quick}) data->append(std::span<const float>(ramp), 2);
   file.flush();
-  EXPECT_EQ(small.chunk(), (hdf5::Shape{1, 30000}));
-  EXPECT_TRUE(small.filtered());
+  EXPECT_EQ(chunk_shape(small), (hdf5::Shape{1, 30000}));
+  EXPECT_TRUE(is_filtered(small));
   taken.resize(2);
   for (const hdf5::Shape& first : {hdf5::Shape{0, 0}, {0, 30000}, {1, 0}, {1, 30000}}) {
     std::uint32_t mask = 1;
-    const std::vector<std::byte> bytes = small.read_chunk(first, &mask);
+    const std::vector<std::byte> bytes = read_chunk(small, first, &mask);
     EXPECT_EQ(mask, 0u);
-    taken.write_chunk(first, bytes, mask);
+    write_chunk(taken, first, bytes, mask);
     // Where the layer says that it is.
-    const Dataset::StoredChunk stored = small.stored_chunk(first);
+    const hdf5::StoredChunk stored = stored_chunk(small, first);
     ASSERT_EQ(stored.bytes, static_cast<std::int64_t>(bytes.size()));
     const std::string all = read_text(file_).substr(static_cast<std::size_t>(stored.address), bytes.size());
     EXPECT_EQ(std::memcmp(all.data(), bytes.data(), bytes.size()), 0);
@@ -179,19 +180,19 @@ TEST_F(Hdf5Test, StoredChunksAndBytesAreTakenOverAsTheyAre) {
   EXPECT_EQ(H5Dget_storage_size(taken.id()), H5Dget_storage_size(small.id()));
   EXPECT_NE(H5Dget_storage_size(quick.id()), H5Dget_storage_size(small.id()));
   EXPECT_EQ(taken.read<float>(), ramp);
-  EXPECT_THROW(small.read_chunk({2, 0}), Error);
+  EXPECT_THROW(read_chunk(small, {2, 0}), Error);
 
   Dataset halves = file.create_growing("halves", Type::f16, {3});
   halves.append(std::span<const hdf5::half>(std::vector<hdf5::half>{{1}, {2}, {3}, {0x7e01}, {5}, {6}}), 2);
-  EXPECT_EQ(halves.element_bytes(), 2);
-  EXPECT_FALSE(halves.filtered());
+  EXPECT_EQ(element_bytes(halves), 2);
+  EXPECT_FALSE(is_filtered(halves));
   std::vector<std::byte> row(6);
-  halves.read_row_bytes(1, 1, row);
+  read_row_bytes(halves, 1, 1, row);
   EXPECT_EQ(row[0], std::byte{1}) << "a NaN's bits, too";
-  halves.append_row_bytes(row, 1);
+  append_row_bytes(halves, row, 1);
   EXPECT_EQ(halves.read_rows<float>(2, 1)[2], halves.read_rows<float>(1, 1)[2]);
-  EXPECT_THROW(halves.append_row_bytes(row, 2), Error);
-  EXPECT_THROW(halves.read_row_bytes(3, 1, row), Error);
+  EXPECT_THROW(append_row_bytes(halves, row, 2), Error);
+  EXPECT_THROW(read_row_bytes(halves, 3, 1, row), Error);
 }
 
 TEST_F(Hdf5Test, AxesBecomeDimensionScalesOfTheNearestGroup) {

@@ -3,14 +3,15 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <string>
 #include <vector>
 
-#include "data/hdf5/hdf5.h"
-#include "data/records/routing_record.h"
-#include "data/records/routing_rows.h"
+#include "data/hdf5/file.h"
+#include "data/records/routing_file.h"
+#include "data/records/routing_view.h"
 #include "tests/data/records/routing_fixture.h"
 
 namespace routescope::data {
@@ -22,15 +23,21 @@ inline bool same(const std::vector<float>& a, const std::vector<float>& b) {
   return true;
 }
 
+/// Every member that the file has a field for; a NaN is equal to a NaN.
+template <class Row>
+bool same_members(const Row& a, const Row& b, const std::vector<RowField<Row>>& fields) {
+  const auto same_value = [](double x, double y) { return x == y || (std::isnan(x) && std::isnan(y)); };
+  return a.step == b.step && std::ranges::all_of(fields, [&](const RowField<Row>& field) {
+           return std::ranges::equal(field.get(a), field.get(b), same_value);
+         });
+}
+
 inline bool same(const RoutingSnapshot& a, const RoutingSnapshot& b) {
-  return a.step == b.step && a.tokens_seen == b.tokens_seen && same(a.alpha_mean, b.alpha_mean) &&
-         same(a.alpha_std, b.alpha_std) && same(a.alpha_entropy, b.alpha_entropy) && same(a.source_rms, b.source_rms) &&
-         same(a.query, b.query) && same(a.gain, b.gain) && same(a.bias, b.bias);
+  return same_members(a, b, snapshot_fields());
 }
 
 inline bool same(const TrainRow& a, const TrainRow& b) {
-  return a.step == b.step && a.tokens_seen == b.tokens_seen && a.loss == b.loss && a.learning_rate == b.learning_rate &&
-         a.grad_norm == b.grad_norm && a.tokens_per_second == b.tokens_per_second && a.seconds == b.seconds;
+  return same_members(a, b, train_fields());
 }
 
 // "" if the file holds exactly what record_step() wrote for steps 1 .. last, else what is wrong. With last < 0 the

@@ -11,7 +11,7 @@
 
 #include "data/base/error.h"
 #include "data/base/files.h"
-#include "data/hdf5/journal.h"
+#include "data/journal/journal.h"
 #include "tests/data/base/expect_error.h"
 #include "tests/data/base/temp_dir.h"
 #include "tests/data/records/routing_check.h"

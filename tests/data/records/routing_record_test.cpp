@@ -10,8 +10,9 @@
 #include <thread>
 
 #include "data/base/error.h"
-#include "data/hdf5/hdf5.h"
-#include "data/hdf5/journal.h"
+#include "data/hdf5/file.h"
+#include "data/journal/journal.h"
+#include "data/records/routing_view.h"
 #include "tests/data/base/expect_error.h"
 #include "tests/data/base/full_disk.h"
 #include "tests/data/base/temp_dir.h"

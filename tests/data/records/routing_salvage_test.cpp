@@ -4,7 +4,8 @@
 #include <fstream>
 
 #include "data/base/files.h"
-#include "data/hdf5/journal.h"
+#include "data/hdf5/chunks.h"
+#include "data/journal/journal.h"
 #include "tests/data/base/expect_error.h"
 #include "tests/data/base/temp_dir.h"
 #include "tests/data/records/routing_check.h"
@@ -30,12 +31,12 @@ class RoutingSalvageTest : public ::testing::Test {
     {
       const hdf5::File file = hdf5::File::open(file_);
       const hdf5::Dataset data = file.dataset(path);
-      const std::int64_t chunk = data.chunk().at(0);
+      const std::int64_t chunk = hdf5::chunk_shape(data).at(0);
       hdf5::Shape first(data.shape().size(), 0);
       first[0] = row / chunk * chunk;
-      std::int64_t row_bytes = data.element_bytes();
+      std::int64_t row_bytes = hdf5::element_bytes(data);
       for (std::size_t axis = 1; axis < first.size(); ++axis) row_bytes *= data.shape()[axis];
-      at = data.stored_chunk(first).address + (data.filtered() ? 20 : row % chunk * row_bytes);
+      at = hdf5::stored_chunk(data, first).address + (hdf5::is_filtered(data) ? 20 : row % chunk * row_bytes);
     }
     std::fstream bytes(file_, std::ios::in | std::ios::out | std::ios::binary);
     bytes.seekg(at);

@@ -4,7 +4,7 @@
 #include <cmath>
 #include <set>
 
-#include "data/hdf5/hdf5.h"
+#include "data/hdf5/file.h"
 #include "model/files/dump.h"
 #include "tests/model/pass/micro.h"
 #include "tests/places.h"

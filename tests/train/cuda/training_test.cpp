@@ -5,8 +5,8 @@
 #include <cmath>
 
 #include "data/base/error.h"
-#include "data/hdf5/hdf5.h"
-#include "data/records/routing_record.h"
+#include "data/hdf5/file.h"
+#include "data/records/routing_view.h"
 #include "model/files/safetensors.h"
 #include "tests/model/pass/micro.h"
 #include "tests/train/run/micro_run.h"

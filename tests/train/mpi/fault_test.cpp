@@ -17,7 +17,7 @@
 #include "data/base/error.h"
 #include "data/base/files.h"
 #include "data/base/manifest.h"
-#include "data/records/routing_record.h"
+#include "data/records/routing_view.h"
 #include "kernels/comm/communicator.h"
 #include "tests/places.h"
 #include "tests/train/mpi/job.h"

@@ -11,7 +11,7 @@
 #include "data/base/error.h"
 #include "data/base/files.h"
 #include "data/base/manifest.h"
-#include "data/records/routing_record.h"
+#include "data/records/routing_view.h"
 #include "train/run/run_directory.h"
 
 namespace routescope::train {

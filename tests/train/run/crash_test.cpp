@@ -16,7 +16,7 @@
 #include "data/base/error.h"
 #include "data/base/files.h"
 #include "data/base/manifest.h"
-#include "data/records/routing_record.h"
+#include "data/records/routing_view.h"
 #include "tests/train/run/micro_run.h"
 #include "train/run/run_directory.h"
 

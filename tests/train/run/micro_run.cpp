@@ -17,8 +17,8 @@
 #include "data/base/error.h"
 #include "data/base/files.h"
 #include "data/base/manifest.h"
-#include "data/hdf5/hdf5.h"
-#include "data/records/routing_record.h"
+#include "data/hdf5/file.h"
+#include "data/records/routing_view.h"
 #include "data/tokens/shard.h"
 #include "tests/places.h"
 

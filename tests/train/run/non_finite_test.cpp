@@ -7,7 +7,7 @@
 #include <csignal>
 #include <limits>
 
-#include "data/records/routing_record.h"
+#include "data/records/routing_view.h"
 #include "data/tokens/batches.h"
 #include "data/tokens/shard.h"
 #include "kernels/ops.h"

@@ -7,7 +7,7 @@
 #include <cmath>
 #include <limits>
 
-#include "data/records/routing_record.h"
+#include "data/records/routing_view.h"
 #include "data/tokens/shard.h"
 #include "kernels/ops.h"
 #include "tests/train/run/micro_run.h"

@@ -1,10 +1,12 @@
-// A look at texts before HDF5 does: strings of variable length lie in "global heaps", the one part of a file whose
-// structure has no checksum, and HDF5 1.10 crashes over a length that was damaged.
+#include "data/hdf5/heap.h"
+
 #include <cstring>
 #include <fstream>
+#include <string>
 #include <string_view>
+#include <vector>
 
-#include "data/hdf5/hdf5_internal.h"
+#include "data/base/error.h"
 
 namespace routescope::data::hdf5 {
 

@@ -1,5 +1,5 @@
 // What a journal says of a disk that does not take it, and of one that this program does not know.
-#include "data/hdf5/journal.h"
+#include "data/journal/journal.h"
 
 #include <gtest/gtest.h>
 #include <zlib.h>

@@ -1,5 +1,4 @@
-// Attributes of groups and datasets.
-#include "data/hdf5/hdf5_internal.h"
+#include "data/hdf5/object.h"
 
 namespace routescope::data::hdf5 {
 

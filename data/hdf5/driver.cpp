@@ -1,5 +1,4 @@
-// The file driver: HDF5's own one for POSIX files ("sec2") once more, with the journal beside it.
-#include "data/hdf5/hdf5_driver.h"
+#include "data/hdf5/driver.h"
 
 #include <fcntl.h>
 #include <sys/file.h>
@@ -12,7 +11,7 @@
 #include <functional>
 #include <iterator>
 
-#include "data/hdf5/hdf5_internal.h"
+#include "data/hdf5/handle.h"
 
 namespace routescope::data::hdf5 {
 
@@ -158,7 +157,7 @@ herr_t cut(H5FD_t* file, hid_t, hbool_t) {
   return 0;
 }
 
-// Some parallel file systems have no flock() (hdf5.cpp says why that does no harm).
+// Some parallel file systems have no flock() (file.cpp says why that does no harm).
 herr_t lock_file(H5FD_t* file, hbool_t writing) {
   const int status = ::flock(of(file).descriptor, (writing ? LOCK_EX : LOCK_SH) | LOCK_NB);
   return status == 0 || errno == ENOSYS ? 0 : failed("file lock", errno);

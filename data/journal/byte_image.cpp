@@ -1,4 +1,4 @@
-#include "data/hdf5/byte_image.h"
+#include "data/journal/byte_image.h"
 
 #include <algorithm>
 

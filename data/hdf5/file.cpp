@@ -1,10 +1,11 @@
-// Files of the HDF5 layer: created, opened, flushed, closed.
+#include "data/hdf5/file.h"
+
 #include <thread>
 
 #include "data/base/files.h"
-#include "data/hdf5/hdf5_driver.h"
-#include "data/hdf5/hdf5_internal.h"
-#include "data/hdf5/journal.h"
+#include "data/hdf5/driver.h"
+#include "data/hdf5/heap.h"
+#include "data/journal/journal.h"
 
 namespace routescope::data::hdf5 {
 

@@ -5,7 +5,7 @@
 
 #include <memory>
 
-#include "data/hdf5/journal.h"
+#include "data/journal/journal.h"
 
 namespace routescope::data::hdf5 {
 

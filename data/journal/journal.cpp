@@ -1,4 +1,4 @@
-#include "data/hdf5/journal.h"
+#include "data/journal/journal.h"
 
 #include <fcntl.h>
 #include <unistd.h>

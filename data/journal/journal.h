@@ -12,7 +12,7 @@
 #include <span>
 #include <string>
 
-#include "data/hdf5/byte_image.h"
+#include "data/journal/byte_image.h"
 
 namespace routescope::data {
 

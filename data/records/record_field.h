@@ -1,0 +1,108 @@
+// The schema of a record. A RecordField describes one dataset: its path, type, axes, units and description. A RowField
+// adds the member of a row that the dataset holds. Files are made, written, read, resumed and copied from these
+// descriptions, and tests hold the pages in data/formats/ to them.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <span>
+#include <string>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "data/hdf5/group.h"
+
+namespace routescope::data {
+
+struct RecordField {
+  std::string path;                    // in the file, or in the group that the field belongs to
+  std::vector<std::string> axes = {};  // without the axis of rows, where the dataset has one
+  std::string units = {};              // "1" for a pure number, "" for text
+  std::string description = {};        // one sentence
+  hdf5::Type type = hdf5::Type::f64;
+};
+
+/// Lengths of axes by name.
+using AxisLengths = std::map<std::string, std::int64_t>;
+
+/// A dataset that has a row for each row in memory. Values are of the axes after the row's, the last one fastest.
+template <class Row>
+struct RowField : RecordField {
+  /// Empty: the row has none; the file then holds missing_value(type).
+  std::function<std::vector<double>(const Row&)> get = {};
+  std::function<void(Row&, std::vector<double>)> set = {};
+  bool padded = false;  // get() may return fewer values than the axes hold; the others are missing
+};
+
+/// What stands in a file where nothing was recorded: NaN; -1 for integers, 0 for bytes.
+double missing_value(hdf5::Type type);
+
+/// The field's layout in a file, with the axes `leading` before its own.
+hdf5::Layout layout_of(const RecordField& field, const std::vector<std::string>& leading = {});
+hdf5::Shape shape_of(const RecordField& field, const AxisLengths& lengths);
+/// Number of values in a row.
+std::int64_t row_size(const RecordField& field, const AxisLengths& lengths);
+
+/// Numbers as a file holds them, and back. Every float and every integer up to 2^53 is kept exactly.
+std::vector<std::byte> to_bytes(hdf5::Type type, std::span<const double> values);
+std::vector<double> from_bytes(hdf5::Type type, std::span<const std::byte> bytes);
+
+/// A new dataset that holds `values`, converted to the field's type.
+hdf5::Dataset write_field(hdf5::Group& group, const RecordField& field, std::span<const double> values,
+                          const hdf5::Shape& shape, const hdf5::Layout& layout);
+
+/// A dataset as its file describes it, with all of its axes; an axis without a name is "". Throws Error for a type that
+/// this project does not write.
+RecordField described_field(const hdf5::Dataset& data);
+
+// ---- fields of members ----------------------------------------------------------------------------------------------
+
+template <class Member>
+struct MemberElement {
+  using type = Member;
+};
+template <class Value>
+struct MemberElement<std::vector<Value>> {
+  using type = Value;
+};
+
+/// The field of a number or a vector of numbers. `at(row)` returns a pointer to it: of a const row to a const one; null
+/// where the row has none.
+template <class Row, class At>
+RowField<Row> field_at(std::string path, std::vector<std::string> axes, std::string units, std::string description,
+                       const At& at) {
+  using Member = std::remove_cvref_t<decltype(*at(std::declval<const Row&>()))>;
+  using Element = typename MemberElement<Member>::type;
+  constexpr bool single = std::is_same_v<Member, Element>;
+  RowField<Row> out;
+  static_cast<RecordField&>(out) = {std::move(path), std::move(axes), std::move(units), std::move(description),
+                                    hdf5::type_of<Element>()};
+  out.get = [at](const Row& row) -> std::vector<double> {
+    const auto* member = at(row);
+    if (!member) return {};
+    if constexpr (single)
+      return {static_cast<double>(*member)};
+    else
+      return {member->begin(), member->end()};
+  };
+  out.set = [at](Row& row, const std::vector<double>& values) {
+    if constexpr (single)
+      *at(row) = static_cast<Element>(values.front());
+    else
+      at(row)->assign(values.begin(), values.end());
+  };
+  return out;
+}
+
+/// The field of a member of the row itself: field_of("/train/loss", {}, "nat/token", "...", &TrainRow::loss).
+template <class Row, class Member>
+RowField<Row> field_of(std::string path, std::vector<std::string> axes, std::string units, std::string description,
+                       Member Row::*member) {
+  return field_at<Row>(std::move(path), std::move(axes), std::move(units), std::move(description),
+                       [member](auto& row) { return &(row.*member); });
+}
+
+}  // namespace routescope::data
