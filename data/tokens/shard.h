@@ -3,7 +3,6 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <memory>
 #include <span>
 #include <string>
 #include <vector>
@@ -50,21 +49,6 @@ class TokenStream {
   std::vector<Shard> shards_;
   std::vector<std::int64_t> starts_;
   std::int64_t total_ = 0;
-};
-
-/// Writes a shard (uint16 where every id below vocab_size fits, else uint32), complete or absent.
-class ShardWriter {
- public:
-  ShardWriter(std::filesystem::path file, std::int64_t vocab_size);
-  ~ShardWriter();
-  void append(std::span<const std::int32_t> tokens);
-  /// Completes the header, syncs, renames. Without it the destructor removes what was written.
-  void finish();
-
- private:
-  void discard() noexcept;
-  struct Impl;
-  std::unique_ptr<Impl> impl_;
 };
 
 }  // namespace routescope::data

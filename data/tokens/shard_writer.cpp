@@ -1,4 +1,5 @@
-// Writing a token shard: aside, then in one piece under its name.
+#include "data/tokens/shard_writer.h"
+
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
@@ -6,7 +7,6 @@
 
 #include "data/base/error.h"
 #include "data/base/files.h"
-#include "data/tokens/shard.h"
 #include "data/tokens/shard_format.h"
 
 namespace routescope::data {

@@ -10,7 +10,7 @@
 #include <string_view>
 
 #include "data/base/error.h"
-#include "data/tokens/shard.h"
+#include "data/tokens/shard_writer.h"
 #include "data/tokens/tokenizer.h"
 
 namespace routescope::data {

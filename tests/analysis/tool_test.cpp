@@ -12,7 +12,7 @@
 
 #include "analysis/record/run_probe.h"
 #include "data/hdf5/file.h"
-#include "data/tokens/shard.h"
+#include "data/tokens/shard_writer.h"
 #include "tests/analysis/probe/micro_run.h"
 #include "tests/data/base/temp_dir.h"
 #include "tests/places.h"

@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <random>
 
+#include "data/tokens/shard_writer.h"
 #include "kernels/device.h"
 #include "train/run/step.h"
 

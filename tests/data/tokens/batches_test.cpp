@@ -7,6 +7,7 @@
 #include <numeric>
 #include <set>
 
+#include "data/tokens/shard_writer.h"
 #include "tests/data/base/expect_error.h"
 #include "tests/data/base/temp_dir.h"
 

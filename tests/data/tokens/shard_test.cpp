@@ -8,6 +8,7 @@
 #include <numeric>
 
 #include "data/base/files.h"
+#include "data/tokens/shard_writer.h"
 #include "tests/data/base/expect_error.h"
 #include "tests/data/base/full_disk.h"
 #include "tests/data/base/temp_dir.h"

@@ -19,7 +19,7 @@
 #include "data/base/manifest.h"
 #include "data/hdf5/file.h"
 #include "data/records/routing_view.h"
-#include "data/tokens/shard.h"
+#include "data/tokens/shard_writer.h"
 #include "tests/places.h"
 
 #ifndef ROUTESCOPE_MPIEXEC

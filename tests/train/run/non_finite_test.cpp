@@ -10,6 +10,7 @@
 #include "data/records/routing_view.h"
 #include "data/tokens/batches.h"
 #include "data/tokens/shard.h"
+#include "data/tokens/shard_writer.h"
 #include "kernels/ops.h"
 #include "tests/train/run/micro_run.h"
 #include "train/checkpoint/checkpoint.h"
