@@ -2,19 +2,42 @@
 
 #include <cmath>
 #include <limits>
+#include <numeric>
 
 #include "data/base/error.h"
 #include "data/base/files.h"
 #include "data/hdf5/file.h"
+#include "data/records/record_field.h"
 
 namespace routescope::model {
 
 namespace {
 
-std::vector<std::int64_t> counting(std::int64_t n) {
-  std::vector<std::int64_t> out(static_cast<std::size_t>(n));
-  for (std::size_t i = 0; i < out.size(); ++i) out[i] = static_cast<std::int64_t>(i);
-  return out;
+using data::RecordField;
+using data::hdf5::Type;
+
+// The datasets of a dump, in the order in which they are written. Axes of logits, nll and gradients have no dimension
+// scales.
+const RecordField sequence_field{"/sequence", {"sequence"}, "1", "Index of the sequence.", Type::i64};
+const RecordField position_field{"/position", {"position"}, "1", "Position in the sequence.", Type::i64};
+const RecordField tokens_field{
+    "/tokens", {"sequence", "position"}, "1", "Token ids that the model was run on.", Type::i32};
+const RecordField logits_field{"/logits", {}, "nats", "Logits of the next token.", Type::f32};
+const RecordField nll_field{
+    "/nll", {}, "nats", "Negative log-likelihood of the token at position t + 1, given those up to t.", Type::f32};
+const RecordField read_field{"/read", {"read"}, "", "Names of the reads.", Type::text};
+const RecordField source_field{"/source", {"source"}, "", "Names of the sources.", Type::text};
+const RecordField alpha_field{"/alpha",
+                              {"read", "sequence", "position", "source"},
+                              "1",
+                              "Routing weights; NaN where a read does not have the source.",
+                              Type::f32};
+const RecordField grad_field{"/grad/", {}, "nats", "Gradient of mean(nll).", Type::f32};  // and a tensor's name
+
+void write_counting(data::hdf5::File& out, const RecordField& field, std::int64_t n) {
+  std::vector<std::int64_t> values(static_cast<std::size_t>(n));
+  std::iota(values.begin(), values.end(), 0);
+  out.write(field.path, values, {n}, layout_of(field));
 }
 
 /// alpha of one sequence into [read, B, T, source]; columns that a read lacks stay NaN.
@@ -75,55 +98,44 @@ void dump(const Model& model, const TokenBatch& tokens, const RoutingInterventio
   if (gradients)
     gradient = kernels::OwnedTensor(model.options().storage, model.options().device, {model.layout().total()});
   kernels::OwnedTensor logits(model.options().storage, kernels::Device::cpu, {t, vocab});
-  std::vector<float> alpha(static_cast<std::size_t>(reads * batch * t * columns),
-                           std::numeric_limits<float>::quiet_NaN());
+  std::vector<float> nll,
+      alpha(static_cast<std::size_t>(reads * batch * t * columns), std::numeric_limits<float>::quiet_NaN());
+  // Sequence by sequence; logits go to the file at once.
+  const auto run = [&](data::hdf5::Dataset logits_out) {
+    for (std::int64_t b = 0; b < batch; ++b) {
+      const std::vector<std::int32_t> ids = tokens.sequence(b), targets = tokens.targets(b);
+      pass.forward(ids, &intervention);
+      pass.logits(0, t, logits.tensor);
+      std::vector<float> nll_row(ids.size());
+      logits_out.write_rows<float>(b, kernels::host_values<float>(logits.tensor, pass.stream()));
+      store_alpha(alpha, pass, plan, b, batch);
+      pass.nll(targets, nll_row);
+      nll.insert(nll.end(), nll_row.begin(), nll_row.end() - 1);
+      if (gradients) pass.backward(targets, 1.0 / static_cast<double>(batch * (t - 1)), gradient.tensor);
+    }
+  };
 
   data::write_atomically(file, [&](const std::filesystem::path& temporary) {
     data::hdf5::File out = data::hdf5::File::create(temporary);
     out.set("filetype", "routescope dump");
     out.set("version", std::vector<std::int64_t>{1, 0});
-    out.write("sequence", counting(batch), {batch},
-              {.units = "1", .description = "Index of the sequence.", .axes = {"sequence"}});
-    out.write("position", counting(t), {t},
-              {.units = "1", .description = "Position in the sequence.", .axes = {"position"}});
-    out.write("tokens", tokens.ids, {batch, t},
-              {.units = "1", .description = "Token ids that the model was run on.", .axes = {"sequence", "position"}});
-    {
-      data::hdf5::Dataset logits_out =
-          out.create("logits", data::hdf5::Type::f32, {batch, t, vocab},
-                     {.units = "nats", .description = "Logits of the next token.", .axes = {}});
-      std::vector<float> nll;
-      for (std::int64_t b = 0; b < batch; ++b) {
-        const std::vector<std::int32_t> ids = tokens.sequence(b), targets = tokens.targets(b);
-        pass.forward(ids, &intervention);
-        pass.logits(0, t, logits.tensor);
-        std::vector<float> nll_row(ids.size());
-        logits_out.write_rows<float>(b, kernels::host_values<float>(logits.tensor, pass.stream()));
-        store_alpha(alpha, pass, plan, b, batch);
-        pass.nll(targets, nll_row);
-        nll.insert(nll.end(), nll_row.begin(), nll_row.end() - 1);
-        if (gradients) pass.backward(targets, 1.0 / static_cast<double>(batch * (t - 1)), gradient.tensor);
-      }
-      out.write("nll", nll, {batch, t - 1},
-                {.units = "nats",
-                 .description = "Negative log-likelihood of the token at position t + 1, given those up to t.",
-                 .axes = {}});
-    }
+    write_counting(out, sequence_field, batch);
+    write_counting(out, position_field, t);
+    out.write(tokens_field.path, tokens.ids, {batch, t}, layout_of(tokens_field));
+    run(out.create(logits_field.path, logits_field.type, {batch, t, vocab}, layout_of(logits_field)));
+    out.write(nll_field.path, nll, {batch, t - 1}, layout_of(nll_field));
     if (reads > 0) {
       std::vector<std::string> names;
       for (std::int64_t r = 0; r < reads; ++r) names.push_back(plan.reads[static_cast<std::size_t>(r)].name);
-      out.write("read", names, {.units = "", .description = "Names of the reads.", .axes = {"read"}});
-      out.write("source", plan.columns, {.units = "", .description = "Names of the sources.", .axes = {"source"}});
-      out.write("alpha", alpha, {reads, batch, t, columns},
-                {.units = "1",
-                 .description = "Routing weights; NaN where a read does not have the source.",
-                 .axes = {"read", "sequence", "position", "source"}});
+      out.write(read_field.path, names, layout_of(read_field));
+      out.write(source_field.path, plan.columns, layout_of(source_field));
+      out.write(alpha_field.path, alpha, {reads, batch, t, columns}, layout_of(alpha_field));
     }
     if (gradients) {
       for (const ParameterInfo& info : model.layout().all()) {
         const kernels::Tensor g = gradient.tensor.slice(info.offset, {info.size});
-        out.write("grad/" + info.name, kernels::host_values<float>(g, pass.stream()), info.shape,
-                  {.units = "nats", .description = "Gradient of mean(nll).", .axes = {}});
+        out.write(grad_field.path + info.name, kernels::host_values<float>(g, pass.stream()), info.shape,
+                  layout_of(grad_field));
       }
     }
     out.close();

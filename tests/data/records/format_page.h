@@ -87,7 +87,8 @@ inline std::vector<PageField> file_fields(const data::hdf5::Group& file,
   return out;
 }
 
-/// What a page and files say differently, a line each. An axis without a name in a file may have any on the page.
+/// What a page and files say differently, a line each. An axis without a name in a file may have any on the page; the
+/// shape [...] of a page stands for any.
 inline std::vector<std::string> differences(const std::vector<PageField>& page, const std::vector<PageField>& files) {
   std::vector<std::string> out;
   std::map<std::string, const PageField*> described;
@@ -103,8 +104,9 @@ inline std::vector<std::string> differences(const std::vector<PageField>& page, 
       continue;
     }
     const PageField& said = *found->second;
-    const bool same_axes = std::ranges::equal(
-        said.axes, field.axes, [](const std::string& a, const std::string& b) { return b.empty() || a == b; });
+    const auto same_axis = [](const std::string& a, const std::string& b) { return b.empty() || a == b; };
+    const bool same_axes =
+        said.axes == std::vector<std::string>{"..."} || std::ranges::equal(said.axes, field.axes, same_axis);
     if (said.type != field.type || !same_axes || said.units != field.units) {
       out.push_back(fmt::format("{}: the page says {} [{}] in '{}', the file {} [{}] in '{}'", field.path, said.type,
                                 fmt::join(said.axes, ", "), said.units, field.type, fmt::join(field.axes, ", "),
