@@ -21,7 +21,7 @@ struct Result {
   std::string output;  // stdout and stderr
 };
 
-class ModelTool : public testing::Test {
+class ModelTool : public ::testing::Test {
  protected:
   micro::TemporaryDirectory temporary;
   fs::path dir = temporary.path;

@@ -14,7 +14,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-class Fixture : public testing::TestWithParam<std::string> {
+class Fixture : public ::testing::TestWithParam<std::string> {
  protected:
   fs::path dir = fs::path(testing::source_dir()) / "tests/fixtures" / GetParam();
 };
@@ -107,7 +107,7 @@ TEST(Fixtures, AllModesArePresent) {
   EXPECT_EQ(seen.size(), 5u);
 }
 
-INSTANTIATE_TEST_SUITE_P(All, Fixture, testing::ValuesIn(fixtures()), [](const auto& p) { return p.param; });
+INSTANTIATE_TEST_SUITE_P(All, Fixture, ::testing::ValuesIn(fixtures()), [](const auto& p) { return p.param; });
 
 }  // namespace
 }  // namespace routescope::model
