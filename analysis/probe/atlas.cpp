@@ -10,6 +10,7 @@
 #include "analysis/routes/ablation.h"
 #include "data/base/error.h"
 #include "kernels/random.h"
+#include "model/pass/pass.h"
 
 namespace routescope::analysis {
 namespace {

@@ -14,6 +14,7 @@
 #include "kernels/memory.h"
 #include "kernels/ops.h"
 #include "model/pass/model.h"
+#include "model/pass/pass.h"
 
 namespace routescope::analysis {
 

@@ -9,6 +9,7 @@
 
 #include "analysis/routes/route_sets.h"
 #include "kernels/memory.h"
+#include "model/pass/intervention.h"
 #include "model/pass/model.h"
 
 namespace routescope::analysis {

@@ -32,118 +32,146 @@ int reads_to_prepare(const ReadPlan& plan, int read, const PassOptions& options,
     return 0;
   const int reads = last_of_group(plan, read) - read + 1;
   if (options.reads == ReadPhases::two) return reads;
-  // Rows of d that move: a fused read n sources, y and p in, p and x out; in two phases all n once and a row out for
-  // each read, then that row, y and p in, p and x out.
+  // Rows of d that move (MATH.md, "Cost").
   const auto n = static_cast<int>(first.sources.size());
   const bool fewer = n + reads + reads * 5 < reads * (n + 4);
   return device == kernels::Device::cuda && fewer ? reads : 0;
 }
 
-void Activations::take(kernels::Arena& arena, const ModelConfig& config, const ReadPlan& plan,
-                       const ModelOptions& model, const kernels::AttentionShape& shape, bool train,
-                       const PassOptions& options) {
-  const kernels::DType storage = model.storage, operand = model.operands, activation = model.activations();
-  const std::int64_t t = shape.tokens(), d = config.hidden_size, f = config.intermediate_size;
-  const std::int64_t attn_width = shape.heads * shape.head_dim, packed = shape.packed_width();
-  const auto sources_of = [&](const Read& read) { return static_cast<std::int64_t>(read.sources.size()) + 1; };
-  const bool keep_x = train && options.recompute < Recompute::norms;
-  const bool keep_attention = train && options.recompute < Recompute::attention;
-  const bool keep_act = train && options.recompute < Recompute::swiglu;
+namespace {
 
+/// What the sizes of all tensors follow from.
+struct Sizes {
+  const ModelConfig& config;
+  const ReadPlan& plan;
+  const ModelOptions& model;
+  const kernels::AttentionShape& shape;
+  bool train;
+  const PassOptions& options;
+  kernels::DType storage = model.storage, operand = model.operands, activation = model.activations();
+  std::int64_t tokens = shape.tokens(), d = config.hidden_size, f = config.intermediate_size;
+  std::int64_t attn_width = shape.heads * shape.head_dim, packed = shape.packed_width();
+
+  static std::int64_t sources_of(const Read& read) { return static_cast<std::int64_t>(read.sources.size()) + 1; }
+};
+
+void take_reads(Activations& act, kernels::Arena& arena, const Sizes& s) {
   arena.begin_part("activations: residual stream");
-  ids = arena.take(kernels::DType::i32, {t});
-  targets = arena.take(kernels::DType::i32, {t});
-  nll = arena.take(storage, {t});
-  loss = arena.take(kernels::DType::f64, {1});
+  act.ids = arena.take(kernels::DType::i32, {s.tokens});
+  act.targets = arena.take(kernels::DType::i32, {s.tokens});
+  act.nll = arena.take(s.storage, {s.tokens});
+  act.loss = arena.take(kernels::DType::f64, {1});
   std::int64_t biases = 0;
-  for (const Read& read : plan.reads)
-    if (read.routed) biases += sources_of(read);
-  logit_bias = arena.take(storage, {biases});
+  for (const Read& read : s.plan.reads)
+    if (read.routed) biases += s.sources_of(read);
+  act.logit_bias = arena.take(s.storage, {biases});
+  const bool keep_x = s.train && s.options.recompute < Recompute::norms;
   std::int64_t next_bias = 0;
-  std::size_t most_prepared = 0;
+  int most_prepared = 0;
   kernels::Tensor shared_x;
-  for (std::size_t i = 0; i < plan.reads.size(); ++i) {
-    const Read& read = plan.reads[i];
+  for (std::size_t i = 0; i < s.plan.reads.size(); ++i) {
+    const Read& read = s.plan.reads[i];
     ReadActivations r;
-    r.state.partial = arena.take(activation, {t, d});
-    r.state.inv_rms = arena.take(storage, {t});
+    r.state.partial = arena.take(s.activation, {s.tokens, s.d});
+    r.state.inv_rms = arena.take(s.storage, {s.tokens});
     if (read.routed) {
-      r.state.score = arena.take(storage, {t, sources_of(read)});
-      r.state.alpha = arena.take(storage, {t, sources_of(read)});
-      r.state.h_inv_rms = arena.take(storage, {t});
-      r.logit_bias = logit_bias.slice(next_bias, {sources_of(read)});
-      next_bias += sources_of(read);
-      const int prepared_reads = reads_to_prepare(plan, static_cast<int>(i), options, model.device);
-      most_prepared = std::max(most_prepared, static_cast<std::size_t>(prepared_reads));
+      r.state.score = arena.take(s.storage, {s.tokens, s.sources_of(read)});
+      r.state.alpha = arena.take(s.storage, {s.tokens, s.sources_of(read)});
+      r.state.h_inv_rms = arena.take(s.storage, {s.tokens});
+      r.logit_bias = act.logit_bias.slice(next_bias, {s.sources_of(read)});
+      next_bias += s.sources_of(read);
+      most_prepared = std::max(most_prepared, reads_to_prepare(s.plan, static_cast<int>(i), s.options, s.model.device));
     }
-    if (keep_x || !shared_x) shared_x = arena.take(operand, {t, d});
+    if (keep_x || !shared_x) shared_x = arena.take(s.operand, {s.tokens, s.d});
     r.x = shared_x;
-    reads.push_back(r);
+    act.reads.push_back(r);
   }
-  for (std::size_t i = 0; i < most_prepared; ++i)
-    prepared.push_back({.output = arena.take(activation, {t, d}), .lse = arena.take(storage, {t}), .score = {}});
+  for (int i = 0; i < most_prepared; ++i)
+    act.prepared.push_back(
+        {.output = arena.take(s.activation, {s.tokens, s.d}), .lse = arena.take(s.storage, {s.tokens}), .score = {}});
+}
 
+void take_layers(Activations& act, kernels::Arena& arena, const Sizes& s) {
   arena.begin_part("activations: attention and MLP");
-  for (std::int64_t layer = 0; layer < config.num_hidden_layers; ++layer) {
-    LayerActivations l = layer > 0 ? layers.front() : LayerActivations{};
+  const bool keep_attention = s.train && s.options.recompute < Recompute::attention;
+  const bool keep_act = s.train && s.options.recompute < Recompute::swiglu;
+  for (std::int64_t layer = 0; layer < s.config.num_hidden_layers; ++layer) {
+    LayerActivations l = layer > 0 ? act.layers.front() : LayerActivations{};
     const auto keep = [&](kernels::Tensor& tensor, bool kept, kernels::DType dtype,
                           std::initializer_list<std::int64_t> extents) {
       if (layer == 0 || kept) tensor = arena.take(dtype, extents);
     };
-    keep(l.qkv_raw, train, activation, {t, packed});
-    keep(l.qkv, keep_attention, activation, {t, packed});
-    keep(l.lse, keep_attention, storage, {shape.batch, shape.heads, shape.seq_len});
-    keep(l.attn_out, keep_attention, operand, {t, attn_width});
-    keep(l.gate_up, train, activation, {t, 2 * f});
-    keep(l.act, keep_act, operand, {t, f});
-    layers.push_back(l);
+    keep(l.qkv_raw, s.train, s.activation, {s.tokens, s.packed});
+    keep(l.qkv, keep_attention, s.activation, {s.tokens, s.packed});
+    keep(l.lse, keep_attention, s.storage, {s.shape.batch, s.shape.heads, s.shape.seq_len});
+    keep(l.attn_out, keep_attention, s.operand, {s.tokens, s.attn_width});
+    keep(l.gate_up, s.train, s.activation, {s.tokens, 2 * s.f});
+    keep(l.act, keep_act, s.operand, {s.tokens, s.f});
+    act.layers.push_back(l);
   }
+}
 
-  if (train) {
-    arena.begin_part("backward");
-    BackwardScratch& b = backward;
-    const bool cast = operand != activation;
-    b.dx = arena.take(activation, {t, d});
-    b.dp = arena.take(activation, {t, d});
-    b.dy = cast ? arena.take(operand, {t, d}) : b.dp;
-    b.dattn_out = arena.take(activation, {t, attn_width});
-    b.dqkv = arena.take(activation, {t, packed});
-    b.dqkv_operand = cast ? arena.take(operand, {t, packed}) : b.dqkv;
-    b.dact = arena.take(activation, {t, f});
-    b.dgate_up = arena.take(operand, {t, 2 * f});
-    b.dsource.resize(plan.reads.size());
-    std::size_t in_group = 0;
-    for (const Read& read : plan.reads) {
-      if (!read.routed) {
-        b.dlogit.emplace_back();
-        continue;
-      }
-      b.dlogit.push_back(arena.take(storage, {t, sources_of(read)}));
-      in_group = read.first_of_group ? 1 : in_group + 1;
-      if (b.dh.size() < in_group) b.dh.push_back(arena.take(activation, {t, d}));
-      for (int source : read.sources)
-        if (kernels::Tensor& dsource = b.dsource[static_cast<std::size_t>(source)]; !dsource)
-          dsource = arena.take(activation, {t, d});
+void take_backward(BackwardScratch& b, kernels::Arena& arena, const Sizes& s) {
+  arena.begin_part("backward");
+  const bool cast = s.operand != s.activation;
+  b.dx = arena.take(s.activation, {s.tokens, s.d});
+  b.dp = arena.take(s.activation, {s.tokens, s.d});
+  b.dy = cast ? arena.take(s.operand, {s.tokens, s.d}) : b.dp;
+  b.dattn_out = arena.take(s.activation, {s.tokens, s.attn_width});
+  b.dqkv = arena.take(s.activation, {s.tokens, s.packed});
+  b.dqkv_operand = cast ? arena.take(s.operand, {s.tokens, s.packed}) : b.dqkv;
+  b.dact = arena.take(s.activation, {s.tokens, s.f});
+  b.dgate_up = arena.take(s.operand, {s.tokens, 2 * s.f});
+  b.dsource.resize(s.plan.reads.size());
+  std::size_t in_group = 0;
+  for (const Read& read : s.plan.reads) {
+    if (!read.routed) {
+      b.dlogit.emplace_back();
+      continue;
     }
+    b.dlogit.push_back(arena.take(s.storage, {s.tokens, s.sources_of(read)}));
+    in_group = read.first_of_group ? 1 : in_group + 1;
+    if (b.dh.size() < in_group) b.dh.push_back(arena.take(s.activation, {s.tokens, s.d}));
+    for (int source : read.sources)
+      if (kernels::Tensor& dsource = b.dsource[static_cast<std::size_t>(source)]; !dsource)
+        dsource = arena.take(s.activation, {s.tokens, s.d});
   }
+}
 
+void take_head(Activations& act, kernels::Arena& arena, const Sizes& s) {
   arena.begin_part("logits");
-  head_rows = rows_of_head(t, config.vocab_size, kernels::size_of(activation), model.device);
-  logits = arena.take(activation, {head_rows, config.vocab_size});
-  dlogits = train && operand != activation ? arena.take(operand, {head_rows, config.vocab_size}) : logits;
+  const std::int64_t vocab = s.config.vocab_size;
+  act.head_rows = rows_of_head(s.tokens, vocab, kernels::size_of(s.activation), s.model.device);
+  act.logits = arena.take(s.activation, {act.head_rows, vocab});
+  act.dlogits = s.train && s.operand != s.activation ? arena.take(s.operand, {act.head_rows, vocab}) : act.logits;
+}
 
+void take_workspace(Activations& act, kernels::Arena& arena, const Sizes& s) {
   arena.begin_part("workspace");
   std::int64_t most_sources = 1;
-  for (const Read& read : plan.reads) most_sources = std::max(most_sources, sources_of(read));
-  const std::size_t bytes =
-      kernels::workspace_bytes({.tokens = t,
-                                .hidden_size = std::max({d, packed, 2 * f}),
-                                .sources = most_sources,
-                                .product_k = std::max({d, f, attn_width, packed, 2 * f, config.vocab_size, t}),
-                                .product_n = std::max({d, f, attn_width, packed, 2 * f, config.vocab_size}),
-                                .attention = shape},
-                               model.device);
-  workspace = arena.take(kernels::DType::f32, {static_cast<std::int64_t>((bytes + 3) / 4)});
+  for (const Read& read : s.plan.reads) most_sources = std::max(most_sources, s.sources_of(read));
+  const std::int64_t widest = std::max({s.d, s.f, s.attn_width, s.packed, 2 * s.f, s.config.vocab_size});
+  const std::size_t bytes = kernels::workspace_bytes({.tokens = s.tokens,
+                                                      .hidden_size = std::max({s.d, s.packed, 2 * s.f}),
+                                                      .sources = most_sources,
+                                                      .product_k = std::max(widest, s.tokens),
+                                                      .product_n = widest,
+                                                      .attention = s.shape},
+                                                     s.model.device);
+  act.workspace = arena.take(kernels::DType::f32, {static_cast<std::int64_t>((bytes + 3) / 4)});
+}
+
+}  // namespace
+
+void Activations::take(kernels::Arena& arena, const ModelConfig& config, const ReadPlan& plan,
+                       const ModelOptions& model, const kernels::AttentionShape& shape, bool train,
+                       const PassOptions& options) {
+  const Sizes sizes{config, plan, model, shape, train, options};
+  take_reads(*this, arena, sizes);
+  take_layers(*this, arena, sizes);
+  if (train) take_backward(backward, arena, sizes);
+  take_head(*this, arena, sizes);
+  take_workspace(*this, arena, sizes);
 }
 
 }  // namespace routescope::model

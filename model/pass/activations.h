@@ -1,4 +1,4 @@
-// The tensors of a pass: what the forward pass keeps, what the backward pass needs, where both keep scratch.
+// The tensors of a pass: those that the forward pass keeps, those of the backward pass, and scratch for both.
 #pragma once
 
 #include <cstdint>
@@ -6,16 +6,15 @@
 
 #include "kernels/memory.h"
 #include "kernels/ops.h"
-#include "model/pass/model.h"
+#include "model/pass/pass.h"
 
 namespace routescope::model {
 
-/// What read r leaves (MATH.md, "Residual stream and reads"); undefined members do not exist in this mode.
+/// Of read r (MATH.md, "Residual stream and reads"). Members that the residual mode does not have are undefined.
 struct ReadActivations {
   kernels::AttnResState state;  // not routed: only partial and inv_rms
   kernels::Tensor x;            // operand [tokens, d]: the sublayer's input
-  kernels::Tensor
-      logit_bias;  // [n+1], the sum of the constant recency bias and an intervention's; within Activations::logit_bias
+  kernels::Tensor logit_bias;   // [n+1], a part of Activations::logit_bias
 };
 
 struct LayerActivations {
@@ -37,9 +36,9 @@ struct BackwardScratch {
   kernels::Tensor dqkv_operand;  // operand; dqkv itself without bf16
   kernels::Tensor dact;          // [tokens, f]
   kernels::Tensor dgate_up;      // operand [tokens, 2 f]
-  std::vector<kernels::Tensor>
-      dsource;                      // by read: [tokens, d] where that read's partial is some read's completed source
-  std::vector<kernels::Tensor> dh;  // by position in a group of reads: activation [tokens, d]
+  // By read: [tokens, d] where the read's partial is a completed source of some read.
+  std::vector<kernels::Tensor> dsource;
+  std::vector<kernels::Tensor> dh;      // by position in a group of reads: activation [tokens, d]
   std::vector<kernels::Tensor> dlogit;  // by read: [tokens, n+1]
 };
 
@@ -48,10 +47,10 @@ struct Activations {
   kernels::Tensor targets;     // [tokens] i32
   kernels::Tensor nll;         // [tokens]
   kernels::Tensor loss;        // [1] f64: the nll summed since Pass::take_loss()
-  kernels::Tensor logit_bias;  // of all reads, one after another
+  kernels::Tensor logit_bias;  // of all routed reads, one after another (total_logit_bias())
   std::vector<ReadActivations> reads;
-  std::vector<kernels::AttnResPrepared>
-      prepared;  // by position in a group of reads, for reads in two phases; score is undefined
+  // By position in a group of reads, for reads in two phases; `score` is undefined.
+  std::vector<kernels::AttnResPrepared> prepared;
   std::vector<LayerActivations> layers;
   BackwardScratch backward;
   std::int64_t head_rows = 0;  // tokens whose logits exist at one time
@@ -66,8 +65,8 @@ struct Activations {
 
 /// The last read of the group that `read` belongs to.
 int last_of_group(const ReadPlan& plan, int read);
-/// The reads of `read`'s group that may be prepared at once when the pass has come to `read`, itself the first of them:
-/// none where it is not worth it or not asked for. Reads whose sources hold their own partial cannot be prepared.
+/// How many reads of a group a pass prepares (first phase) when it comes to `read`, the first of them: 0 where two
+/// phases move more bytes or are not wanted, and where the sources hold the read's own partial.
 int reads_to_prepare(const ReadPlan& plan, int read, const PassOptions& options, kernels::Device device);
 
 }  // namespace routescope::model

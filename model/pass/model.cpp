@@ -1,4 +1,3 @@
-// Parameters: drawing, loading, saving.
 #include "model/pass/model.h"
 
 #include <algorithm>
@@ -8,6 +7,7 @@
 
 #include "data/base/error.h"
 #include "data/base/files.h"
+#include "kernels/ops.h"
 #include "model/files/safetensors.h"
 
 namespace routescope::model {
@@ -135,7 +135,8 @@ void Model::save(const std::filesystem::path& dir, const ModelConfig& config, co
 }
 
 kernels::Tensor Model::flat() const {
-  if (released_) throw std::logic_error("the model has let go of its matrices in f32: no flat array of all parameters");
+  if (released_)
+    throw std::logic_error("the model released its f32 matrices: there is no flat array of all parameters");
   return flat_.tensor;
 }
 
@@ -145,7 +146,7 @@ kernels::Tensor Model::vectors() const {
 
 kernels::Tensor Model::parameter(const std::string& name) const {
   const ParameterInfo& info = layout_.at(name);
-  if (released_ && info.decay) throw std::logic_error("the model has let go of its matrices in f32: no " + name);
+  if (released_ && info.decay) throw std::logic_error("the model released its f32 matrices: there is no " + name);
   return info.decay ? flat_.tensor.slice(info.offset, {info.size})
                     : vectors().slice(info.offset - layout_.matrices_end(), {info.size});
 }
@@ -162,7 +163,7 @@ void Model::refresh_operands() {
 
 void Model::release_matrices() {
   if (options_.operands != kernels::DType::bf16)
-    throw std::logic_error("a model whose operands are its matrices cannot let go of them");
+    throw std::logic_error("a model without bf16 operands cannot release its matrices");
   if (released_) return;
   const kernels::Stream stream{.device = options_.device};
   kernels::OwnedTensor kept(options_.storage, options_.device, {layout_.total() - layout_.matrices_end()});

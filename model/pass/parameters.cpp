@@ -15,7 +15,7 @@ std::string layer_prefix(std::int64_t layer) {
   return "model.layers." + std::to_string(layer) + ".";
 }
 
-/// "model.layers.3.mlp_res_" or "model.final_res_": what the names of a read's parameters begin with.
+/// "model.layers.3.mlp_res_" or "model.final_res_": the prefix of the names of a read's parameters.
 std::string read_prefix(const Read& read) {
   return read.sublayer == Sublayer::final ? "model.final_res_"
                                           : layer_prefix(read.layer) + to_string(read.sublayer) + "_res_";
@@ -133,6 +133,17 @@ Weights::Weights(const ModelConfig& config, const ParameterLayout& layout, kerne
     reads.push_back({.query = get(p + "proj.weight", {d}),
                      .key_gain = get(p + "norm.weight", {d}),
                      .bias = config.has_learned_bias() ? get(p + "bias", {1}) : kernels::Tensor{}});
+  }
+}
+
+MatrixPlaces::MatrixPlaces(const ParameterLayout& layout, std::int64_t num_layers) : end(layout.matrices_end()) {
+  const ParameterInfo& embedding = layout.at("model.embed_tokens.weight");
+  embedding_end = embedding.offset + embedding.size;
+  for (std::int64_t l = 0; l < num_layers; ++l) {
+    const std::string p = layer_prefix(l);
+    const ParameterInfo& down = layout.at(p + "mlp.down_proj.weight");
+    layers.push_back({layout.at(p + "self_attn.q_proj.weight").offset, layout.at(p + "mlp.gate_proj.weight").offset,
+                      down.offset + down.size});
   }
 }
 

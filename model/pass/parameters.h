@@ -21,16 +21,17 @@ struct ParameterInfo {
   bool decay = false;  // weight decay: matrices and the embedding; not gains, biases or routing queries
 };
 
-/// Where each parameter lies in a flat array: the matrices (all that is decayed) in the order embedding, layers, untied
-/// head, then the vectors (gains, biases, routing queries). Within a layer the projections q, k, v lie back to back, as
-/// do gate and up, so that each group is one matrix product. Groups are aligned to 64 bytes of f32; the padding between
-/// them is zero and stays so. Both parts are padded to a multiple of 16 * `shards` elements, so that equal, aligned
-/// shares of them exist for as many ranks; offsets do not depend on `shards` but for where the vectors begin.
+/// Where each parameter lies in a flat array. First come the matrices (with weight decay): embedding, layers, untied
+/// head. Then come the vectors: gains, biases, routing queries. Within a layer the projections q, k, v lie back to
+/// back, as do gate and up, so that each group is one matrix product. Groups are aligned to 64 bytes of f32; the
+/// padding between them is zero and stays zero. Both parts are padded to a multiple of 16 * `shards` elements, so that
+/// as many ranks can have equal, aligned shares. `shards` changes no offset of a matrix, and only shifts those of the
+/// vectors.
 class ParameterLayout {
  public:
   explicit ParameterLayout(const ModelConfig& config, std::int64_t shards = 1);
 
-  /// In file order, which is another one than that of the flat array.
+  /// In file order, which differs from the order of the flat array.
   const std::vector<ParameterInfo>& all() const { return parameters_; }
   /// Throws std::out_of_range for an unknown name.
   const ParameterInfo& at(const std::string& name) const;
@@ -78,9 +79,23 @@ struct Weights {
 
   Weights() = default;
   Weights(const ModelConfig& config, const ParameterLayout& layout, kernels::Tensor flat);
-  /// `matrices` [matrices_end] and `vectors` [total - matrices_end], of any types; what is undefined has undefined
+  /// `matrices` [matrices_end] and `vectors` [total - matrices_end], of any types. An undefined part has undefined
   /// views.
   Weights(const ModelConfig& config, const ParameterLayout& layout, kernels::Tensor matrices, kernels::Tensor vectors);
+};
+
+/// Where the matrices lie in the flat array, in the order in which a forward pass reads them: the first elements of a
+/// layer's attention and MLP, and the ends of the embedding, of each layer and of all matrices. An untied head lies
+/// between the last layer's end and the end of all.
+struct MatrixPlaces {
+  struct Layer {
+    std::int64_t attention, mlp, end;
+  };
+  std::int64_t embedding_end;
+  std::vector<Layer> layers;
+  std::int64_t end;
+
+  MatrixPlaces(const ParameterLayout& layout, std::int64_t num_layers);
 };
 
 /// "block_attn_res (block_sum, 4 blocks), 3.30 M parameters, 8 layers, hidden_size 128, ...": one line.

@@ -1,32 +1,199 @@
-// What callers see of a pass.
+#include "model/pass/pass.h"
+
 #include <algorithm>
+#include <cmath>
+#include <limits>
 #include <stdexcept>
 
-#include "model/pass/pass_impl.h"
+#include "data/base/error.h"
+#include "model/pass/head.h"
+#include "model/pass/pass_state.h"
+#include "model/pass/read_steps.h"
+#include "model/pass/sublayers.h"
+#include "model/pass/upload.h"
 
 namespace routescope::model {
 
 namespace {
+
+constexpr int kNoRead = std::numeric_limits<int>::max();
 
 kernels::AttentionShape attention_shape(const ModelConfig& config, std::int64_t batch, std::int64_t seq_len) {
   if (batch < 1 || seq_len < 1) throw std::invalid_argument("a pass needs at least one sequence of at least one token");
   return {batch, seq_len, config.num_attention_heads, config.num_key_value_heads, config.head_dim};
 }
 
+/// The weights that an intervention gives to read r in place of the softmax's result; undefined where it gives none.
+kernels::Tensor alpha_override_of(const RoutingIntervention* intervention, int r) {
+  if (!intervention) return {};
+  const auto found = intervention->alpha_override.find(r);
+  return found == intervention->alpha_override.end() ? kernels::Tensor{} : found->second;
+}
+
 }  // namespace
 
-MatrixPlaces::MatrixPlaces(const ParameterLayout& layout, std::int64_t num_layers) : end(layout.matrices_end()) {
-  const auto of_layer = [&](std::int64_t l, const char* matrix) {
-    return layout.at("model.layers." + std::to_string(l) + "." + matrix + ".weight");
-  };
-  const ParameterInfo& embedding = layout.at("model.embed_tokens.weight");
-  embedding_end = embedding.offset + embedding.size;
-  for (std::int64_t l = 0; l < num_layers; ++l) {
-    const ParameterInfo down = of_layer(l, "mlp.down_proj");
-    layers.push_back(
-        {of_layer(l, "self_attn.q_proj").offset, of_layer(l, "mlp.gate_proj").offset, down.offset + down.size});
+struct Pass::Impl {
+  PassState state;
+  Kind kind;
+  MatrixPlaces places;
+  Upload upload;
+  std::vector<double> logit_bias;  // of all reads, as it lies on the device
+  EditScratch edit_scratch;
+  bool ran = false;                // the state holds a whole forward pass
+  int first_edited = kNoRead;      // the earliest read whose edited weights the state depends on
+  kernels::RecordedWork recorded;  // accumulate() with the two arguments below
+  double recorded_scale = 0;
+  void* recorded_gradients = nullptr;
+  int accumulated = 0;
+
+  Impl(const Model& model, const kernels::AttentionShape& shape, Kind kind_, const PassOptions& options,
+       std::size_t bytes)
+      : state(model, shape, kind_ == Kind::train, options, bytes),
+        kind(kind_),
+        places(model.layout(), model.config().num_hidden_layers),
+        upload(model.options().device, static_cast<std::size_t>(shape.tokens()) * sizeof(std::int32_t)) {
+    // A NaN equals nothing, so the first set_logit_bias() writes the entries of every read.
+    logit_bias.assign(static_cast<std::size_t>(state.act.logit_bias.numel()), std::nan(""));
   }
+
+  void set_ids(std::span<const std::int32_t> ids);
+  void set_targets(std::span<const std::int32_t> targets);
+  void set_logit_bias(int first_read, const RoutingIntervention* intervention);
+
+  /// From act.ids, or from what an earlier pass computed before `first_read`, to the final norm. Only puts work on the
+  /// stream.
+  void run_forward(const RoutingIntervention* intervention, int first_read, const PassHooks& hooks);
+  /// From the loss to the embedding. Only puts work on the stream.
+  void run_backward(double scale, const Weights& gradients, const PassHooks& hooks);
+
+  void require_forward() const {
+    if (!ran) throw std::invalid_argument("no forward pass has run");
+  }
+  void require_training(const char* what) const {
+    if (kind != Kind::train) throw std::invalid_argument(std::string(what) + ": this pass keeps no activations");
+  }
+};
+
+// ---- the two passes -------------------------------------------------------------------------------------------------
+
+/// Read r feeds sublayer r, whose output goes into partial r + 1.
+void Pass::Impl::run_forward(const RoutingIntervention* intervention, int first_read, const PassHooks& hooks) {
+  const kernels::Range range("forward");
+  const auto need = [&](std::int64_t end) {
+    if (hooks.needed) hooks.needed(end);
+  };
+  if (first_read == 0) {
+    need(places.embedding_end);
+    kernels::embedding_forward(state.at(0).state.partial, state.act.ids, state.model.operands().embedding,
+                               state.stream);
+  }
+  if (first_edited >= first_read) first_edited = kNoRead;
+  int prepared_first = -1, prepared_end = 0;
+  for (int r = first_read; r <= state.last_read(); ++r) {
+    const Read& read = state.read(r);
+    const kernels::Tensor alpha_override = alpha_override_of(intervention, r);
+    state.alpha_is_given[static_cast<std::size_t>(r)] = alpha_override.defined();
+    if (r >= prepared_end) {
+      prepared_first = -1;
+      const int count = reads_to_prepare(state.plan, r, state.options, state.model.options().device);
+      if (count > 0) {
+        prepare_reads(state, r, count);
+        prepared_first = r;
+        prepared_end = r + count;
+      }
+    }
+    forward_read(state, r, alpha_override, first_read > 0 && r == first_read, prepared_first);
+    if (intervention && intervention->edits.contains(r)) {
+      first_edited = std::min(first_edited, r);
+      edit_read(state, edit_scratch, r, intervention->edits.at(r));
+    }
+    if (read.sublayer == Sublayer::attn) {
+      need(places.layers[static_cast<std::size_t>(read.layer)].mlp);
+      forward_attention(state, read.layer, state.at(r + 1).state.partial, state.at(r).x);
+    } else if (read.sublayer == Sublayer::mlp) {
+      need(places.layers[static_cast<std::size_t>(read.layer)].end);
+      forward_mlp(state, read.layer, state.at(r + 1).state.partial, state.at(r).x);
+    }
+  }
+  need(places.end);  // the head, which follows
+  ran = true;
 }
+
+void Pass::Impl::run_backward(double scale, const Weights& gradients, const PassHooks& hooks) {
+  const kernels::Range range("backward");
+  const BackwardScratch& b = state.act.backward;
+  const auto complete = [&](std::int64_t begin) {
+    if (hooks.complete) hooks.complete(begin);
+  };
+  backward_head(state, scale, gradients);
+  complete(places.layers.back().end);  // an untied head; a tied one is the embedding
+  kernels::fill(b.dp, 0.0, state.stream);
+  for (const kernels::Tensor& dsource : b.dsource)
+    if (dsource) kernels::fill(dsource, 0.0, state.stream);
+
+  int group_last = state.last_read();
+  for (int r = state.last_read(); r >= 0; --r) {
+    int group_first = r;
+    while (!state.read(group_first).first_of_group) --group_first;
+    backward_read(state, r, gradients, group_first);
+    if (r == group_first) {
+      if (state.read(r).routed) backward_group_sources(state, group_first, group_last);
+      group_last = r - 1;
+    }
+    if (const kernels::Tensor& dsource = b.dsource[static_cast<std::size_t>(r)])
+      kernels::add(b.dp, dsource, state.stream);
+    if (r == 0) break;
+    if (b.dy.data != b.dp.data) kernels::cast(b.dy, b.dp, state.stream);
+    const Read& feeder = state.read(r - 1);
+    if (state.options.recompute >= Recompute::norms) recompute_input(state, r - 1);
+    const MatrixPlaces::Layer& place = places.layers[static_cast<std::size_t>(feeder.layer)];
+    if (feeder.sublayer == Sublayer::attn) {
+      backward_attention(state, feeder.layer, state.at(r - 1).x, gradients);
+      complete(place.attention);
+    } else {
+      backward_mlp(state, feeder.layer, state.at(r - 1).x, gradients);
+      complete(place.mlp);
+    }
+    if (!state.read(r).continues) kernels::fill(b.dp, 0.0, state.stream);
+  }
+  kernels::embedding_backward(gradients.embedding, b.dp, state.act.ids, state.stream);
+  complete(0);
+  kernels::accumulate_loss(state.act.loss, state.act.nll, state.stream);
+}
+
+// ---- inputs ---------------------------------------------------------------------------------------------------------
+
+void Pass::Impl::set_ids(std::span<const std::int32_t> ids) {
+  if (static_cast<std::int64_t>(ids.size()) != state.shape.tokens())
+    throw std::invalid_argument("forward: ids do not fit the pass");
+  const std::int64_t vocab = state.config.vocab_size;
+  for (std::size_t i = 0; i < ids.size(); ++i)
+    if (ids[i] < 0 || ids[i] >= vocab)
+      throw data::Error("token {}: found id {}, expected 0 to {} (the vocabulary)", i, ids[i], vocab - 1);
+  upload.to(state.act.ids, ids, state.stream);
+}
+
+void Pass::Impl::set_targets(std::span<const std::int32_t> targets) {
+  if (static_cast<std::int64_t>(targets.size()) != state.shape.tokens())
+    throw std::invalid_argument("targets do not fit the pass");
+  const std::int64_t vocab = state.config.vocab_size;
+  for (std::size_t i = 0; i < targets.size(); ++i)
+    if (targets[i] < -1 || targets[i] >= vocab)
+      throw data::Error("target {}: found id {}, expected -1 to {} (the vocabulary)", i, targets[i], vocab - 1);
+  upload.to(state.act.targets, targets, state.stream);
+}
+
+void Pass::Impl::set_logit_bias(int first_read, const RoutingIntervention* intervention) {
+  std::vector<double> total = total_logit_bias(state.config, state.plan, intervention, first_read, logit_bias);
+  if (total == logit_bias) return;
+  logit_bias = std::move(total);
+  kernels::cast(
+      state.act.logit_bias,
+      kernels::Tensor(logit_bias.data(), kernels::DType::f64, kernels::Device::cpu, {state.act.logit_bias.numel()}),
+      state.stream);
+}
+
+// ---- the interface --------------------------------------------------------------------------------------------------
 
 std::vector<kernels::Arena::Part> Pass::plan_memory(const ModelConfig& config, const ModelOptions& model,
                                                     std::int64_t batch, std::int64_t seq_len, Kind kind,
@@ -50,96 +217,121 @@ Pass::Pass(Pass&&) noexcept = default;
 Pass::~Pass() = default;
 
 void Pass::forward(std::span<const std::int32_t> ids, const RoutingIntervention* intervention, int first_read) {
-  impl_->forward(ids, intervention, first_read);
+  Impl& impl = *impl_;
+  if (static_cast<std::int64_t>(ids.size()) != impl.state.shape.tokens())
+    throw std::invalid_argument("forward: ids do not fit the pass");
+  if (first_read < 0 || first_read > impl.state.last_read() || (first_read > 0 && !impl.ran))
+    throw std::invalid_argument("forward: cannot resume at this read");
+  if (intervention) check_edits(impl.state.model, *intervention);
+  impl.ran = false;  // after an exception no pass can resume
+  if (first_read == 0) impl.set_ids(ids);
+  impl.set_logit_bias(first_read, intervention);
+  impl.run_forward(intervention, first_read, {});
 }
 
 void Pass::nll(std::span<const std::int32_t> targets, std::span<float> out) {
   if (out.size() != targets.size()) throw std::invalid_argument("nll: out and targets differ in size");
-  impl_->forward_loss(targets);
+  impl_->require_forward();
+  impl_->set_targets(targets);
+  forward_loss(impl_->state);
   kernels::cast(
       kernels::Tensor(out.data(), kernels::DType::f32, kernels::Device::cpu, {static_cast<std::int64_t>(out.size())}),
-      impl_->act.nll, impl_->stream);
-}
-
-void Pass::logits(std::int64_t begin, std::int64_t end, kernels::Tensor out) {
-  if (!impl_->ran) throw std::invalid_argument("no forward pass has run");
-  const kernels::Tensor x = impl_->at(impl_->last_read()).x, own = impl_->act.logits;
-  const auto product = [&](kernels::Tensor to, std::int64_t from, std::int64_t until) {
-    kernels::matmul(to, x.rows(from, until), kNo, impl_->model.operands().head, kYes, false, impl_->stream);
-  };
-  if (out.device == own.device && out.dtype == own.dtype) return product(out, begin, end);
-  for (std::int64_t chunk = begin; chunk < end; chunk += impl_->act.head_rows) {
-    const std::int64_t chunk_end = std::min(chunk + impl_->act.head_rows, end);
-    product(own.rows(0, chunk_end - chunk), chunk, chunk_end);
-    kernels::cast(out.rows(chunk - begin, chunk_end - begin), own.rows(0, chunk_end - chunk), impl_->stream);
-  }
+      impl_->state.act.nll, impl_->state.stream);
 }
 
 double Pass::loss(std::span<const std::int32_t> targets) {
-  impl_->forward_loss(targets);
+  impl_->require_forward();
+  impl_->set_targets(targets);
+  forward_loss(impl_->state);
   double sum = 0;
-  for (const double value : kernels::host_values<double>(impl_->act.nll, impl_->stream)) sum += value;
+  for (const double value : kernels::host_values<double>(impl_->state.act.nll, impl_->state.stream)) sum += value;
   return sum;
 }
 
+void Pass::logits(std::int64_t begin, std::int64_t end, kernels::Tensor out) {
+  impl_->require_forward();
+  head_logits(impl_->state, begin, end, out);
+}
+
 void Pass::backward(std::span<const std::int32_t> targets, double scale, kernels::Tensor gradients) {
-  if (impl_->kind != Kind::train) throw std::invalid_argument("backward: this pass keeps no activations");
-  if (!impl_->ran) throw std::invalid_argument("no forward pass has run");
-  if (impl_->first_edited != Impl::no_read)
-    throw std::logic_error("backward: read " + impl_->read(impl_->first_edited).name +
+  Impl& impl = *impl_;
+  impl.require_training("backward");
+  impl.require_forward();
+  if (impl.first_edited != kNoRead)
+    throw std::logic_error("backward: read " + impl.state.read(impl.first_edited).name +
                            " ran with edited weights, which have no gradient");
-  impl_->set_targets(targets);
-  impl_->backward(scale, Weights(impl_->config, impl_->model.layout(), gradients), {});
+  impl.set_targets(targets);
+  impl.run_backward(scale, Weights(impl.state.config, impl.state.model.layout(), gradients), {});
 }
 
 void Pass::accumulate(std::span<const std::int32_t> ids, std::span<const std::int32_t> targets, double scale,
                       kernels::Tensor gradients, const PassHooks& hooks) {
-  if (impl_->kind != Kind::train) throw std::invalid_argument("accumulate: this pass keeps no activations");
-  impl_->ran = false;
-  impl_->set_ids(ids);
-  impl_->set_targets(targets);
-  impl_->set_logit_bias(0, nullptr);
-  impl_->first_edited = Impl::no_read;
-  impl_->accumulate(scale, gradients, hooks);
+  Impl& impl = *impl_;
+  impl.require_training("accumulate");
+  impl.ran = false;
+  impl.set_ids(ids);
+  impl.set_targets(targets);
+  impl.set_logit_bias(0, nullptr);
+  impl.first_edited = kNoRead;
+  const auto work = [&] {
+    impl.run_forward(nullptr, 0, hooks);
+    impl.run_backward(scale, Weights(impl.state.config, impl.state.model.layout(), gradients), hooks);
+  };
+  // A recording holds the work of this stream alone. Hooks, and the work that they wait for, cannot be in it.
+  if (!impl.state.options.graph || hooks.needed || hooks.complete) return work();
+  // The first call is not recorded: matrix products choose their algorithms in it.
+  if (impl.accumulated++ == 0) return work();
+  if (!impl.recorded || impl.recorded_scale != scale || impl.recorded_gradients != gradients.data) {
+    impl.recorded = kernels::RecordedWork(impl.state.stream, work);
+    impl.recorded_scale = scale;
+    impl.recorded_gradients = gradients.data;
+  }
+  impl.recorded.replay(impl.state.stream);
+  impl.ran = true;
 }
 
 double Pass::take_loss() {
-  return impl_->take_loss();
+  const PassState& state = impl_->state;
+  double sum = 0;
+  kernels::copy(kernels::Tensor(&sum, kernels::DType::f64, kernels::Device::cpu, {1}), state.act.loss, state.stream);
+  kernels::synchronize(state.stream);
+  kernels::fill(state.act.loss, 0.0, state.stream);
+  return sum;
 }
 
 kernels::Tensor Pass::alpha(int read) const {
-  return impl_->at(read).state.alpha;
+  return impl_->state.at(read).state.alpha;
 }
 
 std::vector<kernels::Tensor> Pass::source_inv_rms(int read) const {
-  std::vector<kernels::Tensor> out = impl_->sources_of(read).inv_rms;
-  out.push_back(impl_->at(read).state.inv_rms);
+  std::vector<kernels::Tensor> out = impl_->state.sources_of(read).inv_rms;
+  out.push_back(impl_->state.at(read).state.inv_rms);
   return out;
 }
 
 kernels::Tensor Pass::partial(int read) const {
-  return impl_->at(read).state.partial;
+  return impl_->state.at(read).state.partial;
 }
 
 kernels::Tensor Pass::dlogit(int read) const {
   if (impl_->kind != Kind::train) throw std::invalid_argument("dlogit: this pass keeps no gradients");
-  return impl_->act.backward.dlogit[static_cast<std::size_t>(read)];
+  return impl_->state.act.backward.dlogit[static_cast<std::size_t>(read)];
 }
 
 std::int64_t Pass::batch() const {
-  return impl_->shape.batch;
+  return impl_->state.shape.batch;
 }
 std::int64_t Pass::seq_len() const {
-  return impl_->shape.seq_len;
+  return impl_->state.shape.seq_len;
 }
 std::int64_t Pass::tokens() const {
-  return impl_->shape.tokens();
+  return impl_->state.shape.tokens();
 }
 const kernels::Stream& Pass::stream() const {
-  return impl_->stream;
+  return impl_->state.stream;
 }
 const std::vector<kernels::Arena::Part>& Pass::memory() const {
-  return impl_->arena.parts();
+  return impl_->state.arena.parts();
 }
 
 }  // namespace routescope::model

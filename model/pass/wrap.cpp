@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "data/base/error.h"
+#include "model/pass/pass.h"
 
 namespace routescope::model {
 

@@ -12,6 +12,7 @@
 #include "kernels/cuda/products.h"
 #include "kernels/device.h"
 #include "model/pass/activations.h"
+#include "model/pass/pass.h"
 #include "train/bench/bench_rates.h"
 #include "train/bench/bench_traffic.h"
 #include "train/bench/bench_training.h"

@@ -9,6 +9,7 @@
 
 #include "data/base/error.h"
 #include "kernels/comm/agree.h"
+#include "model/pass/pass.h"
 #include "train/bench/bench_subject.h"
 #include "train/checkpoint/checkpoint.h"
 #include "train/run/step.h"

@@ -8,6 +8,7 @@
 #include "data/tokens/batches.h"
 #include "data/tokens/shard.h"
 #include "model/pass/model.h"
+#include "model/pass/pass.h"
 #include "train/optimizer/optimizer.h"
 
 namespace routescope::train {

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "model/pass/model.h"
+#include "model/pass/pass.h"
 
 namespace routescope::train {
 

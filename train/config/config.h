@@ -9,6 +9,7 @@
 
 #include "model/files/config.h"
 #include "model/pass/model.h"
+#include "model/pass/pass.h"
 
 namespace routescope::train {
 

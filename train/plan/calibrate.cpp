@@ -15,6 +15,7 @@
 #include "kernels/memory.h"
 #include "kernels/ops.h"
 #include "model/pass/model.h"
+#include "model/pass/pass.h"
 #include "model/pass/reads.h"
 
 namespace routescope::train {

@@ -10,6 +10,7 @@
 #include "kernels/device.h"
 #include "model/pass/model.h"
 #include "model/pass/parameters.h"
+#include "model/pass/pass.h"
 #include "model/pass/reads.h"
 #include "train/checkpoint/checkpoint.h"
 #include "train/optimizer/buckets.h"

@@ -11,6 +11,7 @@
 #include "data/base/error.h"
 #include "data/records/routing_record.h"
 #include "kernels/comm/agree.h"
+#include "model/pass/pass.h"
 #include "train/checkpoint/checkpoint.h"
 #include "train/config/schedule.h"
 #include "train/plan/plan.h"

@@ -9,6 +9,7 @@
 #include "data/tokens/batches.h"
 #include "kernels/comm/communicator.h"
 #include "model/pass/model.h"
+#include "model/pass/pass.h"
 
 namespace routescope::train {
 

@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "model/pass/pass.h"
 #include "tests/analysis/probe/micro_model.h"
 #include "tests/model/pass/edit_cases.h"
 

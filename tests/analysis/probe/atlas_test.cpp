@@ -9,6 +9,7 @@
 #include <set>
 
 #include "data/base/error.h"
+#include "model/pass/pass.h"
 #include "tests/analysis/probe/micro_model.h"
 #include "tests/model/pass/plain_model.h"
 

@@ -11,6 +11,7 @@
 #include "analysis/probe/probe.h"
 #include "analysis/statistics/statistics.h"
 #include "data/base/error.h"
+#include "model/pass/pass.h"
 #include "tests/analysis/probe/micro_model.h"
 
 namespace routescope::analysis {

@@ -14,6 +14,7 @@
 #include "analysis/commands/tables.h"
 #include "analysis/statistics/statistics.h"
 #include "data/base/error.h"
+#include "model/pass/pass.h"
 #include "tests/analysis/probe/micro_model.h"
 #include "tests/data/base/expect_error.h"
 

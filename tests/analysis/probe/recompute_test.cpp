@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "analysis/probe/probe.h"
+#include "model/pass/pass.h"
 #include "model/pass/wrap.h"
 #include "tests/analysis/probe/micro_model.h"
 

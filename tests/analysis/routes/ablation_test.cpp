@@ -9,6 +9,7 @@
 #include <set>
 
 #include "data/base/error.h"
+#include "model/pass/intervention.h"
 #include "tests/analysis/probe/micro_model.h"
 #include "tests/data/base/expect_error.h"
 

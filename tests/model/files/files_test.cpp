@@ -37,7 +37,7 @@ bool contains(const std::string& text, const std::string& part) {
     EXPECT_FALSE(contains(message, "\n")) << message;                        \
   } while (false)
 
-class ModelFiles : public testing::Test {
+class ModelFiles : public ::testing::Test {
  protected:
   micro::TemporaryDirectory temporary;
   fs::path dir = temporary.path;

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "model/pass/intervention.h"
 #include "model/pass/model.h"
 #include "tests/model/pass/plain_model.h"
 

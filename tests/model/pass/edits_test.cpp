@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "model/pass/pass.h"
 #include "tests/model/pass/edit_cases.h"
 #include "tests/model/pass/micro.h"
 

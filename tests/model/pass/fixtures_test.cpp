@@ -5,7 +5,8 @@
 #include <set>
 
 #include "data/hdf5/file.h"
-#include "model/files/dump.h"
+#include "model/commands/dump.h"
+#include "model/pass/intervention.h"
 #include "tests/model/pass/micro.h"
 #include "tests/places.h"
 

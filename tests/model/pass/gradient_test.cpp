@@ -3,6 +3,7 @@
 
 #include <cmath>
 
+#include "model/pass/pass.h"
 #include "tests/model/pass/micro.h"
 
 namespace routescope::model {
@@ -31,7 +32,7 @@ std::vector<Variant> variants() {
   return out;
 }
 
-class ModelGradient : public testing::TestWithParam<Variant> {};
+class ModelGradient : public ::testing::TestWithParam<Variant> {};
 
 TEST_P(ModelGradient, EqualsFiniteDifferences) {
   const Variant& variant = GetParam();
@@ -106,7 +107,7 @@ TEST_P(ModelGradient, EqualsFiniteDifferences) {
   EXPECT_LT(worst, 1e-6) << worst_name;
 }
 
-INSTANTIATE_TEST_SUITE_P(Modes, ModelGradient, testing::ValuesIn(variants()),
+INSTANTIATE_TEST_SUITE_P(Modes, ModelGradient, ::testing::ValuesIn(variants()),
                          [](const auto& parameter) { return parameter.param.name(); });
 
 }  // namespace

@@ -9,6 +9,7 @@
 
 #include "kernels/bf16.h"
 #include "kernels/ops.h"
+#include "model/pass/pass.h"
 #include "tests/model/pass/micro.h"
 
 namespace routescope::model {

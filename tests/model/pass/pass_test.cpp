@@ -1,5 +1,7 @@
 // Properties of a pass: weights sum to one, masks mask, a pass taken up equals a whole one, precisions and threads
 // agree.
+#include "model/pass/pass.h"
+
 #include <gtest/gtest.h>
 #include <omp.h>
 
@@ -25,7 +27,7 @@ ModelConfig wide(const micro::Mode& mode) {
   return config;
 }
 
-class EveryMode : public testing::TestWithParam<micro::Mode> {
+class EveryMode : public ::testing::TestWithParam<micro::Mode> {
  protected:
   ModelConfig config = wide(GetParam());
   std::vector<std::int32_t> ids = micro::tokens(kBatch * kLength, config.vocab_size, 3);
@@ -262,10 +264,10 @@ TEST_P(EveryMode, SequencesDoNotSeeEachOther) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Modes, EveryMode, testing::ValuesIn(micro::modes()),
+INSTANTIATE_TEST_SUITE_P(Modes, EveryMode, ::testing::ValuesIn(micro::modes()),
                          [](const auto& p) { return p.param.name; });
 
-INSTANTIATE_TEST_SUITE_P(Modes, RoutedMode, testing::ValuesIn(micro::modes().begin() + 1, micro::modes().end()),
+INSTANTIATE_TEST_SUITE_P(Modes, RoutedMode, ::testing::ValuesIn(micro::modes().begin() + 1, micro::modes().end()),
                          [](const auto& p) { return p.param.name; });
 
 TEST(Pass, RefusesIdsOutsideTheVocabulary) {

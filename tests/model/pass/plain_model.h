@@ -12,10 +12,10 @@
 #include <string>
 #include <vector>
 
+#include "kernels/ops.h"
 #include "model/pass/model.h"
 
 namespace routescope::testing {
-
 using Row = std::vector<double>;
 using Rows = std::vector<Row>;  // [token][...]
 

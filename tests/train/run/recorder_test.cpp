@@ -8,6 +8,7 @@
 
 #include "data/tokens/shard.h"
 #include "kernels/ops.h"
+#include "model/pass/pass.h"
 #include "tests/train/run/micro_run.h"
 
 namespace routescope::train {

@@ -10,6 +10,7 @@
 #include "data/records/routing_view.h"
 #include "data/tokens/shard.h"
 #include "kernels/ops.h"
+#include "model/pass/pass.h"
 #include "tests/train/run/micro_run.h"
 #include "train/plan/throughput.h"
 #include "train/run/evaluate.h"

@@ -11,6 +11,7 @@
 #include "data/tokens/batches.h"
 #include "data/tokens/shard.h"
 #include "kernels/memory.h"
+#include "model/pass/pass.h"
 #include "tests/train/run/strict_ranks.h"
 #include "train/optimizer/optimizer.h"
 #include "train/run/step.h"

@@ -1,4 +1,4 @@
-#include "model/files/dump.h"
+#include "model/commands/dump.h"
 
 #include <cmath>
 #include <limits>
@@ -8,6 +8,7 @@
 #include "data/base/files.h"
 #include "data/hdf5/file.h"
 #include "data/records/record_field.h"
+#include "model/pass/pass.h"
 
 namespace routescope::model {
 

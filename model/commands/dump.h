@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "model/files/tokens.h"
+#include "model/pass/intervention.h"
 #include "model/pass/model.h"
 
 namespace routescope::model {

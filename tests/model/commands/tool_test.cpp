@@ -5,9 +5,11 @@
 #include <array>
 #include <cmath>
 #include <cstdio>
+#include <filesystem>
 #include <fstream>
 
 #include "data/hdf5/file.h"
+#include "kernels/device.h"
 #include "tests/model/pass/micro.h"
 #include "tests/places.h"
 

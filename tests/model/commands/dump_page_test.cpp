@@ -2,7 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "data/hdf5/file.h"
-#include "model/files/dump.h"
+#include "model/commands/dump.h"
 #include "tests/data/records/format_page.h"
 #include "tests/model/pass/micro.h"
 

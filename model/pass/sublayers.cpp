@@ -1,0 +1,75 @@
+#include "model/pass/sublayers.h"
+
+namespace routescope::model {
+
+namespace {
+
+/// What a sublayer works on. `operand` are the weights as operands of products (bf16 where the model has such copies).
+struct Layer {
+  const LayerWeights& operand;
+  const LayerWeights& weight;
+  const LayerActivations& act;
+
+  Layer(const PassState& pass, std::int64_t layer)
+      : operand(pass.model.operands().layers[static_cast<std::size_t>(layer)]),
+        weight(pass.model.weights().layers[static_cast<std::size_t>(layer)]),
+        act(pass.act.layers[static_cast<std::size_t>(layer)]) {}
+};
+
+/// The part of attention between its two products.
+void mix_tokens(const PassState& pass, const Layer& l) {
+  kernels::qk_norm_rope_forward(l.act.qkv, l.act.qkv_raw, l.weight.q_norm, l.weight.k_norm, pass.shape,
+                                pass.config.rope_theta, pass.config.rms_norm_eps, pass.stream);
+  kernels::attention_forward(l.act.attn_out, l.act.lse, l.act.qkv, pass.shape, pass.stream);
+}
+
+}  // namespace
+
+void forward_attention(PassState& pass, std::int64_t layer, kernels::Tensor y, kernels::Tensor x) {
+  const Layer l(pass, layer);
+  const kernels::Range range("attention");
+  kernels::matmul(l.act.qkv_raw, x, kNo, l.operand.qkv, kYes, false, pass.stream);
+  mix_tokens(pass, l);
+  kernels::matmul(y, l.act.attn_out, kNo, l.operand.o, kYes, false, pass.stream);
+}
+
+void backward_attention(PassState& pass, std::int64_t layer, kernels::Tensor x, const Weights& gradients) {
+  const Layer l(pass, layer);
+  const LayerWeights& gradient = gradients.layers[static_cast<std::size_t>(layer)];
+  const BackwardScratch& b = pass.act.backward;
+  const kernels::Stream& stream = pass.stream;
+  const kernels::Range range("attention backward");
+  if (pass.options.recompute >= Recompute::attention) mix_tokens(pass, l);
+  kernels::matmul(b.dattn_out, b.dy, kNo, l.operand.o, kNo, false, stream);
+  kernels::matmul(gradient.o, b.dy, kYes, l.act.attn_out, kNo, true, stream);
+  kernels::attention_backward(b.dqkv, b.dattn_out, l.act.attn_out, l.act.lse, l.act.qkv, pass.shape, stream);
+  kernels::qk_norm_rope_backward(b.dqkv_operand, gradient.q_norm, gradient.k_norm, b.dqkv, l.act.qkv_raw,
+                                 l.weight.q_norm, l.weight.k_norm, pass.shape, pass.config.rope_theta,
+                                 pass.config.rms_norm_eps, stream);
+  kernels::matmul(b.dx, b.dqkv_operand, kNo, l.operand.qkv, kNo, false, stream);
+  kernels::matmul(gradient.qkv, b.dqkv_operand, kYes, x, kNo, true, stream);
+}
+
+void forward_mlp(PassState& pass, std::int64_t layer, kernels::Tensor y, kernels::Tensor x) {
+  const Layer l(pass, layer);
+  const kernels::Range range("mlp");
+  kernels::matmul(l.act.gate_up, x, kNo, l.operand.gate_up, kYes, false, pass.stream);
+  kernels::swiglu_forward(l.act.act, l.act.gate_up, pass.stream);
+  kernels::matmul(y, l.act.act, kNo, l.operand.down, kYes, false, pass.stream);
+}
+
+void backward_mlp(PassState& pass, std::int64_t layer, kernels::Tensor x, const Weights& gradients) {
+  const Layer l(pass, layer);
+  const LayerWeights& gradient = gradients.layers[static_cast<std::size_t>(layer)];
+  const BackwardScratch& b = pass.act.backward;
+  const kernels::Stream& stream = pass.stream;
+  const kernels::Range range("mlp backward");
+  if (pass.options.recompute >= Recompute::swiglu) kernels::swiglu_forward(l.act.act, l.act.gate_up, stream);
+  kernels::matmul(b.dact, b.dy, kNo, l.operand.down, kNo, false, stream);
+  kernels::matmul(gradient.down, b.dy, kYes, l.act.act, kNo, true, stream);
+  kernels::swiglu_backward(b.dgate_up, b.dact, l.act.gate_up, stream);
+  kernels::matmul(b.dx, b.dgate_up, kNo, l.operand.gate_up, kNo, false, stream);
+  kernels::matmul(gradient.gate_up, b.dgate_up, kYes, x, kNo, true, stream);
+}
+
+}  // namespace routescope::model
