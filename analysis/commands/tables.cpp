@@ -16,33 +16,18 @@ namespace {
 constexpr std::size_t emergence_columns = 3, name_width = 21;
 constexpr double significant = 0.05;
 
-using Values = std::vector<double>;
-
 std::string number(const char* format, double value) {
   return std::isnan(value) ? "-" : fmt::format(fmt::runtime(format), value);
-}
-
-/// Of a vector that may lack what was not measured.
-double at(const Values& values, std::size_t i) {
-  return i < values.size() ? values[i] : std::numeric_limits<double>::quiet_NaN();
 }
 
 std::string p_text(double p) {
   return p < 1e-4 ? "<0.0001" : number("{:.4f}", p);
 }
 
-std::string with_interval(double value, double lower, double upper) {
-  if (std::isnan(value)) return "-";
-  if (std::isnan(lower)) return fmt::format("{:+.4f}", value);
-  return fmt::format("{:+.4f} [{:+.4f}, {:+.4f}]", value, lower, upper);
-}
-
 std::string with_interval(const Estimate& estimate) {
-  return with_interval(estimate.value, estimate.ci.lower, estimate.ci.upper);
-}
-
-std::string effect(const AblationEffects& effects, std::size_t set) {
-  return with_interval(at(effects.delta_nll, set), at(effects.ci_lower, set), at(effects.ci_upper, set));
+  if (std::isnan(estimate.value)) return "-";
+  if (std::isnan(estimate.ci.lower)) return fmt::format("{:+.4f}", estimate.value);
+  return fmt::format("{:+.4f} [{:+.4f}, {:+.4f}]", estimate.value, estimate.ci.lower, estimate.ci.upper);
 }
 
 std::string shortened(const std::string& name) {
@@ -50,14 +35,14 @@ std::string shortened(const std::string& name) {
 }
 
 /// What is said of a set: by the confidence sequence if it decides, else by the adjusted p values.
-std::string verdict(const AblationEffects& effects, std::size_t set, bool until_decided) {
-  if (std::isnan(at(effects.delta_nll, set))) return "-";
-  if (until_decided && set < effects.decision.size()) {
+std::string verdict(const SetEffect& set, bool until_decided) {
+  if (std::isnan(set.delta_nll.value)) return "-";
+  if (until_decided) {
     constexpr const char* names[] = {"open", "effect", "absent"};
-    return names[static_cast<std::size_t>(effects.decision[set])];
+    return names[static_cast<std::size_t>(set.decision)];
   }
-  if (at(effects.p_equivalence_adjusted, set) < significant) return "absent";
-  return at(effects.p_adjusted, set) < significant ? "effect" : "open";
+  if (set.p_equivalence_adjusted < significant) return "absent";
+  return set.p_adjusted < significant ? "effect" : "open";
 }
 
 void trim(std::string& line) {
@@ -68,14 +53,13 @@ std::string ablation_table(const AblationEffects& effects, const ProbeRow& row, 
   std::string out = fmt::format("{}\n{:<21} {:>6} {:<26} {:<26} {:>7} {:>7} {:>6} {:>4} {:>6}\n",
                                 to_string(effects.ablation), "set", "mass", "delta nll [95 %], nats/tok",
                                 "excess over control [95 %]", "p", "p abs.", "kl", "cov.", "found");
-  for (std::size_t s = 0; s < identity.sets.size(); ++s) {
+  for (std::size_t s = 0; s < effects.sets.size(); ++s) {
+    const SetEffect& set = effects.sets[s];
     std::string line =
         fmt::format("{:<21} {:>6} {:<26} {:<26} {:>7} {:>7} {:>6} {:>4} {:>6}", shortened(identity.sets[s]),
-                    number("{:.4f}", at(row.mass, s)), effect(effects, s),
-                    with_interval(at(effects.excess, s), at(effects.excess_lower, s), at(effects.excess_upper, s)),
-                    p_text(at(effects.p_adjusted, s)), p_text(at(effects.p_equivalence_adjusted, s)),
-                    number("{:.4f}", at(effects.kl, s)), number("{:.2f}", at(effects.coverage, s)),
-                    verdict(effects, s, identity.settings.until_decided));
+                    number("{:.4f}", row.mass[s]), with_interval(set.delta_nll), with_interval(set.control.excess),
+                    p_text(set.p_adjusted), p_text(set.p_equivalence_adjusted), number("{:.4f}", set.kl),
+                    number("{:.2f}", set.coverage), verdict(set, identity.settings.until_decided));
     trim(line);
     out += line + "\n";
   }
@@ -84,10 +68,11 @@ std::string ablation_table(const AblationEffects& effects, const ProbeRow& row, 
 
 /// The tested set with the largest effect; the number of sets if there is none.
 std::size_t strongest_set(const AblationEffects& effects) {
-  std::size_t strongest = effects.delta_nll.size();
-  for (std::size_t s = 0; s < effects.delta_nll.size(); ++s) {
-    if (std::isnan(effects.delta_nll[s])) continue;
-    if (strongest == effects.delta_nll.size() || effects.delta_nll[s] > effects.delta_nll[strongest]) strongest = s;
+  std::size_t strongest = effects.sets.size();
+  for (std::size_t s = 0; s < effects.sets.size(); ++s) {
+    const double effect = effects.sets[s].delta_nll.value;
+    if (std::isnan(effect)) continue;
+    if (strongest == effects.sets.size() || effect > effects.sets[strongest].delta_nll.value) strongest = s;
   }
   return strongest;
 }
@@ -141,8 +126,7 @@ std::string row_table(const ProbeRow& row, const ProbeIdentity& identity) {
   for (const AblationEffects& effects : row.ablations) out += ablation_table(effects, row, identity);
   if (!row.atlas.empty()) {
     out += fmt::format("atlas: {} routes checked, rank correlation {}, median relative error {}\n",
-                       row.atlas.checked.size(),
-                       with_interval({row.atlas.rank_correlation, row.atlas.rank_correlation_ci}),
+                       row.atlas.checked.size(), with_interval(row.atlas.rank_correlation),
                        number("{:.3f}", row.atlas.median_relative_error));
   }
   if (!std::isnan(row.closed_form_error)) {
@@ -160,22 +144,21 @@ std::string step_line(const ProbeRow& row, const ProbeIdentity& identity) {
   if (row.ablations.empty()) return head + "nothing ablated";
   const AblationEffects& effects = row.ablations.front();
   const std::size_t strongest = strongest_set(effects);
-  if (strongest == effects.delta_nll.size()) return head + "no set can be changed";
-  const std::string& name = identity.sets[strongest];
-  if (std::isnan(at(effects.control, strongest)))
-    return head + fmt::format("largest {} {:+.4f}", name, effects.delta_nll[strongest]);
-  return head + fmt::format("largest {} {:+.4f} (control {:+.4f})", name, effects.delta_nll[strongest],
-                            effects.control[strongest]);
+  if (strongest == effects.sets.size()) return head + "no set can be changed";
+  const SetEffect& set = effects.sets[strongest];
+  const std::string effect = fmt::format("largest {} {:+.4f}", identity.sets[strongest], set.delta_nll.value);
+  if (std::isnan(set.control.delta_nll)) return head + effect;
+  return head + effect + fmt::format(" (control {:+.4f})", set.control.delta_nll);
 }
 
 std::string emergence_table(const AnalysisRecord& record) {
   const std::size_t sets = record.identity.sets.size();
   if (record.rows.empty() || record.identity.settings.ablations.empty()) return "";
   const Ablation ablation = record.identity.settings.ablations.front();
-  Values strongest(sets, -1.0);
+  std::vector<double> strongest(sets, -1.0);
   for (const ProbeRow& row : record.rows) {
     for (std::size_t s = 0; s < sets; ++s) {
-      const double value = at(row.effects(ablation).delta_nll, s);
+      const double value = row.effects(ablation).sets[s].delta_nll.value;
       if (!std::isnan(value)) strongest[s] = std::max(strongest[s], std::abs(value));
     }
   }
@@ -191,7 +174,7 @@ std::string emergence_table(const AnalysisRecord& record) {
   trim(out);
   for (const ProbeRow& row : record.rows) {
     out += fmt::format("\n{:>8} {:>8.4f}", row.step, row.intact_nll);
-    for (std::size_t s : order) out += fmt::format("  {:<28}", effect(row.effects(ablation), s));
+    for (std::size_t s : order) out += fmt::format("  {:<28}", with_interval(row.effects(ablation).sets[s].delta_nll));
     trim(out);
   }
   return out + "\n";

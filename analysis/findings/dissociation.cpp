@@ -25,8 +25,8 @@ struct ChangedMass {
 };
 
 bool shown_idle(const ProbeRow& row, std::size_t slice) {
-  const AblationEffects& effects = row.ablations.front();
-  return effects.p_equivalence_adjusted[slice] < significance || effects.decision[slice] == Decision::absent;
+  const SetEffect& effect = row.ablations.front().sets[slice];
+  return effect.p_equivalence_adjusted < significance || effect.decision == Decision::absent;
 }
 
 /// One-sided t test that the mean is above zero.
@@ -40,7 +40,7 @@ double p_above_zero(std::span<const double> values) {
 /// masses [tested]: of the run.
 double p_largest(const ProbeRow& row, std::span<const std::size_t> tested, std::span<const double> masses,
                  std::size_t sequences) {
-  const std::vector<double>& effects = row.ablations.front().delta_nll_sequence;
+  const std::vector<SetEffect>& effects = row.ablations.front().sets;
   const std::size_t heaviest =
       tested[static_cast<std::size_t>(std::max_element(masses.begin(), masses.end()) - masses.begin())];
   double least = 1;
@@ -48,7 +48,7 @@ double p_largest(const ProbeRow& row, std::span<const std::size_t> tested, std::
   for (std::size_t other : tested) {
     if (other == heaviest) continue;
     for (std::size_t i = 0; i < sequences; ++i)
-      difference[i] = effects[other * sequences + i] - effects[heaviest * sequences + i];
+      difference[i] = effects[other].delta_nll_sequence[i] - effects[heaviest].delta_nll_sequence[i];
     least = std::min(least, p_above_zero(difference) * static_cast<double>(tested.size() - 1));
   }
   return least;

@@ -12,8 +12,6 @@
 namespace routescope::analysis {
 namespace {
 
-constexpr double nan = std::numeric_limits<double>::quiet_NaN();
-
 // Weights are f32 and at most 1, sums of a few roundings: what varies by less than four units in the last place of 1
 // has not varied.
 constexpr double rounding_variance = 0x1p-22 * 0x1p-22;
@@ -50,16 +48,14 @@ void check_sizes(const ProbeRow& row, std::size_t sets, std::size_t sequences, c
   check("alpha_mean", row.alpha_mean.size(), routes);
   check("alpha_variance", row.alpha_variance.size(), routes);
   if (row.ablations.empty()) return;
-  const AblationEffects& effects = row.ablations.front();
   check("mass", row.mass.size(), sets);
   check("mass_sequence", row.mass_sequence.size(), sets * sequences);
-  check("delta_nll_sequence", effects.delta_nll_sequence.size(), sets * sequences);
-  check("p_equivalence_adjusted", effects.p_equivalence_adjusted.size(), sets);
-  check("decision", effects.decision.size(), sets);
-  if (effects.control_sequence.empty()) return;
-  check("control_sequence", effects.control_sequence.size(), sets * sequences);
-  check("excess", effects.excess.size(), sets);
-  check("excess_p_adjusted", effects.excess_p_adjusted.size(), sets);
+  check("the first ablation", row.ablations.front().sets.size(), sets);
+  for (const SetEffect& set : row.ablations.front().sets) {
+    check("delta_nll_sequence", set.delta_nll_sequence.size(), sequences);
+    if (const auto& control = set.control.delta_nll_sequence; !control.empty())
+      check("the control's delta_nll_sequence", control.size(), sequences);
+  }
 }
 
 bool alike(const ProbeTokens& a, const ProbeTokens& b) {

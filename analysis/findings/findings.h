@@ -23,15 +23,15 @@ inline constexpr int findings_resamples = 2000;
 /// ablation can change: of the others, a read without the slice's sources weighs 0 and one without other sources 1,
 /// whatever the model does, so that mass_changed = (mass reads - reads with no other source) / changed reads.
 struct Dissociation {
-  Estimate rank_correlation;                                 // Spearman, bootstrap over sequences
-  int largest_mass = -1;                                     // slice; -1: none
-  int largest_effect = -1;                                   // slice with the largest delta_nll
-  double p_same = std::numeric_limits<double>::quiet_NaN();  // share of resamples in which the two are the same slice;
-                                                             // no p value, but how often other sequences would say so
+  Estimate rank_correlation;  // Spearman, bootstrap over sequences
+  int largest_mass = -1;      // slice; -1: none
+  int largest_effect = -1;    // slice with the largest delta_nll
+  double p_same = nan;        // share of resamples in which the two are the same slice;
+                              // no p value, but how often other sequences would say so
   /// p value of the hypothesis that no slice has a larger effect than the one of the largest mass: t tests, paired over
   /// sequences, against each of the others, the least p value times their number. NaN with until_decided: it holds for
   /// a number of sequences that is fixed beforehand.
-  double p_largest = std::numeric_limits<double>::quiet_NaN();
+  double p_largest = nan;
   std::vector<int> idle;  // slices with at least `appreciable` mass and shown equivalence to zero (Holm, 5 %)
 };
 inline constexpr double appreciable_mass = 0.1;
@@ -42,18 +42,18 @@ struct Motif {
   std::string name;  // "embedding_early_mlp", ...; or a slice's name
   std::vector<int> slices;
   bool of_paper = false;  // named by the paper; else found: a slice whose excess is above 0 at the last row (Holm, 5 %)
-  std::vector<Estimate> effect;                                    // [row] nats a token, sum over the slices
-  std::vector<Estimate> control;                                   // [row] NaN without controls
-  std::vector<Estimate> excess;                                    // [row] effect - control, paired over sequences
-  std::vector<Estimate> mass;                                      // [row] mean over the slices
-  double uniform_mass = std::numeric_limits<double>::quiet_NaN();  // what it is where training starts: queries zero, so
-                                                                   // that only recency_bias tells sources apart
+  std::vector<Estimate> effect;   // [row] nats a token, sum over the slices
+  std::vector<Estimate> control;  // [row] NaN without controls
+  std::vector<Estimate> excess;   // [row] effect - control, paired over sequences
+  std::vector<Estimate> mass;     // [row] mean over the slices
+  double uniform_mass = nan;      // what it is where training starts: queries zero, so
+                                  // that only recency_bias tells sources apart
   /// Training step of the first row from which on, to the last, the excess is shown to be above zero: the lower end of
   /// its one-sided 95 % interval is. NaN: never. Rows are taken from the last back to the first that fails, a fixed
   /// order of tests, so that any row too early is claimed with probability 5 % at most, however many rows there are.
   /// More sequences show an effect earlier: it says by when the motif is there, not when it came. NaN with
   /// until_decided, as p_largest.
-  double shown_from = std::numeric_limits<double>::quiet_NaN();
+  double shown_from = nan;
   /// When it came: half rise of the excess and of the mass above uniform_mass (onset.h), where a step to
   /// what they are at the last row fits them best. A fraction of the curve's own scale, so that it does not depend on
   /// the number of sequences. By cause it is of effect minus control, which also shrinks as the control comes to
@@ -69,7 +69,7 @@ struct Content {
   /// [read] of alpha's variance over tokens and sources, the share that lies between tokens for a given source: 0 where
   /// the weights depend on the source alone (or do not vary beyond f32 rounding). NaN for reads with one source.
   std::vector<double> share;
-  double mean_share = std::numeric_limits<double>::quiet_NaN();  // over reads with more than one source
+  double mean_share = nan;  // over reads with more than one source
 };
 
 struct Findings {

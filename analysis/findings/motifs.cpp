@@ -10,8 +10,6 @@
 namespace routescope::analysis {
 namespace {
 
-constexpr double nan = std::numeric_limits<double>::quiet_NaN();
-
 /// scale times the sum over the sets, minus `offset`.
 Strength sum_of(const Curves& curves, const ResampledCurves& of, std::span<const std::size_t> sets, double scale = 1,
                 double offset = 0) {
@@ -75,8 +73,8 @@ std::vector<double> initial_masses(const model::ReadPlan& plan, double recency_b
 /// The excess of a slice is shown to be above zero at the last row, in every run.
 bool found_in(std::span<const Rows> runs, std::size_t slice) {
   return std::all_of(runs.begin(), runs.end(), [&](const Rows& run) {
-    const AblationEffects& effects = run.back()->ablations.front();
-    return !effects.excess.empty() && effects.excess[slice] > 0 && effects.excess_p_adjusted[slice] < significance;
+    const ControlEffect& control = run.back()->ablations.front().sets[slice].control;
+    return control.excess.value > 0 && control.excess_p_adjusted < significance;
   });
 }
 

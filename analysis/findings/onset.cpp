@@ -40,7 +40,7 @@ bool Strength::shown_above_zero(std::size_t row) const {
 }
 
 double shown_from(const Strength& strength, std::span<const std::int64_t> steps) {
-  double from = std::numeric_limits<double>::quiet_NaN();
+  double from = nan;
   for (std::size_t row = steps.size(); row-- > 0 && strength.shown_above_zero(row);)
     from = static_cast<double>(steps[row]);
   return from;

@@ -35,7 +35,7 @@ double shown_from(const Strength& strength, std::span<const std::int64_t> steps)
 /// row is not shown to be.
 struct Onset {
   bool shown = false;
-  double value = std::numeric_limits<double>::quiet_NaN();
+  double value = nan;
   std::vector<double> resampled;
   std::size_t sequences = 0;  // of the row with the fewest
 

@@ -2,12 +2,10 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 
 namespace routescope::analysis {
 namespace {
 
-constexpr double nan = std::numeric_limits<double>::quiet_NaN();
 // Sets the chance of findings apart from that of a probe's own intervals, which count `what` from zero.
 constexpr std::uint64_t of_findings = std::uint64_t{1} << 32;
 
@@ -89,13 +87,12 @@ Curves make_curves(std::span<const std::vector<const ProbeRow*>> runs, std::size
   for (std::size_t run = 0; run < runs.size(); ++run) {
     for (std::size_t row = 0; row < curves.rows; ++row) {
       const ProbeRow& measured = *runs[run][row];
-      const AblationEffects& effects = measured.ablations.front();
       for (std::size_t set = 0; set < sets; ++set) {
-        const auto of_set = [&](const std::vector<double>& values) {
-          return values.empty() ? std::span<const double>(missing)
-                                : std::span(values).subspan(set * sequences, sequences);
-        };
-        const auto effect = of_set(effects.delta_nll_sequence), control = of_set(effects.control_sequence);
+        const SetEffect& of_set = measured.ablations.front().sets[set];
+        const std::span<const double> effect = of_set.delta_nll_sequence, mass(measured.mass_sequence),
+                                      control = of_set.control.delta_nll_sequence.empty()
+                                                    ? missing
+                                                    : of_set.control.delta_nll_sequence;
         for (std::size_t i = 0; i < sequences; ++i) difference[i] = effect[i] - control[i];
         const auto add = [&](ResampledCurves& to, std::span<const double> values) {
           to.value(row, set) += mean_of(values, until_decided) / static_cast<double>(runs.size());
@@ -108,7 +105,7 @@ Curves make_curves(std::span<const std::vector<const ProbeRow*>> runs, std::size
         add(curves.effect, effect);
         add(curves.control, control);
         add(curves.excess, difference);
-        add(curves.mass, of_set(measured.mass_sequence));
+        add(curves.mass, mass.subspan(set * sequences, sequences));
       }
     }
   }

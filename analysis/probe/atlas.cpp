@@ -15,7 +15,6 @@
 namespace routescope::analysis {
 namespace {
 
-constexpr double nan = std::numeric_limits<double>::quiet_NaN();
 using Route = std::pair<int, int>;  // (read, column)
 // Of the one backward pass over each sequence, which is little of the work: most of it is ablations.
 constexpr model::PassOptions least_memory{.recompute = model::Recompute::attention};
@@ -170,47 +169,42 @@ Atlas make_atlas(const model::Model& model, const ProbeTokens& tokens, const Atl
   };
 
   Atlas atlas;
-  for (auto* field : {&atlas.first_order, &atlas.first_order_lower, &atlas.first_order_upper})
-    field->assign(routes, nan);
+  atlas.first_order.resize(routes);
   const std::vector<Route> maskable = maskable_routes(plan);
   for (const auto& [read, column] : maskable) {
     const std::size_t route = index(read) * columns + index(column);
     const std::vector<double> values = effects_of(route);
-    const Interval interval = bootstrap_interval(values, key(first_order_of_route, route));
-    atlas.first_order[route] = mean(values);
-    atlas.first_order_lower[route] = interval.lower;
-    atlas.first_order_upper[route] = interval.upper;
+    atlas.first_order[route] = {mean(values), bootstrap_interval(values, key(first_order_of_route, route))};
   }
 
-  atlas.checked = draw_routes(maskable, options.checks, options.seed);
+  const std::vector<Route> checked = draw_routes(maskable, options.checks, options.seed);
   std::vector<std::vector<double>> estimates, truth;  // [check][sequence]
-  if (!atlas.checked.empty()) {
-    const auto by_check = true_effects(model, tokens, atlas.checked, options.batch_bytes, communicator);
-    for (std::size_t i = 0; i < atlas.checked.size(); ++i) {
+  if (!checked.empty()) {
+    const auto by_check = true_effects(model, tokens, checked, options.batch_bytes, communicator);
+    for (std::size_t i = 0; i < checked.size(); ++i) {
       std::vector<double>& values = truth.emplace_back();
       for (const std::vector<double>& of_sequence : by_check) values.push_back(of_sequence[i] / predicted);
     }
   }
-  std::vector<double> estimated, errors;
-  for (std::size_t i = 0; i < atlas.checked.size(); ++i) {
-    const std::size_t route = index(atlas.checked[i].first) * columns + index(atlas.checked[i].second);
+  std::vector<double> estimated, measured, errors;
+  for (std::size_t i = 0; i < checked.size(); ++i) {
+    const auto [read, column] = checked[i];
+    const std::size_t route = index(read) * columns + index(column);
     estimates.push_back(effects_of(route));
-    const Interval interval = bootstrap_interval(truth[i], key(truth_of_route, route));
-    const double effect = mean(truth[i]), error = std::abs(atlas.first_order[route] - effect);
-    atlas.true_effect.push_back(effect);
-    atlas.true_lower.push_back(interval.lower);
-    atlas.true_upper.push_back(interval.upper);
-    estimated.push_back(atlas.first_order[route]);
-    errors.push_back(error == 0 ? 0 : error / std::abs(effect));
+    const Estimate effect{mean(truth[i]), bootstrap_interval(truth[i], key(truth_of_route, route))};
+    atlas.checked.push_back({read, column, effect});
+    estimated.push_back(atlas.first_order[route].value);
+    measured.push_back(effect.value);
+    const double error = std::abs(estimated.back() - effect.value);
+    errors.push_back(error == 0 ? 0 : error / std::abs(effect.value));
   }
-  atlas.rank_correlation = rank_correlation(estimated, atlas.true_effect);
   atlas.median_relative_error = median(std::move(errors));
   std::vector<double> resampled;
-  for (int number = 0; !atlas.checked.empty() && sequences > 1 && number < bootstrap_resamples; ++number) {
+  for (int number = 0; !checked.empty() && sequences > 1 && number < bootstrap_resamples; ++number) {
     const auto drawn = resample_indices(sequences, key(rank_correlation_of_all, 0), static_cast<std::uint64_t>(number));
     resampled.push_back(resampled_rank_correlation(estimates, truth, drawn));
   }
-  atlas.rank_correlation_ci = percentile_interval(resampled, sequences);
+  atlas.rank_correlation = {rank_correlation(estimated, measured), percentile_interval(resampled, sequences)};
   return atlas;
 }
 

@@ -8,7 +8,6 @@
 #pragma once
 
 #include <cstdint>
-#include <utility>
 #include <vector>
 
 #include "analysis/probe/probe_tokens.h"
@@ -18,21 +17,24 @@
 
 namespace routescope::analysis {
 
+/// A route that was really masked.
+struct CheckedRoute {
+  int read = 0, column = 0;
+  Estimate true_effect;  // as Atlas::first_order
+};
+
 /// Effects are of `mask` on single routes, nats a token, mean over predicted tokens and sequences.
 struct Atlas {
   /// [reads, columns]: minus the gradient of the nll with respect to a gate on exp(logit), summed over tokens: the
-  /// linear estimate of the nll without the route minus the nll. NaN for a route that is not there or cannot be masked.
-  std::vector<double> first_order;
-  std::vector<double> first_order_lower, first_order_upper;  // [reads, columns] 95 % BCa over sequences
-  // Routes drawn without replacement from all that can be masked, by the seed alone, so that all steps of a run check
-  // the same ones; and what masking them really does.
-  std::vector<std::pair<int, int>> checked;  // (read, column), ascending
-  std::vector<double> true_effect;           // [checked]
-  std::vector<double> true_lower, true_upper;
+  /// linear estimate of the nll without the route minus the nll. 95 % BCa over sequences. NaN for a route that is not
+  /// there or cannot be masked.
+  std::vector<Estimate> first_order;
+  /// By read and column. Drawn without replacement from all routes that can be masked, by the seed alone, so that all
+  /// steps of a run check the same ones.
+  std::vector<CheckedRoute> checked;
   // Over `checked`; NaN without any.
-  double rank_correlation = 0;       // Spearman, of first_order and true_effect
-  Interval rank_correlation_ci;      // 95 % percentile bootstrap over sequences
-  double median_relative_error = 0;  // |first_order - true| / |true|
+  Estimate rank_correlation;           // Spearman, of first_order and true_effect; 95 % percentiles over sequences
+  double median_relative_error = nan;  // |first_order - true| / |true|
 
   bool empty() const { return first_order.empty(); }
 };

@@ -9,8 +9,6 @@
 namespace routescope::analysis {
 namespace {
 
-constexpr double nan = std::numeric_limits<double>::quiet_NaN();
-
 std::size_t index(std::int64_t i) {
   return static_cast<std::size_t>(i);
 }

@@ -1,12 +1,12 @@
 // The intact model on the probe tokens: what a row says of it, and what ablations refer to.
 #pragma once
 
-#include <limits>
 #include <vector>
 
 #include "analysis/probe/measure.h"
 #include "analysis/probe/probe_tokens.h"
 #include "analysis/routes/ablation.h"
+#include "analysis/statistics/statistics.h"
 #include "model/pass/model.h"
 
 namespace routescope::analysis {
@@ -16,8 +16,8 @@ struct Intact {
   std::vector<double> alpha_sequence;  // [sequence][reads, columns] mean over its tokens
   std::vector<double> alpha_variance;  // [reads, columns] over all tokens
   Reference reference;                 // alpha_mean is NaN for a column that a read lacks
-  double closed_form_error = std::numeric_limits<double>::quiet_NaN();  // ProbeRow
-  double seconds = 0;                                                   // of the passes with the head, on this rank
+  double closed_form_error = nan;      // ProbeRow
+  double seconds = 0;                  // of the passes with the head, on this rank
 };
 
 /// Sums over sequences are in their order, the same on every rank. `source_means`: also Reference::source_mean.

@@ -12,8 +12,6 @@
 namespace routescope::analysis {
 namespace {
 
-constexpr double nan = std::numeric_limits<double>::quiet_NaN();
-
 std::size_t index(std::int64_t i) {
   return static_cast<std::size_t>(i);
 }
@@ -94,6 +92,7 @@ class Prober {
   void expect_room(Ablation ablation, const RouteSet& set, std::span<const GatedRoute> routes) const {
     expect_room_for_means(plan(), model_.options().device, ablation, set.name, routes);
   }
+  SetEffect& effect_of(const Job& job) { return row_.ablations[job.ablation].sets[job.set]; }
   bool is_open(const Job& job) const { return open_[job.ablation][job.set]; }
   bool any_open() const {
     return std::any_of(jobs_.begin(), jobs_.end(), [&](const Job& job) { return is_open(job); });
@@ -122,24 +121,19 @@ class Prober {
   }
 
   void prepare_effects() {
-    const std::vector<double> of_set(sets_.size(), nan), of_sequence(sets_.size() * sequences(), nan);
     for (Ablation ablation : settings_.ablations) {
       AblationEffects& effects = row_.ablations.emplace_back();
       effects.ablation = ablation;
-      for (const RouteSet& set : sets_) effects.coverage.push_back(coverage(plan(), ablation, set));
-      effects.delta_nll_sequence = of_sequence;
-      effects.kl = effects.top1_agreement = of_set;
-      for (const TokenClasses& classes : classes_)
-        effects.delta_nll_class.emplace_back(sets_.size() * classes.labels.size(), 0.0);
-      if (settings_.controls > 0) {
-        effects.control_sequence = of_sequence;
-        effects.control_overlap = of_set;
-      }
-      open_.emplace_back(sets_.size(), false);
-      for (std::size_t s = 0; s < sets_.size(); ++s) {
-        if (!(effects.coverage[s] > 0)) continue;
-        open_.back()[s] = true;
-        effects.kl[s] = effects.top1_agreement[s] = 0;
+      open_.emplace_back();
+      for (const RouteSet& set : sets_) {
+        SetEffect& effect = effects.sets.emplace_back();
+        effect.coverage = coverage(plan(), ablation, set);
+        effect.delta_nll_sequence.assign(sequences(), nan);
+        if (settings_.controls > 0) effect.control.delta_nll_sequence.assign(sequences(), nan);
+        for (const TokenClasses& classes : classes_) effect.delta_nll_class.emplace_back(classes.labels.size(), 0.0);
+        const bool tested = effect.coverage > 0;
+        open_.back().push_back(tested);
+        if (tested) effect.kl = effect.top1_agreement = 0;
       }
     }
   }
@@ -157,22 +151,21 @@ class Prober {
       const double* next = values[i].data();
       const double intact = *next++;
       for (const Job& job : jobs_) {
-        if (is_open(job) && job.control) row_.ablations[job.ablation].control_sequence[job.set * sequences() + q] = 0;
+        if (is_open(job) && job.control) effect_of(job).control.delta_nll_sequence[q] = 0;
       }
       for (const Job& job : jobs_) {
         if (!is_open(job)) continue;
-        AblationEffects& effects = row_.ablations[job.ablation];
+        SetEffect& effect = effect_of(job);
         const double delta = (*next++ - intact) / predicted;
         if (job.control) {
-          effects.control_sequence[job.set * sequences() + q] += delta / settings_.controls;
+          effect.control.delta_nll_sequence[q] += delta / settings_.controls;
           continue;
         }
-        effects.delta_nll_sequence[job.set * sequences() + q] = delta;
-        effects.kl[job.set] += *next++ / predicted;
-        effects.top1_agreement[job.set] += *next++ / predicted;
-        for (std::size_t c = 0; c < classes_.size(); ++c) {
-          const std::size_t labels = classes_[c].labels.size();
-          for (std::size_t l = 0; l < labels; ++l) effects.delta_nll_class[c][job.set * labels + l] += *next++;
+        effect.delta_nll_sequence[q] = delta;
+        effect.kl += *next++ / predicted;
+        effect.top1_agreement += *next++ / predicted;
+        for (std::vector<double>& of_label : effect.delta_nll_class) {
+          for (double& sum : of_label) sum += *next++;
         }
       }
     }
@@ -234,41 +227,36 @@ class Prober {
   void look(std::int64_t end) {
     for (std::size_t a = 0; a < row_.ablations.size(); ++a) {
       const AblationEffects& effects = row_.ablations[a];
-      const auto tested =
-          std::count_if(effects.coverage.begin(), effects.coverage.end(), [](double share) { return share > 0; });
       for (std::size_t s = 0; s < sets_.size(); ++s) {
-        const std::span<const double> so_far(effects.delta_nll_sequence.data() + s * sequences(), index(end));
-        if (open_[a][s] && decide(so_far, index(tested), settings_.margin) != Decision::open) open_[a][s] = false;
+        const auto so_far = std::span(effects.sets[s].delta_nll_sequence).first(index(end));
+        if (open_[a][s] && decide(so_far, effects.tested(), settings_.margin) != Decision::open) open_[a][s] = false;
       }
     }
   }
 
   void finish_effects() {
     for (AblationEffects& effects : row_.ablations) {
-      summarize(effects, tokens_.sequences, options_);
+      summarize(effects, settings_, options_.step);
       for (std::size_t s = 0; s < sets_.size(); ++s) {
-        effects.kl[s] /= effects.sequences_used[s];
-        effects.top1_agreement[s] /= effects.sequences_used[s];
-        finish_classes(effects, s);
-        if (settings_.controls > 0 && effects.coverage[s] > 0)
-          effects.control_overlap[s] = overlap(effects.ablation, s);
+        SetEffect& effect = effects.sets[s];
+        effect.kl /= effect.sequences_used;
+        effect.top1_agreement /= effect.sequences_used;
+        finish_classes(effect);
+        if (settings_.controls > 0 && effect.coverage > 0) effect.control.overlap = overlap(effects.ablation, s);
       }
     }
   }
 
-  void finish_classes(AblationEffects& effects, std::size_t set) {
+  /// From sums to means. A set that was not tested has no tokens.
+  void finish_classes(SetEffect& effect) const {
+    const std::size_t used = std::isnan(effect.sequences_used) ? 0 : static_cast<std::size_t>(effect.sequences_used);
     for (std::size_t c = 0; c < classes_.size(); ++c) {
-      const std::size_t labels = classes_[c].labels.size();
-      std::vector<double> tokens(labels, 0.0);
-      const double used = effects.sequences_used[set];
-      for (std::size_t i = 0; !std::isnan(used) && i < index(tokens_.positions - 1) * static_cast<std::size_t>(used);
-           ++i) {
+      std::vector<double>& of_label = effect.delta_nll_class[c];
+      std::vector<double> tokens(of_label.size(), 0.0);
+      for (std::size_t i = 0; i < index(tokens_.positions - 1) * used; ++i) {
         if (const int label = classes_[c].of_token[i]; label >= 0) ++tokens[index(label)];
       }
-      for (std::size_t l = 0; l < labels; ++l) {  // 0 / 0 where no such token was predicted
-        double& value = effects.delta_nll_class[c][set * labels + l];
-        value = tokens[l] > 0 ? value / tokens[l] : nan;
-      }
+      for (std::size_t l = 0; l < tokens.size(); ++l) of_label[l] = tokens[l] > 0 ? of_label[l] / tokens[l] : nan;
     }
   }
 
@@ -334,6 +322,17 @@ void check(const ProbeTokens& tokens, const ProbeOptions& options, std::int64_t 
 }
 
 }  // namespace
+
+std::size_t AblationEffects::tested() const {
+  return static_cast<std::size_t>(
+      std::count_if(sets.begin(), sets.end(), [](const SetEffect& set) { return set.coverage > 0; }));
+}
+
+std::vector<double> AblationEffects::delta_nll() const {
+  std::vector<double> values;
+  for (const SetEffect& set : sets) values.push_back(set.delta_nll.value);
+  return values;
+}
 
 const AblationEffects* ProbeRow::find(Ablation ablation) const {
   const auto found =

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstdint>
-#include <limits>
 #include <span>
 #include <string>
 #include <vector>
@@ -51,35 +50,45 @@ struct ProbeOptions {
 
 enum class Decision { open, effect, absent };  // not decided; not zero; within the margin
 
-/// The effect of one kind of ablation on every set. A set that the ablation cannot change (coverage 0) was not
-/// tested: NaN in everything but coverage, and not counted in adjusted p values.
+/// What the control of a set does: the same ablation of random sources that hold the set's mass in the same reads, mean
+/// over draws. NaN, and no sequences, without controls.
+struct ControlEffect {
+  std::vector<double> delta_nll_sequence;  // [sequence] as SetEffect::delta_nll_sequence
+  double delta_nll = nan;                  // its mean over the sequences measured
+  Estimate excess;                         // the set's delta_nll minus this, paired over sequences; interval as there
+  double excess_p = nan, excess_p_adjusted = nan;  // as p_value and p_adjusted of the set
+  /// Share of the control's mass that was the set's own, in the reads that the ablation changes; NaN if there are none.
+  double overlap = nan;
+};
+
+/// What an ablation does to the model when it is applied to one set of routes. A set that the ablation cannot change
+/// (coverage 0) is not tested: all is NaN but coverage.
+struct SetEffect {
+  double coverage = nan;                   // ablation.h
+  std::vector<double> delta_nll_sequence;  // [sequence] nats a token: ablated minus intact, mean over predicted tokens;
+                                           // NaN where the set was decided before this sequence
+  double sequences_used = nan;             // all of them without until_decided
+  /// Mean over the sequences measured. The interval is paired over sequences: BCa, or with until_decided the confidence
+  /// sequence.
+  Estimate delta_nll;
+  /// Sign-flip test, or with until_decided the anytime-valid p value; Holm over the sets that were tested.
+  double p_value = nan, p_adjusted = nan;
+  double p_equivalence = nan, p_equivalence_adjusted = nan;  // |effect| >= margin as null hypothesis (TOST)
+  Decision decision = Decision::open;                        // by the confidence sequence; `open` without until_decided
+  double kl = nan;                                           // KL(intact || ablated), nats, mean over predicted tokens
+  double top1_agreement = nan;                               // share of predicted tokens with the same first choice
+  /// [token classes, in their order][label] mean over the predicted tokens of that label.
+  std::vector<std::vector<double>> delta_nll_class;
+  ControlEffect control;
+};
+
+/// The effect of one kind of ablation on every set. Adjusted p values count the sets that were tested.
 struct AblationEffects {
   Ablation ablation = Ablation::mask;
-  std::vector<double> delta_nll_sequence;  // [set, sequence] nats a token: ablated minus intact, mean over predicted
-                                           // tokens; NaN where a set was decided before this sequence
-  std::vector<double> delta_nll;           // [set] its mean over the sequences measured
-  /// [set] 95 % interval of that, paired over sequences: BCa, or with until_decided the confidence sequence.
-  std::vector<double> ci_lower, ci_upper;
-  /// [set] sign-flip test, or with until_decided the anytime-valid p value; Holm over the sets that were tested.
-  std::vector<double> p_value, p_adjusted;
-  std::vector<double> p_equivalence, p_equivalence_adjusted;  // [set] |effect| >= margin as null hypothesis (TOST)
-  std::vector<double> kl;              // [set] KL(intact || ablated), nats, mean over predicted tokens
-  std::vector<double> top1_agreement;  // [set] share of predicted tokens with the same first choice
-  std::vector<double> coverage;        // [set] ablation.h
-  std::vector<double> sequences_used;  // [set] all of them without until_decided; NaN if not tested
-  std::vector<Decision> decision;      // [set] by the confidence sequence; `open` without until_decided
-  /// [classes of ProbeOptions, in their order][set, label]: mean over the predicted tokens of that label.
-  std::vector<std::vector<double>> delta_nll_class;
+  std::vector<SetEffect> sets;  // in the order of the probe's sets; empty: not measured
 
-  // The control: the same ablation of random sources with the set's mass in the same reads, mean over draws. Empty
-  // without controls.
-  std::vector<double> control_sequence;  // [set, sequence] as delta_nll_sequence
-  std::vector<double> control;           // [set]
-  std::vector<double> excess;            // [set] delta_nll - control, paired over sequences
-  std::vector<double> excess_lower, excess_upper, excess_p, excess_p_adjusted;  // [set] as for delta_nll
-  /// [set] share of the controls' mass that was the set's own, in the reads that the ablation changes; NaN where it
-  /// changes none.
-  std::vector<double> control_overlap;
+  std::size_t tested() const;             // sets with coverage > 0
+  std::vector<double> delta_nll() const;  // [set] its value
 };
 
 /// What the measurement took, in tokens times reads that were computed, so that it does not depend on the clock: a pass
@@ -111,7 +120,7 @@ struct ProbeRow {
   ProbeCost cost;
 
   /// Of alpha, over all reads and tokens (claims.h); NaN for a model that has no closed form.
-  double closed_form_error = std::numeric_limits<double>::quiet_NaN();
+  double closed_form_error = nan;
 
   const AblationEffects* find(Ablation ablation) const;
   /// Throws std::logic_error if it was not measured.
@@ -133,9 +142,9 @@ ProbeRow probe(const model::Model& model, const ProbeTokens& tokens, const Probe
 /// absent if it lies within (-margin, margin), also where it excludes zero; effect if it excludes zero.
 Decision decide(std::span<const double> delta_nll, std::size_t tested, double margin);
 
-/// The statistics of `effects` from its values by sequence (delta_nll_sequence, control_sequence, coverage): all fields
-/// but kl, top1_agreement, delta_nll_class and control_overlap. What probe() ends with.
-void summarize(AblationEffects& effects, std::int64_t sequences, const ProbeOptions& options);
+/// The statistics of every set from its coverage and its values by sequence: all members but kl, top1_agreement,
+/// delta_nll_class and the control's overlap. What probe() ends with.
+void summarize(AblationEffects& effects, const ProbeSettings& settings, std::int64_t step);
 
 /// The classes that the settings ask for, in the order position, repeat, class. Positions in bins 1, 2-3, 4-7, ...;
 /// repeat: has the token occurred before in its sequence. Throws Error naming the class file and what is wrong there.

@@ -9,16 +9,14 @@
 namespace routescope::analysis {
 namespace {
 
-constexpr double nan = std::numeric_limits<double>::quiet_NaN();
-
-/// What one quantity, measured on each sequence, comes to.
+/// The mean of one quantity that was measured on each sequence, and the p value of no effect.
 struct Summary {
-  double mean, lower, upper, p;
+  Estimate mean;
+  double p;
 };
 
 Summary summary(std::span<const double> values, const RandomKey& key, const ProbeSettings& settings) {
-  const Interval interval = settings.until_decided ? confidence_sequence(values) : bootstrap_interval(values, key);
-  return {mean(values), interval.lower, interval.upper,
+  return {{mean(values), settings.until_decided ? confidence_sequence(values) : bootstrap_interval(values, key)},
           settings.until_decided ? sequential_p_value(values, settings.look_every) : sign_flip_test(values, key)};
 }
 
@@ -42,53 +40,46 @@ Decision decide(std::span<const double> delta_nll, std::size_t tested, double ma
   return Decision::open;
 }
 
-void summarize(AblationEffects& effects, std::int64_t sequences, const ProbeOptions& options) {
-  const ProbeSettings& settings = options.settings;
-  const std::size_t sets = effects.coverage.size(), all = static_cast<std::size_t>(sequences);
-  const bool controlled = !effects.control_sequence.empty();
-  for (auto* field : {&effects.delta_nll, &effects.ci_lower, &effects.ci_upper, &effects.p_value,
-                      &effects.p_equivalence, &effects.sequences_used})
-    field->assign(sets, nan);
-  for (auto* field :
-       {&effects.control, &effects.excess, &effects.excess_lower, &effects.excess_upper, &effects.excess_p})
-    field->assign(controlled ? sets : 0, nan);
-  effects.decision.assign(sets, Decision::open);
-  const auto tested = static_cast<std::size_t>(
-      std::count_if(effects.coverage.begin(), effects.coverage.end(), [](double share) { return share > 0; }));
-
-  for (std::size_t s = 0; s < sets; ++s) {
-    if (!(effects.coverage[s] > 0)) continue;
-    std::span<const double> values(effects.delta_nll_sequence.data() + s * all, all);
+void summarize(AblationEffects& effects, const ProbeSettings& settings, std::int64_t step) {
+  const std::size_t tested = effects.tested();
+  for (std::size_t s = 0; s < effects.sets.size(); ++s) {
+    SetEffect& set = effects.sets[s];
+    if (!(set.coverage > 0)) continue;
+    std::span<const double> values(set.delta_nll_sequence);
     values = values.first(measured(values, tested, settings));
     const auto key = [&](std::uint64_t quantity) {
-      return RandomKey{settings.seed, static_cast<std::uint64_t>(options.step), s,
+      return RandomKey{settings.seed, static_cast<std::uint64_t>(step), s,
                        2 * static_cast<std::uint64_t>(effects.ablation) + quantity};
     };
     const Summary effect = summary(values, key(0), settings);
-    effects.delta_nll[s] = effect.mean;
-    effects.ci_lower[s] = effect.lower;
-    effects.ci_upper[s] = effect.upper;
-    effects.p_value[s] = effect.p;
-    effects.sequences_used[s] = static_cast<double>(values.size());
+    set.delta_nll = effect.mean;
+    set.p_value = effect.p;
+    set.sequences_used = static_cast<double>(values.size());
     if (settings.until_decided) {
-      effects.decision[s] = decide(values, tested, settings.margin);
+      set.decision = decide(values, tested, settings.margin);
     } else {
-      effects.p_equivalence[s] = equivalence_test(values, settings.margin);
+      set.p_equivalence = equivalence_test(values, settings.margin);
     }
-    if (!controlled) continue;
-    const std::span<const double> control(effects.control_sequence.data() + s * all, values.size());
+    ControlEffect& control = set.control;
+    if (control.delta_nll_sequence.empty()) continue;
     std::vector<double> excess;
-    for (std::size_t i = 0; i < values.size(); ++i) excess.push_back(values[i] - control[i]);
+    for (std::size_t i = 0; i < values.size(); ++i) excess.push_back(values[i] - control.delta_nll_sequence[i]);
     const Summary beyond = summary(excess, key(1), settings);
-    effects.control[s] = mean(control);
-    effects.excess[s] = beyond.mean;
-    effects.excess_lower[s] = beyond.lower;
-    effects.excess_upper[s] = beyond.upper;
-    effects.excess_p[s] = beyond.p;
+    control.delta_nll = mean(std::span(control.delta_nll_sequence).first(values.size()));
+    control.excess = beyond.mean;
+    control.excess_p = beyond.p;
   }
-  effects.p_adjusted = holm_adjust(effects.p_value);
-  effects.p_equivalence_adjusted = holm_adjust(effects.p_equivalence);
-  effects.excess_p_adjusted = holm_adjust(effects.excess_p);
+  const auto adjust = [&](const auto& p_value, const auto& p_adjusted) {
+    std::vector<double> p_values;
+    for (const SetEffect& set : effects.sets) p_values.push_back(p_value(set));
+    const std::vector<double> adjusted = holm_adjust(p_values);
+    for (std::size_t s = 0; s < effects.sets.size(); ++s) p_adjusted(effects.sets[s]) = adjusted[s];
+  };
+  adjust([](const SetEffect& set) { return set.p_value; }, [](SetEffect& set) -> double& { return set.p_adjusted; });
+  adjust([](const SetEffect& set) { return set.p_equivalence; },
+         [](SetEffect& set) -> double& { return set.p_equivalence_adjusted; });
+  adjust([](const SetEffect& set) { return set.control.excess_p; },
+         [](SetEffect& set) -> double& { return set.control.excess_p_adjusted; });
 }
 
 }  // namespace routescope::analysis

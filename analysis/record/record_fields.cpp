@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
 
@@ -55,109 +56,118 @@ RecordField number_field(const std::string& name, const std::string& units, cons
           [at](ProbeRow& row, const Values& values) { *at(row) = values.front(); }};
 }
 
-/// Two vectors of lower and upper ends as one dataset with a last axis `bound`.
-template <class Lower, class Upper>
-RecordField interval_field(const std::string& name, Names axes, const std::string& units,
-                           const std::string& description, const Lower& lower, const Upper& upper) {
-  axes.emplace_back("bound");
-  return {name,
-          std::move(axes),
-          units,
-          description,
-          [lower, upper](const ProbeRow& row) {
-            const Values *low = lower(row), *high = upper(row);
-            Values bounds;
-            if (!low || low->size() != high->size()) return bounds;
-            for (std::size_t i = 0; i < low->size(); ++i) bounds.insert(bounds.end(), {(*low)[i], (*high)[i]});
-            return bounds;
-          },
-          [lower, upper](ProbeRow& row, const Values& bounds) {
-            for (std::size_t i = 0; i < bounds.size(); i += 2) {
-              lower(row)->push_back(bounds[i]);
-              upper(row)->push_back(bounds[i + 1]);
-            }
-          }};
-}
-
 /// A vector of a row itself.
 auto of_row(Values ProbeRow::*member) {
   return [member](auto& row) { return &(row.*member); };
 }
 
-template <class Row>
-auto* effects_in(Row& row, Ablation ablation) {
-  auto* begin = row.ablations.data();
-  for (auto* one = begin; one != begin + row.ablations.size(); ++one) {
-    if (one->ablation == ablation) return one;
-  }
-  return decltype(begin){nullptr};
-}
-
-/// A vector of the effects of one ablation.
-auto of_effects(Ablation ablation, Values AblationEffects::*member) {
-  return [ablation, member](auto& row) {
-    auto* effects = effects_in(row, ablation);
-    return effects ? &(effects->*member) : nullptr;
-  };
-}
-
-auto of_atlas(Values Atlas::*member) {
-  return [member](auto& row) { return &(row.atlas.*member); };
-}
-
-RecordField decision_field(Ablation ablation) {
-  RecordField field{"decision",
-                    {"slice"},
-                    "1",
-                    "of the confidence sequence: 0 open, 1 effect (not zero), 2 absent (within the margin); 0 "
-                    "without until_decided",
-                    [ablation](const ProbeRow& row) {
-                      Values codes;
-                      if (const auto* effects = effects_in(row, ablation)) {
-                        for (Decision decision : effects->decision) codes.push_back(static_cast<double>(decision));
-                      }
-                      return codes;
-                    },
-                    [ablation](ProbeRow& row, const Values& codes) {
-                      for (double code : codes)
-                        effects_in(row, ablation)->decision.push_back(static_cast<Decision>(code));
-                    }};
-  field.type = data::hdf5::Type::u8;
-  return field;
-}
-
-/// One end of the checked routes: the read, or the source's column.
-RecordField route_field(const char* name, const char* description, int std::pair<int, int>::*end) {
+/// A dataset over a list of the row, `width` values for each of its items: list(row) is its address (null: there is
+/// none), get(item) the values of an item, put(item, values) sets them. With `padded` a list ends before its first
+/// negative or NaN value.
+template <class List, class Get, class Put>
+RecordField list_field(const std::string& name, Names axes, const std::string& units, const std::string& description,
+                       std::size_t width, bool padded, const List& list, const Get& get, const Put& put) {
   RecordField field{name,
-                    {"check"},
-                    "1",
+                    std::move(axes),
+                    units,
                     description,
-                    [end](const ProbeRow& row) {
+                    [=](const ProbeRow& row) {
                       Values out;
-                      for (const auto& route : row.atlas.checked) out.push_back(route.*end);
+                      const auto* items = list(row);
+                      for (std::size_t i = 0; items && i < items->size(); ++i) {
+                        const Values values = get((*items)[i]);
+                        out.insert(out.end(), values.begin(), values.end());
+                      }
                       return out;
                     },
-                    [end](ProbeRow& row, const Values& values) {
-                      std::vector<std::pair<int, int>>& routes = row.atlas.checked;
-                      for (std::size_t i = 0; i < values.size() && values[i] >= 0; ++i) {
-                        if (i == routes.size()) routes.emplace_back(0, 0);
-                        routes[i].*end = static_cast<int>(values[i]);
+                    [=](ProbeRow& row, const Values& values) {
+                      auto& items = *list(row);
+                      for (std::size_t i = 0; i < values.size() / width; ++i) {
+                        const double* first = values.data() + i * width;
+                        if (i == items.size()) {
+                          if (padded && !(*first >= 0)) break;
+                          items.emplace_back();
+                        }
+                        put(items[i], Values(first, first + width));
                       }
                     }};
-  field.type = data::hdf5::Type::i32;
-  field.padded = true;
+  field.padded = padded;
   return field;
 }
 
-/// Of the routes that the row checked, which were read before.
-RecordField checked_field(RecordField field) {
-  field.padded = true;
-  field.set = [whole = field.set, wide = field.axes.back() == "bound"](ProbeRow& row, Values values) {
-    values.resize(row.atlas.checked.size() * (wide ? 2 : 1));
-    whole(row, std::move(values));
-  };
-  return field;
+/// A number of each item; at(item): its address.
+template <class List, class At>
+RecordField list_number(const std::string& name, Names axes, const std::string& units, const std::string& description,
+                        bool padded, const List& list, const At& at) {
+  return list_field(
+      name, std::move(axes), units, description, 1, padded, list,
+      [at](const auto& item) { return Values{static_cast<double>(*at(item))}; },
+      [at](auto& item, const Values& values) {
+        *at(item) = static_cast<std::remove_reference_t<decltype(*at(item))>>(values.front());
+      });
 }
+
+/// The interval of an estimate of each item; at(item): the estimate's address.
+template <class List, class At>
+RecordField list_interval(const std::string& name, Names axes, const std::string& units, const std::string& description,
+                          bool padded, const List& list, const At& at) {
+  axes.emplace_back("bound");
+  return list_field(
+      name, std::move(axes), units, description, 2, padded, list,
+      [at](const auto& item) {
+        return Values{at(item)->ci.lower, at(item)->ci.upper};
+      },
+      [at](auto& item, const Values& values) {
+        at(item)->ci = {values[0], values[1]};
+      });
+}
+
+/// Datasets [slice, ...] of one ablation.
+class SetFields {
+ public:
+  SetFields(const ProbeIdentity& identity, Ablation ablation)
+      : sequences_(static_cast<std::size_t>(identity.tokens.sequences)), sets_{ablation} {}
+
+  template <class At>
+  RecordField number(const std::string& name, const std::string& units, const std::string& description,
+                     const At& at) const {
+    return list_number(name, {"slice"}, units, description, false, sets_, at);
+  }
+  template <class At>
+  RecordField interval(const std::string& name, const std::string& description, const At& at) const {
+    return list_interval(name, {"slice"}, "nat/token", description, false, sets_, at);
+  }
+  template <class At>
+  RecordField sequences(const std::string& description, const At& at) const {
+    return list_field(
+        "delta_nll_sequence", {"slice", "seq"}, "nat/token", description, sequences_, false, sets_,
+        [at](const SetEffect& set) { return *at(set); },
+        [at](SetEffect& set, const Values& values) { *at(set) = values; });
+  }
+  RecordField of_class(const TokenClasses& classes, std::size_t c) const {
+    return list_field(
+        "delta_nll_" + classes.name, {"slice", class_axis(classes)}, "nat/token",
+        "effect on the predicted tokens of each class, mean over them", classes.labels.size(), false, sets_,
+        [c](const SetEffect& set) { return c < set.delta_nll_class.size() ? set.delta_nll_class[c] : Values{}; },
+        [c](SetEffect& set, const Values& values) {
+          if (set.delta_nll_class.size() <= c) set.delta_nll_class.resize(c + 1);
+          set.delta_nll_class[c] = values;
+        });
+  }
+
+ private:
+  struct Sets {
+    Ablation ablation;
+    template <class Row>
+    auto* operator()(Row& row) const {
+      const auto found = std::find_if(row.ablations.begin(), row.ablations.end(),
+                                      [&](const AblationEffects& one) { return one.ablation == ablation; });
+      return found == row.ablations.end() ? nullptr : &found->sets;
+    }
+  };
+  std::size_t sequences_;
+  Sets sets_;
+};
 
 std::string interval_text(const ProbeSettings& settings) {
   if (settings.until_decided) {
@@ -202,41 +212,37 @@ RecordGroup effects_group(const ProbeIdentity& identity, Ablation ablation) {
   group.attributes.emplace_back("margin", settings.margin);
   group.attributes.emplace_back("equivalence_test",
                                 "two one-sided t tests over sequences of |effect| >= margin, corrected for skewness");
-  const auto at = [&](Values AblationEffects::*member) { return of_effects(ablation, member); };
-  using E = AblationEffects;
-  const Names by_set{"slice"};
+  const SetFields set(identity, ablation);
   group.fields = {
-      values_field("delta_nll", by_set, "nat/token", "effect of the ablation; NaN where it can change nothing",
-                   at(&E::delta_nll)),
-      interval_field("delta_nll_ci", by_set, "nat/token", "interval of delta_nll", at(&E::ci_lower), at(&E::ci_upper)),
-      values_field("delta_nll_sequence", {"slice", "seq"}, "nat/token",
-                   "delta_nll of each sequence; NaN after the set was decided", at(&E::delta_nll_sequence)),
-      values_field("p_value", by_set, "1", "two-sided p value of no effect", at(&E::p_value)),
-      values_field("p_adjusted", by_set, "1", "p_value, adjusted", at(&E::p_adjusted)),
-      values_field("p_equivalence", by_set, "1", "p value of an effect of the margin or more, either way",
-                   at(&E::p_equivalence)),
-      values_field("p_equivalence_adjusted", by_set, "1", "p_equivalence, adjusted", at(&E::p_equivalence_adjusted)),
-      decision_field(ablation),
-      values_field("kl", by_set, "nat/token",
-                   "KL(intact || ablated) of the next-token distributions, mean over predicted tokens", at(&E::kl)),
-      values_field("top1_agreement", by_set, "1", "share of predicted tokens whose likeliest token stays",
-                   at(&E::top1_agreement)),
-      values_field("coverage", by_set, "1", "share of the set's reads that the ablation could change",
-                   at(&E::coverage)),
-      values_field("sequences_used", by_set, "1", "sequences measured before the set was decided",
-                   at(&E::sequences_used)),
+      set.number("delta_nll", "nat/token", "effect of the ablation; NaN where it can change nothing",
+                 [](auto& e) { return &e.delta_nll.value; }),
+      set.interval("delta_nll_ci", "interval of delta_nll", [](auto& e) { return &e.delta_nll; }),
+      set.sequences("delta_nll of each sequence; NaN after the set was decided",
+                    [](auto& e) { return &e.delta_nll_sequence; }),
+      set.number("p_value", "1", "two-sided p value of no effect", [](auto& e) { return &e.p_value; }),
+      set.number("p_adjusted", "1", "p_value, adjusted", [](auto& e) { return &e.p_adjusted; }),
+      set.number("p_equivalence", "1", "p value of an effect of the margin or more, either way",
+                 [](auto& e) { return &e.p_equivalence; }),
+      set.number("p_equivalence_adjusted", "1", "p_equivalence, adjusted",
+                 [](auto& e) { return &e.p_equivalence_adjusted; }),
+      set.number("decision", "1",
+                 "of the confidence sequence: 0 open, 1 effect (not zero), 2 absent (within the margin); 0 without "
+                 "until_decided",
+                 [](auto& e) { return &e.decision; }),
+      set.number("kl", "nat/token", "KL(intact || ablated) of the next-token distributions, mean over predicted tokens",
+                 [](auto& e) { return &e.kl; }),
+      set.number("top1_agreement", "1", "share of predicted tokens whose likeliest token stays",
+                 [](auto& e) { return &e.top1_agreement; }),
+      set.number("coverage", "1", "share of the set's reads that the ablation could change",
+                 [](auto& e) { return &e.coverage; }),
+      set.number("sequences_used", "1", "sequences measured before the set was decided",
+                 [](auto& e) { return &e.sequences_used; }),
   };
-  for (std::size_t c = 0; c < identity.classes.size(); ++c) {
-    group.fields.push_back(
-        values_field("delta_nll_" + identity.classes[c].name, {"slice", class_axis(identity.classes[c])}, "nat/token",
-                     "effect on the predicted tokens of each class, mean over them", [ablation, c](auto& row) {
-                       auto* effects = effects_in(row, ablation);
-                       if constexpr (!std::is_const_v<std::remove_reference_t<decltype(row)>>) {
-                         if (effects && effects->delta_nll_class.size() <= c) effects->delta_nll_class.resize(c + 1);
-                       }
-                       return effects && effects->delta_nll_class.size() > c ? &effects->delta_nll_class[c] : nullptr;
-                     }));
+  for (RecordField& field : group.fields) {
+    if (field.name == "decision") field.type = data::hdf5::Type::u8;
   }
+  for (std::size_t c = 0; c < identity.classes.size(); ++c)
+    group.fields.push_back(set.of_class(identity.classes[c], c));
   return group;
 }
 
@@ -253,21 +259,17 @@ RecordGroup control_group(const ProbeIdentity& identity, Ablation ablation) {
       {}};
   add_inference(group.attributes, settings);
   group.attributes.emplace_back("draws", std::int64_t{settings.controls});
-  const auto at = [&](Values AblationEffects::*member) { return of_effects(ablation, member); };
-  using E = AblationEffects;
-  const Names by_set{"slice"};
+  const SetFields set(identity, ablation);
   group.fields = {
-      values_field("delta_nll", by_set, "nat/token", "effect of the control", at(&E::control)),
-      values_field("delta_nll_sequence", {"slice", "seq"}, "nat/token", "the same of each sequence",
-                   at(&E::control_sequence)),
-      values_field("excess", by_set, "nat/token", "effect of the set minus that of its control, paired over sequences",
-                   at(&E::excess)),
-      interval_field("excess_ci", by_set, "nat/token", "interval of excess", at(&E::excess_lower),
-                     at(&E::excess_upper)),
-      values_field("excess_p", by_set, "1", "two-sided p value of no excess", at(&E::excess_p)),
-      values_field("excess_p_adjusted", by_set, "1", "excess_p, adjusted", at(&E::excess_p_adjusted)),
-      values_field("overlap", by_set, "1", "share of the controls' mass that was the set's own",
-                   at(&E::control_overlap)),
+      set.number("delta_nll", "nat/token", "effect of the control", [](auto& e) { return &e.control.delta_nll; }),
+      set.sequences("the same of each sequence", [](auto& e) { return &e.control.delta_nll_sequence; }),
+      set.number("excess", "nat/token", "effect of the set minus that of its control, paired over sequences",
+                 [](auto& e) { return &e.control.excess.value; }),
+      set.interval("excess_ci", "interval of excess", [](auto& e) { return &e.control.excess; }),
+      set.number("excess_p", "1", "two-sided p value of no excess", [](auto& e) { return &e.control.excess_p; }),
+      set.number("excess_p_adjusted", "1", "excess_p, adjusted", [](auto& e) { return &e.control.excess_p_adjusted; }),
+      set.number("overlap", "1", "share of the controls' mass that was the set's own",
+                 [](auto& e) { return &e.control.overlap; }),
   };
   return group;
 }
@@ -284,35 +286,40 @@ RecordGroup atlas_group(const ProbeIdentity& identity) {
   group.attributes.emplace_back("interval", fmt::format("{:g} % BCa bootstrap over sequences, {} resamples",
                                                         100 * interval_level, bootstrap_resamples));
   const Names by_route{"read", "source"};
-  const auto number = [](double Atlas::*member) { return [member](auto& row) { return &(row.atlas.*member); }; };
+  const auto routes = [](auto& row) { return &row.atlas.first_order; };
+  const auto checked = [](auto& row) { return &row.atlas.checked; };
+  const auto itself = [](auto& estimate) { return &estimate; };
+  const auto truth = [](auto& route) { return &route.true_effect; };
   group.fields = {
-      values_field("first_order", by_route, "nat/token",
-                   "first-order effect of masking the route; NaN where there is none or no other source",
-                   of_atlas(&Atlas::first_order)),
-      interval_field("first_order_ci", by_route, "nat/token", "interval of first_order",
-                     of_atlas(&Atlas::first_order_lower), of_atlas(&Atlas::first_order_upper)),
-      route_field("checked_read", "read of each route that was really masked; -1: no further one",
-                  &std::pair<int, int>::first),
-      route_field("checked_source", "and its source", &std::pair<int, int>::second),
-      checked_field(values_field("true_effect", {"check"}, "nat/token", "what masking the route does",
-                                 of_atlas(&Atlas::true_effect))),
-      checked_field(interval_field("true_effect_ci", {"check"}, "nat/token", "interval of true_effect",
-                                   of_atlas(&Atlas::true_lower), of_atlas(&Atlas::true_upper))),
+      list_number("first_order", by_route, "nat/token",
+                  "first-order effect of masking the route; NaN where there is none or no other source", false, routes,
+                  [](auto& estimate) { return &estimate.value; }),
+      list_interval("first_order_ci", by_route, "nat/token", "interval of first_order", false, routes, itself),
+      list_number("checked_read", {"check"}, "1", "read of each route that was really masked; -1: no further one", true,
+                  checked, [](auto& route) { return &route.read; }),
+      list_number("checked_source", {"check"}, "1", "and its source", true, checked,
+                  [](auto& route) { return &route.column; }),
+      list_number("true_effect", {"check"}, "nat/token", "what masking the route does", true, checked,
+                  [](auto& route) { return &route.true_effect.value; }),
+      list_interval("true_effect_ci", {"check"}, "nat/token", "interval of true_effect", true, checked, truth),
       number_field("rank_correlation", "1", "Spearman's, of first_order and true_effect over the checked routes",
-                   number(&Atlas::rank_correlation)),
+                   [](auto& row) { return &row.atlas.rank_correlation.value; }),
       RecordField{"rank_correlation_ci",
                   {"bound"},
                   "1",
                   "interval of rank_correlation, bootstrap over sequences",
                   [](const ProbeRow& row) {
-                    return Values{row.atlas.rank_correlation_ci.lower, row.atlas.rank_correlation_ci.upper};
+                    return Values{row.atlas.rank_correlation.ci.lower, row.atlas.rank_correlation.ci.upper};
                   },
                   [](ProbeRow& row, const Values& bounds) {
-                    row.atlas.rank_correlation_ci = {bounds[0], bounds[1]};
+                    row.atlas.rank_correlation.ci = {bounds[0], bounds[1]};
                   }},
       number_field("median_relative_error", "1", "median over the checked routes of |first_order - true| / |true|",
-                   number(&Atlas::median_relative_error)),
+                   [](auto& row) { return &row.atlas.median_relative_error; }),
   };
+  for (RecordField& field : group.fields) {
+    if (field.name.starts_with("checked_")) field.type = data::hdf5::Type::i32;
+  }
   return group;
 }
 

@@ -65,7 +65,7 @@ Claim wrapped_claim(const Study& study) {
     if (const AblationEffects* freeze = row.find(Ablation::freeze)) {
       claim.evidence.push_back(
           fmt::format("Freezing the weights of any slice to their means changes the loss by at most {} nats a token.",
-                      number_text("{:.1e}", largest(freeze->delta_nll))));
+                      number_text("{:.1e}", largest(freeze->delta_nll()))));
     }
   }
   claim.evidence.push_back(trained_contrast(study));

@@ -115,7 +115,7 @@ std::string plane_figure(const Study& study) {
   Range x_range, y_range;
   for (const StudyRun& run : study.runs) {
     x_range.add(run.record.rows[last].mass);
-    y_range.add(effects(run).delta_nll);
+    y_range.add(effects(run).delta_nll());
   }
   const Range x = x_range.widened(), y = y_range.widened();
   const double width = 760, height = 420;
@@ -131,7 +131,7 @@ std::string plane_figure(const Study& study) {
     const Mark shape = s / 3 % 2 == 0 ? Mark::circle : Mark::square;
     for (const StudyRun& run : study.runs) {
       mass.push_back(run.record.rows[last].mass[s]);
-      effect.push_back(effects(run).delta_nll[s]);
+      effect.push_back(effects(run).sets[s].delta_nll.value);
     }
     const OverRuns m = over_runs(mass), e = over_runs(effect);
     const double px = panel.x(m.mean), py = panel.y(e.mean);
@@ -216,7 +216,7 @@ std::string atlas_figure(const Study& study) {
   double greatest = 0;
   for (std::size_t i = 0; i < reads * columns; ++i) {
     std::vector<double> here;
-    for (const Atlas* atlas : atlases) here.push_back(atlas->first_order[i]);
+    for (const Atlas* atlas : atlases) here.push_back(atlas->first_order[i].value);
     mean.push_back(over_runs(here).mean);
     if (!std::isnan(mean.back())) greatest = std::max(greatest, std::abs(mean.back()));
   }

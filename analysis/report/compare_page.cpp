@@ -189,7 +189,7 @@ std::string slice_section(const Study& study) {
     return over_runs(values);
   };
   const auto effect = [](const AblationEffects* effects, std::size_t s) {
-    return effects && s < effects->delta_nll.size() ? effects->delta_nll[s] : std::nan("");
+    return effects && s < effects->sets.size() ? effects->sets[s].delta_nll.value : nan;
   };
   for (std::size_t s = 0; s < num_slices; ++s) {
     out += fmt::format(
@@ -207,15 +207,13 @@ std::string slice_section(const Study& study) {
     if (!settings.ablations.empty()) {
       std::size_t above = 0, within = 0;
       for (const StudyRun& run : study.runs) {
-        const AblationEffects& first = run.record.rows[last].ablations.front();
-        if (!first.excess.empty()) above += first.excess[s] > 0 && first.excess_p_adjusted[s] < 1 - interval_level;
-        within += settings.until_decided ? first.decision[s] == Decision::absent
-                                         : first.p_equivalence_adjusted[s] < 1 - interval_level;
+        const SetEffect& first = run.record.rows[last].ablations.front().sets[s];
+        above += first.control.excess.value > 0 && first.control.excess_p_adjusted < 1 - interval_level;
+        within += settings.until_decided ? first.decision == Decision::absent
+                                         : first.p_equivalence_adjusted < 1 - interval_level;
       }
-      const OverRuns excess = over(s, [](const ProbeRow& row, std::size_t i) {
-        const std::vector<double>& values = row.ablations.front().excess;
-        return values.empty() ? std::nan("") : values[i];
-      });
+      const OverRuns excess = over(
+          s, [](const ProbeRow& row, std::size_t i) { return row.ablations.front().sets[i].control.excess.value; });
       const std::size_t n = study.runs.size();
       out += fmt::format("<td>{}</td><td>{}</td><td>{}</td>", number_text("{:+.4f}", excess.mean),
                          std::isnan(excess.mean) ? "\u2013" : fmt::format("{} of {}", above, n),
@@ -245,8 +243,7 @@ std::string atlas_section(const Study& study) {
   for (const StudyRun& run : study.runs) {
     const Atlas& atlas = run.record.rows[study.last()].atlas;
     if (atlas.empty()) continue;
-    rows.push_back({run.name, std::to_string(atlas.checked.size()),
-                    estimate_text({atlas.rank_correlation, atlas.rank_correlation_ci}, "{:+.2f}"),
+    rows.push_back({run.name, std::to_string(atlas.checked.size()), estimate_text(atlas.rank_correlation, "{:+.2f}"),
                     percent_text(atlas.median_relative_error, 0)});
   }
   return figure(drawing,

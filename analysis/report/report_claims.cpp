@@ -145,7 +145,7 @@ std::string slice_text(const ReportInput& input, int slice, std::int64_t step) {
     const ProbeRow* row = subject.analysis.find(step);
     if (subject.baseline || row == nullptr || row->ablations.empty()) continue;
     mass += row->mass[at];
-    effect += row->ablations.front().delta_nll[at];
+    effect += row->ablations.front().sets[at].delta_nll.value;
     if (++runs == 1 && !input.pooled) break;
   }
   return fmt::format("{} (mass {}, effect {})", motif_title({slice}), number_text("{:.2f}", mass / runs),

@@ -1,6 +1,7 @@
 // What the probes found, as the page's figures take it.
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <map>
 
 #include "analysis/commands/tables.h"
@@ -62,46 +63,41 @@ std::string sublayer_word(model::Sublayer sublayer) {
   return sublayer == model::Sublayer::attn ? "attention" : "MLP";
 }
 
-/// The values of a subject's sets at the places of the page's sets.
-json placed(const std::vector<double>& values, const std::vector<std::ptrdiff_t>& place) {
+/// value(item) of a subject's sets at the places of the page's sets.
+template <class Item, class Value>
+json placed(const std::vector<Item>& items, const std::vector<std::ptrdiff_t>& place, const Value& value) {
   json out = json::array();
   for (std::ptrdiff_t at : place)
-    out.push_back(at < 0 || at >= std::ssize(values) ? json() : number(values[static_cast<std::size_t>(at)]));
+    out.push_back(at < 0 || at >= std::ssize(items) ? json() : number(value(items[static_cast<std::size_t>(at)])));
   return out;
 }
 
 json effects_data(const AnalysisRecord& analysis, Ablation ablation, const std::vector<std::ptrdiff_t>& place) {
-  using Member = std::vector<double> AblationEffects::*;
-  static const std::vector<std::pair<const char*, Member>> fields = {
-      {"delta", &AblationEffects::delta_nll},
-      {"lower", &AblationEffects::ci_lower},
-      {"upper", &AblationEffects::ci_upper},
-      {"p", &AblationEffects::p_adjusted},
-      {"absent", &AblationEffects::p_equivalence_adjusted},
-      {"kl", &AblationEffects::kl},
-      {"top1", &AblationEffects::top1_agreement},
-      {"coverage", &AblationEffects::coverage},
-      {"control", &AblationEffects::control},
-      {"excess", &AblationEffects::excess},
-      {"excess_lower", &AblationEffects::excess_lower},
-      {"excess_upper", &AblationEffects::excess_upper},
-      {"excess_p", &AblationEffects::excess_p_adjusted},
-      {"overlap", &AblationEffects::control_overlap},
-      {"used", &AblationEffects::sequences_used},
+  using Value = double (*)(const SetEffect&);
+  static const std::vector<std::pair<const char*, Value>> fields = {
+      {"delta", [](const SetEffect& e) { return e.delta_nll.value; }},
+      {"lower", [](const SetEffect& e) { return e.delta_nll.ci.lower; }},
+      {"upper", [](const SetEffect& e) { return e.delta_nll.ci.upper; }},
+      {"p", [](const SetEffect& e) { return e.p_adjusted; }},
+      {"absent", [](const SetEffect& e) { return e.p_equivalence_adjusted; }},
+      {"kl", [](const SetEffect& e) { return e.kl; }},
+      {"top1", [](const SetEffect& e) { return e.top1_agreement; }},
+      {"coverage", [](const SetEffect& e) { return e.coverage; }},
+      {"control", [](const SetEffect& e) { return e.control.delta_nll; }},
+      {"excess", [](const SetEffect& e) { return e.control.excess.value; }},
+      {"excess_lower", [](const SetEffect& e) { return e.control.excess.ci.lower; }},
+      {"excess_upper", [](const SetEffect& e) { return e.control.excess.ci.upper; }},
+      {"excess_p", [](const SetEffect& e) { return e.control.excess_p_adjusted; }},
+      {"overlap", [](const SetEffect& e) { return e.control.overlap; }},
+      {"used", [](const SetEffect& e) { return e.sequences_used; }},
+      {"decision", [](const SetEffect& e) { return static_cast<double>(e.decision); }},
   };
   json out = json::object();
-  for (const auto& [name, member] : fields) {
+  for (const auto& [name, value] : fields) {
     json rows = json::array();
-    for (const ProbeRow& row : analysis.rows) rows.push_back(placed(row.effects(ablation).*member, place));
+    for (const ProbeRow& row : analysis.rows) rows.push_back(placed(row.effects(ablation).sets, place, value));
     out[name] = std::move(rows);
   }
-  json decisions = json::array();
-  for (const ProbeRow& row : analysis.rows) {
-    std::vector<double> values;
-    for (Decision decision : row.effects(ablation).decision) values.push_back(static_cast<double>(decision));
-    decisions.push_back(placed(values, place));
-  }
-  out["decision"] = std::move(decisions);
   return out;
 }
 
@@ -144,7 +140,7 @@ json subject_data(const ReportSubject& subject, const std::vector<std::string>& 
   for (const ProbeRow& row : analysis.rows) {
     at_step.push_back(row.step);
     nll.push_back(number(row.intact_nll));
-    mass.push_back(placed(row.mass, place));
+    mass.push_back(placed(row.mass, place, std::identity{}));
     cost.push_back(json::array(
         {number(row.cost.plain), number(row.cost.computed), number(row.cost.unshared), number(row.cost.undecided)}));
   }
@@ -243,17 +239,28 @@ json atlas_data(const std::vector<ProbeRow>& rows, std::size_t most_numbers) {
   const std::size_t cells = 3 * with.back()->atlas.first_order.size() + 5 * with.back()->atlas.checked.size();
   for (std::size_t i : thinned(with.size(), std::max<std::size_t>(1, most_numbers / std::max<std::size_t>(1, cells)))) {
     const Atlas& atlas = with[i]->atlas;
+    std::vector<double> first, lower, upper, truth, true_lower, true_upper;
+    for (const Estimate& effect : atlas.first_order) {
+      first.push_back(effect.value);
+      lower.push_back(effect.ci.lower);
+      upper.push_back(effect.ci.upper);
+    }
     json checked = json::array();
-    for (const auto& [read, column] : atlas.checked) checked.push_back(json::array({read, column}));
+    for (const auto& [read, column, effect] : atlas.checked) {
+      checked.push_back(json::array({read, column}));
+      truth.push_back(effect.value);
+      true_lower.push_back(effect.ci.lower);
+      true_upper.push_back(effect.ci.upper);
+    }
     out.push_back({{"step", with[i]->step},
-                   {"first", numbers(atlas.first_order)},
-                   {"lower", numbers(atlas.first_order_lower)},
-                   {"upper", numbers(atlas.first_order_upper)},
+                   {"first", numbers(first)},
+                   {"lower", numbers(lower)},
+                   {"upper", numbers(upper)},
                    {"checked", checked},
-                   {"true", numbers(atlas.true_effect)},
-                   {"true_lower", numbers(atlas.true_lower)},
-                   {"true_upper", numbers(atlas.true_upper)},
-                   {"rank_correlation", estimate({atlas.rank_correlation, atlas.rank_correlation_ci})},
+                   {"true", numbers(truth)},
+                   {"true_lower", numbers(true_lower)},
+                   {"true_upper", numbers(true_upper)},
+                   {"rank_correlation", estimate(atlas.rank_correlation)},
                    {"median_relative_error", number(atlas.median_relative_error)}});
   }
   return out;

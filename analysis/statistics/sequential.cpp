@@ -23,7 +23,6 @@ double log_evidence(double t, double n, double effect_scale) {
 
 Interval confidence_sequence(std::span<const double> values, double level, double effect_scale) {
   constexpr double infinity = std::numeric_limits<double>::infinity();
-  constexpr double nan = std::numeric_limits<double>::quiet_NaN();
   if (!std::all_of(values.begin(), values.end(), [](double v) { return std::isfinite(v); })) return {nan, nan};
   if (values.size() < sequential_least_n) return {-infinity, infinity};
   const Sample sample(values);

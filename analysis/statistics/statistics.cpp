@@ -11,8 +11,6 @@
 namespace routescope::analysis {
 namespace {
 
-constexpr double nan = std::numeric_limits<double>::quiet_NaN();
-
 enum class Use : std::uint32_t { bootstrap = 1, sign_flip = 2, resample = 3, weigh = 4 };
 
 // The standard fixes both seed_seq and mt19937_64 to the bit, but no distribution: hence below() here.

@@ -9,14 +9,16 @@
 
 namespace routescope::analysis {
 
+inline constexpr double nan = std::numeric_limits<double>::quiet_NaN();
+
 struct Interval {
   double lower = 0, upper = 0;
 };
 
 /// With its 95 % interval. NaN: not measured.
 struct Estimate {
-  double value = std::numeric_limits<double>::quiet_NaN();
-  Interval ci{std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::quiet_NaN()};
+  double value = nan;
+  Interval ci{nan, nan};
 };
 
 /// Names one stream of random numbers. Results that must not share their noise get different keys: `slice` counts the

@@ -112,13 +112,14 @@ TEST_F(AnalyzeTool, MeasuresWhatItIsAskedFor) {
   EXPECT_EQ(record.identity.patch.origin, "aligned.h5");
   const ProbeRow& row = record.rows.at(0);
   for (const AblationEffects& effects : row.ablations) {
-    for (const auto* values : {&effects.delta_nll, &effects.ci_upper, &effects.p_adjusted, &effects.kl, &effects.excess,
-                               &effects.excess_p_adjusted, &effects.p_equivalence_adjusted}) {
-      ASSERT_EQ(values->size(), 3U) << to_string(effects.ablation);
-      for (double value : *values) EXPECT_FALSE(std::isnan(value)) << to_string(effects.ablation);
+    ASSERT_EQ(effects.sets.size(), 3U) << to_string(effects.ablation);
+    for (const SetEffect& set : effects.sets) {
+      for (double value : {set.delta_nll.value, set.delta_nll.ci.upper, set.p_adjusted, set.kl,
+                           set.control.excess.value, set.control.excess_p_adjusted, set.p_equivalence_adjusted})
+        EXPECT_FALSE(std::isnan(value)) << to_string(effects.ablation);
+      ASSERT_EQ(set.delta_nll_class.size(), 3U);
+      EXPECT_EQ(set.delta_nll_class[1].size(), 2U);
     }
-    ASSERT_EQ(effects.delta_nll_class.size(), 3U);
-    EXPECT_EQ(effects.delta_nll_class[1].size(), 3U * 2);
   }
   EXPECT_EQ(row.atlas.checked.size(), 5U);
   EXPECT_GT(row.cost.computed, row.cost.plain);
@@ -237,12 +238,15 @@ TEST_F(AnalyzeTool, RanksShareTheSequences) {
     EXPECT_EQ(found.step, expected.step);
     EXPECT_EQ(found.model_sha256, expected.model_sha256);
     EXPECT_NEAR(found.intact_nll, expected.intact_nll, tolerance);
-    ASSERT_EQ(found.effects(Ablation::mask).delta_nll_sequence.size(),
-              expected.effects(Ablation::mask).delta_nll_sequence.size());
-    for (std::size_t j = 0; j < found.effects(Ablation::mask).delta_nll_sequence.size(); ++j) {
-      const double x = found.effects(Ablation::mask).delta_nll_sequence[j],
-                   y = expected.effects(Ablation::mask).delta_nll_sequence[j];
-      EXPECT_TRUE((std::isnan(x) && std::isnan(y)) || std::abs(x - y) <= tolerance) << x << " " << y;
+    const std::vector<SetEffect>&found_sets = found.effects(Ablation::mask).sets,
+          &expected_sets = expected.effects(Ablation::mask).sets;
+    ASSERT_EQ(found_sets.size(), expected_sets.size());
+    for (std::size_t s = 0; s < found_sets.size(); ++s) {
+      ASSERT_EQ(found_sets[s].delta_nll_sequence.size(), expected_sets[s].delta_nll_sequence.size());
+      for (std::size_t j = 0; j < found_sets[s].delta_nll_sequence.size(); ++j) {
+        const double x = found_sets[s].delta_nll_sequence[j], y = expected_sets[s].delta_nll_sequence[j];
+        EXPECT_TRUE((std::isnan(x) && std::isnan(y)) || std::abs(x - y) <= tolerance) << x << " " << y;
+      }
     }
     for (std::size_t s = 0; s < found.mass.size(); ++s) EXPECT_NEAR(found.mass[s], expected.mass[s], tolerance);
   }

@@ -22,14 +22,17 @@ TEST(CudaAtlas, AgreesWithTheCpu) {
                                                        options, *kernels::single_communicator());
     ASSERT_EQ(found.first_order.size(), expected.first_order.size());
     for (std::size_t i = 0; i < found.first_order.size(); ++i) {
-      EXPECT_EQ(std::isnan(found.first_order[i]), std::isnan(expected.first_order[i])) << i;
-      if (!std::isnan(expected.first_order[i])) {
-        EXPECT_NEAR(found.first_order[i], expected.first_order[i], 1e-5) << i;
+      EXPECT_EQ(std::isnan(found.first_order[i].value), std::isnan(expected.first_order[i].value)) << i;
+      if (!std::isnan(expected.first_order[i].value)) {
+        EXPECT_NEAR(found.first_order[i].value, expected.first_order[i].value, 1e-5) << i;
       }
     }
-    EXPECT_EQ(found.checked, expected.checked);
-    for (std::size_t i = 0; i < found.checked.size(); ++i)
-      EXPECT_NEAR(found.true_effect[i], expected.true_effect[i], 1e-5) << i;
+    ASSERT_EQ(found.checked.size(), expected.checked.size());
+    for (std::size_t i = 0; i < found.checked.size(); ++i) {
+      EXPECT_EQ(found.checked[i].read, expected.checked[i].read) << i;
+      EXPECT_EQ(found.checked[i].column, expected.checked[i].column) << i;
+      EXPECT_NEAR(found.checked[i].true_effect.value, expected.checked[i].true_effect.value, 1e-5) << i;
+    }
   }
 }
 

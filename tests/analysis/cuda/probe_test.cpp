@@ -45,11 +45,15 @@ TEST_P(CudaProbe, AgreesWithTheCpu) {
   // Differences of f32 likelihoods of order 4 nats, summed over 7 predicted tokens.
   expect_near(found.intact_nll_sequence, expected.intact_nll_sequence, 1e-5, "intact nll");
   expect_near(found.mass, expected.mass, 1e-6, "mass");
-  expect_near(found.effects(analysis::Ablation::mask).delta_nll, expected.effects(analysis::Ablation::mask).delta_nll,
-              1e-5, "delta_nll");
-  expect_near(found.effects(analysis::Ablation::mask).kl, expected.effects(analysis::Ablation::mask).kl, 1e-5, "kl");
-  expect_near(found.effects(analysis::Ablation::mask).coverage, expected.effects(analysis::Ablation::mask).coverage, 0,
-              "coverage");
+  const auto numbers = [](const analysis::ProbeRow& row, double analysis::SetEffect::*number) {
+    std::vector<double> values;
+    for (const analysis::SetEffect& set : row.ablations.front().sets) values.push_back(set.*number);
+    return values;
+  };
+  expect_near(found.ablations.front().delta_nll(), expected.ablations.front().delta_nll(), 1e-5, "delta_nll");
+  using Set = analysis::SetEffect;
+  expect_near(numbers(found, &Set::kl), numbers(expected, &Set::kl), 1e-5, "kl");
+  expect_near(numbers(found, &Set::coverage), numbers(expected, &Set::coverage), 0, "coverage");
 }
 
 TEST_P(CudaProbe, AgreesWithTheCpuUnderEveryAblation) {
@@ -70,10 +74,14 @@ TEST_P(CudaProbe, AgreesWithTheCpuUnderEveryAblation) {
     const analysis::AblationEffects &cuda = found.ablations[a], &cpu = expected.ablations[a];
     SCOPED_TRACE(analysis::to_string(cpu.ablation));
     // Differences of f32 likelihoods of order 4 nats, averaged over 5 predicted tokens.
-    expect_near(cuda.delta_nll_sequence, cpu.delta_nll_sequence, 1e-5, "delta_nll_sequence");
-    expect_near(cuda.control_sequence, cpu.control_sequence, 1e-5, "control_sequence");
-    expect_near(cuda.kl, cpu.kl, 1e-5, "kl");
-    for (double effect : cpu.delta_nll) EXPECT_GT(std::abs(effect), 1e-4) << "too small to tell";
+    ASSERT_EQ(cuda.sets.size(), cpu.sets.size());
+    for (std::size_t s = 0; s < cpu.sets.size(); ++s) {
+      const analysis::SetEffect &one = cuda.sets[s], &other = cpu.sets[s];
+      expect_near(one.delta_nll_sequence, other.delta_nll_sequence, 1e-5, "delta_nll_sequence");
+      expect_near(one.control.delta_nll_sequence, other.control.delta_nll_sequence, 1e-5, "the control's");
+      expect_near({one.kl}, {other.kl}, 1e-5, "kl");
+      EXPECT_GT(std::abs(other.delta_nll.value), 1e-4) << "too small to tell";
+    }
   }
   expect_near(found.alpha_variance, expected.alpha_variance, 1e-6, "alpha_variance");
 }

@@ -58,28 +58,31 @@ inline analysis::AnalysisRecord planted_record(const std::vector<std::int64_t>& 
     analysis::AblationEffects& effects = row.ablations.emplace_back();
     for (int s = 0; s < analysis::num_slices; ++s) {
       const Planted truth = planted(r, s);
-      effects.coverage.push_back(std::isnan(truth.effect) ? 0 : 1);
+      analysis::SetEffect& set = effects.sets.emplace_back();
+      set.coverage = std::isnan(truth.effect) ? 0 : 1;
       row.mass.push_back(truth.mass);
       for (int i = 0; i < findings_sequences; ++i) {
         row.mass_sequence.push_back(truth.mass + 0.01 * normal(random));
-        effects.delta_nll_sequence.push_back(truth.effect + normal(random));
+        set.delta_nll_sequence.push_back(truth.effect + normal(random));
         const double control = truth.control + normal(random);
-        effects.control_sequence.push_back(std::isnan(truth.effect) ? truth.effect : control);
+        set.control.delta_nll_sequence.push_back(std::isnan(truth.effect) ? truth.effect : control);
       }
     }
     std::vector<double> equivalent, beyond;
     for (std::size_t s = 0; s < analysis::num_slices; ++s) {
-      const std::span<const double> effect(effects.delta_nll_sequence.data() + s * findings_sequences,
-                                           findings_sequences);
-      std::vector<double> excess(effect.begin(), effect.end());
-      for (std::size_t i = 0; i < excess.size(); ++i) excess[i] -= effects.control_sequence[s * findings_sequences + i];
-      effects.excess.push_back(analysis::mean(excess));
+      analysis::SetEffect& set = effects.sets[s];
+      std::vector<double> excess = set.delta_nll_sequence;
+      for (std::size_t i = 0; i < excess.size(); ++i) excess[i] -= set.control.delta_nll_sequence[i];
+      set.control.excess.value = analysis::mean(excess);
       beyond.push_back(analysis::sign_flip_test(excess, {seed, r, s}, 1999));
-      equivalent.push_back(analysis::equivalence_test(effect, record.identity.settings.margin));
+      equivalent.push_back(analysis::equivalence_test(set.delta_nll_sequence, record.identity.settings.margin));
     }
-    effects.excess_p_adjusted = analysis::holm_adjust(beyond);
-    effects.p_equivalence_adjusted = analysis::holm_adjust(equivalent);
-    effects.decision.assign(analysis::num_slices, analysis::Decision::open);
+    beyond = analysis::holm_adjust(beyond);
+    equivalent = analysis::holm_adjust(equivalent);
+    for (std::size_t s = 0; s < analysis::num_slices; ++s) {
+      effects.sets[s].control.excess_p_adjusted = beyond[s];
+      effects.sets[s].p_equivalence_adjusted = equivalent[s];
+    }
     record.put(std::move(row));
   }
   return record;

@@ -20,8 +20,6 @@ using testing::Planted;
 using testing::planted_record;
 using testing::slice_index;
 
-constexpr double nan = std::numeric_limits<double>::quiet_NaN();
-
 void expect_within(const Estimate& estimate, double truth, const char* what) {
   EXPECT_LE(estimate.ci.lower, truth) << what;
   EXPECT_GE(estimate.ci.upper, truth) << what;
@@ -186,10 +184,7 @@ TEST(Findings, WithoutControlsThereIsNoExcessAndNoOnset) {
     return Planted{0.3, 0, 0.6};
   });
   for (ProbeRow& row : record.rows) {
-    AblationEffects& effects = row.ablations.front();
-    effects.control_sequence.clear();
-    effects.excess.clear();
-    effects.excess_p_adjusted.clear();
+    for (SetEffect& set : row.ablations.front().sets) set.control = {};
   }
   const Findings found = find(record);
   ASSERT_EQ(found.motifs.size(), 3U);
@@ -204,15 +199,14 @@ TEST(Findings, ASetDecidedEarlyCountsByItsOwnSequences) {
   AnalysisRecord record = testing::planted_record({5}, 0.05, 5, [&](std::size_t, int) {
     return Planted{0.3, 0.1, 0.6};
   });
-  AblationEffects& effects = record.rows[0].ablations.front();
+  SetEffect& set = record.rows[0].ablations.front().sets[static_cast<std::size_t>(early)];
   double sum = 0;
   constexpr int used = 16;
-  for (int i = 0; i < testing::findings_sequences; ++i) {
-    const auto at = static_cast<std::size_t>(early * testing::findings_sequences + i);
+  for (std::size_t i = 0; i < testing::findings_sequences; ++i) {
     if (i < used) {
-      sum += effects.delta_nll_sequence[at] - effects.control_sequence[at];
+      sum += set.delta_nll_sequence[i] - set.control.delta_nll_sequence[i];
     } else {
-      effects.delta_nll_sequence[at] = effects.control_sequence[at] = nan;
+      set.delta_nll_sequence[i] = set.control.delta_nll_sequence[i] = nan;
     }
   }
   const Findings broken = find(record);  // without until_decided a missing value is the model's

@@ -24,10 +24,10 @@ Strength measure(const std::vector<double>& truth, double noise, int sequences, 
   std::vector<ProbeRow> rows(truth.size());
   std::vector<std::vector<const ProbeRow*>> run(1);
   for (std::size_t r = 0; r < rows.size(); ++r) {
-    AblationEffects& effects = rows[r].ablations.emplace_back();
+    SetEffect& effect = rows[r].ablations.emplace_back().sets.emplace_back();
     for (double of_sequence : own) {
       rows[r].mass_sequence.push_back(truth[r]);
-      effects.delta_nll_sequence.push_back(truth[r] + of_sequence + normal(random));
+      effect.delta_nll_sequence.push_back(truth[r] + of_sequence + normal(random));
     }
     run[0].push_back(&rows[r]);
   }

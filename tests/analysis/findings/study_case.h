@@ -56,41 +56,36 @@ inline void add_sequences(std::vector<double>& out, double mean, std::int64_t se
 }
 
 /// What summarize() makes of values by sequence, by normal approximations that take no time.
-inline void describe_effects(analysis::AblationEffects& effects, std::int64_t sequences) {
-  const auto n = static_cast<std::size_t>(sequences);
-  for (auto* field : {&effects.delta_nll, &effects.ci_lower, &effects.ci_upper, &effects.p_value,
-                      &effects.p_equivalence, &effects.sequences_used, &effects.control, &effects.excess,
-                      &effects.excess_lower, &effects.excess_upper, &effects.excess_p})
-    field->clear();
-  effects.decision.assign(analysis::num_slices, analysis::Decision::open);
-  const auto error_of_mean = [](const std::vector<double>& values) {
+inline void describe_effects(analysis::AblationEffects& effects) {
+  const auto estimate = [](const std::vector<double>& values, double& p_value) {
+    const double mean = analysis::mean(values);
     double squares = 0;
-    for (double value : values) squares += (value - analysis::mean(values)) * (value - analysis::mean(values));
-    return std::sqrt(squares / static_cast<double>(values.size() * (values.size() - 1)));
+    for (double value : values) squares += (value - mean) * (value - mean);
+    const double error = std::sqrt(squares / static_cast<double>(values.size() * (values.size() - 1)));
+    p_value = std::erfc(std::abs(mean) / error / std::sqrt(2.0));
+    return analysis::Estimate{mean, {mean - 2 * error, mean + 2 * error}};
   };
-  for (std::size_t s = 0; s < analysis::num_slices; ++s) {
-    const auto begin = effects.delta_nll_sequence.begin() + static_cast<std::ptrdiff_t>(s * n);
-    std::vector<double> effect(begin, begin + static_cast<std::ptrdiff_t>(n)), control, excess;
-    for (std::size_t i = 0; i < n; ++i) {
-      control.push_back(effects.control_sequence[s * n + i]);
-      excess.push_back(effect[i] - control.back());
-    }
-    const double error = error_of_mean(effect), excess_error = error_of_mean(excess);
-    effects.delta_nll.push_back(analysis::mean(effect));
-    effects.ci_lower.push_back(analysis::mean(effect) - 2 * error);
-    effects.ci_upper.push_back(analysis::mean(effect) + 2 * error);
-    effects.p_value.push_back(std::erfc(std::abs(analysis::mean(effect)) / error / std::sqrt(2.0)));
-    effects.p_equivalence.push_back(analysis::equivalence_test(effect, 0.01));
-    effects.sequences_used.push_back(static_cast<double>(n));
-    effects.control.push_back(analysis::mean(control));
-    effects.excess.push_back(analysis::mean(excess));
-    effects.excess_lower.push_back(analysis::mean(excess) - 2 * excess_error);
-    effects.excess_upper.push_back(analysis::mean(excess) + 2 * excess_error);
-    effects.excess_p.push_back(std::erfc(std::abs(analysis::mean(excess)) / excess_error / std::sqrt(2.0)));
+  std::vector<double> p_value, p_equivalence, excess_p;
+  for (analysis::SetEffect& set : effects.sets) {
+    const std::vector<double>& control = set.control.delta_nll_sequence;
+    std::vector<double> excess = set.delta_nll_sequence;
+    for (std::size_t i = 0; i < excess.size(); ++i) excess[i] -= control[i];
+    set.delta_nll = estimate(set.delta_nll_sequence, p_value.emplace_back());
+    set.control.excess = estimate(excess, excess_p.emplace_back());
+    set.control.delta_nll = analysis::mean(control);
+    set.sequences_used = static_cast<double>(excess.size());
+    set.p_value = p_value.back();
+    set.control.excess_p = excess_p.back();
+    set.p_equivalence = p_equivalence.emplace_back(analysis::equivalence_test(set.delta_nll_sequence, 0.01));
   }
-  effects.p_adjusted = analysis::holm_adjust(effects.p_value);
-  effects.p_equivalence_adjusted = analysis::holm_adjust(effects.p_equivalence);
-  effects.excess_p_adjusted = analysis::holm_adjust(effects.excess_p);
+  p_value = analysis::holm_adjust(p_value);
+  p_equivalence = analysis::holm_adjust(p_equivalence);
+  excess_p = analysis::holm_adjust(excess_p);
+  for (std::size_t s = 0; s < effects.sets.size(); ++s) {
+    effects.sets[s].p_adjusted = p_value[s];
+    effects.sets[s].p_equivalence_adjusted = p_equivalence[s];
+    effects.sets[s].control.excess_p_adjusted = excess_p[s];
+  }
 }
 
 inline analysis::AblationEffects study_effects(analysis::Ablation ablation, const analysis::ProbeIdentity& identity,
@@ -100,14 +95,15 @@ inline analysis::AblationEffects study_effects(analysis::Ablation ablation, cons
   effects.ablation = ablation;
   for (std::size_t s = 0; s < analysis::num_slices; ++s) {
     const double effect = study_effect(s, step) * (ablation == analysis::Ablation::mask ? 1 : 0.25);
-    add_sequences(effects.delta_nll_sequence, effect, sequences, random);
-    add_sequences(effects.control_sequence, 0.1 * effect, sequences, random);
-    effects.coverage.push_back(1);
-    effects.kl.push_back(std::abs(effect));
-    effects.top1_agreement.push_back(1 - effect);
-    effects.control_overlap.push_back(0.3);
+    analysis::SetEffect& set = effects.sets.emplace_back();
+    add_sequences(set.delta_nll_sequence, effect, sequences, random);
+    add_sequences(set.control.delta_nll_sequence, 0.1 * effect, sequences, random);
+    set.coverage = 1;
+    set.kl = std::abs(effect);
+    set.top1_agreement = 1 - effect;
+    set.control.overlap = 0.3;
   }
-  describe_effects(effects, sequences);
+  describe_effects(effects);
   return effects;
 }
 
@@ -122,20 +118,13 @@ inline analysis::Atlas study_atlas(const model::ReadPlan& plan, std::mt19937_64&
       for (int column : plan.reads[r].columns) row[static_cast<std::size_t>(column)] = 0.01 * normal(random);
       for (std::size_t i = 0; i < 2; ++i) {
         const int column = plan.reads[r].columns[i];
-        atlas.checked.emplace_back(static_cast<int>(r), column);
-        atlas.true_effect.push_back(row[static_cast<std::size_t>(column)] / 0.9);
-        atlas.true_lower.push_back(atlas.true_effect.back() - 1e-4);
-        atlas.true_upper.push_back(atlas.true_effect.back() + 1e-4);
+        const double effect = row[static_cast<std::size_t>(column)] / 0.9;
+        atlas.checked.push_back({static_cast<int>(r), column, {effect, {effect - 1e-4, effect + 1e-4}}});
       }
     }
-    for (double value : row) {
-      atlas.first_order.push_back(value);
-      atlas.first_order_lower.push_back(value - 1e-4);
-      atlas.first_order_upper.push_back(value + 1e-4);
-    }
+    for (double value : row) atlas.first_order.push_back({value, {value - 1e-4, value + 1e-4}});
   }
-  atlas.rank_correlation = 1;
-  atlas.rank_correlation_ci = {0.95, 1};
+  atlas.rank_correlation = {1, {0.95, 1}};
   atlas.median_relative_error = 0.1;
   return atlas;
 }

@@ -32,11 +32,10 @@ class PlantedAtlas : public ::testing::Test {
     const auto named = [&](const model::Read& one) { return one.name == read; };
     const auto r = std::find_if(plan.reads.begin(), plan.reads.end(), named) - plan.reads.begin();
     const auto c = std::find(plan.columns.begin(), plan.columns.end(), column) - plan.columns.begin();
-    const auto checked =
-        std::find(atlas.checked.begin(), atlas.checked.end(), std::pair{static_cast<int>(r), static_cast<int>(c)});
-    const auto i = static_cast<std::size_t>(r * plan.num_columns() + c);
-    return {atlas.first_order.at(i), atlas.first_order_lower.at(i), atlas.first_order_upper.at(i),
-            atlas.true_effect.at(static_cast<std::size_t>(checked - atlas.checked.begin()))};
+    const auto checked = std::find_if(atlas.checked.begin(), atlas.checked.end(),
+                                      [&](const auto& route) { return route.read == r && route.column == c; });
+    const analysis::Estimate& effect = atlas.first_order.at(static_cast<std::size_t>(r * plan.num_columns() + c));
+    return {effect.value, effect.ci.lower, effect.ci.upper, checked->true_effect.value};
   }
 };
 

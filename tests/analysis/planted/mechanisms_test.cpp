@@ -108,13 +108,13 @@ TEST_P(Planted, EveryAblationOfEverySliceDoesWhatItMust) {
     for (std::size_t slice = 0; slice < p.slices.size(); ++slice) {
       SCOPED_TRACE(analysis::to_string(all_ablations[a]) + " " + p.slices[slice].name());
       const Says* says = p.said(slice, a);
-      if (effects.coverage[slice] == 0) {
+      if (effects.sets[slice].coverage == 0) {
         EXPECT_EQ(says, nullptr);  // what cannot be ablated is in no line
-        EXPECT_TRUE(std::isnan(effects.delta_nll[slice]) && std::isnan(effects.p_adjusted[slice]));
+        EXPECT_TRUE(std::isnan(effects.sets[slice].delta_nll.value) && std::isnan(effects.sets[slice].p_adjusted));
         continue;
       }
       for (std::int64_t s = 0; s < sequences; ++s) {
-        EXPECT_NEAR(effects.delta_nll_sequence[slice * sequences + static_cast<std::size_t>(s)],
+        EXPECT_NEAR(effects.sets[slice].delta_nll_sequence[static_cast<std::size_t>(s)],
                     p.expected_loss(says ? *says : p.mechanism.intact, s) - p.expected_loss(p.mechanism.intact, s),
                     rounding);
       }
@@ -128,20 +128,20 @@ TEST_P(Planted, StatisticsSayWhatIsTrue) {
   for (std::size_t a = 0; a < all_ablations.size(); ++a) {
     const analysis::AblationEffects& effects = p.row.effects(all_ablations[a]);
     for (std::size_t slice = 0; slice < p.slices.size(); ++slice) {
-      if (effects.coverage[slice] == 0) continue;
+      if (effects.sets[slice].coverage == 0) continue;
       SCOPED_TRACE(analysis::to_string(all_ablations[a]) + " " + p.slices[slice].name());
       const double margin = p.record.identity.settings.margin;
       if (p.said(slice, a)) {
-        EXPECT_GT(effects.ci_lower[slice], margin);
-        EXPECT_LT(effects.p_adjusted[slice], 0.05);
-        EXPECT_GT(effects.p_equivalence_adjusted[slice], 0.5);
-        EXPECT_GT(effects.kl[slice], margin);
-        EXPECT_LT(effects.top1_agreement[slice], 1);
+        EXPECT_GT(effects.sets[slice].delta_nll.ci.lower, margin);
+        EXPECT_LT(effects.sets[slice].p_adjusted, 0.05);
+        EXPECT_GT(effects.sets[slice].p_equivalence_adjusted, 0.5);
+        EXPECT_GT(effects.sets[slice].kl, margin);
+        EXPECT_LT(effects.sets[slice].top1_agreement, 1);
       } else {
-        EXPECT_LT(effects.p_equivalence_adjusted[slice], 0.05);
-        EXPECT_LE(std::max(-effects.ci_lower[slice], effects.ci_upper[slice]), rounding);
-        EXPECT_LE(std::abs(effects.kl[slice]), rounding);
-        EXPECT_EQ(effects.top1_agreement[slice], 1);
+        EXPECT_LT(effects.sets[slice].p_equivalence_adjusted, 0.05);
+        EXPECT_LE(std::max(-effects.sets[slice].delta_nll.ci.lower, effects.sets[slice].delta_nll.ci.upper), rounding);
+        EXPECT_LE(std::abs(effects.sets[slice].kl), rounding);
+        EXPECT_EQ(effects.sets[slice].top1_agreement, 1);
       }
     }
   }
@@ -153,10 +153,11 @@ TEST_P(Planted, DecisionsAreRightAndSaveSequences) {
   for (std::size_t a = 0; a < all_ablations.size(); ++a) {
     const analysis::AblationEffects& effects = p.row.effects(all_ablations[a]);
     for (std::size_t slice = 0; slice < p.slices.size(); ++slice) {
-      if (effects.coverage[slice] == 0) continue;
+      if (effects.sets[slice].coverage == 0) continue;
       SCOPED_TRACE(analysis::to_string(all_ablations[a]) + " " + p.slices[slice].name());
-      EXPECT_EQ(effects.decision[slice], p.said(slice, a) ? analysis::Decision::effect : analysis::Decision::absent);
-      EXPECT_LT(effects.sequences_used[slice], many);
+      EXPECT_EQ(effects.sets[slice].decision,
+                p.said(slice, a) ? analysis::Decision::effect : analysis::Decision::absent);
+      EXPECT_LT(effects.sets[slice].sequences_used, many);
     }
   }
   EXPECT_LT(p.row.cost.computed, 0.5 * p.row.cost.undecided);
@@ -208,21 +209,22 @@ analysis::AblationEffects controlled(const Mechanism& mechanism, const char* sli
 /// In (a) a control of the embedding is the embedding or the empty current source.
 TEST(PlantedControls, HaveTheEffectOfWhatTheyTakeFromTheSet) {
   const analysis::AblationEffects effects = controlled(only_embedding(beta), embedding_late);
-  std::printf("control overlap %.3f\n", effects.control_overlap[0]);
-  ASSERT_LT(effects.control_overlap[0], 1);
-  ASSERT_GT(effects.control_overlap[0], 0);
+  std::printf("control overlap %.3f\n", effects.sets[0].control.overlap);
+  ASSERT_LT(effects.sets[0].control.overlap, 1);
+  ASSERT_GT(effects.sets[0].control.overlap, 0);
   // Weights of 1/2 come from logits of 120, which f32 has to 2^-17.
-  EXPECT_NEAR(effects.control[0], effects.control_overlap[0] * effects.delta_nll[0], 0x1p-16);
-  EXPECT_GT(effects.excess_lower[0], 0);
-  EXPECT_LT(effects.excess_p_adjusted[0], 0.05);
+  EXPECT_NEAR(effects.sets[0].control.delta_nll, effects.sets[0].control.overlap * effects.sets[0].delta_nll.value,
+              0x1p-16);
+  EXPECT_GT(effects.sets[0].control.excess.ci.lower, 0);
+  EXPECT_LT(effects.sets[0].control.excess_p_adjusted, 0.05);
 }
 
 /// In (c) other sources with as much mass as idle history hold the answer.
 TEST(PlantedControls, MassElsewhereMattersMoreThanIdleMass) {
   const analysis::AblationEffects effects = controlled(idle_mass(beta), history_late);
-  EXPECT_LT(std::abs(effects.delta_nll[0]), rounding);
-  EXPECT_GT(effects.control[0], 0.01);
-  EXPECT_LT(effects.excess_upper[0], 0);
+  EXPECT_LT(std::abs(effects.sets[0].delta_nll.value), rounding);
+  EXPECT_GT(effects.sets[0].control.delta_nll, 0.01);
+  EXPECT_LT(effects.sets[0].control.excess.ci.upper, 0);
 }
 
 }  // namespace

@@ -41,29 +41,24 @@ struct Pool {
 
   /// Effects of one set on the first sequences of a repetition.
   std::span<const double> values(std::size_t set, std::int64_t repetition, std::int64_t count) const {
-    return std::span(effects.delta_nll_sequence)
-        .subspan(static_cast<std::size_t>((static_cast<std::int64_t>(set) * repetitions + repetition) * longest),
-                 static_cast<std::size_t>(count));
+    return std::span(effects.sets[set].delta_nll_sequence)
+        .subspan(static_cast<std::size_t>(repetition * longest), static_cast<std::size_t>(count));
   }
 
   /// What probe() says of the first `fixed` sequences of a repetition.
   analysis::AblationEffects summary(std::int64_t repetition, double margin) const {
     analysis::AblationEffects out;
-    out.coverage = effects.coverage;
-    for (std::size_t set = 0; set < sets; ++set) {
-      const std::size_t begin = (set * repetitions + static_cast<std::size_t>(repetition)) * longest;
-      const auto copy = [&](const std::vector<double>& from, std::vector<double>& to) {
-        if (from.empty()) return;
-        to.insert(to.end(), from.begin() + static_cast<std::ptrdiff_t>(begin),
-                  from.begin() + static_cast<std::ptrdiff_t>(begin + fixed));
+    for (const analysis::SetEffect& measured : effects.sets) {
+      analysis::SetEffect& set = out.sets.emplace_back();
+      set.coverage = measured.coverage;
+      const auto cut = [&](const std::vector<double>& values) {
+        const auto begin = values.begin() + static_cast<std::ptrdiff_t>(repetition * longest);
+        return values.empty() ? values : std::vector<double>(begin, begin + fixed);
       };
-      copy(effects.delta_nll_sequence, out.delta_nll_sequence);
-      copy(effects.control_sequence, out.control_sequence);
+      set.delta_nll_sequence = cut(measured.delta_nll_sequence);
+      set.control.delta_nll_sequence = cut(measured.control.delta_nll_sequence);
     }
-    analysis::summarize(out, fixed,
-                        {.settings = {.seed = static_cast<std::uint64_t>(repetition),
-                                      .controls = effects.control_sequence.empty() ? 0 : 1,
-                                      .margin = margin}});
+    analysis::summarize(out, {.seed = static_cast<std::uint64_t>(repetition), .margin = margin}, 0);
     return out;
   }
 
@@ -109,15 +104,15 @@ TEST(PlantedRates, OfWhatHasNoEffect) {
     const analysis::AblationEffects found = pool.summary(r, margin);
     bool any = false, any_excess = false, any_decision = false;
     for (std::size_t s = 0; s < names.size(); ++s) {
-      wrong[s] += found.p_value[s] < 0.05;
-      wrong_excess[s] += found.excess_p[s] < 0.05;
-      covered[s] += found.ci_lower[s] <= 0 && 0 <= found.ci_upper[s];
-      equal[s] += found.p_equivalence_adjusted[s] < 0.05;
+      wrong[s] += found.sets[s].p_value < 0.05;
+      wrong_excess[s] += found.sets[s].control.excess_p < 0.05;
+      covered[s] += found.sets[s].delta_nll.ci.lower <= 0 && 0 <= found.sets[s].delta_nll.ci.upper;
+      equal[s] += found.sets[s].p_equivalence_adjusted < 0.05;
       held[s] += pool.always_holds(s, r, 0);
       const analysis::Decision decision = pool.decided(s, r, margin);
       absent[s] += decision == analysis::Decision::absent;
-      any |= found.p_adjusted[s] < 0.05;
-      any_excess |= found.excess_p_adjusted[s] < 0.05;
+      any |= found.sets[s].p_adjusted < 0.05;
+      any_excess |= found.sets[s].control.excess_p_adjusted < 0.05;
       any_decision |= decision == analysis::Decision::effect;
     }
     wrong_family += any;
@@ -125,7 +120,7 @@ TEST(PlantedRates, OfWhatHasNoEffect) {
     wrong_decision += any_decision;
   }
   for (std::size_t s = 0; s < names.size(); ++s) {
-    EXPECT_LT(pool.effects.control_overlap[s], 1);  // else there is no excess to be wrong about
+    EXPECT_LT(pool.effects.sets[s].control.overlap, 1);  // else there is no excess to be wrong about
     std::printf(
         "%-24s p < 0.05 %.3f (excess %.3f), interval covers %.3f, sequence holds %.3f, shown equal %.3f, absent %.3f\n",
         names[s].c_str(), share(wrong[s]), share(wrong_excess[s]), share(covered[s]), share(held[s]), share(equal[s]),
@@ -156,11 +151,11 @@ TEST(PlantedRates, OfAKnownEffect) {
     for (std::int64_t r = 0; r < repetitions; ++r) {
       // The margin is the effect itself: the least favourable of all that are not equivalent to none.
       const analysis::AblationEffects found = pool.summary(r, truth);
-      covered += found.ci_lower[0] <= truth && truth <= found.ci_upper[0];
-      wrongly_equal += found.p_equivalence_adjusted[0] < 0.05;
+      covered += found.sets[0].delta_nll.ci.lower <= truth && truth <= found.sets[0].delta_nll.ci.upper;
+      wrongly_equal += found.sets[0].p_equivalence_adjusted < 0.05;
       wrongly_absent += pool.decided(0, r, truth) == analysis::Decision::absent;
       held += pool.always_holds(0, r, truth);
-      seen += found.p_adjusted[0] < 0.05;
+      seen += found.sets[0].p_adjusted < 0.05;
     }
     std::printf(
         "effect %.4f: interval covers %.3f, sequence holds %.3f, p < 0.05 %.3f, equal to none %.3f, absent %.3f\n",

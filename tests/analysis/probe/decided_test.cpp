@@ -51,12 +51,6 @@ TEST(Decide, ByTheConfidenceSequenceAndTheMargin) {
   EXPECT_GT(among, alone);
 }
 
-/// n sequences of `values` from `begin` on.
-std::span<const double> of_set(const std::vector<double>& values, std::size_t set, std::size_t sequences,
-                               std::size_t n) {
-  return std::span(values).subspan(set * sequences, n);
-}
-
 TEST(UntilDecided, IsTheFullProbeCutAtTheDecision) {
   const model::Model model = block_sum_model();
   constexpr std::size_t sequences = 52, look_every = 8;  // the last block is shorter
@@ -78,48 +72,47 @@ TEST(UntilDecided, IsTheFullProbeCutAtTheDecision) {
   double rows_saved = 0;
   for (Ablation ablation : options.settings.ablations) {
     const AblationEffects &all = full.effects(ablation), &some = cut.effects(ablation);
-    const auto tested = static_cast<std::size_t>(
-        std::count_if(all.coverage.begin(), all.coverage.end(), [](double share) { return share > 0; }));
+    const std::size_t tested = all.tested();
     for (std::size_t s = 0; s < num_slices; ++s) {
       SCOPED_TRACE(to_string(ablation) + " " + std::to_string(s));
-      EXPECT_EQ(all.decision[s], Decision::open);
-      if (!(all.coverage[s] > 0)) {
-        EXPECT_TRUE(std::isnan(some.sequences_used[s]) && std::isnan(some.delta_nll[s]));
-        EXPECT_EQ(some.decision[s], Decision::open);
+      EXPECT_EQ(all.sets[s].decision, Decision::open);
+      if (!(all.sets[s].coverage > 0)) {
+        EXPECT_TRUE(std::isnan(some.sets[s].sequences_used) && std::isnan(some.sets[s].delta_nll.value));
+        EXPECT_EQ(some.sets[s].decision, Decision::open);
         continue;
       }
-      EXPECT_EQ(all.sequences_used[s], static_cast<double>(sequences));
+      EXPECT_EQ(all.sets[s].sequences_used, static_cast<double>(sequences));
       std::size_t used = 0;
       Decision expected = Decision::open;
       while (used < sequences && expected == Decision::open) {
         used = std::min(used + look_every, sequences);
-        expected = decide(of_set(all.delta_nll_sequence, s, sequences, used), tested, margin);
+        expected = decide(std::span(all.sets[s].delta_nll_sequence).first(used), tested, margin);
       }
-      EXPECT_EQ(some.decision[s], expected);
-      EXPECT_EQ(some.sequences_used[s], static_cast<double>(used));
+      EXPECT_EQ(some.sets[s].decision, expected);
+      EXPECT_EQ(some.sets[s].sequences_used, static_cast<double>(used));
       early += used < sequences;
       open += expected == Decision::open;
       rows_saved += static_cast<double>(sequences - used);
       for (std::size_t i = 0; i < sequences; ++i) {
-        const std::size_t at = s * sequences + i;
+        const double effect = some.sets[s].delta_nll_sequence[i], control = some.sets[s].control.delta_nll_sequence[i];
         if (i < used) {
-          EXPECT_EQ(some.delta_nll_sequence[at], all.delta_nll_sequence[at]);
-          EXPECT_EQ(some.control_sequence[at], all.control_sequence[at]);
+          EXPECT_EQ(effect, all.sets[s].delta_nll_sequence[i]);
+          EXPECT_EQ(control, all.sets[s].control.delta_nll_sequence[i]);
         } else {
-          EXPECT_TRUE(std::isnan(some.delta_nll_sequence[at]) && std::isnan(some.control_sequence[at]));
+          EXPECT_TRUE(std::isnan(effect) && std::isnan(control));
         }
       }
-      const auto values = of_set(all.delta_nll_sequence, s, sequences, used);
+      const auto values = std::span(all.sets[s].delta_nll_sequence).first(used);
       const Interval interval = confidence_sequence(values);
-      EXPECT_EQ(some.delta_nll[s], mean(values));
-      EXPECT_EQ(some.ci_lower[s], interval.lower);
-      EXPECT_EQ(some.ci_upper[s], interval.upper);
-      EXPECT_EQ(some.p_value[s], sequential_p_value(values, look_every));
-      EXPECT_TRUE(std::isnan(some.p_equivalence[s]));
+      EXPECT_EQ(some.sets[s].delta_nll.value, mean(values));
+      EXPECT_EQ(some.sets[s].delta_nll.ci.lower, interval.lower);
+      EXPECT_EQ(some.sets[s].delta_nll.ci.upper, interval.upper);
+      EXPECT_EQ(some.sets[s].p_value, sequential_p_value(values, look_every));
+      EXPECT_TRUE(std::isnan(some.sets[s].p_equivalence));
       std::vector<double> excess;
-      for (std::size_t i = 0; i < used; ++i) excess.push_back(values[i] - all.control_sequence[s * sequences + i]);
-      EXPECT_EQ(some.excess[s], mean(excess));
-      EXPECT_EQ(some.excess_lower[s], confidence_sequence(excess).lower);
+      for (std::size_t i = 0; i < used; ++i) excess.push_back(values[i] - all.sets[s].control.delta_nll_sequence[i]);
+      EXPECT_EQ(some.sets[s].control.excess.value, mean(excess));
+      EXPECT_EQ(some.sets[s].control.excess.ci.lower, confidence_sequence(excess).lower);
     }
   }
   EXPECT_GT(early, 3);
@@ -190,10 +183,11 @@ TEST(Controls, AreTheAblationOfTheirDrawsAveraged) {
       for (const auto& [read, column] : sets[s].routes)
         held += row.alpha_mean[static_cast<std::size_t>(read * model.plan().num_columns() + column)];
       EXPECT_NEAR(mass, 3 * held, 1e-10);
-      EXPECT_NEAR(effects.control_overlap[s], own / compared, 1e-12);
+      EXPECT_NEAR(effects.sets[s].control.overlap, own / compared, 1e-12);
       for (std::size_t q = 0; q < sequences; ++q)
-        EXPECT_NEAR(effects.control_sequence[s * sequences + q], expected[q], 1e-6) << sets[s].name;
-      EXPECT_NEAR(effects.excess[s], effects.delta_nll[s] - effects.control[s], 1e-12);
+        EXPECT_NEAR(effects.sets[s].control.delta_nll_sequence[q], expected[q], 1e-6) << sets[s].name;
+      EXPECT_NEAR(effects.sets[s].control.excess.value,
+                  effects.sets[s].delta_nll.value - effects.sets[s].control.delta_nll, 1e-12);
     }
   }
 }
@@ -268,7 +262,7 @@ TEST_F(ClassFile, EffectsOfAClassAreTheMeanOverItsTokens) {
   const PreparedAblation mask = prepare_ablation(model, Ablation::mask, whole(slice_sets(model.plan())[s]), {}, {});
   pass.forward(tokens.ids, &mask.intervention);
   pass.nll(targets, changed);
-  ASSERT_EQ(effects.delta_nll_class.size(), 2U);
+  ASSERT_EQ(effects.sets[s].delta_nll_class.size(), 2U);
   for (std::size_t c = 0; c < 2; ++c) {
     const std::size_t labels = classes[c].labels.size();
     std::vector<double> sum(labels, 0.0), count(labels, 0.0);
@@ -282,7 +276,7 @@ TEST_F(ClassFile, EffectsOfAClassAreTheMeanOverItsTokens) {
       }
     }
     for (std::size_t l = 0; l < labels; ++l) {
-      const double found = effects.delta_nll_class[c][s * labels + l];
+      const double found = effects.sets[s].delta_nll_class[c][l];
       if (count[l] == 0) {
         EXPECT_TRUE(std::isnan(found)) << classes[c].labels[l];
       } else {

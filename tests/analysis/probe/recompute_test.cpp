@@ -171,8 +171,9 @@ void expect_recomputed(const Mode& mode, const std::vector<std::string>& names, 
     int tested = 0, moved = 0;
     for (std::size_t s = 0; s < sets.size(); ++s) {
       SCOPED_TRACE(sets[s].name);
-      if (!(effects.coverage[s] > 0)) {
-        for (double value : {effects.delta_nll[s], effects.kl[s], effects.p_adjusted[s], effects.sequences_used[s]})
+      if (!(effects.sets[s].coverage > 0)) {
+        for (double value : {effects.sets[s].delta_nll.value, effects.sets[s].kl, effects.sets[s].p_adjusted,
+                             effects.sets[s].sequences_used})
           EXPECT_TRUE(std::isnan(value));
         continue;
       }
@@ -188,11 +189,11 @@ void expect_recomputed(const Mode& mode, const std::vector<std::string>& names, 
           for (std::size_t v = 0; v < vocab; ++v) kl += std::exp(p[v]) * (p[v] - other[v]);
           agree += std::max_element(p, p + vocab) - p == std::max_element(other, other + vocab) - other;
         }
-        EXPECT_NEAR(effects.delta_nll_sequence[s * sequences + q], delta, tolerance);
+        EXPECT_NEAR(effects.sets[s].delta_nll_sequence[q], delta, tolerance);
         moved += std::abs(delta) > 10 * tolerance;
       }
-      EXPECT_NEAR(effects.kl[s], kl / (sequences * (positions - 1)), tolerance);
-      EXPECT_NEAR(effects.top1_agreement[s], agree / (sequences * (positions - 1)), 1e-12);
+      EXPECT_NEAR(effects.sets[s].kl, kl / (sequences * (positions - 1)), tolerance);
+      EXPECT_NEAR(effects.sets[s].top1_agreement, agree / (sequences * (positions - 1)), 1e-12);
     }
     EXPECT_GE(tested, least_tested);
     EXPECT_GE(moved, tested * sequences * 9 / 10) << "too many effects are too small to tell";
@@ -249,7 +250,7 @@ TEST(RecomputedSets, MeansAtTheFinalReadFollowFromPlainLoops) {
       const auto target = static_cast<std::size_t>(tokens.ids[token + 1]);
       delta += (plain.intact[token * vocab + target] - (logit[target] - std::log(sum))) / (positions - 1);
     }
-    EXPECT_NEAR(row.effects(Ablation::mean).delta_nll_sequence[q], delta, 1e-11);
+    EXPECT_NEAR(row.effects(Ablation::mean).sets[0].delta_nll_sequence[q], delta, 1e-11);
     EXPECT_GT(std::abs(delta), 1e-3);
   }
 }
@@ -260,11 +261,11 @@ TEST(RecomputedSets, WeightsOfItselfPatchedInChangeNothing) {
     const ProbeRow row = probe(testing::micro_model(testing::micro_config(model::Residual::block_attn_res, source)),
                                tokens, {.settings = {.ablations = {Ablation::patch}, .controls = 1}, .patch = &tokens});
     const AblationEffects& effects = row.effects(Ablation::patch);
-    for (std::size_t s = 0; s < effects.coverage.size(); ++s) {
-      if (!(effects.coverage[s] > 0)) continue;
-      EXPECT_NEAR(effects.delta_nll[s], 0, 1e-5);
-      EXPECT_NEAR(effects.control[s], 0, 1e-5);
-      EXPECT_NEAR(effects.kl[s], 0, 1e-5);
+    for (std::size_t s = 0; s < effects.sets.size(); ++s) {
+      if (!(effects.sets[s].coverage > 0)) continue;
+      EXPECT_NEAR(effects.sets[s].delta_nll.value, 0, 1e-5);
+      EXPECT_NEAR(effects.sets[s].control.delta_nll, 0, 1e-5);
+      EXPECT_NEAR(effects.sets[s].kl, 0, 1e-5);
     }
   }
 }
@@ -277,16 +278,17 @@ TEST(RecomputedSets, WrappedRoutingDoesNotDependOnContent) {
                              {.settings = {.ablations = {Ablation::freeze, Ablation::resample, Ablation::zero}}});
   for (Ablation ablation : {Ablation::freeze, Ablation::resample}) {
     const AblationEffects& effects = row.effects(ablation);
-    for (std::size_t s = 0; s < effects.coverage.size(); ++s) {
-      if (!(effects.coverage[s] > 0)) continue;
-      EXPECT_NEAR(effects.delta_nll[s], 0, 1e-5) << to_string(ablation) << " " << s;
-      EXPECT_NEAR(effects.excess[s], 0, 2e-5) << to_string(ablation) << " " << s;
+    for (std::size_t s = 0; s < effects.sets.size(); ++s) {
+      if (!(effects.sets[s].coverage > 0)) continue;
+      EXPECT_NEAR(effects.sets[s].delta_nll.value, 0, 1e-5) << to_string(ablation) << " " << s;
+      EXPECT_NEAR(effects.sets[s].control.excess.value, 0, 2e-5) << to_string(ablation) << " " << s;
     }
   }
   int varying = 0;
   for (double variance : row.alpha_variance) varying += variance > 1e-14;
   EXPECT_EQ(varying, 0);
-  EXPECT_GT(std::abs(row.effects(Ablation::zero).delta_nll[17]), 1e-3) << "routes that matter, content or not";
+  EXPECT_GT(std::abs(row.effects(Ablation::zero).sets[17].delta_nll.value), 1e-3)
+      << "routes that matter, content or not";
 }
 
 }  // namespace

@@ -42,11 +42,11 @@ inline void expect_closed_form(const model::ModelOptions& options, const char* a
         const analysis::AblationEffects &mask = row.effects(analysis::Ablation::mask),
                                         &freeze = row.effects(analysis::Ablation::freeze);
         double most = 0;
-        for (std::size_t s = 0; s < mask.delta_nll.size(); ++s) {
-          if (mask.coverage[s] > 0) most = std::max(most, std::abs(mask.delta_nll[s]));
+        for (std::size_t s = 0; s < mask.sets.size(); ++s) {
+          if (mask.sets[s].coverage > 0) most = std::max(most, std::abs(mask.sets[s].delta_nll.value));
           // bf16 has a sublayer's input to 2^-8: a last bit of it may turn with a last bit of h.
-          if (freeze.coverage[s] > 0 && options.operands != kernels::DType::bf16) {
-            EXPECT_NEAR(freeze.delta_nll[s], 0, 1e-5);
+          if (freeze.sets[s].coverage > 0 && options.operands != kernels::DType::bf16) {
+            EXPECT_NEAR(freeze.sets[s].delta_nll.value, 0, 1e-5);
           }
         }
         EXPECT_GT(most, 1e-4);

@@ -2,6 +2,9 @@
 // of a row one by one. A member that is added to a row and not listed here does not compile.
 #pragma once
 
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
 #include <random>
 #include <string>
 #include <vector>
@@ -12,34 +15,31 @@
 
 namespace routescope::testing {
 
-/// visit(member, axes): its axes as a list of letters: s(lice), q (sequence), r(ead), c(olumn), k (checked route); of
-/// vectors only.
-template <class Effects, class Visit>
-void each_member_of_effects(Effects& effects, const Visit& visit) {
-  auto& [ablation, delta_nll_sequence, delta_nll, ci_lower, ci_upper, p_value, p_adjusted, p_equivalence,
-         p_equivalence_adjusted, kl, top1_agreement, coverage, sequences_used, decision, delta_nll_class,
-         control_sequence, control, excess, excess_lower, excess_upper, excess_p, excess_p_adjusted, control_overlap] =
-      effects;
-  visit(delta_nll_sequence, "sq");
-  for (auto* member : {&delta_nll, &ci_lower, &ci_upper, &p_value, &p_adjusted, &p_equivalence, &p_equivalence_adjusted,
-                       &kl, &top1_agreement, &coverage, &sequences_used, &control, &excess, &excess_lower,
-                       &excess_upper, &excess_p, &excess_p_adjusted, &control_overlap})
-    visit(*member, "s");
-  visit(control_sequence, "sq");
-  visit(decision, "s");
+/// visit(member, axes): its axes as a list of letters: q (sequence), r(ead), c(olumn), s(lice), k (checked route); of
+/// lists only.
+template <class Effect, class Visit>
+void each_member_of_set(Effect& effect, const Visit& visit) {
+  auto& [coverage, delta_nll_sequence, sequences_used, delta_nll, p_value, p_adjusted, p_equivalence,
+         p_equivalence_adjusted, decision, kl, top1_agreement, delta_nll_class, control] = effect;
+  for (auto* member : {&coverage, &sequences_used, &p_value, &p_adjusted, &p_equivalence, &p_equivalence_adjusted, &kl,
+                       &top1_agreement})
+    visit(*member, "");
+  visit(delta_nll_sequence, "q");
+  visit(delta_nll, "");
+  visit(decision, "");
   visit(delta_nll_class, "");
-  visit(ablation, "");
+  auto& [control_sequence, control_delta_nll, excess, excess_p, excess_p_adjusted, overlap] = control;
+  visit(control_sequence, "q");
+  visit(excess, "");
+  for (auto* member : {&control_delta_nll, &excess_p, &excess_p_adjusted, &overlap}) visit(*member, "");
 }
 
 template <class AtlasType, class Visit>
 void each_member_of_atlas(AtlasType& atlas, const Visit& visit) {
-  auto& [first_order, first_order_lower, first_order_upper, checked, true_effect, true_lower, true_upper,
-         rank_correlation, rank_correlation_ci, median_relative_error] = atlas;
-  for (auto* member : {&first_order, &first_order_lower, &first_order_upper}) visit(*member, "rc");
+  auto& [first_order, checked, rank_correlation, median_relative_error] = atlas;
+  visit(first_order, "rc");
   visit(checked, "k");
-  for (auto* member : {&true_effect, &true_lower, &true_upper}) visit(*member, "k");
   visit(rank_correlation, "");
-  visit(rank_correlation_ci, "");
   visit(median_relative_error, "");
 }
 
@@ -61,6 +61,46 @@ void each_member_of_row(Row& row, const Visit& visit) {
   for (auto* member : {&plain, &computed, &unshared, &undecided, &seconds, &plain_seconds}) visit(*member, "");
   (void)ablations;
   (void)atlas;
+}
+
+/// Members as text: two texts are equal where all bits are.
+class Printed {
+ public:
+  template <class T>
+  void operator()(const T& member, const char*) const {
+    add(member);
+  }
+  const std::string& text() const { return out_; }
+
+ private:
+  void add(double value) const { out_ += fmt::format("{:a} ", value); }
+  void add(std::int64_t value) const { out_ += fmt::format("{} ", value); }
+  void add(const std::string& value) const { out_ += value + "\n"; }
+  void add(analysis::Decision value) const { add(static_cast<std::int64_t>(value)); }
+  void add(const analysis::Estimate& estimate) const {
+    for (double value : {estimate.value, estimate.ci.lower, estimate.ci.upper}) add(value);
+  }
+  void add(const analysis::CheckedRoute& route) const {
+    out_ += fmt::format("({}, {}) ", route.read, route.column);
+    add(route.true_effect);
+  }
+  template <class T>
+  void add(const std::vector<T>& values) const {
+    for (const T& value : values) add(value);
+    out_ += "\n";
+  }
+  mutable std::string out_;
+};
+
+inline std::string text_of(const analysis::ProbeRow& row) {
+  const Printed printed;
+  each_member_of_row(row, printed);
+  for (const analysis::AblationEffects& effects : row.ablations) {
+    printed(to_string(effects.ablation), "");
+    for (const analysis::SetEffect& set : effects.sets) each_member_of_set(set, printed);
+  }
+  each_member_of_atlas(row.atlas, printed);
+  return printed.text();
 }
 
 /// The identity of a measurement with everything there is to measure.
@@ -96,8 +136,10 @@ class RandomRow {
     out.step = step;
     out.model_sha256 = "digest of step " + std::to_string(step);
     for (analysis::Ablation ablation : identity_.settings.ablations) {
-      each_member_of_effects(out.ablations.emplace_back(), fill);
-      out.ablations.back().ablation = ablation;
+      analysis::AblationEffects& effects = out.ablations.emplace_back();
+      effects.ablation = ablation;
+      effects.sets.resize(identity_.sets.size());
+      for (analysis::SetEffect& effect : effects.sets) each_member_of_set(effect, fill);
     }
     if (checks > 0) each_member_of_atlas(out.atlas, fill);
     return out;
@@ -119,24 +161,27 @@ class RandomRow {
   }
 
   void fill(double& member, const std::string&) { member = draw(); }
-  void fill(analysis::Interval& member, const std::string&) { member = {draw(), draw()}; }
+  void fill(analysis::Estimate& member, const std::string&) { member = {draw(), {draw(), draw()}}; }
+  void fill(analysis::Decision& member, const std::string&) { member = static_cast<analysis::Decision>(random_() % 3); }
   void fill(std::vector<double>& member, const std::string& axes) {
     for (std::size_t i = 0; i < size(axes); ++i) member.push_back(draw());
   }
-  void fill(std::vector<analysis::Decision>& member, const std::string& axes) {
-    for (std::size_t i = 0; i < size(axes); ++i) member.push_back(static_cast<analysis::Decision>(random_() % 3));
+  void fill(std::vector<analysis::Estimate>& member, const std::string& axes) {
+    member.resize(size(axes));
+    for (analysis::Estimate& one : member) fill(one, "");
   }
-  void fill(std::vector<std::pair<int, int>>& member, const std::string& axes) {
-    for (std::size_t i = 0; i < size(axes); ++i)
-      member.emplace_back(static_cast<int>(random_() % 5), static_cast<int>(random_() % 4));
+  void fill(std::vector<analysis::CheckedRoute>& member, const std::string& axes) {
+    for (std::size_t i = 0; i < size(axes); ++i) {
+      member.push_back({static_cast<int>(random_() % 5), static_cast<int>(random_() % 4), {}});
+      fill(member.back().true_effect, "");
+    }
   }
   void fill(std::vector<std::vector<double>>& member, const std::string&) {
     for (const analysis::TokenClasses& classes : identity_.classes) {
       auto& values = member.emplace_back();
-      for (std::size_t i = 0; i < size("s") * classes.labels.size(); ++i) values.push_back(draw());
+      for (std::size_t i = 0; i < classes.labels.size(); ++i) values.push_back(draw());
     }
   }
-  void fill(analysis::Ablation&, const std::string&) {}
   void fill(std::int64_t&, const std::string&) {}
   void fill(std::string&, const std::string&) {}
 

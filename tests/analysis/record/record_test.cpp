@@ -50,48 +50,6 @@ bool holds(const std::string& text, const std::string& part) {
   return text.find(part) != std::string::npos;
 }
 
-/// Every member of what is visited, as text in its order: equal texts, equal bits.
-class Printed {
- public:
-  template <class T>
-  void operator()(const T& member, const char*) const {
-    add(member);
-  }
-  std::string text() const { return out_; }
-
- private:
-  void add(double value) const { out_ += fmt::format("{:a} ", value); }
-  void add(std::int64_t value) const { out_ += fmt::format("{} ", value); }
-  void add(const std::string& value) const { out_ += value + "\n"; }
-  void add(Ablation value) const { add(to_string(value)); }
-  void add(const Interval& value) const {
-    add(value.lower);
-    add(value.upper);
-  }
-  void add(const std::vector<Decision>& values) const {
-    for (Decision value : values) add(static_cast<std::int64_t>(value));
-    out_ += "\n";
-  }
-  void add(const std::vector<std::pair<int, int>>& values) const {
-    for (const auto& [read, column] : values) out_ += fmt::format("({}, {}) ", read, column);
-    out_ += "\n";
-  }
-  template <class T>
-  void add(const std::vector<T>& values) const {
-    for (const T& value : values) add(value);
-    out_ += "\n";
-  }
-  mutable std::string out_;
-};
-
-std::string text_of(const ProbeRow& row) {
-  const Printed printed;
-  testing::each_member_of_row(row, printed);
-  for (const AblationEffects& effects : row.ablations) testing::each_member_of_effects(effects, printed);
-  testing::each_member_of_atlas(row.atlas, printed);
-  return printed.text();
-}
-
 TEST(AnalysisRecordTest, RoundTripKeepsEveryBitOfEveryField) {
   const data::TempDir dir;
   AnalysisRecord record = testing::filled_record();
@@ -99,7 +57,7 @@ TEST(AnalysisRecordTest, RoundTripKeepsEveryBitOfEveryField) {
   record.save(dir / "analysis.h5");
   const AnalysisRecord back = AnalysisRecord::load(dir / "analysis.h5");
   ASSERT_EQ(back.rows.size(), 3U);
-  for (std::size_t i = 0; i < 3; ++i) EXPECT_EQ(text_of(record.rows[i]), text_of(back.rows[i])) << i;
+  for (std::size_t i = 0; i < 3; ++i) EXPECT_EQ(testing::text_of(record.rows[i]), testing::text_of(back.rows[i])) << i;
   EXPECT_EQ(back.rows[0].step, 0);
   EXPECT_EQ(back.rows[2].step, 4);
   EXPECT_TRUE(back.rows[0].atlas.empty());
@@ -134,13 +92,13 @@ TEST(AnalysisRecordTest, WhatWasNotMeasuredIsNaN) {
     return values.size() == size && std::all_of(values.begin(), values.end(), [](double v) { return std::isnan(v); });
   };
   EXPECT_TRUE(all_nan(back.rows[1].intact_nll_sequence, 4));
-  EXPECT_TRUE(all_nan(back.rows[1].effects(Ablation::mean).delta_nll, 18));
-  EXPECT_TRUE(all_nan(back.rows[1].effects(Ablation::mean).control_sequence, 18 * 4));
-  EXPECT_EQ(back.rows[0].effects(Ablation::mean).kl, record.rows[0].effects(Ablation::mean).kl);
+  EXPECT_TRUE(all_nan(back.rows[1].effects(Ablation::mean).delta_nll(), 18));
+  EXPECT_TRUE(all_nan(back.rows[1].effects(Ablation::mean).sets[17].control.delta_nll_sequence, 4));
+  EXPECT_EQ(back.rows[0].effects(Ablation::mean).sets[3].kl, record.rows[0].effects(Ablation::mean).sets[3].kl);
 
-  record.rows[1].ablations[0].kl.pop_back();
-  EXPECT_TRUE(
-      holds(error_of([&] { record.save(dir / "analysis.h5"); }), "mask/kl of step 1: found 17 values, expected 18"));
+  record.rows[1].ablations[1].sets.pop_back();
+  EXPECT_TRUE(holds(error_of([&] { record.save(dir / "analysis.h5"); }),
+                    "zero/delta_nll of step 1: found 17 values, expected 18"));
 }
 
 /// Visits every dataset below a group.
@@ -387,7 +345,7 @@ TEST(AnalysisRecordTest, TablesFitATerminal) {
   const std::string findings = findings_text(find(record), record);  // which other sets than the slices have not
   record.identity.sets[0] = "0.attn-5.mlp:embedding,block_1,block_2,block_3,current";
   for (ProbeRow& row : record.rows) {
-    for (AblationEffects& effects : row.ablations) effects.delta_nll[1] = std::numeric_limits<double>::quiet_NaN();
+    for (AblationEffects& effects : row.ablations) effects.sets[1].delta_nll = {};
   }
   record.rows.back().step = 123456789;
   std::string text = emergence_table(record) + findings;

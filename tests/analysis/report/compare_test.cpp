@@ -80,10 +80,10 @@ TEST(StudyTest, ClaimsSayWhenTheOppositeIsTrue) {
         std::vector<double> effect, control;
         testing::add_sequences(effect, s == heavy ? 0.5 : 0.05, 24, random);
         testing::add_sequences(control, s == heavy ? 0.05 : 0.1, 24, random);
-        std::copy(effect.begin(), effect.end(), mask.delta_nll_sequence.begin() + static_cast<std::ptrdiff_t>(s * 24));
-        std::copy(control.begin(), control.end(), mask.control_sequence.begin() + static_cast<std::ptrdiff_t>(s * 24));
+        mask.sets[s].delta_nll_sequence = effect;
+        mask.sets[s].control.delta_nll_sequence = control;
       }
-      testing::describe_effects(mask, 24);
+      testing::describe_effects(mask);
     }
   }
   AnalysisRecord baseline = testing::study_baseline();
@@ -145,7 +145,7 @@ TEST(StudyTest, FileHoldsRunsFindingsAndBaseline) {
     for (std::size_t i = 0; i < 6; ++i) {
       for (std::size_t s = 0; s < num_slices; ++s) {
         // Stored in single precision.
-        const double was = study.runs[r].record.rows[i].effects(Ablation::mask).delta_nll[s];
+        const double was = study.runs[r].record.rows[i].effects(Ablation::mask).sets[s].delta_nll.value;
         EXPECT_NEAR(effect[(r * 6 + i) * num_slices + s], was, 6e-8 * std::abs(was));
       }
     }
@@ -198,10 +198,7 @@ TEST(StudyTest, PageOfOneRunWithoutControlsOrBaselineSaysSo) {
   for (ProbeRow& row : run.record.rows) {
     row.atlas = {};
     for (AblationEffects& effects : row.ablations) {
-      for (auto* field :
-           {&effects.control_sequence, &effects.control, &effects.excess, &effects.excess_lower, &effects.excess_upper,
-            &effects.excess_p, &effects.excess_p_adjusted, &effects.control_overlap})
-        field->clear();
+      for (SetEffect& set : effects.sets) set.control = {};
     }
   }
   const std::string page = study_page(make_study({run}, std::nullopt, ""));

@@ -67,44 +67,34 @@ inline analysis::AnalysisRecord sample_record(const model::ModelConfig& config, 
       effects.ablation = ablation;
       for (int s = 0; s < analysis::num_slices; ++s) {
         const double share = std::exp(-0.7 * static_cast<double>(effects.ablation)) * grown;
+        analysis::SetEffect& set = effects.sets.emplace_back();
         for (std::size_t n = 0; n < sequences; ++n) {
-          effects.delta_nll_sequence.push_back(strength[static_cast<std::size_t>(s)] * share *
-                                               (1 + 0.3 * normal(random)));
-          effects.control_sequence.push_back(0.06 * share * (1 + 0.3 * normal(random)));
+          set.delta_nll_sequence.push_back(strength[static_cast<std::size_t>(s)] * share * (1 + 0.3 * normal(random)));
+          set.control.delta_nll_sequence.push_back(0.06 * share * (1 + 0.3 * normal(random)));
         }
-        effects.kl.push_back(0.02 * std::abs(normal(random)));
-        effects.top1_agreement.push_back(1 - 0.1 * grown);
-        effects.coverage.push_back(s % 7 == 6 ? 0.5 : 1);
-        effects.control_overlap.push_back(0.3);
+        set.kl = 0.02 * std::abs(normal(random));
+        set.top1_agreement = 1 - 0.1 * grown;
+        set.coverage = s % 7 == 6 ? 0.5 : 1;
+        set.control.overlap = 0.3;
       }
-      analysis::ProbeOptions options;
-      options.settings = out.identity.settings;
-      options.step = step;
-      analysis::summarize(effects, shape.sequences, options);
+      analysis::summarize(effects, out.identity.settings, step);
       row.ablations.push_back(std::move(effects));
     }
     if (shape.atlas) {
       analysis::Atlas& atlas = row.atlas;
-      atlas.first_order = row.alpha_mean;
-      for (std::size_t at = 0; at < atlas.first_order.size(); ++at) {
-        if (std::isnan(atlas.first_order[at])) {
-          atlas.first_order_lower.push_back(std::nan(""));
-          atlas.first_order_upper.push_back(std::nan(""));
-          continue;
-        }
+      for (std::size_t at = 0; at < row.alpha_mean.size(); ++at) {
+        analysis::Estimate& route = atlas.first_order.emplace_back();
+        if (std::isnan(row.alpha_mean[at])) continue;
         const double value = 0.02 * grown * normal(random) * std::exp(normal(random));
-        atlas.first_order[at] = value;
-        atlas.first_order_lower.push_back(value - 0.002);
-        atlas.first_order_upper.push_back(value + 0.002);
+        route = {value, {value - 0.002, value + 0.002}};
         if (atlas.checked.size() < 48 && at % 3 == 0) {
-          atlas.checked.emplace_back(static_cast<int>(at / columns), static_cast<int>(at % columns));
-          atlas.true_effect.push_back(value * (1.2 + 0.3 * normal(random)));
-          atlas.true_lower.push_back(atlas.true_effect.back() - 0.003);
-          atlas.true_upper.push_back(atlas.true_effect.back() + 0.003);
+          const double effect = value * (1.2 + 0.3 * normal(random));
+          atlas.checked.push_back({static_cast<int>(at / columns),
+                                   static_cast<int>(at % columns),
+                                   {effect, {effect - 0.003, effect + 0.003}}});
         }
       }
-      atlas.rank_correlation = 0.9;
-      atlas.rank_correlation_ci = {0.85, 0.94};
+      atlas.rank_correlation = {0.9, {0.85, 0.94}};
       atlas.median_relative_error = 0.3;
     }
     out.put(std::move(row));

@@ -104,16 +104,16 @@ TEST_F(Report, HoldsEverySectionAndTheNumbersOfTheRun) {
       for (Ablation ablation : {Ablation::mask, Ablation::freeze}) {
         const nlohmann::json& shown = subject.at("effects").at(to_string(ablation));
         const AblationEffects& effects = record.rows[p].effects(ablation);
-        expect_shown(shown.at("delta").at(p).at(s), effects.delta_nll[s]);
-        expect_shown(shown.at("excess_upper").at(p).at(s), effects.excess_upper[s]);
-        expect_shown(shown.at("absent").at(p).at(s), effects.p_equivalence_adjusted[s]);
+        expect_shown(shown.at("delta").at(p).at(s), effects.sets[s].delta_nll.value);
+        expect_shown(shown.at("excess_upper").at(p).at(s), effects.sets[s].control.excess.ci.upper);
+        expect_shown(shown.at("absent").at(p).at(s), effects.sets[s].p_equivalence_adjusted);
       }
     }
   }
   const Atlas& atlas = record.rows[2].atlas;
-  expect_shown(data.at("atlas").at(2).at("first").at(1), atlas.first_order[1]);
+  expect_shown(data.at("atlas").at(2).at("first").at(1), atlas.first_order[1].value);
   EXPECT_EQ(data.at("atlas").at(2).at("checked").size(), atlas.checked.size());
-  expect_shown(data.at("atlas").at(2).at("true").at(0), atlas.true_effect[0]);
+  expect_shown(data.at("atlas").at(2).at("true").at(0), atlas.checked[0].true_effect.value);
 }
 
 TEST_F(Report, ReadsARunFromItsFiles) {

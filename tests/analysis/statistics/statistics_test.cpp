@@ -10,8 +10,6 @@
 namespace routescope::analysis {
 namespace {
 
-constexpr double nan = std::numeric_limits<double>::quiet_NaN();
-
 TEST(Statistics, QuantilesOfNormalAndStudentT) {
   // Tables: Abramowitz & Stegun 26.5 and 26.10, five figures.
   EXPECT_NEAR(normal_quantile(0.975), 1.95996, 5e-6);
