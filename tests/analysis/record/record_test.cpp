@@ -101,17 +101,6 @@ TEST(AnalysisRecordTest, WhatWasNotMeasuredIsNaN) {
                     "zero/delta_nll of step 1: found 17 values, expected 18"));
 }
 
-/// Visits every dataset below a group.
-void each_dataset(const data::hdf5::Group& group, const std::function<void(const data::hdf5::Dataset&)>& visit) {
-  for (const std::string& name : group.names()) {
-    if (group.is_group(name)) {
-      each_dataset(group.group(name), visit);
-    } else {
-      visit(group.dataset(name));
-    }
-  }
-}
-
 TEST(AnalysisRecordTest, EveryDatasetIsLabelledAndEveryResultStatesItsEstimand) {
   const data::TempDir dir;
   AnalysisRecord record = testing::filled_record();
