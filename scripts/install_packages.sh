@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs the Debian or Ubuntu packages that building, testing, the quickstart's or the study's text, or figures need; does
-# nothing where all of them are there. ROUTESCOPE_INSTALL=no in the environment skips it.
+# Installs the Debian or Ubuntu packages that are needed to build, to test, for the text of the quickstart or of the study, or
+# for figures. Does nothing where all of them are installed. ROUTESCOPE_INSTALL=no in the environment skips it.
 #
 #   scripts/install_packages.sh [build] [test] [text] [study] [figures]     default: build test
 set -euo pipefail
@@ -10,7 +10,7 @@ source "$(dirname "$0")/phases.sh"
 build=(g++ cmake ninja-build git ca-certificates libdnnl-dev libhdf5-dev libyaml-cpp-dev libcli11-dev libfmt-dev
   libspdlog-dev nlohmann-json3-dev libssl-dev zlib1g-dev)
 test=(python3 libgtest-dev libboost-context-dev libopenmpi-dev openmpi-bin clang-format-14 shellcheck)
-# tests/slurm starts a Slurm of its own, which only root can; its services need not and should not run.
+# tests/slurm starts its own Slurm, which only root can do. The services of these packages should not run.
 if [[ $EUID -eq 0 ]]; then
   test+=(slurmctld slurmd slurm-client munge)
 fi

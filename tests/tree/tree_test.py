@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Holds the source tree to its rules. Each function below whose name starts with rule_ is one rule and one test of ctest.
+"""Holds the source tree to its rules. Each function named rule_... is one rule.
 
     tests/tree/tree_test.py            all rules
     tests/tree/tree_test.py includes   one of them
@@ -24,14 +24,14 @@ MAX_FUNCTION_LINES = 60
 
 # Folders that may have more files than MAX_FOLDER_FILES.
 LARGE_FOLDERS = {"kernels/cuda"}  # a kernel is a file
-# Generated files, or files of other programs: their length says nothing.
-DATA_FOLDERS = ["analysis/study", "tests/fixtures"]
 # Sources without a header of their own name. An entry that ends in a slash stands for a folder.
 NO_HEADER = {
     "kernels/cpu/": "op_declarations.inc declares every operation, for all backends",
     "kernels/reference/": "op_declarations.inc declares every operation, for all backends",
     "kernels/cuda/": "op_declarations.inc declares every operation, for all backends",
 }
+# Files that declare nothing for others: programs, and macros.
+NO_NAMESPACE = {"main.cpp", "host_device.h"}
 # Namespaces of tests beside routescope::testing.
 TEST_NAMESPACES = ("routescope::testing", "routescope::planted", "routescope::micro", "simt")
 
@@ -56,10 +56,6 @@ FILES = all_files()
 def files(endings, folders=None):
     tops = None if folders is None else tuple(folder + "/" for folder in folders)
     return [path for path in FILES if path.endswith(endings) and (tops is None or path.startswith(tops))]
-
-
-def is_data(path):
-    return any(path.startswith(folder + "/") for folder in DATA_FOLDERS)
 
 
 def quoted_includes(folders):
@@ -94,9 +90,10 @@ def include_table():
 def rule_includes():
     """An include follows the table of folders in README.md."""
     table = include_table()
-    for folder in FOLDERS + ["tests"]:
-        if folder not in table:
-            yield f"README.md: the table of folders has no row for {folder}/"
+    missing = [folder for folder in FOLDERS + ["tests"] if folder not in table]
+    if missing:
+        yield f"README.md: the table of folders has no row for {', '.join(missing)}"
+        return
     for path, number, included in quoted_includes(FOLDERS + ["tests"]):
         top = included.split("/")[0]
         if top not in table:
@@ -168,7 +165,7 @@ def rule_namespaces():
         allowed = (f"routescope::{top}",) if top != "tests" else (f"routescope::{below}", *TEST_NAMESPACES)
         if below == "simt":
             allowed += ("routescope::kernels",)  # emulates parts of kernels/cuda
-        open_names = []
+        open_names, declared = [], path.endswith(".inc")
         for number, line in enumerate(read(path).splitlines(), 1):
             opening = re.match(r"\s*(?:inline )?namespace ([\w:]+) \{", line)
             closing = re.match(r"\s*\}  // namespace ([\w:]+)", line)
@@ -181,6 +178,9 @@ def rule_namespaces():
             if not fits and (not open_names or name.startswith("routescope")):
                 yield f"{path}:{number}: declares namespace {name}, but {top}/ may declare only {', '.join(allowed)}"
             open_names.append(name)
+            declared = declared or name.startswith(allowed)
+        if not declared and top != "tests" and os.path.basename(path) not in NO_NAMESPACE:
+            yield f"{path}: declares no namespace, expected {allowed[0]}"
 
 
 # ---- sizes ----------------------------------------------------------------------------------------------------------
@@ -189,7 +189,7 @@ def rule_namespaces():
 def rule_file_sizes():
     """A file with code is short."""
     for path in files(CODE):
-        lines = read(path).count("\n") if not is_data(path) else 0
+        lines = read(path).count("\n")
         if lines > MAX_FILE_LINES:
             yield f"{path}: {lines} lines, at most {MAX_FILE_LINES}"
 
@@ -198,7 +198,7 @@ def rule_folder_sizes():
     """A folder has few files of its own."""
     counts = {}
     for path in FILES:
-        if os.path.basename(path) not in ("README.md", "CMakeLists.txt") and not is_data(path):
+        if os.path.basename(path) not in ("README.md", "CMakeLists.txt"):
             counts.setdefault(os.path.dirname(path), []).append(path)
     for folder, paths in counts.items():
         if len(paths) > MAX_FOLDER_FILES and folder not in LARGE_FOLDERS:
