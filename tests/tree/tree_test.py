@@ -215,6 +215,8 @@ def cpp_functions(path):
         indent = len(text) - len(text.lstrip())
         if not text or text[indent] == "#":
             continue
+        while text[indent] == "}" and blocks and blocks[-1][0] > indent:
+            blocks.pop()  # closed at the end of a line, as "}};"
         if blocks and text[indent] == "}" and indent == blocks[-1][0]:
             _, start, brace, function = blocks.pop()
             if function:
