@@ -17,7 +17,8 @@
 #include "kernels/comm/agree.h"
 #include "kernels/comm/launch.h"
 #include "train/config/config.h"
-#include "train/plan/plan.h"
+#include "train/plan/memory.h"
+#include "train/plan/plan_text.h"
 #include "train/run/loop.h"
 #include "train/run/signals.h"
 
@@ -107,7 +108,7 @@ int train_command(int argc, char** argv, int rank) {
     if (rank == 0) fmt::print("{}", plan_text(config, plan_options));
     return 0;
   }
-  wait_for_signals_aside();
+  start_signal_thread();
   resolve_backend(config);
   return train_as_rank(config);
 }

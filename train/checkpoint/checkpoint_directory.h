@@ -1,22 +1,37 @@
-// Names and removal of checkpoint directories, for those who write and find them.
+// Directories of checkpoints: their names while they are written or removed, their removal, and whether one is intact.
 #pragma once
 
 #include <atomic>
+#include <cstdint>
 #include <filesystem>
+#include <vector>
 
 #include "data/base/manifest.h"
 
 namespace routescope::train {
 
-/// Where a checkpoint is while it is written: beside its place, under a name that no reader takes for one.
+/// Where a checkpoint is while it is written: beside its final place, under a name that readers ignore.
 std::filesystem::path writing_dir(const std::filesystem::path& checkpoint);
 /// Throws Error.
 void rename_directory(const std::filesystem::path& from, const std::filesystem::path& to);
-/// First out of sight, so that nobody meets half of it, then for good. What cannot be removed then is debris. Throws
-/// Error if it cannot be moved.
-void remove_checkpoint(const std::filesystem::path& checkpoint);
 
-/// Whether every file of a checkpoint is what its manifest says; false, soon, once `given_up` is set.
+/// Every directory that is named as a checkpoint, with or without a manifest, in no order. Throws Error.
+std::vector<data::CheckpointEntry> named_as_checkpoints(const std::filesystem::path& run_dir);
+
+/// Whether every file of a checkpoint matches its manifest. Returns false soon after `given_up` is set.
 bool is_intact(const data::CheckpointEntry& checkpoint, const std::atomic<bool>& given_up);
+
+/// Renames a checkpoint to a name that readers ignore, then removes it; what cannot be removed is debris. Throws Error
+/// if it cannot be renamed.
+void remove_checkpoint(const std::filesystem::path& checkpoint);
+/// Removes every checkpoint after `step`, intact or not: a run that went back to `step` must not resume from them. Only
+/// one process may call it, while no checkpoint is written. Throws Error if a checkpoint cannot be renamed.
+void remove_checkpoints_after(const std::filesystem::path& run_dir, std::int64_t step);
+/// Renames every checkpoint after `step` to damaged-step-N and logs it. They were ignored because they are damaged;
+/// under their own name they could be found again once the record has been cut back to `step`. Only one process may
+/// call it.
+void set_aside_checkpoints_after(const std::filesystem::path& run_dir, std::int64_t step);
+/// Removes what interrupted saves and removals left. Only one process may call it, before any checkpoint is written.
+void remove_debris(const std::filesystem::path& run_dir);
 
 }  // namespace routescope::train

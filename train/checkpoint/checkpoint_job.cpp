@@ -66,7 +66,7 @@ void CheckpointJob::start() {
   try {
     thread_ = thread_without_signals([this] { run(); });
   } catch (const std::exception& error) {
-    error_ = fmt::format("{}: no thread to write with: {}", dir_.string(), error.what());
+    error_ = fmt::format("{}: cannot start a thread to write it: {}", dir_.string(), error.what());
     failed_ = true;
     done_.store(true);
   }

@@ -1,5 +1,5 @@
-// What one rank writes of a checkpoint, in this thread or in one of its own. It computes nothing and talks to no other
-// rank.
+// What one rank writes of a checkpoint, in the calling thread or in a thread of its own. A job computes nothing and
+// does not communicate with other ranks.
 #pragma once
 
 #include <atomic>
@@ -15,36 +15,38 @@
 
 namespace routescope::train {
 
-/// A file: a text, then numbers as f32.
+/// A file: a text, followed by numbers as f32.
 struct FileToWrite {
   std::string name;
   std::string head;
   std::vector<kernels::Tensor> data;
 };
 
-/// Signals are the main thread's business, and a write past a limit on file sizes is to fail, not to end the process.
-/// Throws std::system_error.
+/// A thread that blocks all signals: only the main thread handles them. In particular a write beyond the limit on file
+/// sizes fails instead of ending the process. Throws std::system_error.
 std::thread thread_without_signals(std::function<void()> body);
 
 class CheckpointJob {
  public:
-  /// Writes `files` into `dir`, which exists, each synced and read back.
+  /// Writes `files` into the existing directory `dir`. Each file is synced and read back.
   CheckpointJob(std::filesystem::path dir, std::vector<FileToWrite> files);
-  /// Gives up.
+  /// Gives up and waits for the thread.
   ~CheckpointJob();
   CheckpointJob(const CheckpointJob&) = delete;
   CheckpointJob& operator=(const CheckpointJob&) = delete;
 
+  /// Writes in the calling thread.
   void run();
-  /// run() in a thread of its own.
+  /// Writes in a thread of its own.
   void start();
 
   bool done() const { return done_.load(); }
-  /// Only once done(): whether it did not succeed.
+  /// Whether the job failed. Call it only once done().
   bool failed() const { return failed_; }
-  /// The rest need not be written.
+  /// Tells the job not to write the rest.
   void give_up() { given_up_.store(true); }
-  /// Waits. The files as they are on disk. Throws Error if one could not be written; none are returned after give_up().
+  /// Waits for the thread and returns the files as they are on disk; none after give_up(). Throws Error if one could
+  /// not be written.
   std::vector<data::ManifestEntry> result();
 
  private:

@@ -11,7 +11,8 @@ namespace routescope::train {
 
 namespace {
 
-/// Of a checkpoint that is intact. One whose state cannot be read is nothing to go back to.
+/// Whether an intact checkpoint was written outside a series of skipped steps. If its state cannot be read, no run can
+/// go back to it, and it is not.
 bool is_clean(const data::CheckpointEntry& checkpoint) {
   try {
     return read_train_state(checkpoint).skipped == 0;
@@ -63,12 +64,12 @@ void CheckpointRetention::prune() {
         ++counted;
     }
     const std::int64_t wanted = keep_ - counted;
-    // With no more than are wanted, none would go.
+    // If there are no more than are wanted, none would be removed whatever is read.
     if (wanted <= 0 || std::ssize(unknown) <= wanted || thread_.joinable()) return;
     read_.clear();
     thread_ = thread_without_signals([this, unknown, wanted] { read(unknown, wanted); });
   } catch (const std::exception& error) {
-    spdlog::warn("an old checkpoint stays: {}", error.what());
+    spdlog::warn("cannot remove an old checkpoint: {}", error.what());
   }
 }
 

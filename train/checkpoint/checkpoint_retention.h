@@ -1,4 +1,4 @@
-// Which checkpoints of a run stay (checkpoint.keep), and what is known of those that an earlier process wrote.
+// Which checkpoints of a run are kept (checkpoint.keep).
 #pragma once
 
 #include <atomic>
@@ -13,21 +13,23 @@
 
 namespace routescope::train {
 
-/// Rank 0's. Only checkpoints that were read and found intact count, and of them only those that were not written amid
-/// steps left out as not finite: behind those a run may have to go back. Those that an earlier process wrote are read
-/// in a thread, and nothing waits for it: what may go later stays until then.
+/// Removes old checkpoints, on rank 0. The newest `keep` checkpoints that count are kept. A checkpoint counts if it was
+/// read and found intact, and if it was not written while steps were skipped as not finite: the run may have to go back
+/// behind such a step. Damaged checkpoints stay and do not count.
+/// Checkpoints of an earlier process are read in a thread, and training does not wait for it: nothing that depends on
+/// them is removed before they were read.
 class CheckpointRetention {
  public:
-  /// The newest `keep` stay (0: all). `intact`: step of one that was read and found intact just now, or -1.
+  /// `keep` = 0 keeps all. `intact`: step of a checkpoint that was just found intact, or -1.
   CheckpointRetention(std::filesystem::path run_dir, std::int64_t keep, std::int64_t intact);
-  /// Gives up reading.
+  /// Stops reading.
   ~CheckpointRetention();
   CheckpointRetention(const CheckpointRetention&) = delete;
   CheckpointRetention& operator=(const CheckpointRetention&) = delete;
 
-  /// A checkpoint of `state` became complete and was read back: older ones may go now.
+  /// A checkpoint of `state` is complete and was read back: removes what it makes superfluous.
   void written(const TrainState& state);
-  /// Removes what may go by what was read meanwhile.
+  /// Takes over what the thread has read, and removes what it makes superfluous.
   void update();
 
  private:
@@ -36,9 +38,9 @@ class CheckpointRetention {
 
   std::filesystem::path run_dir_;
   std::int64_t keep_;
-  std::int64_t newest_ = -1;             // that was written and counts: later ones are left alone
-  std::map<std::int64_t, bool> counts_;  // of steps whose checkpoints are known: whether they count
-  std::map<std::int64_t, bool> read_;    // the same, by the thread: to be looked at once it is done
+  std::int64_t newest_ = -1;             // step of the newest one written here that counts; later ones are not touched
+  std::map<std::int64_t, bool> counts_;  // by step: whether a checkpoint counts, where this is known
+  std::map<std::int64_t, bool> read_;    // the same as the thread finds it; belongs to the thread until done_
   std::atomic<bool> done_ = false, given_up_ = false;
   std::thread thread_;
 };

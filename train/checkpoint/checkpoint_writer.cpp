@@ -1,3 +1,5 @@
+#include "train/checkpoint/checkpoint_writer.h"
+
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
@@ -12,7 +14,6 @@
 #include "kernels/device.h"
 #include "kernels/ops.h"
 #include "model/files/safetensors.h"
-#include "train/checkpoint/checkpoint.h"
 #include "train/checkpoint/checkpoint_directory.h"
 #include "train/checkpoint/checkpoint_job.h"
 #include "train/checkpoint/checkpoint_retention.h"
@@ -23,7 +24,7 @@ namespace fs = std::filesystem;
 
 namespace {
 
-/// Adds the time until its end to a sum.
+/// Adds its lifetime in seconds to `sum`.
 class Stopwatch {
  public:
   explicit Stopwatch(double& sum) : sum_(sum) {}
@@ -42,8 +43,8 @@ std::string to_text(const std::vector<data::ManifestEntry>& files) {
   return list.dump();
 }
 
-/// What ranks wrote, from each one's to_text(). On a file system that they do not share, rank 0 would vouch for files
-/// that it cannot see.
+/// The files of all ranks, from each rank's to_text(). Throws Error if rank 0 cannot see one of them: the ranks do not
+/// share a file system, and the manifest would list a file that is elsewhere.
 std::vector<data::ManifestEntry> merge(const std::vector<std::string>& texts, const fs::path& dir) {
   std::vector<data::ManifestEntry> all;
   for (std::size_t rank = 0; rank < texts.size(); ++rank) {
@@ -64,32 +65,33 @@ std::vector<data::ManifestEntry> merge(const std::vector<std::string>& texts, co
 }  // namespace
 
 struct CheckpointWriter::Impl {
-  /// A tensor of a file: where the numbers are in training, and where they are copied to.
+  /// Numbers of a file: where training keeps them, and their copy in host memory.
   struct Source {
     kernels::Tensor live, staged;
   };
 
-  Impl(const fs::path& run_dir_, const model::Model& model_, AdamW& optimizer_, kernels::Communicator& communicator_,
-       const Options& options_)
+  Impl(const fs::path& run_dir_, const model::Model& model_, Optimizer& optimizer_,
+       kernels::Communicator& communicator_, const Options& options_)
       : run_dir(run_dir_),
         model(model_),
         optimizer(optimizer_),
         communicator(communicator_),
         options(options_),
-        moments(state_tensors(model_.layout(), optimizer_.ranges())) {
+        state_items(state_tensors(model_.layout(), optimizer_.state())) {
     for (const model::ParameterInfo& info : model.layout().all()) {
       if (!first()) break;
       parameter_items.push_back({info.name, info.shape, {}});
       if (model.has_matrices()) sources.push_back({model.flat().slice(info.offset, {info.size}), {}});
     }
-    for (const StateTensor& tensor : moments) {
+    for (const StateTensor& tensor : state_items) {
       for (const kernels::Tensor& part : tensor.parts) sources.push_back({part, {}});
     }
     if (options.async) stage();
     if (first()) retention.emplace(run_dir, options.keep, options.intact);
   }
 
-  /// Host memory for everything that this rank writes. Touched now: a lack of memory is to end a run at its start.
+  /// Allocates host memory for everything that this rank writes, and touches it: if memory is short, the run ends at
+  /// its start.
   void stage() {
     std::int64_t count = 0;
     for (const Source& source : sources) count += source.live.numel();
@@ -104,11 +106,11 @@ struct CheckpointWriter::Impl {
     }
   }
 
-  /// Numbers that training may change as soon as this returns, where the writing thread finds them. Collective.
-  void take_numbers() {
+  /// Copies the numbers to where the writing thread reads them. Training may change them afterwards. Collective.
+  void copy_numbers() {
     const kernels::Stream stream{.device = model.options().device};
-    optimizer.finish(stream);  // parameters may be under way between ranks
-    if (!model.has_matrices()) gathered = optimizer.gather_parameters(stream);
+    optimizer.parameters().finish(stream);
+    if (!model.has_matrices()) gathered = optimizer.parameters().gather(stream);
     if (!options.async) return;
     for (const Source& source : sources) {
       if (source.live.dtype == kernels::DType::f32)
@@ -122,7 +124,7 @@ struct CheckpointWriter::Impl {
   bool first() const { return communicator.rank() == 0; }
   fs::path final_dir() const { return data::checkpoint_dir(run_dir, state.step); }
 
-  /// The files of this rank. Sources stand in the order in which files take them.
+  /// The files of this rank. `sources` are in the order in which the files need them.
   std::vector<FileToWrite> files() const {
     std::vector<FileToWrite> out;
     std::size_t next = 0;
@@ -139,7 +141,7 @@ struct CheckpointWriter::Impl {
     }
     std::vector<model::SafetensorsItem> items;
     std::size_t parts = 0;
-    for (const StateTensor& tensor : moments) {
+    for (const StateTensor& tensor : state_items) {
       items.push_back({tensor.name, tensor.shape, {}});
       parts += tensor.parts.size();
     }
@@ -151,21 +153,21 @@ struct CheckpointWriter::Impl {
   void make_directory() const {
     const fs::path dir = writing_dir(final_dir());
     std::error_code error;
-    // Not the run directory: if that is gone, so is the record that belongs to the checkpoint.
+    // The run directory is not made again: if it is gone, the record that belongs to the checkpoint is gone as well.
     fs::create_directory(dir.parent_path(), error);
     if (!error) fs::remove_all(dir, error);
     if (!error) fs::create_directory(dir, error);
     if (error) throw data::Error("{}: cannot be made: {}", dir.string(), error.message());
   }
 
-  /// Runs `body` on every rank; where it fails on one, on all of them the checkpoint is no more.
+  /// Runs `body` on every rank. If it fails on any rank, gives up the checkpoint on all ranks and throws.
   void attempt(const std::string& what, const std::function<void()>& body) {
     try {
       kernels::agree(communicator, what, [&] {
         try {
           body();
         } catch (const std::exception& error) {
-          throw data::Error("{}; {}", error.what(), what_holds());
+          throw data::Error("{}; {}", error.what(), last_complete());
         }
       });
     } catch (...) {
@@ -176,7 +178,8 @@ struct CheckpointWriter::Impl {
     }
   }
 
-  std::string what_holds() const {
+  /// For error messages: which earlier checkpoint a run can resume from.
+  std::string last_complete() const {
     std::int64_t newest = -1;
     std::error_code error;
     if (fs::is_directory(run_dir, error)) {
@@ -184,14 +187,14 @@ struct CheckpointWriter::Impl {
         for (const data::CheckpointEntry& entry : data::list_checkpoints(run_dir))
           if (entry.step < state.step) newest = std::max(newest, entry.step);
       } catch (const std::exception&) {
-        return "which checkpoint is the last complete one cannot be seen";
+        return "the checkpoints that are there cannot be listed";
       }
     }
     return newest < 0 ? "no earlier checkpoint is there"
                       : fmt::format("the checkpoint of step {} is the last complete one", newest);
   }
 
-  /// Rank 0, when every rank's files are written and known.
+  /// On rank 0, once every rank's files are written.
   void publish(const std::vector<data::ManifestEntry>& written) const {
     const fs::path dir = final_dir(), writing = writing_dir(dir);
     data::write_manifest(writing, written);
@@ -202,28 +205,28 @@ struct CheckpointWriter::Impl {
 
   fs::path run_dir;
   const model::Model& model;
-  AdamW& optimizer;
+  Optimizer& optimizer;
   kernels::Communicator& communicator;
   Options options;
-  std::vector<model::SafetensorsItem> parameter_items;  // rank 0's, without the numbers
-  std::vector<StateTensor> moments;
+  std::vector<model::SafetensorsItem> parameter_items;  // on rank 0: names and shapes
+  std::vector<StateTensor> state_items;                 // this rank's part of the optimizer's state
   std::vector<Source> sources;
   kernels::PinnedBuffer staging;
-  kernels::OwnedTensor
-      gathered;  // rank 0's: the parameters of the checkpoint under way where no rank's model has them all
+  // On rank 0, where no rank's model has all matrices: the parameters of the checkpoint that is being written.
+  kernels::OwnedTensor gathered;
 
-  TrainState state;  // of the checkpoint under way, or of the last one
+  TrainState state;  // of the checkpoint that is being written, or of the last one
   std::int64_t completed = -1;
   double seconds_lost = 0;
-  std::optional<CheckpointRetention> retention;  // rank 0's
-  std::unique_ptr<CheckpointJob> job;            // last: its thread reads what stands above
+  std::optional<CheckpointRetention> retention;  // on rank 0
+  std::unique_ptr<CheckpointJob> job;            // the last member: its thread reads the members above
 };
 
-std::size_t checkpoint_host_bytes(std::int64_t parameters, std::int64_t written, int rank) {
-  return static_cast<std::size_t>((rank == 0 ? parameters : 0) + 2 * written) * sizeof(float);
+std::size_t checkpoint_host_bytes(std::int64_t parameters, std::int64_t state, int rank) {
+  return static_cast<std::size_t>((rank == 0 ? parameters : 0) + state) * sizeof(float);
 }
 
-CheckpointWriter::CheckpointWriter(const fs::path& run_dir, const model::Model& model, AdamW& optimizer,
+CheckpointWriter::CheckpointWriter(const fs::path& run_dir, const model::Model& model, Optimizer& optimizer,
                                    kernels::Communicator& communicator, const Options& options)
     : impl_(new Impl(run_dir, model, optimizer, communicator, options)) {}
 CheckpointWriter::~CheckpointWriter() = default;
@@ -240,8 +243,8 @@ void CheckpointWriter::begin(const TrainState& state) {
   impl.attempt(fmt::format("directory of the checkpoint of step {}", state.step), [&] {
     if (impl.first()) impl.make_directory();
   });
-  impl.take_numbers();
-  // Whatever fails from here on is this rank's vote: the others are writing already.
+  impl.copy_numbers();
+  // From here on an error of this rank becomes its vote: the other ranks are writing already.
   impl.job = std::make_unique<CheckpointJob>(writing_dir(impl.final_dir()), impl.files());
   if (impl.options.async) return impl.job->start();
   impl.job->run();

@@ -1,7 +1,6 @@
 #include "train/checkpoint/state_file.h"
 
 #include <algorithm>
-#include <array>
 #include <charconv>
 #include <limits>
 #include <memory>
@@ -18,7 +17,6 @@ namespace fs = std::filesystem;
 
 namespace {
 
-constexpr std::array<const char*, 2> kMoments{"exp_avg.", "exp_avg_sq."};
 constexpr std::string_view kStem = "train_state", kSuffix = ".safetensors";
 
 /// Elements [begin, end) of a parameter, flattened.
@@ -26,13 +24,9 @@ struct Span {
   std::int64_t begin = 0, end = 0;
 };
 
-/// What a range of the flat arrays holds of a parameter.
-Span within(const model::ParameterInfo& info, const OptimizerRange& range) {
+/// The elements of a parameter that lie in a range of the flat arrays.
+Span within(const model::ParameterInfo& info, const StateRange& range) {
   return {std::max<std::int64_t>(range.begin - info.offset, 0), std::min(range.end - info.offset, info.size)};
-}
-
-kernels::Tensor moment(const OptimizerRange& range, std::size_t which) {
-  return which == 0 ? range.exp_avg : range.exp_avg_sq;
 }
 
 std::optional<std::int64_t> integer(std::string_view text) {
@@ -42,7 +36,7 @@ std::optional<std::int64_t> integer(std::string_view text) {
   return value;
 }
 
-/// One of a checkpoint's state files, open.
+/// A state file, open for reading.
 struct StateFile {
   fs::path path;
   std::unique_ptr<model::SafetensorsReader> reader;
@@ -50,7 +44,7 @@ struct StateFile {
   std::string text(const std::string& key) const {
     const auto found = reader->metadata().find(key);
     if (found != reader->metadata().end()) return found->second;
-    throw data::Error("{}: metadata {}: found nothing, expected it (an earlier version wrote checkpoints without)",
+    throw data::Error("{}: metadata {}: found nothing, expected a value (an earlier version did not write this key)",
                       path.string(), key);
   }
   std::int64_t number(const std::string& key) const {
@@ -68,7 +62,7 @@ int ranks_of(const std::string& name) {
   return static_cast<int>(std::clamp<std::int64_t>(ranks.value_or(1), 1, std::numeric_limits<int>::max()));
 }
 
-/// The state files of a checkpoint, all of them, in the order of their ranks.
+/// All state files of a checkpoint, in the order of ranks.
 std::vector<StateFile> open_state_files(const fs::path& dir) {
   std::vector<std::string> names;
   for (const data::ManifestEntry& entry : data::list_manifest(dir)) {
@@ -90,39 +84,47 @@ std::vector<StateFile> open_state_files(const fs::path& dir) {
   return files;
 }
 
-/// A stored stretch of a parameter's moment.
+/// A stored stretch of one slot of a parameter.
 struct Piece {
   Span span;
   std::size_t file = 0;
   const model::SafetensorsEntry* entry = nullptr;
 };
 
-/// Which parameter a stored tensor is a stretch of; nothing if the name is none of ours.
+/// What the name of a stored tensor says.
 struct Named {
-  std::size_t which = 0, parameter = 0;
+  std::size_t slot = 0, parameter = 0;
   Span span;
 };
-std::optional<Named> parse_name(const std::string& name, const std::map<std::string, std::size_t>& parameters,
+
+/// Reads the part of a name after "SLOT.": PARAMETER or PARAMETER[begin:end]. Returns nothing for any other text.
+std::optional<Named> parse_parameter(std::size_t slot, const std::string& text,
+                                     const std::map<std::string, std::size_t>& parameters,
+                                     const model::ParameterLayout& layout) {
+  const auto bracket = text.find('['), colon = text.find(':');
+  const auto found = parameters.find(text.substr(0, bracket));
+  if (found == parameters.end()) return std::nullopt;
+  const std::int64_t size = layout.all()[found->second].size;
+  if (bracket == std::string::npos) return Named{slot, found->second, {0, size}};
+  if (colon == std::string::npos || colon < bracket || !text.ends_with(']')) return std::nullopt;
+  const auto begin = integer(std::string_view(text).substr(bracket + 1, colon - bracket - 1));
+  const auto end = integer(std::string_view(text).substr(colon + 1, text.size() - colon - 2));
+  if (!begin || !end || *begin < 0 || *begin >= *end || *end > size) return std::nullopt;
+  return Named{slot, found->second, {*begin, *end}};
+}
+
+std::optional<Named> parse_name(const std::string& name, const std::vector<std::string>& slots,
+                                const std::map<std::string, std::size_t>& parameters,
                                 const model::ParameterLayout& layout) {
-  for (std::size_t which = 0; which < kMoments.size(); ++which) {
-    if (!name.starts_with(kMoments[which])) continue;
-    const std::string rest = name.substr(std::string_view(kMoments[which]).size());
-    const auto bracket = rest.find('['), colon = rest.find(':');
-    const auto found = parameters.find(rest.substr(0, bracket));
-    if (found == parameters.end()) return std::nullopt;
-    const std::int64_t size = layout.all()[found->second].size;
-    if (bracket == std::string::npos) return Named{which, found->second, {0, size}};
-    if (colon == std::string::npos || colon < bracket || !rest.ends_with(']')) return std::nullopt;
-    const auto begin = integer(std::string_view(rest).substr(bracket + 1, colon - bracket - 1));
-    const auto end = integer(std::string_view(rest).substr(colon + 1, rest.size() - colon - 2));
-    if (!begin || !end || *begin < 0 || *begin >= *end || *end > size) return std::nullopt;
-    return Named{which, found->second, {*begin, *end}};
+  for (std::size_t slot = 0; slot < slots.size(); ++slot) {
+    const std::string prefix = slots[slot] + ".";
+    if (name.starts_with(prefix)) return parse_parameter(slot, name.substr(prefix.size()), parameters, layout);
   }
   return std::nullopt;
 }
 
-/// The stored pieces of every moment of every parameter, each complete and in order: [which][parameter].
-using Pieces = std::array<std::vector<std::vector<Piece>>, 2>;
+/// The stored pieces of every slot of every parameter, [slot][parameter], each complete and in order.
+using Pieces = std::vector<std::vector<std::vector<Piece>>>;
 
 void check_complete(const std::vector<Piece>& pieces, const model::ParameterInfo& info, const std::string& name,
                     const std::vector<StateFile>& files) {
@@ -143,29 +145,29 @@ void check_complete(const std::vector<Piece>& pieces, const model::ParameterInfo
   if (next < info.size) missing(info.size);
 }
 
-Pieces find_pieces(const std::vector<StateFile>& files, const model::ParameterLayout& layout) {
+Pieces find_pieces(const std::vector<StateFile>& files, const std::vector<std::string>& slots,
+                   const model::ParameterLayout& layout) {
   std::map<std::string, std::size_t> parameters;
   for (std::size_t p = 0; p < layout.all().size(); ++p) parameters[layout.all()[p].name] = p;
-  Pieces pieces;
-  for (auto& of_moment : pieces) of_moment.resize(layout.all().size());
+  Pieces pieces(slots.size(), std::vector<std::vector<Piece>>(layout.all().size()));
   for (std::size_t file = 0; file < files.size(); ++file) {
     for (const model::SafetensorsEntry& entry : files[file].reader->entries()) {
-      const auto named = parse_name(entry.name, parameters, layout);
+      const auto named = parse_name(entry.name, slots, parameters, layout);
       if (!named)
-        throw data::Error("{}: {}: expected only moments of this model's parameters", files[file].path.string(),
-                          entry.name);
+        throw data::Error("{}: {}: found an unknown tensor, expected only {} of this model's parameters",
+                          files[file].path.string(), entry.name, fmt::join(slots, ", "));
       const auto stored = static_cast<std::int64_t>((entry.end - entry.begin) / kernels::size_of(entry.dtype));
       if (stored != named->span.end - named->span.begin)
         throw data::Error("{}: {}: found {} elements, expected {}", files[file].path.string(), entry.name, stored,
                           named->span.end - named->span.begin);
-      pieces[named->which][named->parameter].push_back({named->span, file, &entry});
+      pieces[named->slot][named->parameter].push_back({named->span, file, &entry});
     }
   }
-  for (std::size_t which = 0; which < kMoments.size(); ++which) {
+  for (std::size_t slot = 0; slot < slots.size(); ++slot) {
     for (std::size_t p = 0; p < layout.all().size(); ++p) {
-      auto& found = pieces[which][p];
+      auto& found = pieces[slot][p];
       std::ranges::sort(found, {}, [](const Piece& piece) { return std::pair(piece.span.begin, piece.span.end); });
-      check_complete(found, layout.all()[p], kMoments[which] + layout.all()[p].name, files);
+      check_complete(found, layout.all()[p], slots[slot] + "." + layout.all()[p].name, files);
     }
   }
   return pieces;
@@ -185,31 +187,29 @@ std::map<std::string, std::string> state_metadata(const TrainState& state) {
           {"valid_fingerprint", state.valid_fingerprint}};
 }
 
-std::vector<StateTensor> state_tensors(const model::ParameterLayout& layout,
-                                       const std::vector<OptimizerRange>& ranges) {
+std::vector<StateTensor> state_tensors(const model::ParameterLayout& layout, const OptimizerState& state) {
   std::vector<StateTensor> tensors;
   for (const model::ParameterInfo& info : layout.all()) {
-    for (std::size_t which = 0; which < kMoments.size(); ++which) {
-      const std::string name = kMoments[which] + info.name;
-      std::optional<std::int64_t> end;  // of the tensor that the last range went into
-      std::int64_t begin = 0;
+    for (std::size_t slot = 0; slot < state.slots.size(); ++slot) {
+      const std::string name = state.slots[slot] + "." + info.name;
+      std::optional<Span> stretch;  // of the parameter: what tensors.back() holds
       const auto name_last = [&] {
-        if (!end) return;
-        const bool whole = begin == 0 && *end == info.size;
-        tensors.back().name = whole ? name : fmt::format("{}[{}:{}]", name, begin, *end);
-        tensors.back().shape = whole ? info.shape : std::vector<std::int64_t>{*end - begin};
+        if (!stretch) return;
+        const bool whole = stretch->begin == 0 && stretch->end == info.size;
+        tensors.back().name = whole ? name : fmt::format("{}[{}:{}]", name, stretch->begin, stretch->end);
+        tensors.back().shape = whole ? info.shape : std::vector<std::int64_t>{stretch->end - stretch->begin};
       };
-      for (const OptimizerRange& range : ranges) {
+      for (const StateRange& range : state.ranges) {
         const Span span = within(info, range);
         if (!range.written || span.begin >= span.end) continue;
-        if (end != span.begin) {
+        if (!stretch || stretch->end != span.begin) {
           name_last();
           tensors.emplace_back();
-          begin = span.begin;
+          stretch = Span{span.begin, span.begin};
         }
         tensors.back().parts.push_back(
-            moment(range, which).slice(info.offset + span.begin - range.begin, {span.end - span.begin}));
-        end = span.end;
+            range.state[slot].slice(info.offset + span.begin - range.begin, {span.end - span.begin}));
+        stretch->end = span.end;
       }
       name_last();
     }
@@ -240,19 +240,19 @@ TrainState read_train_state(const data::CheckpointEntry& checkpoint) {
   return state;
 }
 
-void read_moments(const data::CheckpointEntry& checkpoint, const model::ParameterLayout& layout,
-                  const std::vector<OptimizerRange>& ranges) {
+void read_optimizer_state(const data::CheckpointEntry& checkpoint, const model::ParameterLayout& layout,
+                          const OptimizerState& state) {
   const std::vector<StateFile> files = open_state_files(checkpoint.dir);
-  const Pieces pieces = find_pieces(files, layout);
-  for (const OptimizerRange& range : ranges) {
-    for (std::size_t which = 0; which < kMoments.size(); ++which) {
-      const kernels::Tensor to = moment(range, which);
+  const Pieces pieces = find_pieces(files, state.slots, layout);
+  for (const StateRange& range : state.ranges) {
+    for (std::size_t slot = 0; slot < state.slots.size(); ++slot) {
+      const kernels::Tensor to = range.state[slot];
       kernels::fill(to, 0.0, kernels::Stream{.device = to.device});
       for (std::size_t p = 0; p < layout.all().size(); ++p) {
         const model::ParameterInfo& info = layout.all()[p];
         const Span needed = within(info, range);
         if (needed.begin >= needed.end) continue;
-        for (const Piece& piece : pieces[which][p]) {
+        for (const Piece& piece : pieces[slot][p]) {
           const Span span{std::max(needed.begin, piece.span.begin), std::min(needed.end, piece.span.end)};
           if (span.begin >= span.end) continue;
           files[piece.file].reader->read_elements(
@@ -262,10 +262,6 @@ void read_moments(const data::CheckpointEntry& checkpoint, const model::Paramete
       }
     }
   }
-}
-
-void read_moments(const data::CheckpointEntry& checkpoint, const model::Model& model, AdamW& optimizer) {
-  read_moments(checkpoint, model.layout(), optimizer.ranges());
 }
 
 }  // namespace routescope::train

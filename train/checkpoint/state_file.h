@@ -1,5 +1,5 @@
-// train_state*.safetensors: AdamW's moments as logical ranges of the parameters, one file for each rank that wrote, and
-// where the run stood (data/formats/checkpoint.md). Any number of ranks reads what any number wrote.
+// train_state*.safetensors: the optimizer's state and the position of the run (data/formats/checkpoint.md). Each rank
+// writes one file with stretches of the parameters' state. Any number of ranks can read what any other number wrote.
 #pragma once
 
 #include <cstdint>
@@ -14,38 +14,37 @@
 
 namespace routescope::train {
 
-/// What a checkpoint says besides numbers.
+/// The position of a run, stored in every checkpoint.
 struct TrainState {
   std::int64_t step = 0;        // finished updates
-  std::int64_t next_batch = 0;  // what update step + 1 trains on: Batches::get(next_batch, ...)
-  std::int64_t skipped = 0;     // how many of the last steps, in a row, were left out as not finite
+  std::int64_t next_batch = 0;  // update step + 1 trains on Batches::get(next_batch, ...)
+  std::int64_t skipped = 0;     // how many of the last steps, in a row, were skipped because they were not finite
   std::int64_t tokens_seen = 0;
   std::int64_t seed = 0;
   std::string train_fingerprint, valid_fingerprint;  // TokenStream::fingerprint()
 };
 
-/// train_state.safetensors of a process alone, train_state-00001-of-00004.safetensors of the first of four.
+/// train_state.safetensors for one rank, train_state-00001-of-00004.safetensors for the first of four.
 std::string state_file_name(const kernels::Place& place);
-/// As metadata of each such file.
+/// The state as metadata of a state file.
 std::map<std::string, std::string> state_metadata(const TrainState& state);
 
 /// A tensor of a state file, f32: the elements of `parts` one after the other.
 struct StateTensor {
-  std::string name;                 // exp_avg.NAME, or exp_avg.NAME[begin:end] for some elements of it; exp_avg_sq.NAME
-  std::vector<std::int64_t> shape;  // of the parameter, or [end - begin]
+  std::string name;                    // SLOT.PARAMETER, or SLOT.PARAMETER[begin:end] for some of its elements
+  std::vector<std::int64_t> shape;     // of the parameter, or [end - begin]
   std::vector<kernels::Tensor> parts;  // views into the optimizer's arrays
 };
-/// What a rank writes: its ranges that are marked so, without the padding between parameters, in file order.
-std::vector<StateTensor> state_tensors(const model::ParameterLayout& layout, const std::vector<OptimizerRange>& ranges);
+/// What a rank writes, in file order: its ranges with `written`, without the padding between parameters.
+std::vector<StateTensor> state_tensors(const model::ParameterLayout& layout, const OptimizerState& state);
 
-/// What the checkpoint's state files say, without the moments. Throws Error, also if they contradict each other or one
-/// of the set is missing.
+/// Reads the position of the run from the state files. Throws Error, also if the files contradict each other or one is
+/// missing.
 TrainState read_train_state(const data::CheckpointEntry& checkpoint);
-/// The moments of every element of `ranges`, whoever wrote them; the padding between parameters becomes zero. Throws
-/// Error unless the files hold every element of every parameter exactly once, and nothing else.
-void read_moments(const data::CheckpointEntry& checkpoint, const model::ParameterLayout& layout,
-                  const std::vector<OptimizerRange>& ranges);
-/// Those that this rank holds.
-void read_moments(const data::CheckpointEntry& checkpoint, const model::Model& model, AdamW& optimizer);
+/// Reads the optimizer's state of every element of state.ranges, whichever ranks wrote it; the padding between
+/// parameters becomes zero. Throws Error unless the files hold every slot of every element of every parameter exactly
+/// once, and nothing else.
+void read_optimizer_state(const data::CheckpointEntry& checkpoint, const model::ParameterLayout& layout,
+                          const OptimizerState& state);
 
 }  // namespace routescope::train

@@ -1,4 +1,3 @@
-// Reading, checking and writing the configuration; the keys themselves are in config_keys.cpp.
 #include "train/config/config.h"
 
 #include <algorithm>
@@ -17,7 +16,7 @@ namespace {
 /// Later leaves replace earlier ones of the same path: overrides come after the file.
 using Leaves = std::map<std::string, ConfigLeaf>;
 
-/// `once`: a path may not be given twice (within a file).
+/// Adds the leaves below `node`. With `once`, a path that is already there is an error.
 void collect(const YAML::Node& node, const std::string& path, const std::string& file, bool once, Leaves& leaves) {
   if (node.IsMap()) {
     for (const auto& entry : node) {
@@ -35,7 +34,7 @@ void collect(const YAML::Node& node, const std::string& path, const std::string&
   leaves.insert_or_assign(path, std::move(leaf));
 }
 
-/// `sections`: names of some, for the message about a file without any.
+/// `sections`: some names for the message about a file without keys.
 void collect_file(const std::filesystem::path& file, const std::string& sections, Leaves& leaves) {
   YAML::Node root;
   try {
@@ -100,7 +99,7 @@ void read_leaves(const Leaves& leaves, const std::vector<ConfigKey>& keys) {
   }
 }
 
-/// What no single key can tell.
+/// The conditions between keys.
 void check(const TrainConfig& c, const Leaves& leaves, const std::string& file) {
   const auto where = [&](const std::string& path) {
     const auto leaf = leaves.find(path);
@@ -117,7 +116,7 @@ void check(const TrainConfig& c, const Leaves& leaves, const std::string& file) 
     throw data::Error("{}: data.sequence_length: found {}, expected at most model.max_position_embeddings = {}",
                       where("data.sequence_length"), length, c.model.max_position_embeddings);
   }
-  // In steps, so that no product of two large numbers is formed.
+  // Two divisions, because the product of two large numbers could overflow.
   if (c.train.tokens_per_step % length != 0 || (c.train.tokens_per_step / length) % c.train.micro_batch != 0) {
     throw data::Error(
         "{}: train.tokens_per_step: found {}, expected a multiple of data.sequence_length * train.micro_batch = {} * "
@@ -216,11 +215,11 @@ std::vector<std::pair<std::string, std::string>> config_values(const TrainConfig
 
 std::string to_yaml(const TrainConfig& config) {
   std::string yaml;
-  std::string section;  // of the line before, with a final dot
+  std::string section;  // of the previous line, with a final dot
   for (const auto& [path, value] : config_values(config)) {
     const std::size_t last_dot = path.rfind('.');
     const std::string parent = last_dot == std::string::npos ? "" : path.substr(0, last_dot + 1);
-    // The headers of those enclosing sections that the line before did not stand in.
+    // The headers of enclosing sections in which the previous line was not.
     for (std::size_t dot = parent.find('.'), begin = 0; dot != std::string::npos; dot = parent.find('.', dot + 1)) {
       const std::string prefix = parent.substr(0, dot + 1);
       if (!section.starts_with(prefix)) {

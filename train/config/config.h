@@ -10,10 +10,11 @@
 #include "model/files/config.h"
 #include "model/pass/model.h"
 #include "model/pass/pass.h"
+#include "train/optimizer/settings.h"
 
 namespace routescope::train {
 
-/// Every key of a configuration file. Member names are the keys.
+/// All keys (configs/README.md explains them). Member names are the keys.
 struct TrainConfig {
   struct Run {
     std::string dir;
@@ -23,21 +24,17 @@ struct TrainConfig {
     std::vector<std::string> train, valid;  // shards or patterns, relative to the working directory
     std::int64_t sequence_length = 2048;
   };
-  struct Optimizer {
-    double learning_rate = 3e-4;  // the peak
-    double beta1 = 0.9, beta2 = 0.95, eps = 1e-8;
-    double weight_decay = 0.1;
-  };
+  using Optimizer = OptimizerSettings;
   struct Schedule {
     std::string kind = "cosine";  // cosine | wsd | constant
     std::int64_t warmup_steps = 0;
     double final_fraction = 0.1;  // of the peak, at the last step (cosine, wsd)
     double decay_fraction = 0.2;  // of all steps (wsd)
   };
-  /// What happens when the loss or a gradient is NaN or infinite.
+  /// What to do when the loss or a gradient is NaN or infinite.
   struct NonFinite {
-    std::int64_t skip = 2;       // steps in a row that are left out before the run goes back to its last checkpoint
-    std::int64_t roll_back = 2;  // times it goes back to the same checkpoint before it stops
+    std::int64_t skip = 2;       // steps in a row that are skipped before the run goes back to its last checkpoint
+    std::int64_t roll_back = 2;  // how often the run goes back to the same checkpoint before it stops
   };
   struct Train {
     std::int64_t steps = 0;
@@ -55,7 +52,7 @@ struct TrainConfig {
   struct Checkpoint {
     std::int64_t every = 1000;
     std::int64_t log_spaced_until = 512;
-    std::int64_t keep = 0;     // the newest N; 0: all
+    std::int64_t keep = 0;     // number of newest checkpoints that are kept; 0: all
     std::string async = "on";  // on | off: training goes on while a checkpoint is written
   };
   struct Routing {
@@ -64,10 +61,8 @@ struct TrainConfig {
     std::int64_t sequences = 32;
     std::int64_t per_token_every = 1000;  // 0: never
   };
-  struct Distributed {
-    std::int64_t zero = 1;
-    std::int64_t bucket_mb = 64;
-    double timeout_seconds = 600;  // that a rank waits for another one
+  struct Distributed : Sharding {
+    double timeout_seconds = 600;  // how long a rank waits for another one
   };
 
   /// How operations are computed; changes no result beyond rounding.
@@ -76,8 +71,8 @@ struct TrainConfig {
     std::string reads = "auto";      // auto | fused | two_phase: PassOptions::reads
     std::string recompute = "auto";  // auto | none | swiglu | norms | attention: PassOptions::recompute
     std::string graph = "off";       // on | off: PassOptions::graph (CUDA)
-    std::string tune_products =
-        "off";  // on | off: time the candidates for each product (CUDA); other bits in another run
+    // on | off: time the candidates for each product (CUDA). Another run may then choose others and round differently.
+    std::string tune_products = "off";
   };
 
   Run run;
@@ -93,19 +88,19 @@ struct TrainConfig {
   Kernels kernels;
 
   std::int64_t sequences_per_step() const { return train.tokens_per_step / data.sequence_length; }
-  /// Device and arithmetic; `device` and `precision` must have been resolved.
+  /// Device and arithmetic. `device` and `precision` must be resolved.
   model::ModelOptions model_options() const;
-  /// `kernels` for a training pass. kernels.recompute: auto means none here, until resolve_recompute() (plan.h) chose.
+  /// `kernels` for a training pass. An unresolved kernels.recompute: auto counts as none (resolve_recompute()).
   model::PassOptions pass_options() const;
 };
 
-/// Reads `file`, then `overrides` ("key.path=value"; they win). Throws Error (UsageError for what stands on the command
-/// line) with file and line, key, what was found and what was expected, and for an unknown key the nearest known one.
+/// Reads `file`, then `overrides` ("key.path=value"), which take precedence. Throws Error (UsageError for an override)
+/// with file and line, key, what was found and what was expected; for an unknown key with the nearest known one.
 TrainConfig load_config(const std::filesystem::path& file, const std::vector<std::string>& overrides);
 
-/// Turns `auto` into what this machine has. Throws Error for a device that this build or machine lacks, and for
-/// settings that the device does not have. On the CPU, precision auto is bf16 exactly where the processor multiplies
-/// bf16 natively (AVX512-BF16 or AMX), else f32. `planning`: device cuda is accepted where no device answers.
+/// Replaces `auto` by what this machine has. Throws Error for a device that this build or machine lacks, and for
+/// settings that the device does not have. On the CPU, precision auto is bf16 if the processor multiplies bf16 natively
+/// (AVX512-BF16 or AMX), else f32. With `planning`, device cuda is accepted even if no device answers.
 void resolve_backend(TrainConfig& config, bool planning = false);
 
 /// The configuration key by key, in the file's order: ("train.steps", "20000"), values as YAML text.

@@ -1,4 +1,3 @@
-// The table of configuration keys: see config_keys.h.
 #include "train/config/config_keys.h"
 
 #include <algorithm>
@@ -10,6 +9,7 @@
 #include <optional>
 
 #include "data/base/error.h"
+#include "train/optimizer/update_rule.h"
 
 namespace routescope::train {
 
@@ -17,7 +17,7 @@ namespace {
 
 constexpr std::int64_t kMaxInteger = std::numeric_limits<std::int64_t>::max();
 
-/// A quoted scalar is a text, whatever it looks like.
+/// Whether a node is a scalar without quotes. A quoted scalar is always a text.
 bool is_plain(const YAML::Node& node) {
   return node.IsScalar() && node.Tag() != "!";
 }
@@ -40,7 +40,7 @@ std::string describe(const YAML::Node& node) {
   return "a mapping";
 }
 
-/// Plain where that is unambiguous, else double-quoted.
+/// Without quotes if YAML then reads the same text back, else in double quotes.
 std::string yaml_text(const std::string& text) {
   const auto plain = [](char c) {
     return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '_' || c == '.' || c == '/' || c == '-';
@@ -154,8 +154,7 @@ nlohmann::json to_json(const YAML::Node& node) {
 }
 
 void add_model_keys(std::vector<ConfigKey>& keys, model::ModelConfig& model) {
-  // A preset is where the other keys start from: config.cpp applies it before them. What it resolved to is written, not
-  // it.
+  // A preset sets the other keys, so config.cpp reads it first. It is not written: the keys that it set are.
   const auto read_preset = [&model](const ConfigLeaf& leaf) {
     const std::vector<std::string> names = model::ModelConfig::preset_names();
     if (!leaf.node.IsScalar() || std::ranges::find(names, leaf.node.Scalar()) == names.end()) {
@@ -166,7 +165,7 @@ void add_model_keys(std::vector<ConfigKey>& keys, model::ModelConfig& model) {
   keys.push_back({"model.preset", read_preset, [] { return std::string(); }});
 
   for (const std::string& name : model::ModelConfig::keys()) {
-    if (name.starts_with("attnres_")) continue;  // these are written as model.attn_res.*
+    if (name.starts_with("attnres_")) continue;  // their keys are model.attn_res.*
     const auto read = [&model, name](const ConfigLeaf& leaf) {
       try {
         model.set(name, to_json(leaf.node), leaf.where + ": model");
@@ -204,9 +203,38 @@ void add_model_keys(std::vector<ConfigKey>& keys, model::ModelConfig& model) {
       {model::to_string(model::AttnResSource::block_sum), model::to_string(model::AttnResSource::cumulative)},
       [&model](const std::string& text) { model.source = model::attn_res_source_from_string(text); },
       [&model] { return model::to_string(model.source); });
-  keys.push_back(config_key::integer("model.attn_res.num_blocks", model.num_blocks, 1));
-  keys.push_back(config_key::real("model.attn_res.recency_bias", model.recency_bias, "a finite number",
-                                  [](double) { return true; }));
+  keys.push_back(integer("model.attn_res.num_blocks", model.num_blocks, 1));
+  keys.push_back(
+      real("model.attn_res.recency_bias", model.recency_bias, "a finite number", [](double) { return true; }));
+}
+
+void add_train_keys(std::vector<ConfigKey>& keys, TrainConfig::Train& train) {
+  const auto positive = [](double x) { return x > 0; };
+  const auto not_negative = [](double x) { return x >= 0; };
+  const auto fraction = [](double x) { return x >= 0 && x <= 1; };
+  const auto decay_rate = [](double x) { return x >= 0 && x < 1; };
+  OptimizerSettings& optimizer = train.optimizer;
+  TrainConfig::Schedule& schedule = train.schedule;
+
+  keys.push_back(integer("train.steps", train.steps, 1));
+  keys.push_back(integer("train.tokens_per_step", train.tokens_per_step, 1));
+  keys.push_back(integer("train.micro_batch", train.micro_batch, 1));
+  // The default rule is not written: runs from before this key existed compare equal to runs of today.
+  ConfigKey rule = word("train.optimizer.rule", optimizer.rule, update_rule_names());
+  rule.write = [&optimizer] { return optimizer.rule == OptimizerSettings{}.rule ? "" : optimizer.rule; };
+  keys.push_back(rule);
+  keys.push_back(real("train.optimizer.learning_rate", optimizer.learning_rate, "a number above 0", positive));
+  keys.push_back(real("train.optimizer.beta1", optimizer.beta1, "a number in [0, 1)", decay_rate));
+  keys.push_back(real("train.optimizer.beta2", optimizer.beta2, "a number in [0, 1)", decay_rate));
+  keys.push_back(real("train.optimizer.eps", optimizer.eps, "a number above 0", positive));
+  keys.push_back(real("train.optimizer.weight_decay", optimizer.weight_decay, "a number of at least 0", not_negative));
+  keys.push_back(word("train.schedule.kind", schedule.kind, {"cosine", "wsd", "constant"}));
+  keys.push_back(integer("train.schedule.warmup_steps", schedule.warmup_steps, 0));
+  keys.push_back(real("train.schedule.final_fraction", schedule.final_fraction, "a number in [0, 1]", fraction));
+  keys.push_back(real("train.schedule.decay_fraction", schedule.decay_fraction, "a number in [0, 1]", fraction));
+  keys.push_back(real("train.grad_clip", train.grad_clip, "a number of at least 0 (0: no clipping)", not_negative));
+  keys.push_back(integer("train.non_finite.skip", train.non_finite.skip, 0));
+  keys.push_back(integer("train.non_finite.roll_back", train.non_finite.roll_back, 0));
 }
 
 }  // namespace
@@ -220,59 +248,35 @@ void throw_config_error(const ConfigLeaf& leaf, const std::string& expected) {
 
 std::vector<ConfigKey> config_keys(TrainConfig& c) {
   const auto positive = [](double x) { return x > 0; };
-  const auto not_negative = [](double x) { return x >= 0; };
-  const auto fraction = [](double x) { return x >= 0 && x <= 1; };
-  const auto decay_rate = [](double x) { return x >= 0 && x < 1; };
-
   std::vector<ConfigKey> keys;
-  keys.push_back(config_key::text("run.dir", c.run.dir, "a directory"));
-  keys.push_back(config_key::integer("run.seed", c.run.seed, 0));
-  keys.push_back(config_key::word("device", c.device, {"auto", "cpu", "cuda"}));
-  keys.push_back(config_key::word("precision", c.precision, {"auto", "f32", "bf16"}));
+  keys.push_back(text("run.dir", c.run.dir, "a directory"));
+  keys.push_back(integer("run.seed", c.run.seed, 0));
+  keys.push_back(word("device", c.device, {"auto", "cpu", "cuda"}));
+  keys.push_back(word("precision", c.precision, {"auto", "f32", "bf16"}));
   add_model_keys(keys, c.model);
   keys.push_back(text_list("data.train", c.data.train, "a list of token shards"));
   keys.push_back(text_list("data.valid", c.data.valid, "a list of token shards"));
-  keys.push_back(config_key::integer("data.sequence_length", c.data.sequence_length, 1));
-  keys.push_back(config_key::integer("train.steps", c.train.steps, 1));
-  keys.push_back(config_key::integer("train.tokens_per_step", c.train.tokens_per_step, 1));
-  keys.push_back(config_key::integer("train.micro_batch", c.train.micro_batch, 1));
-  keys.push_back(
-      config_key::real("train.optimizer.learning_rate", c.train.optimizer.learning_rate, "a number above 0", positive));
-  keys.push_back(config_key::real("train.optimizer.beta1", c.train.optimizer.beta1, "a number in [0, 1)", decay_rate));
-  keys.push_back(config_key::real("train.optimizer.beta2", c.train.optimizer.beta2, "a number in [0, 1)", decay_rate));
-  keys.push_back(config_key::real("train.optimizer.eps", c.train.optimizer.eps, "a number above 0", positive));
-  keys.push_back(config_key::real("train.optimizer.weight_decay", c.train.optimizer.weight_decay,
-                                  "a number of at least 0", not_negative));
-  keys.push_back(config_key::word("train.schedule.kind", c.train.schedule.kind, {"cosine", "wsd", "constant"}));
-  keys.push_back(config_key::integer("train.schedule.warmup_steps", c.train.schedule.warmup_steps, 0));
-  keys.push_back(config_key::real("train.schedule.final_fraction", c.train.schedule.final_fraction,
-                                  "a number in [0, 1]", fraction));
-  keys.push_back(config_key::real("train.schedule.decay_fraction", c.train.schedule.decay_fraction,
-                                  "a number in [0, 1]", fraction));
-  keys.push_back(
-      config_key::real("train.grad_clip", c.train.grad_clip, "a number of at least 0 (0: no clipping)", not_negative));
-  keys.push_back(config_key::integer("train.non_finite.skip", c.train.non_finite.skip, 0));
-  keys.push_back(config_key::integer("train.non_finite.roll_back", c.train.non_finite.roll_back, 0));
-  keys.push_back(config_key::integer("valid.every", c.valid.every, 0));
-  keys.push_back(config_key::integer("valid.tokens", c.valid.tokens, 1));
-  keys.push_back(config_key::integer("checkpoint.every", c.checkpoint.every, 0));
-  keys.push_back(config_key::integer("checkpoint.log_spaced_until", c.checkpoint.log_spaced_until, 0));
+  keys.push_back(integer("data.sequence_length", c.data.sequence_length, 1));
+  add_train_keys(keys, c.train);
+  keys.push_back(integer("valid.every", c.valid.every, 0));
+  keys.push_back(integer("valid.tokens", c.valid.tokens, 1));
+  keys.push_back(integer("checkpoint.every", c.checkpoint.every, 0));
+  keys.push_back(integer("checkpoint.log_spaced_until", c.checkpoint.log_spaced_until, 0));
   keys.push_back(all_or_count("checkpoint.keep", c.checkpoint.keep));
-  keys.push_back(config_key::word("checkpoint.async", c.checkpoint.async, {"on", "off"}));
-  keys.push_back(config_key::integer("routing.every", c.routing.every, 0));
-  keys.push_back(config_key::integer("routing.log_spaced_until", c.routing.log_spaced_until, 0));
-  keys.push_back(config_key::integer("routing.sequences", c.routing.sequences, 1));
-  keys.push_back(config_key::integer("routing.per_token_every", c.routing.per_token_every, 0));
-  keys.push_back(config_key::integer("distributed.zero", c.distributed.zero, 0, 1));
-  keys.push_back(config_key::integer("distributed.bucket_mb", c.distributed.bucket_mb, 1));
-  keys.push_back(config_key::real("distributed.timeout_seconds", c.distributed.timeout_seconds,
-                                  "a number of seconds above 0", positive));
-  keys.push_back(config_key::word("kernels.attention", c.kernels.attention, {"auto", "builtin", "cudnn"}));
-  keys.push_back(config_key::word("kernels.reads", c.kernels.reads, {"auto", "fused", "two_phase"}));
+  keys.push_back(word("checkpoint.async", c.checkpoint.async, {"on", "off"}));
+  keys.push_back(integer("routing.every", c.routing.every, 0));
+  keys.push_back(integer("routing.log_spaced_until", c.routing.log_spaced_until, 0));
+  keys.push_back(integer("routing.sequences", c.routing.sequences, 1));
+  keys.push_back(integer("routing.per_token_every", c.routing.per_token_every, 0));
+  keys.push_back(integer("distributed.zero", c.distributed.zero, 0, 1));
+  keys.push_back(integer("distributed.bucket_mb", c.distributed.bucket_mb, 1));
   keys.push_back(
-      config_key::word("kernels.recompute", c.kernels.recompute, {"auto", "none", "swiglu", "norms", "attention"}));
-  keys.push_back(config_key::word("kernels.graph", c.kernels.graph, {"on", "off"}));
-  keys.push_back(config_key::word("kernels.tune_products", c.kernels.tune_products, {"on", "off"}));
+      real("distributed.timeout_seconds", c.distributed.timeout_seconds, "a number of seconds above 0", positive));
+  keys.push_back(word("kernels.attention", c.kernels.attention, {"auto", "builtin", "cudnn"}));
+  keys.push_back(word("kernels.reads", c.kernels.reads, {"auto", "fused", "two_phase"}));
+  keys.push_back(word("kernels.recompute", c.kernels.recompute, {"auto", "none", "swiglu", "norms", "attention"}));
+  keys.push_back(word("kernels.graph", c.kernels.graph, {"on", "off"}));
+  keys.push_back(word("kernels.tune_products", c.kernels.tune_products, {"on", "off"}));
   return keys;
 }
 
@@ -296,7 +300,7 @@ std::string nearest_key(const std::string& path, const std::vector<ConfigKey>& k
   std::string best;
   std::size_t best_distance = std::numeric_limits<std::size_t>::max();
   for (const ConfigKey& key : keys) {
-    // A right word in the wrong section counts as one mistake.
+    // The right last word in a wrong section counts as one mistake.
     const std::size_t distance =
         std::min(edit_distance(path, key.path), edit_distance(last_word(path), last_word(key.path)) + 1);
     if (distance < best_distance) {

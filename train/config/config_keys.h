@@ -1,5 +1,5 @@
-// The table of configuration keys: each key's path, how its value is read from YAML, and how it is written back.
-// Everything that config.cpp does with keys (reading, spelling, writing, comparing) goes over this one table.
+// The table of configuration keys: the path of each key, how its value is read from YAML, and how it is written back.
+// Reading, spelling, writing and comparing of configurations all use this table.
 #pragma once
 
 #include <yaml-cpp/yaml.h>
@@ -15,7 +15,7 @@
 
 namespace routescope::train {
 
-/// One value as it stands in the file or on the command line.
+/// One value in the file or on the command line.
 struct ConfigLeaf {
   std::string path;   // "train.steps"
   std::string where;  // "FILE:LINE" or "command line"
@@ -28,11 +28,12 @@ struct ConfigLeaf {
 
 struct ConfigKey {
   std::string path;
-  std::function<void(const ConfigLeaf&)> read;  // into the configuration that the table was made for
-  std::function<std::string()> write;           // YAML text; empty: not set, not written
+  std::function<void(const ConfigLeaf&)> read;  // sets the value in the configuration of the table
+  std::function<std::string()> write;           // the value as YAML text; "": the key is not written
 };
 
-/// One key of a table: its path, where its value goes, and what a value must be. `expected` completes "expected ...".
+/// Keys by type: the path, the variable that holds the value, and the allowed values. `expected` completes the message
+/// "expected ...".
 namespace config_key {
 ConfigKey integer(std::string path, std::int64_t& value, std::int64_t minimum,
                   std::int64_t maximum = std::numeric_limits<std::int64_t>::max());
@@ -44,10 +45,10 @@ ConfigKey word(std::string path, std::string& value, std::vector<std::string> wo
 /// The table over `config`, in the order of the written file. It holds references into `config`.
 std::vector<ConfigKey> config_keys(TrainConfig& config);
 
-/// Reads a YAML file in which every key of the table must stand, and no other. Throws Error as load_config() does.
+/// Reads a YAML file that must have every key of the table and no other. Throws Error as load_config() does.
 void read_every_key(const std::filesystem::path& file, const std::vector<ConfigKey>& keys);
 
-/// The known path that is closest to a misspelt one: by edit distance of the whole path, or of its last word.
+/// The known path that is closest to an unknown one, by edit distance of the whole path or of its last word.
 std::string nearest_key(const std::string& path, const std::vector<ConfigKey>& keys);
 
 /// Levenshtein distance.

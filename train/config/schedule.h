@@ -1,4 +1,4 @@
-// What depends on the step alone: the learning rate, and at which steps something is written.
+// Functions of the step alone: the learning rate, and the steps at which something is written.
 #pragma once
 
 #include <cstdint>

@@ -17,6 +17,7 @@
 #include "model/pass/model.h"
 #include "model/pass/pass.h"
 #include "model/pass/reads.h"
+#include "train/optimizer/update_rule.h"
 
 namespace routescope::train {
 
@@ -24,12 +25,11 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// Enough for products to reach their rate.
+// Tokens of a timed pass: enough for matrix products to reach their rate.
 constexpr std::int64_t kTokens = 1024;
-// A head's matrix of at most so many elements is timed, and the difference to a sixteenth of it scaled to the
-// vocabulary.
+// Largest timed matrix of the head. The difference to a sixteenth of it is scaled to the vocabulary.
 constexpr std::int64_t kHeadElements = std::int64_t{1} << 25;
-// More than any cache holds.
+// Elements of a timed update: more than any cache holds.
 constexpr std::int64_t kUpdateElements = std::int64_t{1} << 23;
 constexpr int kLeastRounds = 3, kMostRounds = 15;
 constexpr double kClockSeconds = 1e-9;
@@ -44,7 +44,7 @@ double median(std::vector<double> values) {
   return *middle;
 }
 
-/// Seconds that the larger of two passes takes longer: some, also where noise has it otherwise.
+/// Seconds that the larger of two passes takes longer; positive even if noise makes it appear shorter.
 double difference(double larger, double smaller) {
   return std::max(kClockSeconds, larger - smaller);
 }
@@ -79,9 +79,9 @@ class Trial {
   std::vector<std::int32_t> ids_;
 };
 
-/// Medians over rounds in which all trials take turns, so that what else the machine does meets all of them.
+/// Medians over rounds. All trials take turns in a round, so that other load on the machine affects all of them.
 std::vector<double> medians(const std::vector<std::unique_ptr<Trial>>& trials, double seconds) {
-  for (const auto& trial : trials) trial->seconds();  // products choose their kernels, pages come
+  for (const auto& trial : trials) trial->seconds();  // the first pass chooses kernels and touches memory
   std::vector<std::vector<double>> times(trials.size());
   const auto begin = Clock::now();
   for (int round = 0; round < kMostRounds && (round < kLeastRounds || since(begin) < seconds); ++round)
@@ -91,7 +91,7 @@ std::vector<double> medians(const std::vector<std::unique_ptr<Trial>>& trials, d
   return out;
 }
 
-/// Pairs of a read and a source that a model's reads weigh.
+/// Number of pairs of a routed read and one of its sources.
 double read_sources(const model::ModelConfig& config) {
   std::size_t pairs = 0;
   for (const model::Read& read : model::ReadPlan(config).reads)
@@ -99,7 +99,7 @@ double read_sources(const model::ModelConfig& config) {
   return static_cast<double>(pairs);
 }
 
-/// The same widths with so many layers and another vocabulary.
+/// A model of the same widths with other numbers of layers and ids and another residual stream.
 model::ModelConfig reduced(model::ModelConfig config, std::int64_t layers, std::int64_t vocabulary,
                            model::Residual residual) {
   config.num_hidden_layers = layers;
@@ -113,7 +113,7 @@ void time_passes(const TrainConfig& config, double seconds, ComputeTimes& times)
   const model::ModelConfig& model = config.model;
   const std::int64_t length = config.data.sequence_length;
   const std::int64_t batch = std::min(config.train.micro_batch, std::max<std::int64_t>(1, kTokens / length));
-  // The head does not care where a sequence ends: short ones leave little else to time.
+  // The head's time does not depend on the sequence length: short sequences leave little else in the measurement.
   const std::int64_t head_length = std::min<std::int64_t>(length, 64);
   const std::int64_t head_batch = std::max<std::int64_t>(1, std::min(kTokens, batch * length) / head_length);
   const std::int64_t many = std::max<std::int64_t>(2, std::min(model.vocab_size, kHeadElements / model.hidden_size));
@@ -134,7 +134,7 @@ void time_passes(const TrainConfig& config, double seconds, ComputeTimes& times)
     const double extra = std::max(0.0, t[2] - t[1]) / read_sources(reduced(model, 2, 2, model.residual));
     layer += extra * read_sources(model) / static_cast<double>(model.num_hidden_layers);
   }
-  // What a layer of a pass costs forward is a third of its products; a backward pass has the other two.
+  // One third of a layer's products is in the forward pass, two thirds are in the backward pass.
   times.layer_forward = passes * layer / 3;
   times.layer_backward = passes * layer * 2 / 3;
 
@@ -147,16 +147,19 @@ void time_passes(const TrainConfig& config, double seconds, ComputeTimes& times)
                micro_batch_tokens / static_cast<double>(trials[0]->tokens());
 }
 
-/// Clearing gradients; norm, AdamW and operands of the elements that a rank updates.
+/// Clearing gradients; and norm, update rule and bf16 copies of the elements that a rank updates.
 void time_update(const TrainConfig& config, double seconds, ComputeTimes& times) {
   const model::ModelOptions options = config.model_options();
   const auto owned = [&](kernels::DType dtype, std::int64_t n) {
     return kernels::OwnedTensor(dtype, options.device, {n});
   };
+  const std::unique_ptr<UpdateRule> rule = make_update_rule(config.train.optimizer);
+  std::vector<kernels::OwnedTensor> arrays;
+  std::vector<kernels::Tensor> state;
+  for (std::size_t slot = 0; slot < rule->slots().size(); ++slot)
+    state.push_back(arrays.emplace_back(owned(options.storage, kUpdateElements)).tensor);
   const kernels::OwnedTensor parameters = owned(options.storage, kUpdateElements),
-                             gradients = owned(options.storage, kUpdateElements),
-                             exp_avg = owned(options.storage, kUpdateElements),
-                             exp_avg_sq = owned(options.storage, kUpdateElements), norm = owned(kernels::DType::f64, 1),
+                             gradients = owned(options.storage, kUpdateElements), norm = owned(kernels::DType::f64, 1),
                              scale = owned(options.storage, 1);
   const bool copies = options.operands != options.storage;
   const kernels::OwnedTensor operands = owned(options.operands, copies ? kUpdateElements : 1);
@@ -175,10 +178,8 @@ void time_update(const TrainConfig& config, double seconds, ComputeTimes& times)
     kernels::synchronize(stream);
     const auto updated = Clock::now();
     kernels::sum_of_squares(norm.tensor, gradients.tensor, stream);
-    kernels::adamw(
-        parameters.tensor, exp_avg.tensor, exp_avg_sq.tensor, gradients.tensor, scale.tensor,
-        {.learning_rate = 1e-4, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .weight_decay = 0.1, .step = round + 1},
-        stream);
+    rule->update({.parameters = parameters.tensor, .state = state, .gradients = gradients.tensor, .decayed = true},
+                 {.step = round + 1, .learning_rate = 1e-4, .scale = scale.tensor}, stream);
     if (copies) kernels::cast(operands.tensor, parameters.tensor, stream);
     kernels::synchronize(stream);
     if (round == 0) continue;
@@ -189,6 +190,7 @@ void time_update(const TrainConfig& config, double seconds, ComputeTimes& times)
   times.update = median(update) / static_cast<double>(kUpdateElements);
 }
 
+/// Bytes a second that all threads together copy in memory.
 double time_copies() {
   const kernels::OwnedTensor from(kernels::DType::f32, kernels::Device::cpu, {kUpdateElements}),
       to(kernels::DType::f32, kernels::Device::cpu, {kUpdateElements});

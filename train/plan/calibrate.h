@@ -1,4 +1,4 @@
-// What this machine reaches on a configuration's own shapes, timed now: the basis of a plan for here.
+// Timing this machine on the shapes of a configuration, for a plan without a cluster's description.
 #pragma once
 
 #include <cstddef>
@@ -9,17 +9,17 @@
 namespace routescope::train {
 
 struct Calibration {
-  ComputeTimes times;             // of a process that has the device, or all of the process's threads, to itself
+  ComputeTimes times;             // of one process that has the device, or the cores of its threads, to itself
   double copy_rate = 0;           // bytes a second that all threads together copy in memory (CPU; 0 for CUDA)
-  std::size_t process_bytes = 0;  // resident: the program, its libraries and the scratch and code they made for
-                                  // these shapes; no tensor
+  std::size_t process_bytes = 0;  // resident memory without tensors: the program, its libraries, and the scratch and
+                                  // code that they made for these shapes
 };
 
-/// Resident memory of this process, less what it has given back.
+/// Resident memory of this process, after its allocator returned what it could to the system.
 std::size_t resident_bytes();
 
-/// Times forward and backward passes of models of one and two layers with the configuration's widths, and updates of
-/// some million parameters, for about `seconds` (longer where a single pass takes longer), and scales them to its
+/// Times passes of models of one and two layers with the configuration's widths, and updates of some million
+/// parameters, for about `seconds` (longer if a single pass takes longer). Scales the times to the configuration's
 /// layers, vocabulary and micro-batch. `config` must be resolved.
 Calibration calibrate(const TrainConfig& config, double seconds);
 

@@ -11,18 +11,18 @@ namespace routescope::train {
 
 namespace {
 
-/// Steps of a binomial tree among so many.
+/// Steps of a binomial tree.
 double levels(std::int64_t members) {
   return static_cast<double>(std::bit_width(static_cast<std::uint64_t>(members - 1)));
 }
 
-/// Ranks of the first node: the fullest one.
+/// Ranks of the first node, which has the most.
 std::int64_t largest_node(const Cluster& cluster, std::int64_t ranks) {
   return std::min(ranks, cluster.devices_per_node);
 }
 
-/// Bytes a second that a rank's share of a pipelined collective passes on: its own link within the node, or, between
-/// nodes, the links of all the node's devices together, whose traffic is that of one ring.
+/// Bytes a second at which a pipelined collective proceeds. On one node this is the rate of a link within the node.
+/// Between nodes the rings of a node use the links of all its devices together.
 double pipeline_rate(const Cluster& cluster, std::int64_t ranks) {
   const double inside = cluster.intra_node.bytes_per_second, outside = cluster.inter_node.bytes_per_second;
   if (cluster.nodes(ranks) == 1) return inside;
@@ -93,7 +93,7 @@ double all_to_all_seconds(const Cluster& cluster, std::int64_t ranks, double byt
   const auto link_seconds = [part](const Link& link, std::int64_t messages) {
     return static_cast<double>(messages) * (link.latency_seconds + part / link.bytes_per_second);
   };
-  // Both kinds of link work at the same time; the latencies are the host's, which sends one message after another.
+  // Both kinds of link work at the same time. Latencies add up, because the host sends one message after another.
   return std::max(link_seconds(cluster.intra_node, within), link_seconds(cluster.inter_node, between));
 }
 

@@ -5,25 +5,26 @@
 
 #include "model/pass/parameters.h"
 #include "train/optimizer/buckets.h"
+#include "train/optimizer/update_rule.h"
 
 namespace routescope::train {
 
 namespace {
 
 constexpr double kF32 = 4, kBf16 = 2;
-// Host values in a step: loss, gradient norm and interruption; votes about signals and checkpoints. Each goes up a tree
-// of the ranks and down again in messages of so many bytes, envelope included.
+// Exchanges of host values in a step: loss, gradient norm and interruption; votes about signals and checkpoints. Each
+// goes up a tree of the ranks and down again, in messages of kMessageBytes bytes with their envelope.
 constexpr double kExchanges = 2, kMessageBytes = 1024;
 
-/// Elements of the matrices that the passes come to as one: the embedding, a layer, the head.
+/// Matrices that a pass uses together: the embedding, a layer, or the head.
 struct Section {
   Stretch elements;
-  double forward = 0, backward = 0;  // seconds
+  double forward = 0, backward = 0;  // seconds of a pass
 
   bool overlaps(const Stretch& bucket) const { return elements.begin < bucket.end && bucket.begin < elements.end; }
 };
 
-/// In the order of the flat array, which is that of the forward pass.
+/// The sections in the order of the flat array, which is the order of the forward pass.
 std::vector<Section> sections(const TrainConfig& config, const ComputeTimes& times) {
   const ParameterCounts counts = count_parameters(config.model);
   std::vector<Section> out{{{0, counts.embedding}, 0, 0}};
@@ -33,21 +34,22 @@ std::vector<Section> sections(const TrainConfig& config, const ComputeTimes& tim
   };
   for (std::int64_t layer = 0; layer < config.model.num_hidden_layers; ++layer)
     add(counts.layer, times.layer_forward, times.layer_backward);
-  // A head that is the embedding owns no elements: its gradient is complete when the embedding's is.
+  // A tied head has no elements of its own: its gradient is complete when the embedding's is.
   add(counts.head, 0, times.head);
   return out;
 }
 
-/// Between processes of one machine of CPUs, bytes are moved by the very cores that compute: nothing hides that.
+/// Whether communication can run while a rank computes. Between processes on one machine of CPUs it cannot: the cores
+/// that compute also copy the bytes.
 bool can_hide(const Cluster& cluster, std::int64_t ranks) {
   return cluster.device == "cuda" || cluster.nodes(ranks) > 1;
 }
 
-/// Buckets leave from the last to the first, each as soon as the backward pass is done with all of it and the one
-/// before it has gone. What then lasts longer than the pass is exposed.
+/// Buckets are sent from the last to the first, each once the backward pass has completed all of it and the previous
+/// bucket was sent. The time after the end of the pass is exposed.
 void add_reduce_scatters(StepForecast& f, const std::vector<Section>& parts, const Buckets& buckets,
                          const Cluster& cluster) {
-  std::vector<double> done(parts.size());  // when the backward pass is through with a section
+  std::vector<double> done(parts.size());  // when the backward pass has completed a section
   double backward = 0;
   for (std::size_t s = parts.size(); s-- > 0;) done[s] = backward += parts[s].backward;
   double channel = 0;
@@ -62,35 +64,35 @@ void add_reduce_scatters(StepForecast& f, const std::vector<Section>& parts, con
   f.reduce_scatter_exposed = can_hide(cluster, f.ranks) ? std::max(0.0, channel - backward) : f.reduce_scatter;
 }
 
-/// Buckets leave from the first to the last, each as soon as it is updated and the one before it has gone; the forward
-/// pass starts after the update and waits for each section that is not there yet.
+/// Buckets are sent from the first to the last, each once it is updated and the previous bucket was sent. The forward
+/// pass starts after the update and waits for each section that has not arrived yet; this waiting is exposed.
 void add_all_gathers(StepForecast& f, const std::vector<Section>& parts, const Buckets& buckets, const Cluster& cluster,
                      double element_bytes, double update_per_element) {
-  std::vector<double> there(buckets.size());
+  std::vector<double> arrival(buckets.size());
   double updated = 0, channel = 0;
   for (std::size_t b = 0; b < buckets.size(); ++b) {
     const auto elements = static_cast<double>(buckets[b].size());
     const double seconds = collective_seconds(cluster, f.ranks, element_bytes * elements);
     f.all_gather += seconds;
     updated += update_per_element * elements;
-    there[b] = channel = std::max(channel, updated) + seconds;
+    arrival[b] = channel = std::max(channel, updated) + seconds;
   }
   if (!can_hide(cluster, f.ranks)) {
     f.all_gather_exposed = f.all_gather;
     return;
   }
-  double pass = updated, alone = updated;  // with the waiting, and without
+  double pass = updated, alone = updated;  // end of the forward pass with the waiting, and without it
   for (const Section& part : parts) {
     for (std::size_t b = 0; b < buckets.size(); ++b)
-      if (part.overlaps(buckets[b])) pass = std::max(pass, there[b]);
+      if (part.overlaps(buckets[b])) pass = std::max(pass, arrival[b]);
     pass += part.forward;
     alone += part.forward;
   }
   f.all_gather_exposed = pass - alone;
 }
 
-/// distributed.zero=0: the sums of gradients are gathered after the backward pass and before the update, where nothing
-/// hides them.
+/// distributed.zero=0: the sums of gradients are gathered between the backward pass and the update. All of it is
+/// exposed.
 void add_gradient_gathers(StepForecast& f, const Buckets& buckets, const Cluster& cluster) {
   for (std::size_t b = 0; b < buckets.size(); ++b)
     f.all_gather += collective_seconds(cluster, f.ranks, kF32 * static_cast<double>(buckets[b].size()));
@@ -128,8 +130,9 @@ ComputeTimes described_times(const TrainConfig& config, const Cluster& cluster) 
   times.layer_backward = 2 * times.layer_forward + (config.kernels.recompute == "attention" ? attention : 0);
   times.head = 6 * static_cast<double>(m.vocab_size * m.hidden_size) * tokens / rate;
   times.clear = kF32 / cluster.memory_bytes_per_second;
-  // The norm reads the gradient; AdamW reads it, both moments and the master, and writes the last three.
-  times.update = ((1 + 4 + 3) * kF32 + (bf16 ? kBf16 : 0)) / cluster.memory_bytes_per_second;
+  // The norm reads the gradient. The update rule reads the gradient, the master and its state, and writes the last two.
+  const auto slots = static_cast<double>(make_update_rule(config.train.optimizer)->slots().size());
+  times.update = ((1 + 2 + slots + 1 + slots) * kF32 + (bf16 ? kBf16 : 0)) / cluster.memory_bytes_per_second;
   return times;
 }
 

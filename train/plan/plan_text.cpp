@@ -1,5 +1,4 @@
-// What `routescope-train --plan` prints.
-#include <omp.h>
+#include "train/plan/plan_text.h"
 
 #include <algorithm>
 #include <utility>
@@ -7,21 +6,17 @@
 #include "data/base/error.h"
 #include "kernels/device.h"
 #include "model/pass/parameters.h"
-#include "train/plan/calibrate.h"
-#include "train/plan/cluster.h"
+#include "train/plan/basis.h"
+#include "train/plan/duration.h"
 #include "train/plan/forecast.h"
-#include "train/plan/plan.h"
+#include "train/plan/memory.h"
 #include "train/plan/throughput.h"
-#include "train/run/progress.h"
 
 namespace routescope::train {
 
 namespace {
 
 constexpr double kMatrixRateSeconds = 1.0;
-// Between looks the MPI communicator's thread sleeps about so long while a core computes.
-constexpr double kLocalLatencySeconds = 1e-4;
-constexpr std::size_t kDeviceReserve = std::size_t{1} << 30;  // as in available_bytes()
 
 double gibi(double bytes) {
   return bytes / (1 << 30);
@@ -30,85 +25,7 @@ double mebi(double bytes) {
   return bytes / (1 << 20);
 }
 
-/// Where a plan's times come from: a description, or measurements made here.
-class Basis {
- public:
-  Basis(const TrainConfig& config, const PlanOptions& options, const std::optional<Cluster>& described)
-      : described_(described) {
-    if (described) {
-      process_bytes_ = config.device == "cpu" ? resident_bytes() : 0;
-      return;
-    }
-    threads_ = omp_get_max_threads();
-    processors_ = omp_get_num_procs();
-    if (!timed(config)) return;
-    // All ranks compute at the same time, on as many cores as they have together: so are the passes timed.
-    timed_threads_ = static_cast<int>(
-        std::clamp<std::int64_t>(threads_ * options.world_size, threads_, std::max(threads_, processors_)));
-    omp_set_num_threads(timed_threads_);
-    calibration_ = calibrate(config, options.seconds);
-    omp_set_num_threads(threads_);
-    process_bytes_ = calibration_.process_bytes;
-  }
-
-  /// Whether anything is known about time.
-  bool timed(const TrainConfig& config) const {
-    return described_ || config.device == "cpu" || kernels::cuda_available();
-  }
-  /// Whether anything is known about what is between ranks.
-  bool connected(const TrainConfig& config) const { return described_ || config.device == "cpu"; }
-  bool measured() const { return !described_; }
-
-  /// How much longer a rank of so many takes for the same work than one that has all cores of the measurement: ranks
-  /// share this machine's.
-  double slowdown(std::int64_t ranks) const {
-    if (described_ || timed_threads_ == 0) return 1;
-    const double cores =
-        std::min(static_cast<double>(threads_), static_cast<double>(processors_) / static_cast<double>(ranks));
-    return std::max(1.0, static_cast<double>(timed_threads_) / cores);
-  }
-
-  ComputeTimes times(const TrainConfig& config, std::int64_t ranks) const {
-    if (described_) return described_times(config, *described_);
-    ComputeTimes times = calibration_.times;
-    const double slow = config.device == "cpu" ? slowdown(ranks) : 1;
-    for (double* t : {&times.layer_forward, &times.layer_backward, &times.head, &times.clear, &times.update})
-      *t *= slow;
-    return times;
-  }
-
-  Cluster cluster(const TrainConfig& config, std::int64_t ranks) const {
-    if (described_) return *described_;
-    if (!connected(config)) return unknown_cluster(ranks);
-    // Ranks of one machine pass bytes through memory that both sides copy, all of them at the same time.
-    const double rate = calibration_.copy_rate / static_cast<double>(ranks);
-    const Link memory{.latency_seconds = kLocalLatencySeconds, .bytes_per_second = rate / 2};
-    return {.name = fmt::format("this machine, {} cores for all ranks", processors_),
-            .device = "cpu",
-            .devices_per_node = ranks,
-            .memory_bytes_per_second = 2 * rate,
-            .intra_node = memory,
-            .inter_node = memory};
-  }
-
-  /// Bytes that a rank of so many may take; 0: not known.
-  std::size_t available(const TrainConfig& config, std::int64_t ranks) const {
-    if (!described_)
-      return available_bytes(config.device) / static_cast<std::size_t>(config.device == "cpu" ? ranks : 1);
-    const auto present = static_cast<std::size_t>(described_->memory_bytes);
-    return config.device == "cuda" ? present - std::min(present, kDeviceReserve) : present / 10 * 9;
-  }
-  /// What the program itself takes, on the CPU.
-  std::size_t process_bytes(const TrainConfig& config) const { return config.device == "cpu" ? process_bytes_ : 0; }
-
- private:
-  const std::optional<Cluster>& described_;
-  Calibration calibration_;
-  std::size_t process_bytes_ = 0;
-  int threads_ = 1, processors_ = 1, timed_threads_ = 0;
-};
-
-/// All that rank `rank` takes of the memory that its device computes in.
+/// What rank `rank` needs in the memory of its device; on CPUs the host memory is part of it.
 std::vector<kernels::Arena::Part> rank_parts(const TrainConfig& config, const Basis& basis, std::int64_t ranks,
                                              std::int64_t rank) {
   std::vector<kernels::Arena::Part> parts = memory_parts(config, ranks);
@@ -134,6 +51,13 @@ std::string model_text(const TrainConfig& config, std::int64_t ranks) {
                         most == least ? fmt::format("{}", most) : fmt::format("{} or {}", least, most), ranks);
   }
   return text + "\n";
+}
+
+std::string ranks_text(const Cluster& cluster, std::int64_t ranks, bool connected) {
+  const std::int64_t nodes = cluster.nodes(ranks);
+  const std::string split = nodes == 1 ? "one node" : fmt::format("{} nodes", nodes);
+  return fmt::format("ranks        {} on {}\n", ranks,
+                     connected ? fmt::format("{} of {}", split, cluster.name) : cluster.name);
 }
 
 std::string memory_text(const TrainConfig& config, const Basis& basis, std::int64_t ranks) {
@@ -177,6 +101,16 @@ std::string wire_text(const TrainConfig& config, const StepForecast& f) {
   return text;
 }
 
+std::string arithmetic_text(const TrainConfig& config, const Basis& basis) {
+  const double flops = flops_per_token(config.model, config.data.sequence_length);
+  const double step_flops = flops * static_cast<double>(config.train.tokens_per_step);
+  std::string text = fmt::format("arithmetic   {:.4g} FLOP a token, {:.4g} FLOP a step\n", flops, step_flops);
+  if (!basis.measured()) return text;
+  const double rate = measure_matrix_rate(config.model_options(), kMatrixRateSeconds);
+  return text + fmt::format("matrix rate  {:.0f} GFLOP/s ({}, {}, measured now): {:.3g} s a step\n", rate / 1e9,
+                            config.device, config.precision, step_flops / rate);
+}
+
 std::string time_text(const StepForecast& f, bool connected) {
   std::string text = fmt::format("step time    {:.4g} s predicted\n", f.step());
   text += fmt::format("  {:<34} {:>12.4f}\n",
@@ -194,7 +128,7 @@ std::string time_text(const StepForecast& f, bool connected) {
   return text;
 }
 
-/// A row of the table of steps on 1, 2, 4, ... ranks.
+/// A row of the table of world sizes.
 struct Row {
   StepForecast forecast;
   double slowdown = 1;
@@ -216,7 +150,7 @@ Row row_of(const TrainConfig& config, const Basis& basis, std::int64_t ranks, bo
 std::string scaling_text(const TrainConfig& config, const Basis& basis, std::int64_t world_size, bool choose) {
   std::string text = fmt::format("{:>6} {:>6} {:>7} {:>10} {:>10} {:>11} {:>11} {:>11} {:>11}\n", "ranks", "nodes",
                                  "passes", "GiB/rank", "MiB sent", "exposed s", "step s", "tokens/s", "efficiency");
-  double alone = 0;  // seconds of a step on one rank, as fast as the ranks of the row
+  double alone = 0;  // seconds of a step on one rank that has all cores of the measurement
   std::vector<std::int64_t> counts;
   for (std::int64_t ranks = 1; ranks < world_size; ranks *= 2) counts.push_back(ranks);
   counts.push_back(world_size);
@@ -241,11 +175,11 @@ void check_world_size(const TrainConfig& config, std::int64_t world_size) {
   if (world_size >= 1 && world_size <= passes) return;
   throw data::UsageError(
       "--world-size: found {}, expected 1 to {}: a step of {} sequences (train.tokens_per_step) in micro-batches of {} "
-      "(train.micro_batch) gives no more ranks one",
+      "(train.micro_batch) has no micro-batch for more ranks",
       world_size, passes, config.sequences_per_step(), config.train.micro_batch);
 }
 
-/// The run's device is the cluster's.
+/// Resolves the configuration; with a described cluster, for the cluster's device.
 void resolve(TrainConfig& config, const std::optional<Cluster>& cluster, const std::string& file) {
   if (cluster) {
     if (config.device == "auto") config.device = cluster->device;
@@ -254,11 +188,11 @@ void resolve(TrainConfig& config, const std::optional<Cluster>& cluster, const s
                         config.device);
     if (config.device == "cuda" && !kernels::cuda_built()) {
       throw data::Error(
-          "{}: device: found cuda, expected cpu: this build has no CUDA backend, which knows what its kernels need (a "
-          "build with the CUDA toolkit plans without a card)",
+          "{}: device: found cuda, expected cpu: this build has no CUDA backend, and only it can tell what its kernels "
+          "need (build with the CUDA toolkit; a card is not necessary)",
           file);
     }
-    // The precision that auto has there, not here.
+    // `auto` means the precision of the cluster, not of this machine.
     if (config.precision == "auto" && config.device == "cuda") config.precision = "bf16";
   }
   resolve_backend(config, true);
@@ -267,46 +201,34 @@ void resolve(TrainConfig& config, const std::optional<Cluster>& cluster, const s
 }  // namespace
 
 std::string plan_text(TrainConfig config, const PlanOptions& options) {
-  check_world_size(config, options.world_size);
-  std::optional<Cluster> cluster;
-  if (options.cluster) cluster = load_cluster(*options.cluster);
-  resolve(config, cluster, options.cluster ? options.cluster->string() : "");
-  const bool choose = cluster && config.kernels.recompute == "auto";
-  if (choose) config.kernels.recompute = "none";
-  if (!cluster) resolve_recompute(config, options.world_size);
-
-  const Basis basis(config, options, cluster);
   const std::int64_t ranks = options.world_size;
+  check_world_size(config, ranks);
+  std::optional<Cluster> described;
+  if (options.cluster) described = load_cluster(*options.cluster);
+  resolve(config, described, options.cluster ? options.cluster->string() : "");
+  const bool choose = described && config.kernels.recompute == "auto";
+  if (choose) config.kernels.recompute = "none";
+  if (!described) resolve_recompute(config, ranks);
+
+  const Basis basis(config, ranks, options.seconds, described);
   if (const std::size_t available = basis.available(config, ranks); choose && config.device == "cuda" && available > 0)
     least_recompute(config, available, ranks);
-  std::string text = model_text(config, ranks);
-  const Cluster machines = basis.cluster(config, ranks);
+  const Cluster cluster = basis.cluster(config, ranks);
   const bool connected = basis.connected(config);
-  if (ranks > 1 || cluster) {
-    const std::int64_t nodes = machines.nodes(ranks);
-    const std::string split = nodes == 1 ? "one node" : fmt::format("{} nodes", nodes);
-    text += fmt::format("ranks        {} on {}\n", ranks,
-                        connected ? fmt::format("{} of {}", split, machines.name) : machines.name);
-  }
+  const StepForecast forecast = forecast_step(config, basis.times(config, ranks), cluster, ranks);
+
+  std::string text = model_text(config, ranks);
+  if (ranks > 1 || described) text += ranks_text(cluster, ranks, connected);
   if (config.device == "cuda") text += fmt::format("recompute    {}\n", config.kernels.recompute);
   text += memory_text(config, basis, ranks);
-  const StepForecast forecast = forecast_step(config, basis.times(config, ranks), machines, ranks);
   if (ranks > 1) text += wire_text(config, forecast);
   if (!basis.timed(config))
     return text + "step time    unknown: no CUDA device answers here, and no --cluster FILE describes one\n";
-
-  const double flops = flops_per_token(config.model, config.data.sequence_length);
-  const auto tokens = static_cast<double>(config.train.tokens_per_step),
-             steps = static_cast<double>(config.train.steps);
-  text += fmt::format("arithmetic   {:.4g} FLOP a token, {:.4g} FLOP a step\n", flops, flops * tokens);
-  if (basis.measured()) {
-    const double rate = measure_matrix_rate(config.model_options(), kMatrixRateSeconds);
-    text += fmt::format("matrix rate  {:.0f} GFLOP/s ({}, {}, measured now): {:.3g} s a step\n", rate / 1e9,
-                        config.device, config.precision, flops * tokens / rate);
-  }
-  text += time_text(forecast, connected);
-  text += fmt::format("run          {} steps, {:.4g} tokens: {}\n", config.train.steps, steps * tokens,
-                      format_duration(steps * forecast.step()));
+  text += arithmetic_text(config, basis) + time_text(forecast, connected);
+  const auto steps = static_cast<double>(config.train.steps);
+  text +=
+      fmt::format("run          {} steps, {:.4g} tokens: {}\n", config.train.steps,
+                  steps * static_cast<double>(config.train.tokens_per_step), format_duration(steps * forecast.step()));
   if (ranks > 1 && connected) text += scaling_text(config, basis, ranks, choose);
   return text;
 }

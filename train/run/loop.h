@@ -1,4 +1,4 @@
-// A run from its first step, or from its newest intact checkpoint, to its last.
+// A run: it starts at its first step, or at its newest intact checkpoint, and ends at its last step.
 #pragma once
 
 #include <cstdint>
@@ -10,11 +10,11 @@
 namespace routescope::train {
 
 struct LoopOptions {
-  /// Asked after every step (and once before the first); a number other than 0 ends the run there, with a checkpoint.
+  /// Called after every step and once before the first. A number other than 0 ends the run there, with a checkpoint.
   std::function<int(std::int64_t step)> stop = [](std::int64_t) { return 0; };
-  /// Asked between micro-batches; true gives up the step under way. `stop` should say why then.
+  /// Called between micro-batches; true gives up the current step. `stop` must then return a number other than 0.
   std::function<bool()> interrupted = [] { return false; };
-  /// How long the matrix rate is measured at the start, seconds; 0: not, and no share of it is shown.
+  /// Seconds for which the matrix rate is measured at the start; 0: it is not measured, and no share of it is shown.
   double matrix_rate_seconds = 0.3;
 };
 
@@ -23,14 +23,14 @@ struct LoopResult {
   int stopped = 0;        // what `stop` returned; 0: the run is finished
 };
 
-/// `config` must be resolved. Step s means after s updates; at each step, in this order: training row, validation,
-/// routing snapshot, record flushed and synced, checkpoint. So whatever a checkpoint's step promises is in the record,
-/// and a run killed anywhere resumes to the same bits. Throws Error.
+/// `config` must be resolved. Step s is the state after s updates. At each step, in this order: training row,
+/// validation, routing snapshot, record flushed and synced, checkpoint. So a checkpoint's step and all before it are in
+/// the record, and a run that is killed at any point resumes to the same bits. Throws Error.
 ///
-/// Every rank of `communicator` calls it with the same configuration; rank 0 writes record and log. What any rank's
-/// `stop` returns stops them all. Throws AgreedError where every rank knows of the failure.
+/// Every rank of `communicator` calls it with the same configuration; rank 0 writes the record and the log. If `stop`
+/// of any rank returns a number other than 0, all ranks stop. Throws AgreedError where every rank knows the error.
 LoopResult run_training(const TrainConfig& config, kernels::Communicator& communicator, const LoopOptions& options);
-/// In a process alone.
+/// For a process without other ranks.
 LoopResult run_training(const TrainConfig& config, const LoopOptions& options = {});
 
 }  // namespace routescope::train

@@ -5,8 +5,9 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cmath>
 #include <cstdio>
+
+#include "train/plan/duration.h"
 
 namespace routescope::train {
 
@@ -15,21 +16,14 @@ namespace {
 constexpr double kBarSeconds = 0.2, kLineSeconds = 5.0;
 constexpr std::size_t kLeastBar = 6, kMostBar = 24;
 
-/// Columns of the terminal that standard output is, or 0: mpirun gives its ranks one without a size, which is a file.
+/// Columns of the terminal on standard output, or 0 if it is a file. A terminal without a size, which mpirun gives its
+/// ranks, counts as a file.
 std::size_t terminal_columns() {
   winsize size{};
   return ::isatty(STDOUT_FILENO) == 1 && ::ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 ? size.ws_col : 0;
 }
 
 }  // namespace
-
-std::string format_duration(double seconds) {
-  const auto whole = std::llround(std::max(0.0, seconds));
-  if (whole >= 86400) return fmt::format("{}d{:02}h", whole / 86400, whole % 86400 / 3600);
-  if (whole >= 3600) return fmt::format("{}h{:02}m", whole / 3600, whole % 3600 / 60);
-  if (whole >= 60) return fmt::format("{}m{:02}s", whole / 60, whole % 60);
-  return fmt::format("{}s", whole);
-}
 
 Progress::Progress(const Totals& totals) : totals_(totals), terminal_(terminal_columns() > 0) {}
 
@@ -45,7 +39,7 @@ std::string Progress::line(const Row& row) const {
     text += fmt::format("  {:.0f}% of matrix rate",
                         100 * row.tokens_per_second * totals_.flops_per_token / totals_.matrix_rate);
   }
-  // Everything that took time counts: validation, snapshots and checkpoints too.
+  // Validation, snapshots and checkpoints are part of the elapsed time.
   const double elapsed = std::chrono::duration<double>(Clock::now() - begin_).count();
   const auto done = static_cast<double>(row.step - totals_.first_step);
   const auto left = static_cast<double>(totals_.last_step - row.step);
@@ -63,7 +57,7 @@ void Progress::update(const Row& row) {
     spdlog::info("{}", line(row));
     return;
   }
-  // A line that wraps could not be rewritten: the bar makes room for the figures, then the figures are cut.
+  // A wrapped line could not be rewritten. So the bar becomes shorter first, then the figures are cut.
   const std::size_t columns = std::max<std::size_t>(terminal_columns(), 2) - 1;
   std::string text = line(row);
   if (const std::size_t taken = text.size() + 3; columns >= taken + kLeastBar) {

@@ -1,4 +1,5 @@
-// What a person sees of a run: a bar that rewrites itself on a terminal, now and then a line elsewhere.
+// The progress of a run on standard output: a bar that rewrites itself on a terminal, a line every few seconds
+// elsewhere.
 #pragma once
 
 #include <chrono>
@@ -8,16 +9,13 @@
 
 namespace routescope::train {
 
-/// "1h02m", "3m05s", "12s".
-std::string format_duration(double seconds);
-
 class Progress {
  public:
   struct Totals {
-    std::int64_t first_step = 0;  // finished when this process took over
+    std::int64_t first_step = 0;  // steps that were finished when this process started
     std::int64_t last_step = 0;
     double flops_per_token = 0;
-    double matrix_rate = 0;  // FLOP/s that count as 100 %; 0: not measured, no share is shown
+    double matrix_rate = 0;  // FLOP/s that count as 100 %; 0: not measured, and no share is shown
   };
   struct Row {
     std::int64_t step = 0;
@@ -31,10 +29,11 @@ class Progress {
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
 
-  /// The time left is reckoned from here: what came before happens once.
+  /// Call it before the first step: the time left is estimated from the time since this call.
   void begin() { begin_ = Clock::now(); }
-  /// After every update. Prints the first and the last, and between them whenever the interval has passed.
+  /// Call it after every update. Prints the first and the last step, and others when the interval has passed.
   void update(const Row& row);
+  /// The validation loss to show from now on.
   void validated(double loss) { valid_loss_ = loss; }
   const Totals& totals() const { return totals_; }
 

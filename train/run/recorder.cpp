@@ -7,7 +7,6 @@
 #include "data/base/build.h"
 #include "kernels/memory.h"
 #include "kernels/ops.h"
-#include "train/run/evaluate.h"
 
 namespace routescope::train {
 
@@ -20,7 +19,7 @@ void copy_to(std::vector<float>& out, std::size_t offset, kernels::Tensor values
                 values, stream);
 }
 
-/// What one read's totals take.
+/// Elements of totals_ that one read needs.
 std::int64_t totals_size(const model::Read& read) {
   return 3 * static_cast<std::int64_t>(read.columns.size()) + 1;
 }
@@ -63,30 +62,37 @@ data::RoutingRecordInfo RoutingRecorder::info(const std::string& config_yaml) co
 data::RoutingSnapshot RoutingRecorder::snapshot(model::Pass& pass, kernels::Communicator& communicator,
                                                 std::int64_t step, std::int64_t tokens_seen,
                                                 std::vector<float>* alpha) const {
-  const model::ReadPlan& plan = model_->plan();
-  const auto reads = static_cast<std::size_t>(plan.num_routed());
-  const auto columns = static_cast<std::size_t>(plan.num_columns());
   data::RoutingSnapshot out;
   out.step = step;
   out.tokens_seen = tokens_seen;
   if (alpha) alpha->clear();
-  if (reads == 0) return out;
+  if (model_->plan().num_routed() == 0) return out;
 
-  const auto tokens = static_cast<std::size_t>(sequences_ * seq_len_);
-  const Windows mine = windows_of_rank(sequences_, communicator.place());
-  const auto my_tokens = static_cast<std::size_t>((mine.end - mine.begin) * seq_len_);
-  std::vector<float> my_alpha;  // [read, this rank's tokens, source]
-  if (alpha) my_alpha.assign(reads * my_tokens * columns, kAbsent);
+  std::vector<float> my_alpha;
+  measure(pass, windows_of_rank(sequences_, communicator.place()), alpha ? &my_alpha : nullptr);
+  std::vector<double> totals = kernels::host_values<double>(totals_.tensor, pass.stream());
+  communicator.all_reduce(totals, kernels::Reduction::sum, "routing statistics");
+  if (alpha) *alpha = gather_alpha(my_alpha, communicator);
+  read_totals(out, totals);
+  read_parameters(out);
+  return out;
+}
+
+void RoutingRecorder::measure(model::Pass& pass, Windows windows, std::vector<float>* alpha) const {
+  const model::ReadPlan& plan = model_->plan();
+  const auto reads = static_cast<std::size_t>(plan.num_routed());
+  const auto columns = static_cast<std::size_t>(plan.num_columns());
+  const auto tokens = static_cast<std::size_t>((windows.end - windows.begin) * seq_len_);
+  if (alpha) alpha->assign(reads * tokens * columns, kAbsent);
   const std::vector<double> zeros(static_cast<std::size_t>(totals_.tensor.numel()), 0.0);
   kernels::cast(totals_.tensor,
                 kernels::Tensor(const_cast<double*>(zeros.data()), kernels::DType::f64, kernels::Device::cpu,
                                 {totals_.tensor.numel()}),
                 pass.stream());
-
   std::vector<float> rows;
-  for_each_window(pass, *valid_, mine, [&](const data::Batch&, std::int64_t first, std::int64_t count) {
+  for_each_window(pass, *valid_, windows, [&](const data::Batch&, std::int64_t first, std::int64_t count) {
     const std::int64_t counted = count * seq_len_;
-    std::int64_t next = 0;
+    std::int64_t next = 0;  // in totals_
     for (std::size_t r = 0; r < reads; ++r) {
       const std::int64_t size = totals_size(plan.reads[r]);
       const kernels::Tensor sums = totals_.tensor.slice(next, {3, (size - 1) / 3});
@@ -101,21 +107,23 @@ data::RoutingSnapshot RoutingRecorder::snapshot(model::Pass& pass, kernels::Comm
       rows.resize(static_cast<std::size_t>(weights.numel()));
       copy_to(rows, 0, weights, pass.stream());
       for (std::size_t t = 0; t < static_cast<std::size_t>(counted); ++t) {
-        const std::size_t token = static_cast<std::size_t>((first - mine.begin) * seq_len_) + t;
+        const std::size_t token = static_cast<std::size_t>((first - windows.begin) * seq_len_) + t;
         for (std::size_t i = 0; i < at.size(); ++i) {
-          my_alpha[(r * my_tokens + token) * columns + static_cast<std::size_t>(at[i])] = rows[t * at.size() + i];
+          (*alpha)[(r * tokens + token) * columns + static_cast<std::size_t>(at[i])] = rows[t * at.size() + i];
         }
       }
     }
   });
+}
 
+void RoutingRecorder::read_totals(data::RoutingSnapshot& out, const std::vector<double>& totals) const {
+  const model::ReadPlan& plan = model_->plan();
+  const auto reads = static_cast<std::size_t>(plan.num_routed());
+  const auto columns = static_cast<std::size_t>(plan.num_columns());
+  const auto n = static_cast<double>(sequences_ * seq_len_);
   out.alpha_mean.assign(reads * columns, kAbsent);
   out.alpha_std = out.source_rms = out.alpha_mean;
   out.alpha_entropy.assign(reads, 0.0F);
-  const auto n = static_cast<double>(tokens);
-  std::vector<double> totals = kernels::host_values<double>(totals_.tensor, pass.stream());
-  communicator.all_reduce(totals, kernels::Reduction::sum, "routing statistics");
-  if (alpha) *alpha = gather_alpha(my_alpha, reads, columns, communicator);
   const double* sum = totals.data();
   for (std::size_t r = 0; r < reads; ++r) {
     const std::vector<int>& at = plan.reads[r].columns;
@@ -129,13 +137,13 @@ data::RoutingSnapshot RoutingRecorder::snapshot(model::Pass& pass, kernels::Comm
     sum += totals_size(plan.reads[r]);
     out.alpha_entropy[r] = static_cast<float>(sum[-1] / n);
   }
-  read_parameters(out);
-  return out;
 }
 
-std::vector<float> RoutingRecorder::gather_alpha(const std::vector<float>& mine, std::size_t reads, std::size_t columns,
+std::vector<float> RoutingRecorder::gather_alpha(const std::vector<float>& mine,
                                                  kernels::Communicator& communicator) const {
   if (communicator.size() == 1) return mine;
+  const auto reads = static_cast<std::size_t>(model_->plan().num_routed());
+  const auto columns = static_cast<std::size_t>(model_->plan().num_columns());
   const std::string bytes(reinterpret_cast<const char*>(mine.data()), mine.size() * sizeof(float));
   const std::vector<std::string> parts = communicator.gather(bytes, "routing weights by token");
   if (parts.empty()) return {};
@@ -159,7 +167,7 @@ void RoutingRecorder::read_parameters(data::RoutingSnapshot& out) const {
   const auto reads = static_cast<std::size_t>(model_->plan().num_routed());
   out.query.resize(reads * d);
   out.gain.resize(reads * d);
-  // Without a learned bias the constant one stands in its place.
+  // Where no bias is learned the record holds the constant one.
   out.bias.assign(reads, static_cast<float>(model_->config().recency_bias));
   for (std::size_t r = 0; r < reads; ++r) {
     const model::ReadWeights& weights = model_->weights().reads[r];

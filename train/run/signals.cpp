@@ -15,7 +15,7 @@ std::atomic<int> received = 0;
 
 }  // namespace
 
-void wait_for_signals_aside() {
+void start_signal_thread() {
   sigset_t signals;
   sigemptyset(&signals);
   for (const int number : {SIGINT, SIGTERM, SIGUSR1}) sigaddset(&signals, number);

@@ -12,6 +12,7 @@
 #include "kernels/attention_kernel.h"
 #include "kernels/comm/agree.h"
 #include "kernels/cuda/products.h"
+#include "train/checkpoint/checkpoint_search.h"
 
 namespace routescope::train {
 
@@ -28,7 +29,7 @@ TrainState state_after(std::int64_t step, std::int64_t next_batch, const TrainCo
           .valid_fingerprint = streams.valid.fingerprint()};
 }
 
-/// Refuses a checkpoint of other data or another seed.
+/// Throws Error if a checkpoint's state is of other data or another seed.
 void check_same_run(const TrainState& state, const TrainState& expected, const fs::path& dir) {
   const auto check = [&dir](const char* key, const auto& found, const auto& wanted) {
     if (found != wanted) {
@@ -52,12 +53,13 @@ Streams::Streams(const TrainConfig& config)
       valid_batches(valid, config.data.sequence_length, 1, static_cast<std::uint64_t>(config.run.seed)),
       valid_windows(std::min(config.valid.tokens / config.data.sequence_length, valid_batches.windows())) {
   if (valid_batches.windows() < config.routing.sequences) {
-    throw data::Error("routing.sequences: found {}, expected at most {}: data.valid holds no more windows of {} tokens",
+    throw data::Error("routing.sequences: found {}, expected at most {}, the windows of {} tokens in data.valid",
                       config.routing.sequences, valid_batches.windows(), config.data.sequence_length);
   }
   if (const std::int64_t asked = config.valid.tokens / config.data.sequence_length; asked > valid_windows) {
-    spdlog::warn("valid.tokens: found {}, but data.valid holds {} windows of {} tokens: all of them are used",
-                 config.valid.tokens, valid_windows, config.data.sequence_length);
+    spdlog::warn(
+        "valid.tokens: found {}, but data.valid has only {} windows of {} tokens: validation takes all of them",
+        config.valid.tokens, valid_windows, config.data.sequence_length);
   }
 }
 
@@ -81,35 +83,24 @@ void check_ranks(const TrainConfig& config, const std::string& first_ranks_confi
   for (std::string line, expected; std::getline(mine, line) && std::getline(first, expected);) {
     if (line == expected) continue;
     throw data::Error(
-        "configuration: found '{}', expected '{}' as on rank 0 (name device and precision instead of auto?)",
+        "configuration: found '{}', expected '{}' as on rank 0 (set device and precision to a value other than auto?)",
         line.substr(line.find_first_not_of(' ')), expected.substr(expected.find_first_not_of(' ')));
   }
 }
 
-std::optional<data::CheckpointEntry> find_checkpoint(const TrainConfig& config, const Streams& streams,
-                                                     kernels::Communicator& communicator, TrainState& state,
-                                                     std::int64_t at_most) {
-  const std::optional<data::CheckpointEntry> checkpoint =
-      newest_intact_checkpoint(config.run.dir, communicator, at_most);
+StartPoint find_start(const TrainConfig& config, const Streams& streams, kernels::Communicator& communicator,
+                      std::int64_t at_most) {
+  StartPoint start{.checkpoint = newest_intact_checkpoint(config.run.dir, communicator, at_most), .state = {}};
   kernels::agree(communicator, "the state to resume from", [&] {
-    if (!checkpoint) {
-      state = state_after(0, 0, config, streams);
+    if (!start.checkpoint) {
+      start.state = state_after(0, 0, config, streams);
       return;
     }
-    state = read_train_state(*checkpoint);
-    check_same_run(state, state_after(checkpoint->step, state.next_batch, config, streams), checkpoint->dir);
+    start.state = read_train_state(*start.checkpoint);
+    check_same_run(start.state, state_after(start.checkpoint->step, start.state.next_batch, config, streams),
+                   start.checkpoint->dir);
   });
-  return checkpoint;
-}
-
-void set_aside_after(const fs::path& run_dir, std::int64_t step) {
-  for (const data::CheckpointEntry& checkpoint : data::list_checkpoints(run_dir)) {
-    if (checkpoint.step <= step) continue;
-    const fs::path aside = checkpoint.dir.parent_path() / ("damaged-" + checkpoint.dir.filename().string());
-    fs::remove_all(aside);
-    fs::rename(checkpoint.dir, aside);
-    spdlog::warn("{}: set aside as {}", checkpoint.dir.string(), aside.filename().string());
-  }
+  return start;
 }
 
 model::Model start_model(const TrainConfig& config, int ranks, const std::optional<data::CheckpointEntry>& checkpoint) {
@@ -128,7 +119,9 @@ model::Model start_model(const TrainConfig& config, int ranks, const std::option
   return model;
 }
 
-data::RoutingRecord start_record(const fs::path& file, const data::RoutingRecordInfo& info) {
+data::RoutingRecord start_record(const fs::path& file, const data::RoutingRecordInfo& info,
+                                 const std::optional<data::CheckpointEntry>& checkpoint) {
+  if (checkpoint) return data::RoutingRecord::resume(file, info, checkpoint->step);
   if (fs::exists(file)) {
     const std::size_t rows = data::RoutingRecordView::load(file).train.size();
     if (rows > 0) {

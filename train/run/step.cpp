@@ -10,14 +10,14 @@ namespace routescope::train {
 
 namespace {
 
-/// Rounded to f32: the sum of squares is right to f64's rounding, in which its order shows, so that the norm hardly
-/// ever depends on how the gradients are cut into buckets and shared between ranks.
+/// The norm from its square, rounded to f32. The last bits of the f64 sum depend on the order of summation, hence on
+/// buckets and ranks; the rounding makes the norm almost always independent of them.
 double gradient_norm(double squares, kernels::DType storage) {
   const double norm = std::sqrt(squares);
   return storage == kernels::DType::f32 ? static_cast<double>(static_cast<float>(norm)) : norm;
 }
 
-/// What gradients are multiplied by, so that their norm is at most `most` (0: any).
+/// The factor that brings a gradient of this norm down to the norm `most` (0: no limit).
 double clip(double norm, double most) {
   return most > 0 ? std::min(1.0, most / (norm + 1e-6)) : 1.0;
 }
@@ -30,36 +30,41 @@ SequenceRange sequences_of_rank(std::int64_t sequences_per_step, std::int64_t mi
   return {passes * place.rank / place.size * micro_batch, passes * (place.rank + 1) / place.size * micro_batch};
 }
 
-StepResult train_step(model::Model& model, AdamW& optimizer, kernels::Tensor gradients, model::Pass& pass,
+StepResult train_step(model::Model& model, Optimizer& optimizer, kernels::Tensor gradients, model::Pass& pass,
                       const data::Batches& batches, kernels::Communicator& communicator, const StepSpec& spec,
                       const StepHooks& hooks) {
   if (gradients.numel() != model.layout().total())
     throw std::invalid_argument("train_step: gradients are not laid out like the parameters");
   const kernels::Stream& stream = pass.stream();
+  ShardedParameters& parameters = optimizer.parameters();
   const auto tokens = static_cast<double>(batches.sequences_per_step() * pass.seq_len());
   const SequenceRange mine = sequences_of_rank(batches.sequences_per_step(), pass.batch(), communicator.place());
 
+  // 1. Accumulate the gradient of the mean loss over this rank's micro-batches. On CUDA a micro-batch computes while
+  // the host fetches the next one.
   kernels::fill(gradients, 0.0, stream);
-  GradientSum sum = optimizer.sum(gradients);
+  GradientSum sum = parameters.sum(gradients);
   bool interrupted = false;
-  // On CUDA a micro-batch computes while the next one is fetched; take_loss() is where the host waits.
   for (std::int64_t begin = mine.begin; begin < mine.end && !interrupted; begin += pass.batch()) {
     const data::Batch batch = batches.get(spec.batch, begin, begin + pass.batch());
-    model::PassHooks between_ranks;
+    model::PassHooks hooks_of_pass;
+    // The first forward pass waits for the parameters of the last update, layer by layer.
     if (communicator.size() > 1 && begin == mine.begin)
-      between_ranks.needed = [&](std::int64_t end) { optimizer.need(end, stream); };
+      hooks_of_pass.needed = [&](std::int64_t end) { parameters.need(end, stream); };
+    // The last backward pass starts the sums over ranks, bucket by bucket.
     if (communicator.size() > 1 && begin + pass.batch() == mine.end)
-      between_ranks.complete = [&](std::int64_t from) { sum.complete_from(from, stream); };
-    pass.accumulate(batch.inputs, batch.targets, 1.0 / tokens, gradients, between_ranks);
+      hooks_of_pass.complete = [&](std::int64_t from) { sum.complete_from(from, stream); };
+    pass.accumulate(batch.inputs, batch.targets, 1.0 / tokens, gradients, hooks_of_pass);
     interrupted = hooks.interrupted();
   }
   hooks.meanwhile();
-  sum.finish(stream);
 
-  // What every rank must know to do the same as all others.
-  double sums[] = {pass.take_loss(), optimizer.squares(gradients, stream), interrupted ? 1.0 : 0.0};
+  // 2. Sum over ranks: gradients, loss, squares of gradients, interruptions.
+  sum.finish(stream);
+  double sums[] = {pass.take_loss(), parameters.squares(gradients, stream), interrupted ? 1.0 : 0.0};
   communicator.all_reduce(sums, kernels::Reduction::sum, "loss and gradient norm");
 
+  // 3. Clip and update. All ranks have the same sums, so they decide the same.
   StepResult result;
   result.loss = sums[0] / tokens;
   result.grad_norm = gradient_norm(sums[1], gradients.dtype);

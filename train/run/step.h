@@ -1,5 +1,4 @@
-// One training step, as the algorithm is written: accumulate gradients over micro-batches, add them up over ranks,
-// clip, update.
+// One training step: accumulate gradients over micro-batches, sum them over ranks, clip, update.
 #pragma once
 
 #include <cstdint>
@@ -15,22 +14,22 @@ namespace routescope::train {
 
 struct StepSpec {
   std::int64_t step = 0;   // number of the update: 1, 2, ...
-  std::int64_t batch = 0;  // trains on Batches::get(batch, ...)
+  std::int64_t batch = 0;  // the step trains on Batches::get(batch, ...)
   double learning_rate = 0;
-  double grad_clip = 0;  // 0: none
+  double grad_clip = 0;  // largest gradient norm; 0: no clipping
 };
 
 struct StepHooks {
-  /// Runs once, while a CUDA device computes.
+  /// Called once, while a CUDA device computes.
   std::function<void()> meanwhile = [] {};
-  /// Asked between micro-batches; true abandons the step, for a run that must end soon.
+  /// Called between micro-batches; true gives up the step, for a run that must end soon.
   std::function<bool()> interrupted = [] { return false; };
 };
 
 enum class StepOutcome {
   updated,
-  not_finite,   // the loss or a gradient is NaN or infinite: the parameters and moments are what they were
-  interrupted,  // some rank abandoned it: likewise
+  not_finite,   // the loss or a gradient is NaN or infinite: parameters and optimizer state are unchanged
+  interrupted,  // a rank gave up the step: parameters and optimizer state are unchanged
 };
 
 struct StepResult {
@@ -39,15 +38,15 @@ struct StepResult {
   double grad_norm = 0;  // before clipping
 };
 
-/// The micro-batches of a step that a rank computes, in sequences: [begin, end) of sequences_per_step. Ranks differ by
-/// one micro-batch at most.
+/// The sequences [begin, end) of a step that a rank computes. The ranks' numbers of micro-batches differ by at most
+/// one.
 struct SequenceRange {
   std::int64_t begin = 0, end = 0;
 };
 SequenceRange sequences_of_rank(std::int64_t sequences_per_step, std::int64_t micro_batch, const kernels::Place& place);
 
-/// The same result on every rank. `gradients` is scratch, laid out like the parameters.
-StepResult train_step(model::Model& model, AdamW& optimizer, kernels::Tensor gradients, model::Pass& pass,
+/// Does one step and returns the same result on every rank. `gradients` is scratch, laid out like the parameters.
+StepResult train_step(model::Model& model, Optimizer& optimizer, kernels::Tensor gradients, model::Pass& pass,
                       const data::Batches& batches, kernels::Communicator& communicator, const StepSpec& spec,
                       const StepHooks& hooks = {});
 

@@ -1,4 +1,4 @@
-// A micro model with moments whose every element is known from its name and place, however ranks share them.
+// A micro model with an optimizer state in which every value follows from its name and place, however ranks share it.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "model/pass/model.h"
-#include "train/checkpoint/checkpoint.h"
+#include "train/checkpoint/checkpoint_writer.h"
 
 namespace routescope::testing {
 
@@ -28,17 +28,15 @@ inline model::ModelConfig checkpoint_model() {
   return config;
 }
 
-/// Element `element` of parameter number `parameter` of exp_avg (which 0) or exp_avg_sq (1). An integer or a half below
-/// 2^24: exact in f32.
-inline float moment_value(std::size_t which, std::size_t parameter, std::int64_t element) {
+/// Element `element` of slot `slot` of parameter number `parameter`. An integer or a half below 2^24: exact in f32.
+inline float state_value(std::size_t slot, std::size_t parameter, std::int64_t element) {
   return static_cast<float>((static_cast<std::int64_t>(parameter) * 7919 + element) % 100003 + 1) +
-         static_cast<float>(which) * 0.5F;
+         static_cast<float>(slot) * 0.5F;
 }
 
-template <class Visit>  // visit(which, parameter, element, float& stored); padding: parameter == parameters
-void for_each_moment(const model::ParameterLayout& layout, const std::vector<train::OptimizerRange>& ranges,
-                     const Visit& visit) {
-  for (const train::OptimizerRange& range : ranges) {
+template <class Visit>  // visit(slot, parameter, element, float& stored); for padding, parameter is layout.all().size()
+void for_each_value(const model::ParameterLayout& layout, const train::OptimizerState& state, const Visit& visit) {
+  for (const train::StateRange& range : state.ranges) {
     std::vector<std::pair<std::size_t, std::int64_t>> owner(static_cast<std::size_t>(range.end - range.begin),
                                                             {layout.all().size(), 0});
     for (std::size_t p = 0; p < layout.all().size(); ++p) {
@@ -47,26 +45,24 @@ void for_each_moment(const model::ParameterLayout& layout, const std::vector<tra
       for (std::int64_t i = std::max(range.begin, info.offset); i < end; ++i)
         owner[static_cast<std::size_t>(i - range.begin)] = {p, i - info.offset};
     }
-    for (std::size_t which = 0; which < 2; ++which) {
-      const kernels::Tensor moment = which == 0 ? range.exp_avg : range.exp_avg_sq;
+    for (std::size_t slot = 0; slot < range.state.size(); ++slot) {
       for (std::size_t i = 0; i < owner.size(); ++i)
-        visit(which, owner[i].first, owner[i].second, moment.as<float>()[i]);
+        visit(slot, owner[i].first, owner[i].second, range.state[slot].as<float>()[i]);
     }
   }
 }
 
-inline void set_moments(const model::ParameterLayout& layout, const std::vector<train::OptimizerRange>& ranges) {
-  for_each_moment(layout, ranges, [&](std::size_t which, std::size_t p, std::int64_t element, float& stored) {
-    stored = p < layout.all().size() ? moment_value(which, p, element) : 0.0F;
+inline void set_state(const model::ParameterLayout& layout, const train::OptimizerState& state) {
+  for_each_value(layout, state, [&](std::size_t slot, std::size_t p, std::int64_t element, float& stored) {
+    stored = p < layout.all().size() ? state_value(slot, p, element) : 0.0F;
   });
 }
 
-/// How many elements are not what set_moments() made them.
-inline std::int64_t wrong_moments(const model::ParameterLayout& layout,
-                                  const std::vector<train::OptimizerRange>& ranges) {
+/// The number of values that differ from what set_state() wrote.
+inline std::int64_t wrong_values(const model::ParameterLayout& layout, const train::OptimizerState& state) {
   std::int64_t wrong = 0;
-  for_each_moment(layout, ranges, [&](std::size_t which, std::size_t p, std::int64_t element, const float& stored) {
-    wrong += stored != (p < layout.all().size() ? moment_value(which, p, element) : 0.0F) ? 1 : 0;
+  for_each_value(layout, state, [&](std::size_t slot, std::size_t p, std::int64_t element, const float& stored) {
+    wrong += stored != (p < layout.all().size() ? state_value(slot, p, element) : 0.0F) ? 1 : 0;
   });
   return wrong;
 }

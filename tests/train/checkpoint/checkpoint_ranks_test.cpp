@@ -16,7 +16,8 @@
 #include "tests/train/checkpoint/checkpoint_case.h"
 #include "tests/train/run/micro_run.h"
 #include "tests/train/run/thread_ranks.h"
-#include "train/checkpoint/checkpoint.h"
+#include "train/checkpoint/checkpoint_search.h"
+#include "train/checkpoint/checkpoint_writer.h"
 
 namespace routescope::train {
 namespace {
@@ -26,8 +27,6 @@ using testing::checkpoint_model;
 using testing::checkpoint_state;
 using testing::names_in;
 using testing::run_ranks;
-
-constexpr TrainConfig::Distributed kSharded{.zero = 1, .bucket_mb = 1, .timeout_seconds = 60};
 
 struct Setting {
   std::int64_t zero;
@@ -43,22 +42,18 @@ class CheckpointRanks : public ::testing::TestWithParam<Setting> {
   model::ModelOptions options(const kernels::Communicator& communicator) const {
     return {.operands = GetParam().operands, .shards = communicator.size()};
   }
-  TrainConfig::Distributed distributed() const {
-    TrainConfig::Distributed out = kSharded;
-    out.zero = GetParam().zero;
-    return out;
-  }
+  Sharding sharding() const { return {.zero = GetParam().zero, .bucket_mb = 1}; }
   fs::path dir() const { return directory_.path(); }
   fs::path at(std::int64_t step) const { return data::checkpoint_dir(dir(), step); }
 
-  /// On each of `ranks` ranks: a model with known moments, a writer of it, and what is done with them.
+  /// On each of `ranks` ranks: a model with a known optimizer state and its writer, passed to `body`.
   std::vector<std::string> with_writers(
       int ranks, bool async, const std::function<void(CheckpointWriter&, testing::ThreadCommunicator&)>& body) const {
     return testing::run_ranks(ranks, [&](testing::ThreadCommunicator& communicator) {
       model::Model model(testing::checkpoint_model(), options(communicator));
       model.initialize(3);
-      AdamW optimizer(model, {}, communicator, distributed());
-      testing::set_moments(model.layout(), optimizer.ranges());
+      Optimizer optimizer(model, {}, communicator, sharding());
+      testing::set_state(model.layout(), optimizer.state());
       CheckpointWriter writer(dir(), model, optimizer, communicator, {.async = async, .keep = 0});
       body(writer, communicator);
     });
@@ -93,10 +88,10 @@ TEST_P(CheckpointRanks, AnyNumberTakesUpWhatAnyNumberWrote) {
       EXPECT_EQ(entry->step, 4);
       EXPECT_EQ(state_metadata(read_train_state(*entry)), state_metadata(testing::checkpoint_state(4)));
       model::Model model = model::Model::load(entry->dir, options(communicator));
-      AdamW optimizer(model, {}, communicator, distributed());
-      EXPECT_GT(testing::wrong_moments(model.layout(), optimizer.ranges()), 0);
-      read_moments(*entry, model, optimizer);
-      EXPECT_EQ(testing::wrong_moments(model.layout(), optimizer.ranges()), 0);
+      Optimizer optimizer(model, {}, communicator, sharding());
+      EXPECT_GT(testing::wrong_values(model.layout(), optimizer.state()), 0);
+      read_optimizer_state(*entry, model.layout(), optimizer.state());
+      EXPECT_EQ(testing::wrong_values(model.layout(), optimizer.state()), 0);
     });
     EXPECT_EQ(errors, std::vector<std::string>(static_cast<std::size_t>(readers)));
   }

@@ -1,5 +1,5 @@
-// Moments written by some number of ranks, in stretches that cut parameters anywhere, are read by any other number;
-// whatever is missing, there twice or foreign is an error.
+// Optimizer state that some number of ranks wrote, in stretches that cut parameters anywhere, is read by any other
+// number of ranks. Anything missing, stored twice or unknown is an error.
 #include "train/checkpoint/state_file.h"
 
 #include <gtest/gtest.h>
@@ -18,18 +18,17 @@ namespace {
 namespace fs = std::filesystem;
 using testing::checkpoint_model;
 using testing::checkpoint_state;
-using testing::set_moments;
-using testing::wrong_moments;
 
-/// The moments of one rank of several that share the flat arrays in pieces of `piece` elements, dealt out in turn; what
-/// is not shared, the last `common` elements, everybody holds and rank 0 writes.
+/// The optimizer state of one of several ranks that share the flat arrays in pieces of `piece` elements, dealt out in
+/// turn. Every rank holds the last `common` elements, and rank 0 writes them.
 struct Share {
   Share(const model::ParameterLayout& layout, const kernels::Place& place, std::int64_t piece,
-        std::int64_t common = 128)
-      : exp_avg(kernels::DType::f32, kernels::Device::cpu, {layout.total()}),
-        exp_avg_sq(kernels::DType::f32, kernels::Device::cpu, {layout.total()}) {
-    kernels::fill(exp_avg.tensor, -1, {});  // what nobody has set is wrong
-    kernels::fill(exp_avg_sq.tensor, -1, {});
+        std::int64_t common = 128) {
+    for (std::size_t slot = 0; slot < state.slots.size(); ++slot) {
+      arrays.emplace_back(kernels::DType::f32, kernels::Device::cpu,
+                          std::initializer_list<std::int64_t>{layout.total()});
+      kernels::fill(arrays.back().tensor, -1, {});  // a value that no test expects
+    }
     const std::int64_t shared = layout.total() - common;
     std::int64_t index = 0;
     for (std::int64_t begin = 0; begin < shared; begin += piece, ++index) {
@@ -38,15 +37,12 @@ struct Share {
     add(shared, layout.total(), place.rank == 0);
   }
   void add(std::int64_t begin, std::int64_t end, bool written) {
-    ranges.push_back({.begin = begin,
-                      .end = end,
-                      .exp_avg = exp_avg.tensor.slice(begin, {end - begin}),
-                      .exp_avg_sq = exp_avg_sq.tensor.slice(begin, {end - begin}),
-                      .parameters = {},
-                      .written = written});
+    StateRange range{.begin = begin, .end = end, .state = {}, .parameters = {}, .written = written};
+    for (const kernels::OwnedTensor& array : arrays) range.state.push_back(array.tensor.slice(begin, {end - begin}));
+    state.ranges.push_back(range);
   }
-  kernels::OwnedTensor exp_avg, exp_avg_sq;
-  std::vector<OptimizerRange> ranges;
+  std::vector<kernels::OwnedTensor> arrays;
+  OptimizerState state{.slots = {"exp_avg", "exp_avg_sq"}, .ranges = {}};
 };
 
 class StateFiles : public ::testing::Test {
@@ -67,15 +63,15 @@ class StateFiles : public ::testing::Test {
     ASSERT_EQ(job.result().size(), 1u);
   }
 
-  /// As `ranks` ranks write it. `change` gets what each is about to write.
+  /// Writes the files of `ranks` ranks. `change` may change what each rank writes.
   void write_all(int ranks, std::int64_t piece,
                  const std::function<void(int, std::vector<StateTensor>&)>& change = nullptr) const {
     for (const auto& old : testing::names_in(directory_.path())) fs::remove(directory_ / old);
     for (int rank = 0; rank < ranks; ++rank) {
       const kernels::Place place{.rank = rank, .size = ranks};
       const Share share(layout_, place, piece);
-      testing::set_moments(layout_, share.ranges);
-      std::vector<StateTensor> tensors = state_tensors(layout_, share.ranges);
+      testing::set_state(layout_, share.state);
+      std::vector<StateTensor> tensors = state_tensors(layout_, share.state);
       if (change) change(rank, tensors);
       write(tensors, place, testing::checkpoint_state(5));
     }
@@ -85,9 +81,9 @@ class StateFiles : public ::testing::Test {
   void read(int ranks, std::int64_t piece) const {
     for (int rank = 0; rank < ranks; ++rank) {
       const Share share(layout_, {.rank = rank, .size = ranks}, piece);
-      EXPECT_GT(testing::wrong_moments(layout_, share.ranges), 0);
-      read_moments(entry(), layout_, share.ranges);
-      EXPECT_EQ(testing::wrong_moments(layout_, share.ranges), 0) << "rank " << rank << " of " << ranks;
+      EXPECT_GT(testing::wrong_values(layout_, share.state), 0);
+      read_optimizer_state(entry(), layout_, share.state);
+      EXPECT_EQ(testing::wrong_values(layout_, share.state), 0) << "rank " << rank << " of " << ranks;
     }
   }
 
@@ -119,7 +115,7 @@ TEST_F(StateFiles, NamesSayWhatIsInThem) {
   EXPECT_EQ(whole.entry("exp_avg.model.layers.0.attn_res_bias").shape, std::vector<std::int64_t>{});
 }
 
-TEST_F(StateFiles, WhatIsMissingTwiceOrForeignIsAnError) {
+TEST_F(StateFiles, MissingDuplicateAndUnknownTensorsAreErrors) {
   const std::string embedding = "exp_avg.model.embed_tokens.weight";
   const auto reading = [&] { read(1, 1000); };
   write_all(3, 1000, [](int rank, std::vector<StateTensor>& tensors) {
@@ -142,9 +138,10 @@ TEST_F(StateFiles, WhatIsMissingTwiceOrForeignIsAnError) {
     write_all(2, 1000, [&](int rank, std::vector<StateTensor>& tensors) {
       if (rank == 0) tensors.front().name = name;
     });
-    data::expect_error(reading, {"train_state-00001-of-00002", std::string(name) + ":", "expected only moments"});
+    data::expect_error(reading,
+                       {"train_state-00001-of-00002", std::string(name) + ":", "expected only exp_avg, exp_avg_sq"});
   }
-  // A stretch that says more elements than it has.
+  // A name that promises more elements than the tensor has.
   write_all(2, 1000, [&](int rank, std::vector<StateTensor>& tensors) {
     if (rank == 0) tensors.front().name = embedding + "[0:1001]";
   });
@@ -155,12 +152,12 @@ TEST_F(StateFiles, TheSetIsWholeAndOfOneCheckpoint) {
   write_all(3, 1000);
   EXPECT_EQ(state_metadata(read_train_state(entry())), state_metadata(testing::checkpoint_state(5)));
   data::expect_error([&] { read_train_state({6, directory_.path()}); }, {"metadata step: found 5, expected 6"});
-  // One rank's file of another moment.
+  // One rank's file is from another point of the run.
   const kernels::Place second{.rank = 1, .size = 3};
   const Share share(layout_, second, 1000);
   TrainState other = testing::checkpoint_state(5);
   other.next_batch = 9;
-  write(state_tensors(layout_, share.ranges), second, other);
+  write(state_tensors(layout_, share.state), second, other);
   data::write_manifest(directory_.path());
   data::expect_error([&] { read_train_state(entry()); }, {"00002-of-00003", "next_batch: found 9, expected 8"});
   fs::remove(directory_ / state_file_name(second));
@@ -174,10 +171,10 @@ TEST_F(StateFiles, TheSetIsWholeAndOfOneCheckpoint) {
   data::expect_error([&] { read_train_state(entry()); }, {"lists 4 state files, expected 3"});
 }
 
-// A checkpoint of the version before says what it lacks.
+// For a checkpoint of an earlier version the error names the missing key.
 TEST_F(StateFiles, AnEarlierVersionsStateNamesTheMissingKey) {
   const Share share(layout_, {}, 1000);
-  std::vector<model::SafetensorsItem> items{{"exp_avg.x", {1}, share.exp_avg.tensor.slice(0, {1})}};
+  std::vector<model::SafetensorsItem> items{{"exp_avg.x", {1}, share.arrays[0].tensor.slice(0, {1})}};
   std::map<std::string, std::string> metadata = state_metadata(testing::checkpoint_state(5));
   metadata.erase("next_batch");
   model::write_safetensors(directory_ / state_file_name({}), items, metadata);

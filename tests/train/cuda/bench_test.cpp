@@ -1,5 +1,7 @@
 // What routescope-bench measures on a card: every part of it runs, at a micro size, and its counts of arithmetic agree
 // with the model's.
+#include "train/bench/card/bench.h"
+
 #include <gtest/gtest.h>
 #include <unistd.h>
 
@@ -8,9 +10,8 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
-#include "train/bench/bench_card.h"
-#include "train/bench/bench_products.h"
-#include "train/bench/bench_rates.h"
+#include "train/bench/card/rates.h"
+#include "train/bench/step/products.h"
 #include "train/plan/throughput.h"
 
 namespace {

@@ -10,7 +10,7 @@
 #include "model/files/safetensors.h"
 #include "tests/model/pass/micro.h"
 #include "tests/train/run/micro_run.h"
-#include "train/plan/plan.h"
+#include "train/plan/memory.h"
 
 namespace routescope::testing {
 namespace {

@@ -12,7 +12,7 @@
 #include "data/base/files.h"
 #include "data/base/manifest.h"
 #include "data/records/routing_view.h"
-#include "train/run/run_directory.h"
+#include "train/config/run_directory.h"
 
 namespace routescope::train {
 namespace {

@@ -18,7 +18,7 @@
 #include "data/base/manifest.h"
 #include "data/records/routing_view.h"
 #include "tests/train/run/micro_run.h"
-#include "train/run/run_directory.h"
+#include "train/config/run_directory.h"
 
 namespace routescope::train {
 namespace {
@@ -252,7 +252,7 @@ TEST_F(Crash, WrongUsageAndPlan) {
   EXPECT_NE(usage.err.find("the nearest known one is train.steps"), std::string::npos);
   const MicroRun::Finished plan = micro_->execute("planned", {"--plan"});
   EXPECT_EQ(plan.status, 0) << plan.err;
-  for (const char* words : {"parameters", "moments", "activations", "workspace", "total", "step time"}) {
+  for (const char* words : {"parameters", "optimizer state", "activations", "workspace", "total", "step time"}) {
     EXPECT_NE(plan.out.find(words), std::string::npos) << words;
   }
   EXPECT_FALSE(fs::exists(micro_->dir("planned")));

@@ -13,7 +13,7 @@
 #include "data/tokens/shard_writer.h"
 #include "kernels/ops.h"
 #include "tests/train/run/micro_run.h"
-#include "train/checkpoint/checkpoint.h"
+#include "train/checkpoint/state_file.h"
 
 namespace routescope::train {
 namespace {

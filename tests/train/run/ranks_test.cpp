@@ -76,15 +76,15 @@ TEST_F(Ranks, StateCarriedOverGoesOnToTheSameBits) {
       std::vector<double> losses, norms;
       for (int step = 1; step <= 4; ++step) {
         if (step == 3) {
-          first.optimizer.finish(first.pass.stream());
-          const auto &from = first.optimizer.ranges(), &to = second.optimizer.ranges();
+          first.optimizer.parameters().finish(first.pass.stream());
+          const auto &from = first.optimizer.state().ranges, &to = second.optimizer.state().ranges;
           ASSERT_EQ(from.size(), to.size());
           for (std::size_t i = 0; i < from.size(); ++i) {
-            kernels::copy(to[i].exp_avg, from[i].exp_avg, {});
-            kernels::copy(to[i].exp_avg_sq, from[i].exp_avg_sq, {});
+            for (std::size_t slot = 0; slot < from[i].state.size(); ++slot)
+              kernels::copy(to[i].state[slot], from[i].state[slot], {});
             kernels::copy(to[i].parameters, from[i].parameters, {});
           }
-          second.optimizer.publish(second.pass.stream());
+          second.optimizer.parameters().publish(second.pass.stream());
         }
         const train::StepResult result = (step < 3 ? first : second).step(step);
         losses.push_back(result.loss);
@@ -111,11 +111,12 @@ TEST_F(Ranks, EveryElementIsWrittenByOneRank) {
           writers.resize(static_cast<std::size_t>(layout.total()));
           holders.resize(writers.size());
           std::int64_t last = 0;
-          for (const train::OptimizerRange& range : trainer.optimizer.ranges()) {
+          for (const train::StateRange& range : trainer.optimizer.state().ranges) {
             EXPECT_GE(range.begin, last);
             last = range.end;
-            for (const kernels::Tensor& tensor : {range.exp_avg, range.exp_avg_sq, range.parameters})
-              EXPECT_EQ(tensor.numel(), range.end - range.begin);
+            EXPECT_EQ(range.parameters.numel(), range.end - range.begin);
+            EXPECT_EQ(range.state.size(), 2U);
+            for (const kernels::Tensor& tensor : range.state) EXPECT_EQ(tensor.numel(), range.end - range.begin);
             for (std::int64_t i = range.begin; i < range.end; ++i) {
               ++holders[static_cast<std::size_t>(i)];
               if (range.written) ++writers[static_cast<std::size_t>(i)];
@@ -139,32 +140,31 @@ TEST_F(Ranks, TheArraysAreAsLongAsIsSaid) {
   const train::TrainConfig sharded = config(1, 1, "bf16");
   StrictRanks::run(4, [&](kernels::Communicator& communicator) {
     Trainer trainer(sharded, communicator);
-    std::size_t parameters = 0, moments = 0;
-    for (const train::OptimizerRange& range : trainer.optimizer.ranges()) {
+    std::size_t parameters = 0, state = 0;
+    for (const train::StateRange& range : trainer.optimizer.state().ranges) {
       parameters += range.parameters.bytes();
-      moments += range.exp_avg.bytes() + range.exp_avg_sq.bytes();
+      for (const kernels::Tensor& tensor : range.state) state += tensor.bytes();
     }
     const std::vector<kernels::Arena::Part> parts =
-        train::training_arrays(sharded.model, sharded.model_options(), sharded.distributed, 4);
+        train::training_arrays(sharded.model, sharded.model_options(), sharded.train.optimizer, sharded.distributed, 4);
     ASSERT_EQ(parts.size(), 4U);
     EXPECT_EQ(parts[0].bytes, parameters);
     EXPECT_EQ(parts[1].bytes, trainer.model.operand_matrices().bytes());
     EXPECT_EQ(parts[2].bytes, trainer.gradients.tensor.bytes());
-    EXPECT_EQ(parts[3].bytes, moments);
+    EXPECT_EQ(parts[3].bytes, state);
   });
 }
 
 /// Bytes of all that an update changes on this rank.
 std::vector<std::byte> state_of(Trainer& trainer) {
-  trainer.optimizer.finish(trainer.pass.stream());
+  trainer.optimizer.parameters().finish(trainer.pass.stream());
   std::vector<std::byte> out;
   const auto add = [&out](const kernels::Tensor& tensor) {
     const auto* data = static_cast<const std::byte*>(tensor.data);
     out.insert(out.end(), data, data + tensor.bytes());
   };
-  for (const train::OptimizerRange& range : trainer.optimizer.ranges()) {
-    add(range.exp_avg);
-    add(range.exp_avg_sq);
+  for (const train::StateRange& range : trainer.optimizer.state().ranges) {
+    for (const kernels::Tensor& tensor : range.state) add(tensor);
     add(range.parameters);
   }
   add(trainer.model.operand_matrices());

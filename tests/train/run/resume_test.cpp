@@ -10,8 +10,8 @@
 #include "data/base/manifest.h"
 #include "data/records/routing_view.h"
 #include "tests/train/run/micro_run.h"
-#include "train/checkpoint/checkpoint.h"
-#include "train/run/run_directory.h"
+#include "train/checkpoint/checkpoint_search.h"
+#include "train/config/run_directory.h"
 
 namespace routescope::train {
 namespace {

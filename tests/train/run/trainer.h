@@ -51,7 +51,7 @@ struct Trainer {
   /// All master weights by parameter, in file order and without padding; on rank 0.
   std::vector<float> weights() {
     const model::ParameterLayout& layout = model.layout();
-    const kernels::OwnedTensor flat = optimizer.gather_parameters(pass.stream());
+    const kernels::OwnedTensor flat = optimizer.parameters().gather(pass.stream());
     std::vector<float> out;
     if (flat.tensor)
       for (const model::ParameterInfo& info : layout.all())
@@ -64,7 +64,7 @@ struct Trainer {
   data::TokenStream stream;
   data::Batches batches;
   model::Model model;
-  train::AdamW optimizer;
+  train::Optimizer optimizer;
   kernels::OwnedTensor gradients;
   model::Pass pass;
 };

@@ -1,0 +1,122 @@
+#include "train/checkpoint/checkpoint_directory.h"
+
+#include <spdlog/spdlog.h>
+
+#include <charconv>
+#include <fstream>
+#include <string>
+#include <string_view>
+
+#include "data/base/error.h"
+#include "data/base/files.h"
+#include "data/base/sha256.h"
+
+namespace routescope::train {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+// Prefixes of names that readers ignore.
+constexpr const char* kWriting = ".writing-";
+constexpr const char* kRemoving = ".removing-";
+
+fs::path beside(const fs::path& dir, const char* prefix) {
+  return dir.parent_path() / (prefix + dir.filename().string());
+}
+
+fs::path checkpoints_dir(const fs::path& run_dir) {
+  return data::checkpoint_dir(run_dir, 0).parent_path();
+}
+
+}  // namespace
+
+fs::path writing_dir(const fs::path& checkpoint) {
+  return beside(checkpoint, kWriting);
+}
+
+void rename_directory(const fs::path& from, const fs::path& to) {
+  std::error_code error;
+  fs::rename(from, to, error);
+  if (error)
+    throw data::Error("{}: cannot be renamed to {}: {}", from.string(), to.filename().string(), error.message());
+}
+
+std::vector<data::CheckpointEntry> named_as_checkpoints(const fs::path& run_dir) {
+  constexpr std::string_view kPrefix = "step-";
+  const fs::path parent = checkpoints_dir(run_dir);
+  std::vector<data::CheckpointEntry> found;
+  std::error_code error;
+  for (fs::directory_iterator entry(parent, error), end; !error && entry != end; entry.increment(error)) {
+    const std::string name = entry->path().filename().string();
+    if (!name.starts_with(kPrefix)) continue;
+    std::int64_t step = 0;
+    const auto [stop, bad] = std::from_chars(name.data() + kPrefix.size(), name.data() + name.size(), step);
+    if (bad == std::errc() && entry->path() == data::checkpoint_dir(run_dir, step))
+      found.push_back({step, entry->path()});
+  }
+  if (error && error != std::errc::no_such_file_or_directory)
+    throw data::Error("{}: cannot list: {}", parent.string(), error.message());
+  return found;
+}
+
+bool is_intact(const data::CheckpointEntry& checkpoint, const std::atomic<bool>& given_up) {
+  try {
+    std::vector<char> piece(std::size_t{1} << 20);
+    for (const data::ManifestEntry& expected : data::list_manifest(checkpoint.dir)) {
+      std::ifstream in(checkpoint.dir / expected.name, std::ios::binary);
+      if (!in) return false;
+      data::Sha256 sum;
+      do {
+        if (given_up) return false;
+        in.read(piece.data(), static_cast<std::streamsize>(piece.size()));
+        sum.add(piece.data(), static_cast<std::size_t>(in.gcount()));
+      } while (in);
+      if (in.bad() || sum.hex() != expected.sha256) return false;
+    }
+    return true;
+  } catch (const std::exception&) {
+    return false;
+  }
+}
+
+void remove_checkpoint(const fs::path& checkpoint) {
+  const fs::path hidden = beside(checkpoint, kRemoving);
+  std::error_code error;
+  fs::remove_all(hidden, error);
+  rename_directory(checkpoint, hidden);
+  fs::remove_all(hidden, error);  // if this fails, remove_debris() tries again at the next start
+}
+
+void remove_checkpoints_after(const fs::path& run_dir, std::int64_t step) {
+  bool removed = false;
+  for (const data::CheckpointEntry& entry : named_as_checkpoints(run_dir)) {
+    if (entry.step <= step) continue;
+    remove_checkpoint(entry.dir);
+    removed = true;
+  }
+  if (removed) data::sync_path(checkpoints_dir(run_dir));
+}
+
+void set_aside_checkpoints_after(const fs::path& run_dir, std::int64_t step) {
+  for (const data::CheckpointEntry& checkpoint : data::list_checkpoints(run_dir)) {
+    if (checkpoint.step <= step) continue;
+    const fs::path aside = beside(checkpoint.dir, "damaged-");
+    fs::remove_all(aside);
+    fs::rename(checkpoint.dir, aside);
+    spdlog::warn("{}: set aside as {}", checkpoint.dir.string(), aside.filename().string());
+  }
+}
+
+void remove_debris(const fs::path& run_dir) {
+  const fs::path parent = checkpoints_dir(run_dir);
+  if (!fs::is_directory(parent)) return;
+  std::vector<fs::path> debris;
+  for (const auto& entry : fs::directory_iterator(parent)) {
+    const std::string name = entry.path().filename().string();
+    if (name.starts_with(kWriting) || name.starts_with(kRemoving)) debris.push_back(entry.path());
+  }
+  for (const fs::path& path : debris) fs::remove_all(path);
+}
+
+}  // namespace routescope::train

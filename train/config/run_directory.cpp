@@ -1,0 +1,95 @@
+#include "train/config/run_directory.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <map>
+#include <string>
+
+#include "data/base/error.h"
+#include "data/base/files.h"
+
+namespace routescope::train {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+/// Whether a resumed run may change a key. These keys change weights and record by rounding at most (device, kernels),
+/// or not at all. Data are compared by fingerprints instead of paths (start.cpp), and checkpoints do not influence
+/// training.
+bool may_change(const std::string& path) {
+  return path == "run.dir" || path == "device" || path == "data.train" || path == "data.valid" ||
+         path.starts_with("checkpoint.") || path.starts_with("train.non_finite.") || path.starts_with("distributed.") ||
+         path.starts_with("kernels.");
+}
+
+std::string value_or(const std::map<std::string, std::string>& values, const std::string& path) {
+  const auto found = values.find(path);
+  return found == values.end() ? "nothing" : found->second;
+}
+
+}  // namespace
+
+RunLock::RunLock(const fs::path& run_dir) {
+  std::error_code error;
+  fs::create_directories(run_dir, error);
+  if (error) throw data::Error("run.dir: {}: cannot be made: {}", run_dir.string(), error.message());
+  const fs::path file = run_dir / "lock";
+  file_ = ::open(file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+  if (file_ < 0) throw data::Error("run.dir: {}: cannot be written: {}", run_dir.string(), std::strerror(errno));
+  if (::flock(file_, LOCK_EX | LOCK_NB) == 0) return;
+  const int reason = errno;
+  ::close(file_);
+  if (reason == EWOULDBLOCK) {
+    throw data::Error("run.dir: {}: another process is training in this directory, expected none", run_dir.string());
+  }
+  throw data::Error("{}: cannot be locked: {}", file.string(), std::strerror(reason));
+}
+
+RunLock::~RunLock() {
+  ::close(file_);
+}
+
+std::optional<TrainConfig> held_config(const fs::path& run_dir) {
+  const fs::path file = run_dir / "config.yaml";
+  if (!fs::exists(run_dir / "routing.h5") && !fs::exists(run_dir / "checkpoints")) return std::nullopt;
+  if (!fs::exists(file)) {
+    throw data::Error(
+        "{}: found routing.h5 or checkpoints without config.yaml, expected a run of this program or nothing",
+        run_dir.string());
+  }
+  return load_config(file, {});
+}
+
+void check_config(const fs::path& run_dir, const TrainConfig& config) {
+  const fs::path file = run_dir / "config.yaml";
+  const std::optional<TrainConfig> holding = held_config(run_dir);
+  if (!holding) return;
+  const TrainConfig& held = *holding;
+  const auto held_list = config_values(held), wanted_list = config_values(config);
+  const std::map<std::string, std::string> held_values(held_list.begin(), held_list.end());
+  const std::map<std::string, std::string> wanted_values(wanted_list.begin(), wanted_list.end());
+  const auto refuse_if_different = [&](const std::string& path) {
+    const std::string held_value = value_or(held_values, path), wanted = value_or(wanted_values, path);
+    if (held_value == wanted || may_change(path)) return;
+    // With a constant learning rate the first steps of a longer run are those of the shorter run.
+    if (path == "train.steps" && held.train.schedule.kind == "constant" && config.train.steps > held.train.steps)
+      return;
+    throw data::Error("{}: {}: found {}, expected {}: this directory holds another run (use another run.dir)",
+                      file.string(), path, wanted, held_value);
+  };
+  for (const auto& [path, value] : held_list) refuse_if_different(path);
+  for (const auto& [path, value] : wanted_list) refuse_if_different(path);
+}
+
+void write_config(const fs::path& run_dir, const TrainConfig& config) {
+  const fs::path file = run_dir / "config.yaml";
+  const std::string yaml = to_yaml(config);
+  if (!fs::exists(file) || data::read_text(file) != yaml) data::write_text_atomically(file, yaml);
+}
+
+}  // namespace routescope::train

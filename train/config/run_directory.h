@@ -1,0 +1,34 @@
+// The run directory: it is used by one process at a time, and its configuration does not change.
+#pragma once
+
+#include <filesystem>
+#include <optional>
+
+#include "train/config/config.h"
+
+namespace routescope::train {
+
+/// Makes the directory if necessary and locks it until destruction or until the end of the process.
+class RunLock {
+ public:
+  /// Throws Error if the directory cannot be made or written, or another process has locked it.
+  explicit RunLock(const std::filesystem::path& run_dir);
+  ~RunLock();
+  RunLock(const RunLock&) = delete;
+  RunLock& operator=(const RunLock&) = delete;
+
+ private:
+  int file_ = -1;
+};
+
+/// The configuration of the run in the directory, if there is one.
+std::optional<TrainConfig> held_config(const std::filesystem::path& run_dir);
+
+/// Compares `config` with the configuration of the run in the directory. Throws Error with the first key that would
+/// make it another run (train/README.md, "Resume"). A directory without a record and checkpoints has no run.
+void check_config(const std::filesystem::path& run_dir, const TrainConfig& config);
+
+/// Writes config.yaml unless it has the same text already.
+void write_config(const std::filesystem::path& run_dir, const TrainConfig& config);
+
+}  // namespace routescope::train
