@@ -1,17 +1,14 @@
 #!/usr/bin/env python3
-"""Training speed of the same model in PyTorch, to stand beside `routescope-bench --device cuda` on the same card.
+"""Training speed of the same model in PyTorch, to compare with `routescope-bench --device cuda` on the same card.
 
     python3 scripts/bench_torch.py --residual standard block_attn_res --json torch.json
-    python3 scripts/bench_torch.py --check tests/fixtures/standard tests/fixtures/block_sum     # the model itself, on the CPU
+    python3 scripts/bench_torch.py --check tests/fixtures/standard tests/fixtures/block_sum     # checks the model, on the CPU
 
-Qwen3-0.6B by default: micro-batches of 16 x 2048 random tokens, gradients accumulated over 16 of them, clipped, AdamW.
-Parameters, gradients and moments are f32; each use of a matrix takes its bf16 copy, and activations and the residual stream
-are bf16 with f32 arithmetic in norms, softmaxes and routing: what routescope does. As PyTorch does it best without writing
-kernels: packed projections, scaled_dot_product_attention by whichever backend is fastest here, fused AdamW, and torch.compile of
-the model's parts (addition + read + norm, attention, MLP, head with loss), each compiled once and used by every layer.
-
-Block AttnRes is the block_sum form of the AttnRes report (arXiv 2603.15031), its reads in plain operations for torch.compile to
-fuse; `--reads flash_attn_res` takes the Triton operations of the package of that name where it is installed.
+The default is Qwen3-0.6B: micro-batches of 16 x 2048 random tokens, gradients accumulated over 16 of them, clipped, AdamW.
+The model (torch_model.py) is as fast as PyTorch makes it without own kernels: packed projections, the fastest backend of
+scaled_dot_product_attention on this card, fused AdamW, and torch.compile of the model's parts (addition + read + norm,
+attention, MLP, head with loss), each compiled once and used by every layer. `--reads flash_attn_res` takes the reads of the
+package of that name if it is installed.
 """
 
 import argparse
@@ -24,6 +21,7 @@ import time
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch_model import FlashAttnRes, Model, Parts, head_logits, head_loss
 
 PRESET = {
     "vocab_size": 151936,
@@ -40,215 +38,11 @@ PRESET = {
 }
 
 
-# ---- the parts that are compiled -------------------------------------------------------------------------------------
-
-
-def widen(x):
-    """At least f32: what norms, softmaxes and routing are computed in."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
-def rms_norm(x, gain, eps):
-    y = widen(x)
-    return (y * torch.rsqrt(y.square().mean(-1, keepdim=True) + eps) * gain).to(x.dtype)
-
-
-def add_norm(p, y, gain, eps):
-    """Standard residual stream: p + y, and its norm."""
-    p = p if y is None else p + y
-    return p, rms_norm(p, gain, eps)
-
-
-def mix(sources, u, bias, eps):
-    """A read: alpha [..., n+1] over the sources, the current one last, and h = sum_i alpha_i v_i. u = query * key gain."""
-    wide = [widen(v) for v in sources]
-    logits = [(v * u).sum(-1) * torch.rsqrt(v.square().mean(-1) + eps) for v in wide]
-    if len(logits) > 1:
-        logits[-1] = logits[-1] + bias
-    alpha = torch.stack(logits, -1).softmax(-1)
-    return alpha, sum(alpha[..., i, None] * v for i, v in enumerate(wide))
-
-
-def add_read_norm(completed, p, y, query, key_gain, bias, gain, eps):
-    """Routed residual stream: p + y (an undefined one counts as zero), the read over completed + [p], and its norm."""
-    p = y if p is None else p if y is None else p + y
-    alpha, h = mix([*completed, p], query * key_gain, bias, eps)
-    return p, rms_norm(h.to(p.dtype), gain, eps), alpha
-
-
-def rotate(x, cos, sin):
-    first, second = widen(x).chunk(2, -1)
-    return torch.cat((first * cos - second * sin, second * cos + first * sin), -1).to(x.dtype)
-
-
-def attention(x, w_qkv, w_o, q_gain, k_gain, cos, sin, heads, kv_heads, eps):
-    batch, positions, _ = x.shape
-    head_dim = q_gain.numel()
-    qkv = F.linear(x, w_qkv.to(x.dtype)).view(batch, positions, heads + 2 * kv_heads, head_dim).transpose(1, 2)
-    q, k, v = qkv.split((heads, kv_heads, kv_heads), 1)
-    q = rotate(rms_norm(q, q_gain, eps), cos, sin)
-    k = rotate(rms_norm(k, k_gain, eps), cos, sin)
-    out = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=heads != kv_heads)
-    return F.linear(out.transpose(1, 2).reshape(batch, positions, heads * head_dim), w_o.to(x.dtype))
-
-
-def mlp(x, w_gate_up, w_down):
-    gate, up = F.linear(x, w_gate_up.to(x.dtype)).chunk(2, -1)
-    return F.linear(F.silu(gate) * up, w_down.to(x.dtype))
-
-
-def head_logits(x, w):
-    return widen(F.linear(x, w.to(x.dtype)))
-
-
-def head_loss(x, w, targets):
-    return F.cross_entropy(head_logits(x, w).flatten(0, 1), targets.flatten())
-
-
-PARTS = (add_norm, add_read_norm, attention, mlp, head_loss)
-
-
-class Parts:
-    """The functions above, compiled or as they are."""
-
-    def __init__(self, compiled):
-        for part in PARTS:
-            setattr(self, part.__name__, torch.compile(part, dynamic=False) if compiled else part)
-
-
-class FlashAttnRes:
-    """The reads of a group by the package flash_attn_res: phase one over the completed sources, then merges."""
-
-    def __init__(self):
-        import flash_attn_res
-
-        self.phase_one = flash_attn_res.phase_1_batched_attention_triton_op
-        self.phase_two = flash_attn_res.phase_2_online_softmax_merge_triton_op
-
-    def prepare(self, completed, u, eps):
-        return self.phase_one(torch.stack(completed), u, eps)
-
-    def merge(self, p, u, prepared, i, eps):
-        outputs, lses = prepared
-        return outputs[i] if p is None else self.phase_two(p, u, outputs[i], lses[i], eps)
-
-
-# ---- the model -------------------------------------------------------------------------------------------------------
-
-
-class Layer(nn.Module):
-    def __init__(self, c, routed):
-        super().__init__()
-        d, f, head_dim = c["hidden_size"], c["intermediate_size"], c["head_dim"]
-        heads, kv_heads = c["num_attention_heads"], c["num_key_value_heads"]
-        self.qkv = nn.Parameter(torch.empty((heads + 2 * kv_heads) * head_dim, d))
-        self.o = nn.Parameter(torch.empty(d, heads * head_dim))
-        self.gate_up = nn.Parameter(torch.empty(2 * f, d))
-        self.down = nn.Parameter(torch.empty(d, f))
-        self.attn_norm, self.mlp_norm = gain(d), gain(d)
-        self.q_norm, self.k_norm = gain(head_dim), gain(head_dim)
-        if routed:
-            self.attn_query, self.mlp_query = (nn.Parameter(torch.zeros(d)) for _ in range(2))
-            self.attn_key_gain, self.mlp_key_gain = gain(d), gain(d)
-
-
-def gain(size):
-    return nn.Parameter(torch.ones(size))
-
-
-class Model(nn.Module):
-    """Qwen3, its residual stream standard or routed by block_sum reads; tied embedding."""
-
-    def __init__(self, c, residual, parts, flash=None):
-        super().__init__()
-        self.c, self.routed, self.parts, self.flash = c, residual == "block_attn_res", parts, flash
-        self.layers_per_block = -(-c["num_hidden_layers"] // c["attnres_num_blocks"])
-        self.embedding = nn.Parameter(torch.empty(c["vocab_size"], c["hidden_size"]))
-        self.layers = nn.ModuleList(Layer(c, self.routed) for _ in range(c["num_hidden_layers"]))
-        self.final_norm = gain(c["hidden_size"])
-        if self.routed:
-            self.final_query = nn.Parameter(torch.zeros(c["hidden_size"]))
-            self.final_key_gain = gain(c["hidden_size"])
-        for parameter in self.parameters():
-            if parameter.dim() == 2:
-                nn.init.normal_(parameter, std=0.02)
-        self.angles = None
-        self.alphas = None  # a list: forward() appends every read's alpha to it
-
-    def rotary(self, positions, device, dtype):
-        if self.angles is None or self.angles[0].shape[0] != positions:
-            half = torch.arange(0, self.c["head_dim"], 2, dtype=torch.float64) / self.c["head_dim"]
-            angle = torch.arange(positions, dtype=torch.float64)[:, None] * self.c["rope_theta"] ** -half
-            wide = torch.promote_types(dtype, torch.float32)
-            self.angles = (angle.cos().to(device, wide), angle.sin().to(device, wide))
-        return self.angles
-
-    def hidden(self, tokens, dtype):
-        """The input of the head, [batch, positions, hidden size]."""
-        c, parts = self.c, self.parts
-        eps = c["rms_norm_eps"]
-        cos, sin = self.rotary(tokens.shape[1], tokens.device, dtype)
-        p, y = F.embedding(tokens, self.embedding).to(dtype), None
-        completed, prepared, in_group = [], None, 0
-        bias = c["attnres_recency_bias_init"]
-
-        def read(p, y, query, key_gain, norm_gain):
-            nonlocal in_group
-            if prepared is None:
-                p, x, alpha = parts.add_read_norm(completed, p, y, query, key_gain, bias, norm_gain, eps)
-                if self.alphas is not None:
-                    self.alphas.append(alpha)
-                return p, x
-            p = y if p is None else p + y
-            in_group += 1
-            h = self.flash.merge(p, query * key_gain, prepared, in_group - 1, eps)
-            return p, parts.add_norm(h, None, norm_gain, eps)[1]
-
-        for number, layer in enumerate(self.layers):
-            if not self.routed:
-                p, x = parts.add_norm(p, y, layer.attn_norm, eps)
-            elif number % self.layers_per_block != 0:
-                p, x = read(p, y, layer.attn_query, layer.attn_key_gain, layer.attn_norm)
-            elif self.flash:  # the block's first read: all its sources are complete
-                completed.append(p if y is None else p + y)
-                prepared, in_group = self.flash.prepare(completed, self.group_vectors(number), eps), 1
-                x = parts.add_norm(self.flash.merge(None, None, prepared, 0, eps), None, layer.attn_norm, eps)[1]
-                p = None
-            else:
-                p, x = read(p, y, layer.attn_query, layer.attn_key_gain, layer.attn_norm)
-                completed.append(p)
-                p = None
-            heads, kv_heads = c["num_attention_heads"], c["num_key_value_heads"]
-            y = parts.attention(x, layer.qkv, layer.o, layer.q_norm, layer.k_norm, cos, sin, heads, kv_heads, eps)
-            if self.routed:
-                p, x = read(p, y, layer.mlp_query, layer.mlp_key_gain, layer.mlp_norm)
-            else:
-                p, x = parts.add_norm(p, y, layer.mlp_norm, eps)
-            y = parts.mlp(x, layer.gate_up, layer.down)
-        if not self.routed:
-            return parts.add_norm(p, y, self.final_norm, eps)[1]
-        if self.flash:
-            completed.append(p + y)
-            u = (self.final_query * self.final_key_gain)[None]
-            return parts.add_norm(self.flash.prepare(completed, u, eps)[0][0], None, self.final_norm, eps)[1]
-        return read(p, y, self.final_query, self.final_key_gain, self.final_norm)[1]
-
-    def group_vectors(self, first):
-        """u of every read that sees the sources complete at layer `first`, [reads, hidden size]."""
-        vectors = []
-        for layer in self.layers[first : first + self.layers_per_block]:
-            vectors += [layer.attn_query * layer.attn_key_gain, layer.mlp_query * layer.mlp_key_gain]
-        return torch.stack(vectors)
-
-    def loss(self, tokens, targets, dtype):
-        return self.parts.head_loss(self.hidden(tokens, dtype), self.embedding, targets)
-
-
 # ---- measuring -------------------------------------------------------------------------------------------------------
 
 
 def fastest_attention(c, batch, positions):
-    """The backend of scaled_dot_product_attention that does this shape forward and backward soonest, and each one's seconds."""
+    """The fastest backend of scaled_dot_product_attention for this shape, forward and backward, and the seconds of each."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
     heads = (c["num_attention_heads"], c["num_key_value_heads"], c["num_key_value_heads"])
@@ -274,69 +68,67 @@ def fastest_attention(c, batch, positions):
     return min(seconds, key=seconds.get), {backend.name: value for backend, value in seconds.items()}
 
 
-def measure(args, c, residual):
-    device, dtype = args.device, torch.bfloat16 if args.device == "cuda" else torch.float32
-    flash = FlashAttnRes() if args.reads == "flash_attn_res" and residual == "block_attn_res" else None
-    torch.manual_seed(1)
-    with torch.device(device):
-        model = Model(c, residual, Parts(args.compile == "parts"), flash)
-    decayed = [p for p in model.parameters() if p.dim() == 2]
-    others = [p for p in model.parameters() if p.dim() != 2]
-    optimizer = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}],
-        lr=1e-4, betas=(0.9, 0.95), eps=1e-8, fused=device == "cuda",
-    )  # fmt: skip
-    batch, positions = args.micro_batch, args.sequence_length
-    generator = torch.Generator().manual_seed(1)
-    draws = torch.randint(c["vocab_size"], (8, batch, positions + 1), generator=generator).to(device)
+class Training:
+    """A model with its optimizer, trained on random tokens."""
 
-    def wait():
-        if device == "cuda":
-            torch.cuda.synchronize()
+    def __init__(self, args, c, residual):
+        self.device, self.dtype = args.device, torch.bfloat16 if args.device == "cuda" else torch.float32
+        flash = FlashAttnRes() if args.reads == "flash_attn_res" and residual == "block_attn_res" else None
+        torch.manual_seed(1)
+        with torch.device(self.device):
+            self.model = Model(c, residual, Parts(args.compile == "parts"), flash)
+        decayed = [p for p in self.model.parameters() if p.dim() == 2]
+        others = [p for p in self.model.parameters() if p.dim() != 2]
+        self.optimizer = torch.optim.AdamW(
+            [{"params": decayed, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}],
+            lr=1e-4, betas=(0.9, 0.95), eps=1e-8, fused=self.device == "cuda",
+        )  # fmt: skip
+        generator = torch.Generator().manual_seed(1)
+        shape = (8, args.micro_batch, args.sequence_length + 1)
+        self.draws = torch.randint(c["vocab_size"], shape, generator=generator).to(self.device)
 
-    def step(passes):
-        total = torch.zeros((), device=device)
+    def step(self, passes):
+        """One step of `passes` micro-batches; returns its loss and its seconds."""
+        begin = time.perf_counter()
+        total = torch.zeros((), device=self.device)
         for i in range(passes):
-            draw = draws[i % len(draws)]
-            loss = model.loss(draw[:, :-1].contiguous(), draw[:, 1:].contiguous(), dtype) / passes
+            draw = self.draws[i % len(self.draws)]
+            loss = self.model.loss(draw[:, :-1].contiguous(), draw[:, 1:].contiguous(), self.dtype) / passes
             loss.backward()
             total += loss.detach()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=False)
-        return total
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=False)
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+        seconds = time.perf_counter() - begin
+        return total.item(), seconds
 
-    begin = time.perf_counter()
-    first_loss = step(1).item()
-    wait()
-    compile_seconds = time.perf_counter() - begin
-    step(2)  # allocations settle
-    wait()
-    seconds, loss = [], None
-    for _ in range(args.steps):
-        begin = time.perf_counter()
-        loss = step(args.accumulate)
-        wait()
-        seconds.append(time.perf_counter() - begin)
-    seconds.sort()
-    middle = seconds[len(seconds) // 2]
+
+def measure(args, c, residual):
+    training = Training(args, c, residual)
+    first_loss, compile_seconds = training.step(1)
+    training.step(2)  # memory is allocated
+    steps = [training.step(args.accumulate) for _ in range(args.steps)]
+    seconds = sorted(seconds for _, seconds in steps)
+    median = seconds[len(seconds) // 2]
     result = {
         "residual": residual,
         "reads": args.reads if residual == "block_attn_res" else "none",
-        "tokens_per_second": args.accumulate * batch * positions / middle,
-        "step_seconds": middle,
-        "micro_batch": batch,
-        "sequence_length": positions,
+        "tokens_per_second": args.accumulate * args.micro_batch * args.sequence_length / median,
+        "step_seconds": median,
+        "micro_batch": args.micro_batch,
+        "sequence_length": args.sequence_length,
         "accumulate": args.accumulate,
         "first_loss": first_loss,
-        "last_loss": loss.item(),
-        "parameters": sum(p.numel() for p in model.parameters()),
+        "last_loss": steps[-1][0],
+        "parameters": sum(p.numel() for p in training.model.parameters()),
         "compile": args.compile,
         "compile_seconds": compile_seconds,
         "torch": torch.__version__,
-        "precision": "bf16 matrices and activations, f32 parameters and moments" if device == "cuda" else "f32",
+        "precision": "bf16 matrices and activations, f32 parameters and moments" if args.device == "cuda" else "f32",
     }
-    if device == "cuda":
+    if args.device == "cuda":
         result["device"] = torch.cuda.get_device_name()
         result["peak_bytes"] = torch.cuda.max_memory_allocated()
     return result
@@ -350,7 +142,7 @@ def free_memory():
 
 
 def measure_fitting(args, c, residual):
-    """With half the micro-batch, and twice as many, for as long as it does not fit."""
+    """Measures; while the model does not fit, halves the micro-batch and doubles their number."""
     while True:
         try:
             return measure(args, c, residual)
@@ -367,7 +159,7 @@ def measure_fitting(args, c, residual):
 
 
 def load_fixture(folder):
-    """The model of a model directory, in f64, and the names under which its parameters' gradients are expected."""
+    """The model of a model directory in f64, and for each parameter the names of its gradients in the fixture."""
     from safetensors.torch import load_file
 
     with open(f"{folder}/config.json", encoding="utf-8") as file:
@@ -409,7 +201,7 @@ def load_fixture(folder):
 
 
 def check(folder):
-    """Logits, alpha and gradients against the fixture's; the largest difference, relative to each one's largest entry."""
+    """Compares logits, alpha and gradients with the fixture. Prints the largest difference relative to the largest entry."""
     import h5py
 
     model, names = load_fixture(folder)
@@ -438,7 +230,7 @@ def check(folder):
         compare("alpha", alpha, row[~row.isnan()].view(alpha.shape))
         compare("sum of alpha", alpha.sum(-1), torch.ones(alpha.shape[:-1]))
     print(f"{folder}: " + ", ".join(f"{kind} within {value:.1e}" for kind, value in worst.items()))
-    # transformers computed the standard models in f32, and all gradients are stored in f32.
+    # transformers computed the standard fixture in f32, and all gradients are stored in f32.
     return max(worst.values()) < 2e-5 and len(model.alphas) == (len(alphas) if model.routed else 0)
 
 
@@ -489,7 +281,7 @@ def main():
             try:
                 result = measure_fitting(args, c, residual)
                 result["attention_seconds"] = attention_seconds
-            except Exception as error:  # the other model is measured all the same
+            except Exception as error:  # the other model is still measured
                 result = {"residual": residual, "reads": args.reads, "error": f"{type(error).__name__}: {error}"}
                 failed = True
             results.append(result)

@@ -7,6 +7,7 @@
 #include <functional>
 #include <regex>
 
+#include "data/base/error.h"
 #include "data/base/files.h"
 #include "kernels/device.h"
 #include "tests/places.h"
