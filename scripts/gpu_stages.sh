@@ -1,31 +1,31 @@
 #!/usr/bin/env bash
-# One stage of scripts/gpu_check.sh, which sets bin, out, work, python, library_path and text: card, tests, bench, graph, train or
-# torch. What fails ends it, and the last line says why.
+# One stage of scripts/gpu_check.sh: card, tests, bench, graph, train or torch. gpu_check.sh sets bin, out, work, python,
+# library_path and text. A failure ends the stage, and the last line of its output says why.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=phases.sh
 source "$(dirname "$0")/phases.sh"
 : "${bin:?}" "${out:?}" "${work:?}" "${python:?}" "${library_path?}" "${text?}"
 cd "$(dirname "$0")/.."
 
-# One of our programs.
-ours() {
+# Runs a program of routescope.
+tool() {
   local program=$1
   shift
   env LD_LIBRARY_PATH="$library_path" "$bin/$program" "$@"
 }
 
-# The device answers and copies; exit status 3 where there is none.
+# Copies on the device; exit status 3 if there is none.
 run_card() {
-  ours routescope-bench --device cuda --parts copy
+  tool routescope-bench --device cuda --parts copy
 }
 
-# Every test on the card, shared out over processes: most of the time goes into the reference, on the processor.
+# Every test on the card. Several processes share them, because most of the time goes into the reference on the processor.
 run_tests() {
   local shards=$(($(nproc) / 2)) i status=0 pids=()
   if [[ $shards -lt 1 ]]; then shards=1; fi
   if [[ $shards -gt 8 ]]; then shards=8; fi
   for ((i = 0; i < shards; ++i)); do
-    GTEST_TOTAL_SHARDS=$shards GTEST_SHARD_INDEX=$i OMP_NUM_THREADS=2 ours test_cuda --gtest_brief=1 >"$work/tests.$i" 2>&1 &
+    GTEST_TOTAL_SHARDS=$shards GTEST_SHARD_INDEX=$i OMP_NUM_THREADS=2 tool test_cuda --gtest_brief=1 >"$work/tests.$i" 2>&1 &
     pids+=($!)
   done
   for i in "${!pids[@]}"; do wait "${pids[i]}" || status=1; done
@@ -39,15 +39,15 @@ run_tests() {
 }
 
 run_bench() {
-  ours routescope-bench --device cuda --json "$out/bench.json"
+  tool routescope-bench --device cuda --json "$out/bench.json"
 }
 
-# Training steps again, as fast as they go: passes replayed as a graph, products by the fastest of several candidates.
+# Training steps again, at full speed: passes replayed as a graph, products by the fastest of several candidates.
 run_graph() {
-  ours routescope-bench --device cuda --parts products,steps --reads auto --graph --tune-products --json "$out/graph.json"
+  tool routescope-bench --device cuda --parts products,steps --reads auto --graph --tune-products --json "$out/graph.json"
 }
 
-# English text of at least a few hundred KB, as a file.
+# Writes English text of at least 200 KB to the file text.
 find_text() {
   if [[ -n $text ]]; then
     cp "$text" "$work/text"
@@ -61,21 +61,21 @@ find_text() {
   [[ $(wc -c <"$work/text") -ge 200000 ]] || fail "found $(wc -c <"$work/text") bytes of text, expected at least 200000: give --text FILE"
 }
 
-# The same 200 steps on the CPU, on the card in f32 and on the card in bf16, same seed and data: the quickstart's model with heads of
-# 64, which the tensor-core attention takes.
+# The same 200 steps, with the same seed and data, on the CPU, on the card in f32 and on the card in bf16. The model is that of the
+# quickstart with heads of 64, for which attention uses tensor cores.
 run_train() {
   find_text
-  ours routescope-data tokenize --input "$work/text" --output "$work/train.bin" --valid-output "$work/valid.bin" --valid-fraction 0.05
+  tool routescope-data tokenize --input "$work/text" --output "$work/train.bin" --valid-output "$work/valid.bin" --valid-fraction 0.05
   local common=("data.train=[$work/train.bin]" "data.valid=[$work/valid.bin]" valid.every=0 valid.tokens=16384
     checkpoint.every=0 checkpoint.log_spaced_until=0 routing.every=100 routing.log_spaced_until=0 routing.per_token_every=0
     train.steps=200 train.tokens_per_step=2048 train.micro_batch=8 model.num_attention_heads=4
     model.num_key_value_heads=2 model.head_dim=64)
-  local cpu threads=$(($(nproc) - 2))  # two cores are for the runs on the card
+  local cpu threads=$(($(nproc) - 2))  # two cores are left to the runs on the card
   if [[ $threads -lt 1 ]]; then threads=1; fi
-  OMP_NUM_THREADS=$threads ours routescope-train configs/quickstart.yaml "${common[@]}" run.dir="$work/cpu_f32" device=cpu precision=f32 >"$work/cpu.log" 2>&1 &
+  OMP_NUM_THREADS=$threads tool routescope-train configs/quickstart.yaml "${common[@]}" run.dir="$work/cpu_f32" device=cpu precision=f32 >"$work/cpu.log" 2>&1 &
   cpu=$!
-  ours routescope-train configs/quickstart.yaml "${common[@]}" run.dir="$work/cuda_f32" device=cuda precision=f32
-  ours routescope-train configs/quickstart.yaml "${common[@]}" run.dir="$work/cuda_bf16" device=cuda precision=bf16
+  tool routescope-train configs/quickstart.yaml "${common[@]}" run.dir="$work/cuda_f32" device=cuda precision=f32
+  tool routescope-train configs/quickstart.yaml "${common[@]}" run.dir="$work/cuda_bf16" device=cuda precision=bf16
   wait "$cpu" || {
     cat "$work/cpu.log"
     return 1

@@ -5,8 +5,8 @@
 
 Input: .txt (a file is a document) and .jsonl (a line is a document, its text under --field), either also .gz or .xz; .parquet
 with pyarrow; - is JSON lines on standard input. Output: DIR/train-00000.bin, train-00001.bin, ... and DIR/valid.bin, of every
---valid-every-th document, in the format of data/formats/shard.md, and DIR/tokens.json, which says how they were made. A document
-is followed by the end-of-document token; special tokens spelled out in the text are taken as plain text.
+--valid-every-th document, in the format of data/formats/shard.md, and DIR/tokens.json, which says how they were made. The
+end-of-document token follows each document. Special tokens in the text are tokenised as plain text.
 Documents are read one by one, so the input may be larger than memory. Needs the Python packages tokenizers and numpy.
 """
 
@@ -21,9 +21,9 @@ import sys
 import time
 from pathlib import Path
 
-BATCH_CHARACTERS = 4 << 20  # what is tokenized at once
+BATCH_CHARACTERS = 4 << 20  # text that is tokenized at once
 MAX_DOCUMENT_BYTES = 256 << 20  # a tokenizer needs some 100 times a document's size
-MAX_SHARD_TOKENS = 2**31 - 1  # the header counts in int32
+MAX_SHARD_TOKENS = 2**31 - 1  # the header stores the count as int32
 HEADER_INTS = 256
 
 
@@ -179,7 +179,7 @@ class Shards:
             partial.unlink(missing_ok=True)
 
 
-# ---- the whole -------------------------------------------------------------------------------------------------------
+# ---- the command -------------------------------------------------------------------------------------------------------
 
 
 def load_tokenizer(args):

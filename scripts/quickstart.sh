@@ -2,9 +2,10 @@
 # From a clone to a trained, recorded and probed model: installs packages, builds, tokenises English text, trains
 # configs/quickstart.yaml, probes every checkpoint and writes the report.
 #
-#   scripts/quickstart.sh [--text FILE...]      your own UTF-8 text (plain or .gz), its last 5 % held out
+#   scripts/quickstart.sh [--text FILE...]      your own UTF-8 text (plain or .gz); its last 5 % are held out
 #
-# Otherwise the package bible-kjv provides the text: the King James Bible, 4 MB, public domain. An interrupted run is resumed.
+# Without --text it takes the text of the package bible-kjv: the King James Bible, 4 MB, public domain. Start it again after an
+# interruption, and it resumes.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=phases.sh
 source "$(dirname "$0")/phases.sh"
@@ -23,8 +24,8 @@ for i in "${!files[@]}"; do
 done
 cd "$(dirname "$0")/.."
 
-# The Bible as text/train/* and text/valid/*. It comes in lines "Ge1:1 In the beginning ...": a chapter is a document, its
-# verses are lines without their numbers, and every 20th chapter is held out.
+# Writes the Bible to text/train/* and text/valid/*. Its lines are "Ge1:1 In the beginning ...". A chapter becomes a document, a
+# verse becomes a line without its reference, and every 20th chapter is held out.
 text=shards/text
 bible_documents() {
   command -v bible >/dev/null || fail "no program 'bible' (Debian's package bible-kjv) here; give your own text with --text FILE..."
@@ -83,4 +84,4 @@ runs/quickstart/
   checkpoints/step-*/      model directories
 Next: README.md, "Look at the results" and "Your own data".
 END
-printf 'all of it took %d min %d s\n' $((SECONDS / 60)) $((SECONDS % 60))
+printf 'in all %d min %d s\n' $((SECONDS / 60)) $((SECONDS % 60))

@@ -1,21 +1,21 @@
 #!/usr/bin/env bash
-# The training study of analysis/study, whole, from a clone: text, shards, three trained models and a standard one that is
-# wrapped, probes of every saved step, study.h5, its page and figures. Interrupted, it goes on where it was.
+# The whole training study of analysis/study, from a clone: text, shards, three trained models and a standard one that is
+# wrapped, probes of every saved step, study.h5, its page and figures. Start it again after an interruption, and it resumes.
 #
 #   scripts/study.sh
 #
 # Settings, from the environment:
-#   PYTHON      a Python with tokenizers and numpy, for figures also h5py and matplotlib; without it a virtual environment is
-#               made in shards/study/venv from the Python package index
-#   SEEDS       "1 2 3": one run each
-#   SEQUENCES   32 of the run's 64 probe sequences
-#   CONTROLS    2: draws of the mass-matched control of every slice
-#   FINAL       mask,mean,resample,freeze: ablations of the last step, in runs/study-SEED/final.h5 (zero is mask once more:
-#               analysis/README.md); every saved step is probed with mask alone
-#   STANDARD    "train.steps=400 checkpoint.every=400": of the standard model, which is there to be wrapped
-#   BIAS        4: of the wrapped model, on the current source's logit
-#   OUT         analysis/study
-# Any further arguments are for routescope-train, of every model ("train.steps=100 ..." makes another, shorter study).
+#   PYTHON      a Python with tokenizers and numpy, and for figures h5py and matplotlib; without PYTHON a virtual environment
+#               is made in shards/study/venv from the Python package index
+#   SEEDS       the seeds, one run each ("1 2 3")
+#   SEQUENCES   how many of the run's 64 probe sequences are used (32)
+#   CONTROLS    draws of the mass-matched control of every slice (2)
+#   FINAL       ablations of the last step, in runs/study-SEED/final.h5 (mask,mean,resample,freeze; zero is the same as mask:
+#               analysis/README.md); every other saved step is probed with mask alone
+#   STANDARD    keys of the standard model, which is trained to be wrapped ("train.steps=400 checkpoint.every=400")
+#   BIAS        bias on the current source's logit in the wrapped model (4)
+#   OUT         where the results go (analysis/study)
+# Further arguments go to routescope-train for every model ("train.steps=100 ..." makes another, shorter study).
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=phases.sh
 source "$(dirname "$0")/phases.sh"
@@ -50,16 +50,16 @@ cmake --build build
 
 phase "text and shards"
 if [[ -f $shards/tokens.json ]]; then
-  echo "$shards/tokens.json: there already"
+  echo "$shards/tokens.json: exists"
 else
-  # What an interrupted attempt left is no base for shards.
+  # Remove the shards of an interrupted attempt.
   rm -f "$shards"/train-*.bin "$shards/valid.bin"
   "$python" scripts/study_text.py --output "$shards/text"
   "$python" scripts/prepare_data.py --tokenizer "$shards/text/tokenizer.json" --input "$shards/text/documents.jsonl" \
     --valid-every 20 --output "$shards"
 fi
 
-# A finished run is found to be finished, an interrupted one goes on.
+# routescope-train does nothing for a finished run and resumes an interrupted one.
 phase "train with routing: seeds ${seeds[*]}"
 for seed in "${seeds[@]}"; do
   "$bin/routescope-train" configs/study.yaml "run.seed=$seed" "run.dir=runs/study-$seed" "$@"
@@ -77,7 +77,7 @@ fi
 phase "probe every saved step"
 for seed in "${seeds[@]}"; do
   run=runs/study-$seed
-  # The last step first, with the atlas; what has a row is not probed again.
+  # The last step comes first, with the atlas. Steps that have a row are not probed again.
   "$bin/routescope-analyze" probe --run "$run" --step latest --atlas "${measure[@]}"
   "$bin/routescope-analyze" track --run "$run" "${measure[@]}"
   "$bin/routescope-analyze" probe --run "$run" --step latest --ablation "$final" "${measure[@]}" --out "$run/final.h5"
@@ -111,4 +111,4 @@ $out/
   figures/       for papers, with captions.md
 runs/study-*/report.html   each run by itself
 END
-printf 'all of it took %d min %d s\n' $((SECONDS / 60)) $((SECONDS % 60))
+printf 'in all %d min %d s\n' $((SECONDS / 60)) $((SECONDS % 60))

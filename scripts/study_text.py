@@ -30,7 +30,7 @@ def documents():
     for package, (folder, pattern) in SOURCES.items():
         before = len(found)
         for file in Path(folder).glob(pattern):
-            # A file may be there twice under two names (links between versions): one document.
+            # A file may have two names (links between versions). It is one document.
             data = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
             text = data.decode("utf-8", errors="replace").replace("\r\n", "\n").strip()
             if len(text) >= 200:

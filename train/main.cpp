@@ -1,4 +1,4 @@
-// routescope-train: trains a model as a configuration file says, or takes up a run where it stopped.
+// routescope-train: trains a model as a configuration file says; resumes a run that was interrupted.
 #include <spdlog/spdlog.h>
 #include <yaml-cpp/yaml.h>
 
@@ -28,27 +28,28 @@ using namespace routescope;
 using namespace routescope::train;
 
 constexpr const char* kTool = "routescope-train";
-constexpr std::chrono::seconds kPatience{3};
+// How long another rank leaves an error to rank 0, which reports it.
+constexpr std::chrono::seconds kReportSeconds{3};
 
-/// Trains as one of the job's ranks. An error that every rank knows of is told by rank 0, before any rank ends and the
-/// launcher ends the others.
+/// Trains as one of the job's ranks. An error that all ranks know is reported by rank 0, before any rank ends and the
+/// launcher kills the others.
 int train_as_rank(TrainConfig config) {
   const std::unique_ptr<kernels::Communicator> communicator =
       kernels::start_communicator(config.device == "cuda" ? kernels::Device::cuda : kernels::Device::cpu,
                                   {.timeout_seconds = config.distributed.timeout_seconds,
-                                   .advice = "the same command goes on from the last checkpoint"});
+                                   .advice = "the same command resumes at the last checkpoint"});
   const bool first = communicator->rank() == 0;
   int status = 0;
   try {
     kernels::agree(*communicator, "memory", [&] { resolve_recompute(config, communicator->size()); });
-    // What fits rank 0's device is what all take.
+    // All ranks use the level that fits rank 0's device.
     config.kernels.recompute = communicator->broadcast(config.kernels.recompute, "kernels.recompute");
     const LoopResult result = run_training(
         config, *communicator,
         {.stop = [](std::int64_t) { return received_signal(); }, .interrupted = [] { return received_signal() != 0; }});
     if (result.stopped != 0) {
       status = 128 + result.stopped;
-      spdlog::info("stopped by signal {} after step {}; the same command goes on", result.stopped, result.step);
+      spdlog::info("stopped by signal {} after step {}; the same command resumes the run", result.stopped, result.step);
     }
   } catch (const kernels::AgreedError& error) {
     status = 1;
@@ -64,7 +65,7 @@ int train_as_rank(TrainConfig config) {
   return status;
 }
 
-/// A value of the configuration, texts without the quotes that YAML may need.
+/// A value of the configuration. Texts are without the quotes that YAML may need.
 std::string config_value(const TrainConfig& config, const std::string& key) {
   for (const auto& [name, value] : config_values(config)) {
     if (name != key) continue;
@@ -75,12 +76,12 @@ std::string config_value(const TrainConfig& config, const std::string& key) {
 }
 
 int train_command(int argc, char** argv, int rank) {
-  CLI::App app("Trains a model as CONFIG says; the same command takes up a run that was interrupted.");
+  CLI::App app("Trains a model as CONFIG says; the same command resumes a run that was interrupted.");
   app.set_version_flag("--version", data::routescope_version());
   app.footer(
       "Under mpirun or srun every process is a rank of one run.\n\n"
       "Exit status: 0 the run is finished; 1 error; 2 wrong usage; 75 another rank was lost; 130 (SIGINT), 138\n"
-      "(SIGUSR1) or 143 (SIGTERM) stopped after a checkpoint. After the last four the same command goes on.");
+      "(SIGUSR1) or 143 (SIGTERM) stopped after a checkpoint. After the last four the same command resumes the run.");
   std::string file;
   std::vector<std::string> overrides;
   std::string key;
@@ -88,13 +89,14 @@ int train_command(int argc, char** argv, int rank) {
   PlanOptions plan_options;
   std::string cluster;
   app.add_option("CONFIG", file, "configuration (YAML)")->required();
-  app.add_option("key.path=value", overrides, "keys that take the place of the file's, e.g. train.steps=100");
-  app.add_flag("--plan", plan, "print memory, arithmetic and time of a step, and do nothing");
-  app.add_option("--world-size", plan_options.world_size, "plan for so many ranks")->needs("--plan");
-  app.add_option("--cluster", cluster, "plan for the cluster that FILE describes (configs/clusters/), not for here")
+  app.add_option("key.path=value", overrides, "values that replace those of the file, e.g. train.steps=100");
+  app.add_flag("--plan", plan, "print memory, arithmetic and time of a step, and train nothing");
+  app.add_option("--world-size", plan_options.world_size, "number of ranks to plan for")->needs("--plan");
+  app.add_option("--cluster", cluster,
+                 "plan for the cluster that FILE describes (configs/clusters/), not for this machine")
       ->needs("--plan")
       ->type_name("FILE");
-  app.add_option("--get", key, "print the value of this key, and do nothing");
+  app.add_option("--get", key, "print the value of this key, and train nothing");
   if (const auto done = data::parse_command_line(app, argc, argv)) return *done;
 
   TrainConfig config = load_config(file, overrides);
@@ -116,7 +118,7 @@ int train_command(int argc, char** argv, int rank) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  std::signal(SIGXFSZ, SIG_IGN);  // a file that may not grow is an error of the write
+  std::signal(SIGXFSZ, SIG_IGN);  // beyond the limit on file sizes a write fails instead
   return data::run_tool(kTool, [&] {
     const kernels::Place place = kernels::launched_place();
     spdlog::set_pattern("%H:%M:%S %v");
@@ -124,14 +126,14 @@ int main(int argc, char** argv) {
     try {
       return train_command(argc, argv, place.rank);
     } catch (const data::UsageError&) {
-      // The same on every rank: rank 0 says it.
+      // Every rank meets the same error: rank 0 reports it.
       if (place.rank == 0) throw;
-      std::this_thread::sleep_for(kPatience);
+      std::this_thread::sleep_for(kReportSeconds);
       return 2;
     } catch (const std::exception&) {
-      // Before the ranks meet, all of them mostly meet the same error: the others leave it to rank 0, unless it is
-      // theirs alone.
-      if (place.rank != 0) std::this_thread::sleep_for(kPatience);
+      // Before the ranks are connected they mostly meet the same error. Then rank 0's report ends the job within this
+      // time; an error of another rank alone is reported after it.
+      if (place.rank != 0) std::this_thread::sleep_for(kReportSeconds);
       throw;
     }
   });

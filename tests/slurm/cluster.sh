@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Runs a command beside a real Slurm that exists for as long as the command does: slurmctld, munged and three slurmd, each
-# a node with two processors, on this machine's loopback addresses. Nothing outside a scratch directory is read or written
-# (no /etc/slurm, no service), no process is left behind, and any machine where one may be root will do: no systemd,
-# no cgroups, no host name that resolves.
+# Starts a real Slurm cluster on this machine, runs a command, and stops the cluster: slurmctld, munged and three slurmd, each
+# a node with two processors, on the loopback addresses. It reads and writes nothing outside a scratch directory (no
+# /etc/slurm, no service) and leaves no process behind. It needs root, but no systemd, no cgroups and no host name that
+# resolves.
 #
 #   tests/slurm/cluster.sh COMMAND [ARGUMENT...]
 #
-# The command finds SLURM_CONF in its environment and ROUTESCOPE_CLUSTER, the scratch directory. Partitions: low (the
-# default) and high, whose jobs preempt those of low: these get the signal of their --signal and 20 s, then are requeued.
-# Exit status: the command's; 77 where there is nothing to run it with; 1 if Slurm does not come up.
+# The environment of the command has SLURM_CONF, and ROUTESCOPE_CLUSTER, the scratch directory. There are two partitions, low
+# (the default) and high. Jobs in high preempt jobs in low, which get the signal of their --signal and are requeued after 20 s.
+# Exit status: the command's; 77 if Slurm cannot run here; 1 if it does not start.
 set -euo pipefail
 
 readonly nodes=3 skipped=77
@@ -23,7 +23,7 @@ if [[ $EUID -ne 0 ]]; then
   echo "cluster.sh: skipped: found user $(id -un), expected root: slurmd starts jobs as their users"
   exit $skipped
 fi
-# Debian keeps the daemons where only root's path looks.
+# On Debian the daemons are in /usr/sbin.
 PATH=$PATH:/usr/sbin:/sbin
 for program in munged slurmctld slurmd srun sbatch scontrol setpriv; do
   if ! command -v $program >/dev/null; then
@@ -38,10 +38,10 @@ fi
 
 dir=$(mktemp -d "${TMPDIR:-/tmp}/routescope-slurm-XXXXXX")
 chmod 755 "$dir"
-# Every process of the cluster and of its jobs inherits this, which is how the last ones are found.
+# Every process of the cluster and of its jobs inherits this variable: members() finds them by it.
 export ROUTESCOPE_CLUSTER=$dir SLURM_CONF=$dir/slurm.conf
 
-# Process ids of what belongs to the cluster; not of this script, which had started before it set the variable.
+# Prints the ids of all processes of the cluster. This script is not one of them: it started before it set the variable.
 members() {
   local file pid
   { grep -lzxF "ROUTESCOPE_CLUSTER=$dir" /proc/[0-9]*/environ 2>/dev/null || true; } | while read -r file; do
@@ -50,7 +50,7 @@ members() {
   done
 }
 
-# Ends every process of the cluster, each with three seconds to do so by itself, and removes the scratch directory.
+# Ends every process of the cluster, with three seconds between SIGTERM and SIGKILL, and removes the scratch directory.
 sweep() {
   local signal pid tries left
   for signal in TERM KILL; do
@@ -71,11 +71,11 @@ sweep() {
 stop() {
   local status=$?
   trap - EXIT
-  # Whatever fails from here on, also writing to whoever does not read any more, the rest is still to be done.
+  # From here on no failure may end the script, not even a closed output: the rest must still be done.
   trap '' INT TERM HUP PIPE
   set +e
   if [[ $status -ne 0 && $status -ne $skipped ]]; then
-    # A daemon that does not like its configuration says so before it opens its log.
+    # A daemon reports errors in its configuration on standard error, before it opens its log.
     for log in "$dir"/log/* "$dir"/start/*; do
       [[ ! -s $log || ($log == */start/* && -e $dir/log/${log##*/}) ]] || { echo "---- ${log##*/}" && tail -n 15 "$log"; }
     done >&2
@@ -89,7 +89,7 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 trap 'exit 129' HUP
 
-# Where this script is killed, jobs would go on without their daemons: this process, which is not its child, does then what is left.
+# If this script is killed, jobs would go on without their daemons. This process is not a child of the script and cleans up then.
 heir=$(
   {
     set +e
@@ -101,7 +101,7 @@ heir=$(
   echo $!
 )
 
-# A port below those that the kernel gives to clients, on which nobody listens.
+# Sets `port` to one below the kernel's range for clients on which no process listens.
 taken=$(awk 'FNR > 1 && $4 == "0A" { split($2, at, ":"); print at[length(at)] }' /proc/net/tcp /proc/net/tcp6 2>/dev/null || true)
 free_port() {
   local candidate
@@ -139,7 +139,7 @@ SlurmctldLogFile=$dir/log/slurmctld
 SlurmdPidFile=$dir/run/slurmd-%n.pid
 SlurmdLogFile=$dir/log/slurmd-%n
 SlurmdSpoolDir=$dir/spool-%n
-# PMIx keeps what it tells the tasks of a node under a name that nodes of one machine would share.
+# PMIx stores files for the tasks of a node under a name that does not depend on the node.
 TmpFS=$dir/tmp-%n
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
@@ -156,7 +156,7 @@ SelectTypeParameters=CR_CPU
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 SlurmctldParameters=preempt_send_user_signal
-# Nodes have two processors however many this machine has.
+# Nodes have two processors, whatever this machine has.
 SlurmdParameters=config_overrides
 PartitionName=low Nodes=ALL Default=YES PriorityTier=1 GraceTime=20 MaxTime=10 State=UP
 PartitionName=high Nodes=ALL PriorityTier=2 PreemptMode=OFF MaxTime=10 State=UP
@@ -167,7 +167,7 @@ for ((node = 1; node <= nodes; ++node)); do
   mkdir "$dir/spool-node$node" "$dir/tmp-node$node"
 done
 
-# Daemons stay in the foreground, as children, and go when this script is killed: no job control, no pid to lose.
+# The daemons are children in the foreground and end when this script is killed.
 daemons=()
 daemon() {
   local name=$1
@@ -198,8 +198,8 @@ for ((tries = 0; tries < 150; ++tries)); do
 done
 [[ $idle == "$nodes" ]] || fail "found ${idle:-no} idle nodes after 30 s, expected $nodes"
 
-# Open MPI, like PMIx, names what the tasks of a node share by machine and job: tasks must not share, and loopback is the
-# one way that is left, which it does not take unasked.
+# Open MPI names the shared memory of a node's tasks by machine and job, so that nodes of one machine would share it. Switch
+# shared memory off and use loopback, which Open MPI does not use by default.
 export OMPI_MCA_btl=self,tcp OMPI_MCA_btl_tcp_if_include=lo OMPI_MCA_oob_tcp_if_include=lo
 
 "$@"

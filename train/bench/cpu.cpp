@@ -131,7 +131,8 @@ void bench_cpu(const CpuBench& arguments) {
       "x {} tokens\n",
       model.hidden_size, model.num_hidden_layers, model.num_blocks, model.num_attention_heads, model.head_dim,
       model.num_key_value_heads, model.intermediate_size, model.vocab_size, arguments.batch, arguments.sequence_length);
-  fmt::print("arithmetic: {:.4g} FLOP a token (train/bench/README.md)\n", flops_per_token(model, arguments.sequence_length));
+  fmt::print("arithmetic: {:.4g} FLOP a token (train/bench/README.md)\n",
+             flops_per_token(model, arguments.sequence_length));
   std::fflush(stdout);
   const data::TokenStream stream =
       random_stream(arguments.model.vocab_size, 8 * arguments.batch * arguments.sequence_length + 1);

@@ -47,7 +47,7 @@ GradientSum::GradientSum(const Buckets& buckets, kernels::Tensor gradients, kern
       tickets_(buckets.size(), 0) {}
 
 void GradientSum::complete_from(std::int64_t element, const kernels::Stream& stream) {
-  // From the last bucket on, as the backward pass completes them: the same order on every rank.
+  // From the last bucket to the first, as the backward pass completes them; the order is the same on every rank.
   while (left_ > 0 && buckets_[left_ - 1].begin >= element) {
     --left_;
     tickets_[left_] = communicator_.reduce_scatter(buckets_.piece(left_).of(gradients_), buckets_[left_].of(gradients_),

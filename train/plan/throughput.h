@@ -1,4 +1,4 @@
-// How much arithmetic a token needs, and how fast this machine multiplies matrices.
+// The FLOPs of a token, and this machine's rate of matrix products.
 #pragma once
 
 #include <cstddef>
@@ -9,8 +9,8 @@
 
 namespace routescope::train {
 
-/// Parameters that take part in a matrix product: the projections and the head (tied or not), no embedding, gains or
-/// routing parameters.
+/// Number of parameters in matrix products: the projections and the head (tied or not), without the embedding, gains
+/// and routing parameters.
 std::int64_t matmul_parameters(const model::ModelConfig& config);
 
 /// Floating-point operations of the model for one token of a training step, a multiply-add counting as two, nothing
@@ -19,10 +19,10 @@ std::int64_t matmul_parameters(const model::ModelConfig& config);
 /// (4). Norms, softmaxes and AttnRes reads are limited by memory and not counted.
 double flops_per_token(const model::ModelConfig& config, std::int64_t seq_len);
 
-/// FLOP/s of matmul(), operands of `operands`: the best of repeated products of square matrices (1024 on the CPU with
-/// all threads, 8192 on CUDA) during about `seconds`.
+/// FLOP/s of matmul() with operands of type options.operands: the best of repeated products of square matrices (1024 on
+/// the CPU with all threads, 8192 on CUDA), which take about `seconds`.
 double measure_matrix_rate(const model::ModelOptions& options, double seconds);
-/// Bytes that it takes meanwhile.
+/// Bytes of memory that measure_matrix_rate() needs.
 std::size_t matrix_rate_bytes(const model::ModelOptions& options);
 
 }  // namespace routescope::train

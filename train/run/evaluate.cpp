@@ -32,7 +32,7 @@ void for_each_window(model::Pass& pass, const data::Batches& batches, Windows wi
 double mean_nll(model::Pass& pass, const data::Batches& batches, std::int64_t windows,
                 kernels::Communicator& communicator) {
   std::vector<float> nll(static_cast<std::size_t>(pass.tokens()));
-  std::vector<double> sums(static_cast<std::size_t>(windows), 0.0);  // by window; 0 where it is another rank's
+  std::vector<double> sums(static_cast<std::size_t>(windows), 0.0);  // by window; 0 for other ranks' windows
   const auto visit = [&](const data::Batch& batch, std::int64_t first, std::int64_t count) {
     pass.nll(batch.targets, nll);
     for (std::int64_t i = 0; i < count * pass.seq_len(); ++i)

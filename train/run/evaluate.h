@@ -14,17 +14,17 @@ namespace routescope::train {
 struct Windows {
   std::int64_t begin = 0, end = 0;
 };
-/// This rank's share of the windows [0, windows): neighbouring ones, in the order of ranks; numbers differ by at most
-/// one.
+/// This rank's share of the windows [0, windows). Shares are contiguous, in the order of ranks, and their sizes differ
+/// by at most one.
 Windows windows_of_rank(std::int64_t windows, const kernels::Place& place);
 
-/// Runs `windows` of `batches` through the pass. After each forward pass, `visit` gets the batch, the first window in
-/// it and how many of its sequences count: a last, partial batch is filled up with repeats of its last window.
+/// Runs `windows` of `batches` through the pass. After each forward pass calls `visit` with the batch, its first window
+/// and the number of its sequences that count: a partial last batch is filled up with copies of its last window.
 void for_each_window(model::Pass& pass, const data::Batches& batches, Windows windows,
                      const std::function<void(const data::Batch&, std::int64_t first, std::int64_t count)>& visit);
 
-/// Mean nll of the windows [0, windows), nats a token, computed by all ranks; on every rank. Sums are by window, then
-/// over windows in their order: what a window gives depends on no other, so the number of ranks changes no bit of it.
+/// Mean nll of the windows [0, windows), nats a token, computed by all ranks and returned on every rank. The nll is
+/// summed for each window, then over windows in order. So the number of ranks does not change a bit of the result.
 double mean_nll(model::Pass& pass, const data::Batches& batches, std::int64_t windows,
                 kernels::Communicator& communicator);
 

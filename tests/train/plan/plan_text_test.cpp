@@ -8,6 +8,7 @@
 #include <fstream>
 #include <regex>
 
+#include "data/base/error.h"
 #include "data/base/files.h"
 #include "kernels/device.h"
 #include "tests/train/plan/plan_case.h"

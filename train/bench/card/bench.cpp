@@ -222,8 +222,8 @@ class Card {
 
   void steps() {
     const double flops = flops_per_token(bench_.model, bench_.sequence_length);
-    fmt::print("\ntraining steps of {} x {} x {} tokens{}; {:.4g} FLOP a token (train/bench/README.md)\n", bench_.accumulate,
-               bench_.batch, bench_.sequence_length,
+    fmt::print("\ntraining steps of {} x {} x {} tokens{}; {:.4g} FLOP a token (train/bench/README.md)\n",
+               bench_.accumulate, bench_.batch, bench_.sequence_length,
                fmt::format("{}{}", bench_.graph ? ", passes replayed as a graph" : "",
                            bench_.tune_products ? ", products tuned" : ""),
                flops);
