@@ -1,4 +1,4 @@
-// routescope-data: text to token shards, and a look into any file of the project.
+// routescope-data: makes token shards from text, and shows what is in routescope's files.
 #include "data/base/build.h"
 #include "data/base/command_line.h"
 #include "data/base/error.h"

@@ -1,4 +1,4 @@
-// What this build was made from.
+// The version and the commit of this build.
 #pragma once
 
 #include <string>

@@ -1,4 +1,4 @@
-// The one way in which the tools read their command lines.
+// Reading the command line of a tool.
 #pragma once
 
 #include <CLI/CLI.hpp>
@@ -8,7 +8,7 @@
 
 namespace routescope::data {
 
-/// Parses. Returns an exit status if that is all there was to do (--help, --version: already printed). Throws
+/// Parses. Returns an exit status if the tool has nothing more to do (--help, --version: already printed). Throws
 /// UsageError. For use within run_tool():  if (const auto done = parse_command_line(app, argc, argv)) return *done;
 inline std::optional<int> parse_command_line(CLI::App& app, int argc, const char* const* argv) {
   try {

@@ -1,4 +1,3 @@
-// How a tool ends: one line on standard error and an exit status.
 #include "data/base/error.h"
 
 #include <algorithm>

@@ -1,4 +1,4 @@
-// The one error that bad input ends in, and the frame that every tool's main() stands in.
+// The errors for bad input and wrong usage, and how a tool reports them.
 #pragma once
 
 #include <fmt/format.h>

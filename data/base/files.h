@@ -1,4 +1,4 @@
-// Files that are complete or absent, and proof that they are intact.
+// Writing files so that they are complete or absent; reading and checksumming whole files.
 #pragma once
 
 #include <cstdint>
@@ -8,14 +8,14 @@
 
 namespace routescope::data {
 
-/// Where a file is written before it is complete: beside it, named after this process, so that two that write the same
-/// file at once both write it whole.
+/// The name under which a file is written before it is complete: in the same directory, with the number of this
+/// process, so that two processes that write the same file do not write into each other's.
 std::filesystem::path partial_name(const std::filesystem::path& file);
-/// The name that a partial_name() was made from, for messages; any other name as it is.
+/// The name that a partial_name() was made from, for messages. Any other name is returned unchanged.
 std::filesystem::path final_name(const std::filesystem::path& file);
 /// Writes `file` through a temporary name in the same directory: `write` gets the temporary path and must produce a
-/// complete file; then it is synced and renamed. If anything throws, the temporary file is removed and nothing else
-/// changed.
+/// complete file, which is then synced and renamed. If anything throws, the temporary file is removed and nothing else
+/// has changed.
 void write_atomically(const std::filesystem::path& file,
                       const std::function<void(const std::filesystem::path&)>& write);
 /// The same for a short text.

@@ -30,10 +30,10 @@ std::vector<std::filesystem::path> regular_files(const std::filesystem::path& di
   return out;
 }
 
-// In the place of a manifest's own checksum while that is computed.
+// Stands in the place of a manifest's own checksum while that is computed.
 const std::string no_checksum(64, '0');
 
-/// The checksum of a manifest is that of its text with zeros in the checksum's place: no byte of it can change unseen.
+/// The checksum of a manifest is that of its text with zeros in the checksum's place, so that it covers every byte.
 void check_own_sum(const std::filesystem::path& manifest, std::string text, const std::string& expected) {
   const auto at = text.rfind(expected);
   if (expected.size() != no_checksum.size() || at == std::string::npos)
@@ -56,7 +56,7 @@ void write_manifest(const std::filesystem::path& dir) {
 }
 
 void write_manifest(const std::filesystem::path& dir, const std::vector<ManifestEntry>& files) {
-  if (files.empty()) throw Error("{}: holds no file, a manifest would vouch for nothing", dir.string());
+  if (files.empty()) throw Error("{}: found no file, expected at least one to list in a manifest", dir.string());
   nlohmann::json listed = nlohmann::json::object();
   for (const auto& [name, bytes, sha256] : files) listed[name] = {{"bytes", bytes}, {"sha256", sha256}};
   std::string text =
@@ -121,7 +121,7 @@ std::vector<CheckpointEntry> list_checkpoints(const std::filesystem::path& run_d
     CheckpointEntry found{0, entry->path()};
     const char* digits = name.data() + step_prefix.size();
     const auto [stop, bad] = std::from_chars(digits, name.data() + name.size(), found.step);
-    // Whatever is not exactly a checkpoint's name (one still being written, say) is not one.
+    // Only the exact name of a checkpoint counts: not that of one that is still being written.
     if (bad != std::errc() || found.dir != checkpoint_dir(run_dir, found.step)) continue;
     if (std::filesystem::exists(entry->path() / manifest_name, error)) out.push_back(found);
   }

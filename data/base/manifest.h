@@ -20,10 +20,10 @@ void write_manifest(const std::filesystem::path& dir);
 /// Writes MANIFEST.json for files whose sizes and checksums are known, and reads it back.
 void write_manifest(const std::filesystem::path& dir, const std::vector<ManifestEntry>& files);
 
-/// What a manifest lists, by name; the files themselves are not looked at. Throws Error if it is missing, is none or is
-/// not what was written.
+/// The files that a manifest lists, by name. Does not read the files. Throws Error if the manifest is missing, is not a
+/// manifest or is damaged.
 std::vector<ManifestEntry> list_manifest(const std::filesystem::path& dir);
-/// Throws Error if the file is missing or is not what `expected` says; `by` is who says so.
+/// Throws Error if the file is missing or has another size or checksum than expected; `by` names the source of these.
 void verify_entry(const std::filesystem::path& dir, const ManifestEntry& expected,
                   const std::string& by = "MANIFEST.json");
 /// Throws Error naming the first file that is missing, has another size or another checksum, or the manifest.

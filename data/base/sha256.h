@@ -15,7 +15,7 @@ class Sha256 {
   Sha256(const Sha256&) = delete;
   Sha256& operator=(const Sha256&) = delete;
   void add(const void* data, std::size_t bytes);
-  /// In hexadecimal, as sha256sum prints it. Nothing can be added afterwards.
+  /// In hexadecimal, as sha256sum prints it. add() must not be called afterwards.
   std::string hex();
 
  private:

@@ -33,7 +33,7 @@ void VerifiedFile::append(const void* data, std::size_t bytes) {
 }
 
 ManifestEntry VerifiedFile::finish() {
-  // A network's file system may say only here that there is no space or quota left.
+  // A network file system may report only here that there is no space or quota left.
   if (::fsync(descriptor_) != 0) throw Error("{}: cannot sync: {}", file_.string(), std::strerror(errno));
   ::posix_fadvise(descriptor_, 0, 0, POSIX_FADV_DONTNEED);
   const int status = ::close(descriptor_);

@@ -1,5 +1,5 @@
-// A file that is written from beginning to end, synced, and read back: what its checksum vouches for is what the file
-// holds.
+// A file that is written from beginning to end, synced, read back and compared: its checksum is that of the bytes on
+// the disk.
 #pragma once
 
 #include <cstddef>
@@ -10,8 +10,8 @@
 
 namespace routescope::data {
 
-/// Every function throws Error with the file and the system's reason (no space, quota, no such directory, ...); what
-/// was written stays for the caller to remove.
+/// Every function throws Error with the file and the system's reason (no space, quota, no such directory, ...). What
+/// was written stays; the caller removes it.
 class VerifiedFile {
  public:
   /// Creates the file, which must not exist.
@@ -21,8 +21,8 @@ class VerifiedFile {
   VerifiedFile& operator=(const VerifiedFile&) = delete;
 
   void append(const void* data, std::size_t bytes);
-  /// Syncs, closes and reads the file back, from the disk where the system lets go of its copy in memory. Throws Error
-  /// too if it holds anything but what was appended.
+  /// Syncs, closes and reads the file back: from the disk, if the system drops its copy in memory. Throws Error also if
+  /// the file holds anything else than what was appended.
   ManifestEntry finish();
 
  private:

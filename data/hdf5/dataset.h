@@ -18,7 +18,7 @@ class Dataset : public Object {
   std::int64_t size() const;      // elements
   std::int64_t rows() const;      // length of the first axis
   std::int64_t row_size() const;  // elements of a row
-  Type type() const;  // throws Error for one that this project does not write
+  Type type() const;              // throws Error for one that this project does not write
   bool is_integer() const;
   bool is_float() const;
   bool is_text() const;

@@ -18,7 +18,7 @@ namespace routescope::data::hdf5 {
 namespace {
 
 struct OpenFile {
-  H5FD_t base{};  // first: HDF5 sees nothing else
+  H5FD_t base{};  // the first member: HDF5 uses a pointer to it
   DriverFile file;
   int descriptor = -1;
   haddr_t end_allocated = 0, end_written = 0;
@@ -31,7 +31,7 @@ const OpenFile& of(const H5FD_t* file) {
   return *reinterpret_cast<const OpenFile*>(file);
 }
 
-// Onto HDF5's error stack, in the words of its own driver, which last_error() looks for.
+// Puts a failure on HDF5's error stack, in the words of HDF5's own driver, which last_error() looks for.
 herr_t failed(const char* what, int reason) {
   H5Epush2(H5E_DEFAULT, __FILE__, __func__, __LINE__, H5E_ERR_CLS, H5E_IO, H5E_WRITEERROR,
            "%s failed: errno = %d, error message = '%s'", what, reason, std::strerror(reason));
@@ -79,7 +79,7 @@ int compare(const H5FD_t* a, const H5FD_t* b) {
   return a == b ? 0 : (std::less<>()(a, b) ? -1 : 1);
 }
 
-// What the driver sec2 says of itself.
+// The features that the driver sec2 has.
 herr_t features(const H5FD_t*, unsigned long* flags) {
   *flags = H5FD_FEAT_AGGREGATE_METADATA | H5FD_FEAT_ACCUMULATE_METADATA | H5FD_FEAT_DATA_SIEVE |
            H5FD_FEAT_AGGREGATE_SMALLDATA | H5FD_FEAT_POSIX_COMPAT_HANDLE | H5FD_FEAT_SUPPORTS_SWMR_IO |
@@ -96,7 +96,7 @@ herr_t set_end_allocated(H5FD_t* file, H5FD_mem_t, haddr_t address) {
   return 0;
 }
 
-// A file that was cut is as long as its journal knows it was: what is missing reads as zeros.
+// A file that was cut has the length that its journal knows: the missing bytes read as zeros.
 haddr_t end_of_file(const H5FD_t* file, H5FD_mem_t) {
   const OpenFile& open = of(file);
   const auto known = open.file.overlay ? static_cast<haddr_t>(open.file.overlay->image.end()) : 0;
@@ -137,7 +137,7 @@ herr_t write_bytes(H5FD_t* file, H5FD_mem_t type, hid_t, haddr_t address, std::s
     if (count < 0 && errno == EINTR) continue;
     if (count <= 0) {
       const int reason = count < 0 ? errno : ENOSPC;
-      // What follows would describe values that are not there.
+      // Later entries would describe values that the file does not have.
       if (open.file.writer) open.file.writer->stop();
       return failed("file write", reason);
     }
@@ -200,7 +200,7 @@ H5FD_class_t make_class() {
 void use_driver(hid_t access, const DriverFile& file) {
   silence();
   static const H5FD_class_t description = make_class();
-  // HDF5 forgets drivers when it is closed (H5close()), so it is told each time; `access` keeps it from then on.
+  // H5close() removes drivers, so the driver is registered each time; `access` keeps it from then on.
   const Handle driver = own(H5FDregister(&description), H5FDunregister, "HDF5", "cannot register the file driver");
   const DriverFile* pointer = &file;
   check(H5Pset_driver(access, driver.id(), &pointer), "HDF5", "cannot set the file driver");

@@ -1,4 +1,5 @@
-// How HDF5 reaches files that have a journal (data/journal.h): a file driver of ours below the library.
+// A file driver for HDF5 that reads and writes files with their journal (data/journal/journal.h). It does the same as
+// HDF5's own driver for POSIX files, "sec2".
 #pragma once
 
 #include <hdf5.h>
@@ -9,15 +10,15 @@
 
 namespace routescope::data::hdf5 {
 
-/// Makes files opened with `access` go through the driver. With `writer`, what describes the file (all but the values
-/// of datasets, and these too while Journal::values_too) goes to that journal before it goes to the
-/// file. With `overlay`, the file is read as the journal says it is; opening fails with the message not_this_file where
-/// the journal belongs to another file. Throws Error.
+/// With `writer`, the structure of the file (all but the values of datasets, and these too while Journal::values_too)
+/// is written to that journal before it is written to the file. With `overlay`, the file is read with that journal laid
+/// over it; opening fails with the message not_this_file if the journal belongs to another file.
 struct DriverFile {
   std::shared_ptr<Journal> writer;
   std::shared_ptr<const JournalContent> overlay;
 };
-void use_driver(hid_t access, const DriverFile& file);  // `file` must outlive the opening
+/// Sets the driver of files that are opened with `access`. `file` must live until they are open. Throws Error.
+void use_driver(hid_t access, const DriverFile& file);
 inline constexpr const char* not_this_file = "the journal belongs to another file";
 
 }  // namespace routescope::data::hdf5

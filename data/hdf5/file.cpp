@@ -15,10 +15,10 @@ Handle file_access(const std::string& name) {
   Handle access = own(H5Pcreate(H5P_FILE_ACCESS), H5Pclose, name, "cannot make a property list");
   // The file is closed when its handle is, whatever else is still open.
   check(H5Pset_fclose_degree(access.id(), H5F_CLOSE_STRONG), name, "cannot set a property");
-  // Some parallel file systems have no flock(); locking there is not what makes concurrent access safe (SWMR is).
+  // Some parallel file systems have no flock(). Concurrent access does not depend on locks: SWMR makes it safe.
   check(H5Pset_file_locking(access.id(), true, true), name, "cannot set a property");
-  // A SWMR reader that meets half-written metadata waits 1, 2, 4, ... ns and tries again, 100 times unless told
-  // otherwise, which is for ever where a killed writer left them. 30 times are 2 s in all.
+  // A SWMR reader that meets half-written metadata waits 1, 2, 4, ... ns and tries again, by default 100 times. If a
+  // killed writer left them, that never ends. 30 times are 2 s in all.
   constexpr unsigned kReadAttempts = 30;
   check(H5Pset_metadata_read_attempts(access.id(), kReadAttempts), name, "cannot set a property");
   return access;
@@ -91,8 +91,8 @@ File File::open(const std::filesystem::path& file) {
   if (!std::filesystem::exists(file, ignored)) throw Error("{}: no such file", name);
   check_texts(file);
   const Handle access = file_access(name);
-  // Plainly first, which old formats need, then as a SWMR reader. Between the two a writer may close the file or put
-  // another in its place, so a failure counts only when it lasts.
+  // First without SWMR, which old formats need, then as a SWMR reader. Between the two a writer may close the file or
+  // put another in its place, so both are tried several times.
   std::string reason;
   for (int attempt = 0; attempt < 20; ++attempt) {
     for (const unsigned flags : {H5F_ACC_RDONLY, H5F_ACC_RDONLY | H5F_ACC_SWMR_READ}) {
@@ -111,7 +111,7 @@ std::optional<File> File::open_with_journal(const std::filesystem::path& file) {
   const std::string name = file.string();
   const Handle access = file_access(name);
   std::string reason;
-  // A resumed run puts another file into the place and then its journal.
+  // A resumed run replaces first the file and then its journal.
   for (int attempt = 0; attempt < 20; ++attempt) {
     auto journal = read_journal(file);
     if (!journal) return std::nullopt;

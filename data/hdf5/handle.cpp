@@ -70,7 +70,7 @@ Handle& Handle::operator=(Handle&& other) noexcept {
 void Handle::reset() {
   if (id_ >= 0) {
     silence();
-    // Flushed first: a dataset whose closing fails stays half open, and HDF5 crashes over it at the end of the process.
+    // Flushed first: a dataset whose closing fails stays half open, and HDF5 crashes on it at the end of the process.
     const bool may_write = file_ && file_->writable && file_->failure.empty();
     if (may_write && H5Iget_type(id_) == H5I_DATASET && H5Dflush(id_) < 0) file_->give_up(last_error());
     if (close_(id_) < 0 && file_) file_->give_up(last_error());

@@ -12,7 +12,7 @@ namespace routescope::data::hdf5 {
 
 namespace {
 
-// Our files hold texts as labels and attributes, which are written first.
+// Bytes that are searched: our files hold texts as labels and attributes, which are written first.
 constexpr std::size_t kSearched = 1 << 20;
 constexpr std::size_t kHead = 16;  // of a heap: "GCOL", version, 3 bytes, size; of an object in it: numbers, size
 
@@ -22,7 +22,7 @@ std::uint64_t number(std::string_view bytes, std::size_t at, std::size_t count) 
   return out;
 }
 
-// Whether the objects of a heap lie one after the other and fill it: the last, number 0, is what is free.
+// Whether the objects of a heap lie one after the other and fill it. The last, number 0, is the free space.
 bool is_whole(std::string_view heap) {
   std::size_t at = kHead;
   std::vector<bool> taken(1 << 16);

@@ -1,4 +1,4 @@
-// Bytes of a file that are known, by address.
+// Known bytes of a file, by address.
 #pragma once
 
 #include <cstddef>
@@ -11,9 +11,9 @@ namespace routescope::data {
 
 class ByteImage {
  public:
-  /// What is written last counts.
+  /// Later bytes replace earlier ones.
   void write(std::int64_t address, std::span<const std::byte> bytes);
-  /// Overwrites those of `out`, which lies at `address`, that are known.
+  /// Overwrites the known ones of the bytes `out` at `address`.
   void patch(std::int64_t address, std::span<std::byte> out) const;
   /// One past the last known byte, or 0.
   std::int64_t end() const;

@@ -19,7 +19,7 @@ namespace routescope::data {
 namespace {
 
 constexpr std::array<char, 8> kMagic{'R', 'S', 'J', 'O', 'U', 'R', 'N', '1'};
-// A journal is written anew once it has this many bytes and is this many times as long as what it says.
+// A journal is written anew once it has this many bytes and is this many times as long as its content.
 constexpr std::int64_t kLong = 16 << 20, kTimes = 4;
 
 constexpr std::uint32_t kVersion = 1;
@@ -97,7 +97,7 @@ int Journal::write(std::int64_t address, std::span<const std::byte> bytes) {
     return reason;
   }
   if (bytes_ <= kLong || bytes_ <= kTimes * image_.size()) return 0;
-  // After a loss of power the old one under this name would do as well.
+  // The name needs no sync: after a loss of power the old journal under this name is as good.
   const int reason = rewrite();
   if (reason != 0) stop();
   return reason;

@@ -17,7 +17,7 @@ namespace routescope::data {
 
 namespace {
 
-// Bytes as they can be shown on one line of a terminal.
+// A text without characters that would break a line of a terminal.
 std::string printable(const std::string& text) {
   std::string out;
   for (const char byte : text) {
@@ -63,7 +63,7 @@ std::string list_datasets(const hdf5::File& file) {
   return out;
 }
 
-// The range of one column of a curve or, of a single row, its value.
+// The first and last value of a column; of a single row, its value.
 template <class Row, class Value>
 std::string first_to_last(const std::vector<Row>& rows, Value value) {
   if (rows.empty()) return "none";
@@ -124,7 +124,7 @@ std::size_t state_ranks(const std::filesystem::path& dir, const std::vector<Mani
     expected = of == std::string::npos ? 1 : std::strtoull(file.name.c_str() + of + 4, nullptr, 10);
   }
   if (found != expected)
-    throw Error("{}: found {} train_state files, expected {} as they are named", dir.string(), found, expected);
+    throw Error("{}: found {} train_state files, expected {} by their names", dir.string(), found, expected);
   return found;
 }
 

@@ -1,4 +1,4 @@
-// What a file of this project holds, in a few lines for a person.
+// A summary of any file of this project, a few lines to read.
 #pragma once
 
 #include <filesystem>
@@ -6,8 +6,8 @@
 
 namespace routescope::data {
 
-/// A shard, an HDF5 file (routing, analysis, dump or any other) or a checkpoint directory, which is also verified.
-/// Throws Error for anything else, and for what is damaged.
+/// Of a shard, an HDF5 file (routing, analysis, dump or any other) or a checkpoint directory, which is also verified.
+/// Throws Error for any other file, and for a damaged one.
 std::string inspect(const std::filesystem::path& path);
 
 }  // namespace routescope::data

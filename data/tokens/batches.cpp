@@ -1,4 +1,3 @@
-// Batches: the keyed permutation of windows, and the windows.
 #include "data/tokens/batches.h"
 
 #include <algorithm>

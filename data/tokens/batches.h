@@ -1,4 +1,4 @@
-// Which tokens a step trains on: a pure function of (seed, step, rank), so that nothing has to be remembered to resume.
+// The tokens that a step trains on: a pure function of seed and step, so that a resumed run needs no saved state.
 #pragma once
 
 #include <cstdint>
@@ -25,7 +25,7 @@ class Batches {
 
   /// Sequences [begin, end) of a step (0-based; a rank or micro-batch asks for its range).
   Batch get(std::int64_t step, std::int64_t begin, std::int64_t end) const;
-  /// Windows in stream order from the start, for validation and probes: [begin, end), no permutation.
+  /// Windows [begin, end) in the order of the stream, without permutation, for validation and probes.
   Batch in_order(std::int64_t begin, std::int64_t end) const;
   std::int64_t windows() const { return windows_; }
   std::int64_t sequences_per_step() const { return sequences_per_step_; }

@@ -1,4 +1,3 @@
-// Token shards, memory-mapped, and several of them as one stream.
 #include "data/tokens/shard.h"
 
 #include <fcntl.h>
@@ -153,8 +152,8 @@ void TokenStream::read(std::int64_t begin, std::span<std::int32_t> out) const {
 }
 
 std::string TokenStream::fingerprint() const {
-  // Sizes and both ends of every shard, in order: cheap for any number of tokens, and no two data sets that anyone
-  // would mistake for one another agree in all of it. Names are left out, so that a moved data set is still the same.
+  // Sizes and both ends of every shard, in order. This is cheap for any number of tokens, and different data sets that
+  // agree in all of it are very unlikely. Names are left out, so that a moved data set is still the same.
   constexpr std::int64_t end_tokens = 4096;
   std::vector<std::int64_t> values;
   for (const Shard& shard : shards_) {

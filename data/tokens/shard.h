@@ -23,7 +23,7 @@ class Shard {
   int bytes_per_token() const { return width_; }  // 2 or 4
   /// Tokens [begin, begin + out.size()) into out.
   void read(std::int64_t begin, std::span<std::int32_t> out) const;
-  /// The largest id of the whole shard (one pass over it), and where it first stands.
+  /// The largest id of the whole shard (one pass over it), and the number of the first token that has it.
   std::int32_t largest_id(std::int64_t* offset = nullptr) const;
 
  private:
@@ -42,7 +42,7 @@ class TokenStream {
   std::int64_t size() const { return total_; }
   /// Tokens [begin, begin + out.size()), across shard ends.
   void read(std::int64_t begin, std::span<std::int32_t> out) const;
-  /// A digest of names' sizes and contents' ends that tells one data set from another.
+  /// A digest of sizes and of the ends of the shards that tells one data set from another.
   std::string fingerprint() const;
 
  private:

@@ -1,4 +1,3 @@
-// Reading of documents (plain or gzip), their split, their tokens.
 #include "data/tokens/tokenize.h"
 
 #include <spdlog/spdlog.h>
@@ -49,7 +48,7 @@ std::size_t split_point(const std::string& text, double fraction) {
 
 namespace {
 
-// One document, in pieces, so that its tokens are never in memory all at once.
+// Writes one document, in pieces: its tokens are never in memory all at once.
 std::int64_t append_document(ShardWriter& writer, std::string_view text) {
   constexpr std::size_t piece = 1 << 18;
   std::vector<std::int32_t> tokens;
@@ -81,7 +80,7 @@ TokenizeResult tokenize(const TokenizeOptions& options) {
     if (split > 0) result.tokens += append_document(writer, all.substr(0, split));
     if (split < text.size()) result.valid_tokens += append_document(*valid, all.substr(split));
   }
-  if (result.documents == 0) throw Error("{}: nothing to write, every input is empty", options.output.string());
+  if (result.documents == 0) throw Error("{}: found only empty inputs, expected text", options.output.string());
   if (valid) valid->finish();
   writer.finish();
   return result;

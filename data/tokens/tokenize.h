@@ -12,8 +12,8 @@ namespace routescope::data {
 /// The content of a text file, inflated if it is a gzip file. Throws Error for a directory, a damaged gzip file, ...
 std::string read_document(const std::filesystem::path& file);
 
-/// Where the last `fraction` of a text begins, moved forward to the next line, or, where no line follows, to the next
-/// character.
+/// The offset of the last `fraction` of a text, moved forward to the start of the next line or, if no line follows, to
+/// the next character.
 std::size_t split_point(const std::string& text, double fraction);
 
 struct TokenizeOptions {

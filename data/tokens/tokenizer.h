@@ -16,7 +16,7 @@ inline void encode(std::string_view text, std::vector<std::int32_t>& out) {
   for (const char byte : text) out.push_back(static_cast<unsigned char>(byte));
 }
 
-/// The text again; an end of document, or an id that is none of this tokenizer's, is shown as <ID>.
+/// The text of tokens. An end of document and an id that this tokenizer does not have are shown as <ID>.
 inline std::string decode(std::span<const std::int32_t> tokens) {
   std::string out;
   for (const std::int32_t id : tokens) {
