@@ -1,10 +1,18 @@
 #include "analysis/record/record.h"
 
+#include <fmt/chrono.h>
+
 #include <algorithm>
+#include <ctime>
 #include <nlohmann/json.hpp>
 
+#include "analysis/findings/findings.h"
+#include "analysis/record/record_findings.h"
+#include "analysis/record/record_read.h"
+#include "analysis/record/record_write.h"
 #include "analysis/record/settings.h"
 #include "data/base/error.h"
+#include "data/base/files.h"
 #include "model/files/config.h"
 
 namespace routescope::analysis {
@@ -59,6 +67,21 @@ void AnalysisRecord::put(ProbeRow row) {
   } else {
     rows.insert(place, std::move(row));
   }
+}
+
+AnalysisRecord AnalysisRecord::load(const std::filesystem::path& file) {
+  return read_record(file);
+}
+
+void AnalysisRecord::save(const std::filesystem::path& file) {
+  if (created.empty()) created = fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(std::time(nullptr)));
+  const Findings findings = rows.empty() ? Findings{} : routescope::analysis::find(*this);
+  data::write_atomically(file, [&](const std::filesystem::path& partial) {
+    data::hdf5::File out = data::hdf5::File::create(partial);
+    write_record(out, *this);
+    write_findings(out, identity, findings);
+    out.close();
+  });
 }
 
 AnalysisRecord open_record(const std::filesystem::path& file, const ProbeIdentity& identity) {

@@ -5,7 +5,9 @@
 #include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
+#include <stdexcept>
 
+#include "analysis/record/list_field.h"
 #include "model/files/config.h"
 
 namespace routescope::analysis {
@@ -30,96 +32,10 @@ constexpr const char* delta_metric =
 constexpr const char* cost_metric =
     "forward work in tokens times reads, a whole pass over one token counting as all reads";
 
-/// `at(row)`: a pointer to the values, of a const row to const ones; null where the row has none.
 template <class At>
-RecordField values_field(const std::string& name, Names axes, const std::string& units, const std::string& description,
-                         const At& at) {
-  return {name,
-          std::move(axes),
-          units,
-          description,
-          [at](const ProbeRow& row) {
-            const Values* values = at(row);
-            return values ? *values : Values{};
-          },
-          [at](ProbeRow& row, Values values) { *at(row) = std::move(values); }};
-}
-
-template <class At>
-RecordField number_field(const std::string& name, const std::string& units, const std::string& description,
-                         const At& at) {
-  return {name,
-          {},
-          units,
-          description,
-          [at](const ProbeRow& row) { return Values{*at(row)}; },
-          [at](ProbeRow& row, const Values& values) { *at(row) = values.front(); }};
-}
-
-/// A vector of a row itself.
-auto of_row(Values ProbeRow::*member) {
-  return [member](auto& row) { return &(row.*member); };
-}
-
-/// A dataset over a list of the row, `width` values for each of its items: list(row) is its address (null: there is
-/// none), get(item) the values of an item, put(item, values) sets them. With `padded` a list ends before its first
-/// negative or NaN value.
-template <class List, class Get, class Put>
-RecordField list_field(const std::string& name, Names axes, const std::string& units, const std::string& description,
-                       std::size_t width, bool padded, const List& list, const Get& get, const Put& put) {
-  RecordField field{name,
-                    std::move(axes),
-                    units,
-                    description,
-                    [=](const ProbeRow& row) {
-                      Values out;
-                      const auto* items = list(row);
-                      for (std::size_t i = 0; items && i < items->size(); ++i) {
-                        const Values values = get((*items)[i]);
-                        out.insert(out.end(), values.begin(), values.end());
-                      }
-                      return out;
-                    },
-                    [=](ProbeRow& row, const Values& values) {
-                      auto& items = *list(row);
-                      for (std::size_t i = 0; i < values.size() / width; ++i) {
-                        const double* first = values.data() + i * width;
-                        if (i == items.size()) {
-                          if (padded && !(*first >= 0)) break;
-                          items.emplace_back();
-                        }
-                        put(items[i], Values(first, first + width));
-                      }
-                    }};
-  field.padded = padded;
-  return field;
-}
-
-/// A number of each item; at(item): its address.
-template <class List, class At>
-RecordField list_number(const std::string& name, Names axes, const std::string& units, const std::string& description,
-                        bool padded, const List& list, const At& at) {
-  return list_field(
-      name, std::move(axes), units, description, 1, padded, list,
-      [at](const auto& item) { return Values{static_cast<double>(*at(item))}; },
-      [at](auto& item, const Values& values) {
-        *at(item) = static_cast<std::remove_reference_t<decltype(*at(item))>>(values.front());
-      });
-}
-
-/// The interval of an estimate of each item; at(item): the estimate's address.
-template <class List, class At>
-RecordField list_interval(const std::string& name, Names axes, const std::string& units, const std::string& description,
-                          bool padded, const List& list, const At& at) {
-  axes.emplace_back("bound");
-  return list_field(
-      name, std::move(axes), units, description, 2, padded, list,
-      [at](const auto& item) {
-        return Values{at(item)->ci.lower, at(item)->ci.upper};
-      },
-      [at](auto& item, const Values& values) {
-        at(item)->ci = {values[0], values[1]};
-      });
+ProbeField field_at(const std::string& path, Names axes, const std::string& units, const std::string& description,
+                    const At& at) {
+  return data::field_at<ProbeRow>(path, std::move(axes), units, description, at);
 }
 
 /// Datasets [slice, ...] of one ablation.
@@ -129,22 +45,22 @@ class SetFields {
       : sequences_(static_cast<std::size_t>(identity.tokens.sequences)), sets_{ablation} {}
 
   template <class At>
-  RecordField number(const std::string& name, const std::string& units, const std::string& description,
-                     const At& at) const {
-    return list_number(name, {"slice"}, units, description, false, sets_, at);
+  ProbeField number(const std::string& path, const std::string& units, const std::string& description,
+                    const At& at) const {
+    return list_number(path, {"slice"}, units, description, false, sets_, at);
   }
   template <class At>
-  RecordField interval(const std::string& name, const std::string& description, const At& at) const {
-    return list_interval(name, {"slice"}, "nat/token", description, false, sets_, at);
+  ProbeField interval(const std::string& path, const std::string& description, const At& at) const {
+    return list_interval(path, {"slice"}, "nat/token", description, false, sets_, at);
   }
   template <class At>
-  RecordField sequences(const std::string& description, const At& at) const {
+  ProbeField sequences(const std::string& description, const At& at) const {
     return list_field(
         "delta_nll_sequence", {"slice", "seq"}, "nat/token", description, sequences_, false, sets_,
         [at](const SetEffect& set) { return *at(set); },
         [at](SetEffect& set, const Values& values) { *at(set) = values; });
   }
-  RecordField of_class(const TokenClasses& classes, std::size_t c) const {
+  ProbeField of_class(const TokenClasses& classes, std::size_t c) const {
     return list_field(
         "delta_nll_" + classes.name, {"slice", class_axis(classes)}, "nat/token",
         "effect on the predicted tokens of each class, mean over them", classes.labels.size(), false, sets_,
@@ -238,8 +154,8 @@ RecordGroup effects_group(const ProbeIdentity& identity, Ablation ablation) {
       set.number("sequences_used", "1", "sequences measured before the set was decided",
                  [](auto& e) { return &e.sequences_used; }),
   };
-  for (RecordField& field : group.fields) {
-    if (field.name == "decision") field.type = data::hdf5::Type::u8;
+  for (ProbeField& field : group.fields) {
+    if (field.path == "decision") field.type = data::hdf5::Type::u8;
   }
   for (std::size_t c = 0; c < identity.classes.size(); ++c)
     group.fields.push_back(set.of_class(identity.classes[c], c));
@@ -302,23 +218,21 @@ RecordGroup atlas_group(const ProbeIdentity& identity) {
       list_number("true_effect", {"check"}, "nat/token", "what masking the route does", true, checked,
                   [](auto& route) { return &route.true_effect.value; }),
       list_interval("true_effect_ci", {"check"}, "nat/token", "interval of true_effect", true, checked, truth),
-      number_field("rank_correlation", "1", "Spearman's, of first_order and true_effect over the checked routes",
-                   [](auto& row) { return &row.atlas.rank_correlation.value; }),
-      RecordField{"rank_correlation_ci",
-                  {"bound"},
-                  "1",
-                  "interval of rank_correlation, bootstrap over sequences",
-                  [](const ProbeRow& row) {
-                    return Values{row.atlas.rank_correlation.ci.lower, row.atlas.rank_correlation.ci.upper};
-                  },
-                  [](ProbeRow& row, const Values& bounds) {
-                    row.atlas.rank_correlation.ci = {bounds[0], bounds[1]};
-                  }},
-      number_field("median_relative_error", "1", "median over the checked routes of |first_order - true| / |true|",
-                   [](auto& row) { return &row.atlas.median_relative_error; }),
+      field_at("rank_correlation", {}, "1", "Spearman's, of first_order and true_effect over the checked routes",
+               [](auto& row) { return &row.atlas.rank_correlation.value; }),
+      ProbeField(
+          {"rank_correlation_ci", {"bound"}, "1", "interval of rank_correlation, bootstrap over sequences"},
+          [](const ProbeRow& row) {
+            return Values{row.atlas.rank_correlation.ci.lower, row.atlas.rank_correlation.ci.upper};
+          },
+          [](ProbeRow& row, const Values& bounds) {
+            row.atlas.rank_correlation.ci = {bounds[0], bounds[1]};
+          }),
+      field_at("median_relative_error", {}, "1", "median over the checked routes of |first_order - true| / |true|",
+               [](auto& row) { return &row.atlas.median_relative_error; }),
   };
-  for (RecordField& field : group.fields) {
-    if (field.name.starts_with("checked_")) field.type = data::hdf5::Type::i32;
+  for (ProbeField& field : group.fields) {
+    if (field.path.starts_with("checked_")) field.type = data::hdf5::Type::i32;
   }
   return group;
 }
@@ -327,17 +241,34 @@ RecordGroup cost_group(const ProbeIdentity& identity) {
   RecordGroup group{"cost", estimand(identity, "none", cost_metric, "1"), {}};
   const auto number = [](double ProbeCost::*member) { return [member](auto& row) { return &(row.cost.*member); }; };
   group.fields = {
-      number_field("plain", "1", "one intact forward pass over the tokens", number(&ProbeCost::plain)),
-      number_field("computed", "1", "what was computed", number(&ProbeCost::computed)),
-      number_field("unshared", "1", "the same ablations, each from the first read", number(&ProbeCost::unshared)),
-      number_field("undecided", "1", "shared, without stopping early", number(&ProbeCost::undecided)),
-      number_field("seconds", "s", "what the probe took", number(&ProbeCost::seconds)),
-      number_field("plain_seconds", "s", "of that, its intact passes with the head", number(&ProbeCost::plain_seconds)),
+      field_at("plain", {}, "1", "one intact forward pass over the tokens", number(&ProbeCost::plain)),
+      field_at("computed", {}, "1", "what was computed", number(&ProbeCost::computed)),
+      field_at("unshared", {}, "1", "the same ablations, each from the first read", number(&ProbeCost::unshared)),
+      field_at("undecided", {}, "1", "shared, without stopping early", number(&ProbeCost::undecided)),
+      field_at("seconds", {}, "s", "what the probe took", number(&ProbeCost::seconds)),
+      field_at("plain_seconds", {}, "s", "of that, its intact passes with the head", number(&ProbeCost::plain_seconds)),
   };
   return group;
 }
 
 }  // namespace
+
+void set_attributes(data::hdf5::Object& object, const RecordAttributes& attributes) {
+  for (const auto& [name, value] : attributes)
+    std::visit([&, &key = name](const auto& one) { object.set(key, one); }, value);
+}
+
+std::vector<double> row_values(const RecordGroup& group, const ProbeField& field, const ProbeRow& row,
+                               std::int64_t size) {
+  std::vector<double> values = field.get(row);
+  const std::int64_t found = std::ssize(values);
+  if (found > size || (found < size && found > 0 && !field.padded)) {
+    throw std::logic_error(
+        fmt::format("{} of step {}: found {} values, expected {}", group.path_of(field), row.step, found, size));
+  }
+  values.resize(static_cast<std::size_t>(size), data::missing_value(field.type));
+  return values;
+}
 
 std::string class_axis(const TokenClasses& classes) {
   return classes.name + "_class";
@@ -355,11 +286,11 @@ RecordAttributes estimand(const ProbeIdentity& identity, const std::string& inte
           {"seed", static_cast<std::int64_t>(identity.settings.seed)}};
 }
 
-std::map<std::string, std::int64_t> record_axes(const ProbeIdentity& identity) {
+data::AxisLengths record_axes(const ProbeIdentity& identity) {
   const model::ReadPlan plan = identity.plan();
-  std::map<std::string, std::int64_t> axes{{"slice", std::ssize(identity.sets)}, {"seq", identity.tokens.sequences},
-                                           {"pos", identity.tokens.positions},   {"bound", 2},
-                                           {"read", plan.num_routed()},          {"source", plan.num_columns()}};
+  data::AxisLengths axes{{"slice", std::ssize(identity.sets)}, {"seq", identity.tokens.sequences},
+                         {"pos", identity.tokens.positions},   {"bound", 2},
+                         {"read", plan.num_routed()},          {"source", plan.num_columns()}};
   for (const TokenClasses& classes : identity.classes) axes[class_axis(classes)] = std::ssize(classes.labels);
   return axes;
 }
@@ -368,28 +299,28 @@ std::vector<RecordGroup> record_groups(const ProbeIdentity& identity) {
   std::vector<RecordGroup> groups;
   groups.push_back({"",
                     estimand(identity, "none", mass_metric, "1"),
-                    {values_field("mass", {"slice"}, "1", "routing mass of the set", of_row(&ProbeRow::mass)),
-                     values_field("mass_sequence", {"slice", "seq"}, "1", "the same over the tokens of each sequence",
-                                  of_row(&ProbeRow::mass_sequence))}});
+                    {field_at("mass", {"slice"}, "1", "routing mass of the set", [](auto& row) { return &row.mass; }),
+                     field_at("mass_sequence", {"slice", "seq"}, "1", "the same over the tokens of each sequence",
+                              [](auto& row) { return &row.mass_sequence; })}});
   groups.push_back(
       {"",
        estimand(identity, "none", alpha_metric, "1"),
-       {values_field("alpha_mean", {"read", "source"}, "1",
-                     "mean weight of the read on the source; NaN where it has no such source",
-                     of_row(&ProbeRow::alpha_mean)),
-        values_field("alpha_variance", {"read", "source"}, "1",
-                     "variance of that weight; 0 where content does not matter", of_row(&ProbeRow::alpha_variance))}});
+       {field_at("alpha_mean", {"read", "source"}, "1",
+                 "mean weight of the read on the source; NaN where it has no such source",
+                 [](auto& row) { return &row.alpha_mean; }),
+        field_at("alpha_variance", {"read", "source"}, "1", "variance of that weight; 0 where content does not matter",
+                 [](auto& row) { return &row.alpha_variance; })}});
   groups.push_back({"",
                     estimand(identity, "none", closed_form_metric, "1"),
-                    {number_field("closed_form_error", "1",
-                                  "largest |alpha - closed form of its biases|; NaN for a model with queries",
-                                  [](auto& row) { return &row.closed_form_error; })}});
+                    {field_at("closed_form_error", {}, "1",
+                              "largest |alpha - closed form of its biases|; NaN for a model with queries",
+                              [](auto& row) { return &row.closed_form_error; })}});
   groups.push_back(
       {"intact",
        estimand(identity, "none", nll_metric, "nat/token"),
-       {number_field("nll", "nat/token", "nll of the intact model", [](auto& row) { return &row.intact_nll; }),
-        values_field("nll_sequence", {"seq"}, "nat/token", "nll of each sequence",
-                     of_row(&ProbeRow::intact_nll_sequence))}});
+       {field_at("nll", {}, "nat/token", "nll of the intact model", [](auto& row) { return &row.intact_nll; }),
+        field_at("nll_sequence", {"seq"}, "nat/token", "nll of each sequence",
+                 [](auto& row) { return &row.intact_nll_sequence; })}});
   for (Ablation ablation : identity.settings.ablations) groups.push_back(effects_group(identity, ablation));
   if (identity.settings.controls > 0) {
     for (Ablation ablation : identity.settings.ablations) groups.push_back(control_group(identity, ablation));

@@ -1,10 +1,12 @@
-// Reading analysis.h5 back: what record_write.cpp wrote, but for what follows from it.
+#include "analysis/record/record_read.h"
+
 #include <algorithm>
 #include <sstream>
 
 #include "analysis/record/record_fields.h"
 #include "analysis/record/settings.h"
 #include "data/base/error.h"
+#include "data/hdf5/file.h"
 
 namespace routescope::analysis {
 namespace {
@@ -67,8 +69,19 @@ ProbeIdentity read_identity(const data::hdf5::File& file, const std::string& nam
   return identity;
 }
 
+/// The field of `rows`; an older file that lacks the dataset reads as if nothing had been measured.
+std::vector<double> read_rows_of(const data::hdf5::File& file, const RecordGroup& group, const ProbeField& field,
+                                 std::size_t rows, const data::AxisLengths& axes) {
+  const std::string path = group.path_of(field);
+  data::hdf5::Shape shape = data::shape_of(field, axes);
+  shape.insert(shape.begin(), static_cast<std::int64_t>(rows));
+  if (file.exists(path)) return read_shape(file, path, shape);
+  return std::vector<double>(rows * static_cast<std::size_t>(data::row_size(field, axes)),
+                             data::missing_value(field.type));
+}
+
 /// Sets the group's fields in those of `rows` that it has.
-void read_group(const data::hdf5::File& file, const RecordGroup& group, std::map<std::string, std::int64_t> axes,
+void read_group(const data::hdf5::File& file, const RecordGroup& group, data::AxisLengths axes,
                 std::vector<ProbeRow*> rows) {
   if (group.has) {
     if (!file.exists(group.path)) return;
@@ -76,15 +89,9 @@ void read_group(const data::hdf5::File& file, const RecordGroup& group, std::map
     std::erase_if(rows, [&](const ProbeRow* row) { return std::count(steps.begin(), steps.end(), row->step) == 0; });
     axes["check"] = file.dataset(group.path + "/check").rows();
   }
-  for (const RecordField& field : group.fields) {
-    data::hdf5::Shape shape{std::ssize(rows)};
-    std::ptrdiff_t width = 1;
-    for (const std::string& axis : field.axes) {
-      shape.push_back(axes.at(axis));
-      width *= axes.at(axis);
-    }
-    const std::string path = group.path.empty() ? field.name : group.path + "/" + field.name;
-    const std::vector<double> values = read_shape(file, path, shape);
+  for (const ProbeField& field : group.fields) {
+    const std::vector<double> values = read_rows_of(file, group, field, rows.size(), axes);
+    const std::int64_t width = data::row_size(field, axes);
     for (std::size_t i = 0; i < rows.size(); ++i) {
       const auto begin = values.begin() + static_cast<std::ptrdiff_t>(i) * width;
       field.set(*rows[i], {begin, begin + width});
@@ -94,7 +101,7 @@ void read_group(const data::hdf5::File& file, const RecordGroup& group, std::map
 
 }  // namespace
 
-AnalysisRecord AnalysisRecord::load(const std::filesystem::path& path) {
+AnalysisRecord read_record(const std::filesystem::path& path) {
   const data::hdf5::File file = data::hdf5::File::open(path);
   check_format(file, path.string());
   AnalysisRecord record;
@@ -114,7 +121,7 @@ AnalysisRecord AnalysisRecord::load(const std::filesystem::path& path) {
     for (Ablation ablation : record.identity.settings.ablations) row.ablations.emplace_back().ablation = ablation;
     rows.push_back(&row);
   }
-  std::map<std::string, std::int64_t> axes;
+  data::AxisLengths axes;
   try {
     axes = record_axes(record.identity);
   } catch (const data::Error& wrong) {

@@ -1,21 +1,12 @@
-// Writing analysis.h5 (data/formats/analysis.md): labels and tokens, then every dataset of record_fields.h.
-#include <fmt/chrono.h>
+#include "analysis/record/record_write.h"
 
 #include <algorithm>
-#include <cmath>
-#include <ctime>
-#include <limits>
 #include <numeric>
-#include <stdexcept>
 
-#include "analysis/findings/findings.h"
 #include "analysis/record/record_fields.h"
 #include "analysis/record/settings.h"
 #include "analysis/routes/route_sets.h"
 #include "data/base/build.h"
-#include "data/base/command_line.h"
-#include "data/base/error.h"
-#include "data/base/files.h"
 
 namespace routescope::analysis {
 namespace {
@@ -113,54 +104,21 @@ void write_tokens(data::hdf5::File& file, const ProbeIdentity& identity) {
   }
 }
 
-void set_attributes(data::hdf5::Object& object, const RecordAttributes& attributes) {
-  for (const auto& [name, value] : attributes)
-    std::visit([&, &key = name](const auto& one) { object.set(key, one); }, value);
-}
-
-/// The field of all rows as it is stored.
-std::vector<double> gather(const RecordField& field, const std::string& path, const std::vector<const ProbeRow*>& rows,
-                           std::size_t width) {
-  const double missing = field.type == data::hdf5::Type::f64   ? std::numeric_limits<double>::quiet_NaN()
-                         : field.type == data::hdf5::Type::i32 ? -1
-                                                               : 0;
-  std::vector<double> out;
+/// A dataset [step, axes...]: the field of all rows.
+data::hdf5::Dataset write_rows_of(data::hdf5::File& file, const RecordGroup& group, const ProbeField& field,
+                                  const std::vector<const ProbeRow*>& rows, const data::AxisLengths& axes) {
+  std::vector<double> values;
   for (const ProbeRow* row : rows) {
-    std::vector<double> values = field.get(*row);
-    if (values.size() > width || (values.size() < width && !values.empty() && !field.padded)) {
-      throw std::logic_error(
-          fmt::format("{} of step {}: found {} values, expected {}", path, row->step, values.size(), width));
-    }
-    values.resize(width, missing);
-    out.insert(out.end(), values.begin(), values.end());
+    const std::vector<double> own = row_values(group, field, *row, data::row_size(field, axes));
+    values.insert(values.end(), own.begin(), own.end());
   }
-  return out;
-}
-
-template <class T>
-std::vector<T> as(const std::vector<double>& values) {
-  std::vector<T> out;
-  for (double value : values) out.push_back(static_cast<T>(value));
-  return out;
-}
-
-data::hdf5::Dataset write_field(data::hdf5::File& file, const RecordGroup& group, const RecordField& field,
-                                const std::vector<const ProbeRow*>& rows,
-                                const std::map<std::string, std::int64_t>& axes) {
-  const std::string path = group.path.empty() ? field.name : group.path + "/" + field.name;
-  data::hdf5::Layout layout{.units = field.units, .description = field.description, .axes = {"step"}, .deflate = 0};
-  data::hdf5::Shape shape{std::ssize(rows)};
-  std::size_t width = 1;
-  for (const std::string& axis : field.axes) {
-    layout.axes.push_back(axis);
-    shape.push_back(axes.at(axis));
-    width *= static_cast<std::size_t>(axes.at(axis));
-  }
+  data::hdf5::Shape shape = data::shape_of(field, axes);
+  shape.insert(shape.begin(), std::ssize(rows));
+  data::hdf5::Layout layout = data::layout_of(field, {"step"});
   if (field.axes.size() > 1) layout.deflate = deflate;
-  const std::vector<double> values = gather(field, path, rows, width);
-  if (field.type == data::hdf5::Type::i32) return file.write(path, as<std::int32_t>(values), shape, layout);
-  if (field.type == data::hdf5::Type::u8) return file.write(path, as<std::uint8_t>(values), shape, layout);
-  return file.write(path, values, shape, layout);
+  data::RecordField placed = field;
+  placed.path = group.path_of(field);
+  return data::write_field(file, placed, values, shape, layout);
 }
 
 void write_steps(data::hdf5::File& file, const std::string& path, const std::vector<const ProbeRow*>& rows) {
@@ -180,7 +138,7 @@ void write_rows(data::hdf5::File& file, const AnalysisRecord& record) {
   write_steps(file, "step", all);
   file.write("model_sha256", sha256, {.description = "SHA-256 of the probed model.safetensors", .axes = {"step"}});
   for (const RecordGroup& group : record_groups(record.identity)) {
-    std::map<std::string, std::int64_t> axes = record_axes(record.identity);
+    data::AxisLengths axes = record_axes(record.identity);
     std::vector<const ProbeRow*> rows = all;
     if (group.has) {
       std::erase_if(rows, [&](const ProbeRow* row) { return !group.has(*row); });
@@ -190,8 +148,8 @@ void write_rows(data::hdf5::File& file, const AnalysisRecord& record) {
       file.write(group.path + "/check", counting(axes["check"]), {axes["check"]},
                  {.units = "1", .description = "number of a route that was really masked", .axes = {"check"}});
     }
-    for (const RecordField& field : group.fields) {
-      data::hdf5::Dataset dataset = write_field(file, group, field, rows, axes);
+    for (const ProbeField& field : group.fields) {
+      data::hdf5::Dataset dataset = write_rows_of(file, group, field, rows, axes);
       if (group.path.empty()) set_attributes(dataset, group.attributes);
     }
     if (!group.path.empty()) {
@@ -203,19 +161,12 @@ void write_rows(data::hdf5::File& file, const AnalysisRecord& record) {
 
 }  // namespace
 
-void AnalysisRecord::save(const std::filesystem::path& file) {
-  if (created.empty()) created = fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(std::time(nullptr)));
-  const Findings findings = rows.empty() ? Findings{} : routescope::analysis::find(*this);
-  data::write_atomically(file, [&](const std::filesystem::path& partial) {
-    data::hdf5::File out = data::hdf5::File::create(partial);
-    write_root(out, *this);
-    write_axes(out, identity);
-    write_sets(out, identity);
-    write_tokens(out, identity);
-    write_rows(out, *this);
-    if (!rows.empty()) write_findings(out, identity, findings);
-    out.close();
-  });
+void write_record(data::hdf5::File& file, const AnalysisRecord& record) {
+  write_root(file, record);
+  write_axes(file, record.identity);
+  write_sets(file, record.identity);
+  write_tokens(file, record.identity);
+  write_rows(file, record);
 }
 
 }  // namespace routescope::analysis

@@ -4,14 +4,14 @@
 
 #include <algorithm>
 #include <ctime>
-#include <limits>
 #include <numeric>
 
 #include "analysis/record/record_fields.h"
+#include "analysis/record/record_findings.h"
 #include "analysis/record/settings.h"
 #include "data/base/build.h"
-#include "data/base/command_line.h"
 #include "data/base/files.h"
+#include "data/hdf5/file.h"
 
 namespace routescope::analysis {
 namespace {
@@ -33,28 +33,21 @@ void write_root(data::hdf5::File& file, const Study& study) {
   file.set("settings", to_json(identity.settings));
 }
 
+/// Datasets [run].
+std::vector<data::RowField<StudyRun>> run_fields() {
+  using data::field_of;
+  return {field_of("seed", {}, "1", "run.seed of the configuration; -1: not known", &StudyRun::seed),
+          field_of("trained_steps", {}, "1", "steps of training; 0: not known", &StudyRun::trained_steps),
+          field_of("tokens_seen", {}, "1", "tokens trained on; 0: not known", &StudyRun::tokens_seen),
+          field_of("train_loss", {}, "nat/token", "of the last step of training", &StudyRun::train_loss),
+          field_of("valid_loss", {}, "nat/token", "of the last validation", &StudyRun::valid_loss)};
+}
+
 void write_runs(data::hdf5::File& file, const Study& study) {
   Names name;
-  std::vector<std::int64_t> seed, steps, tokens;
-  std::vector<double> train_loss, valid_loss;
-  for (const StudyRun& run : study.runs) {
-    name.push_back(run.name);
-    seed.push_back(run.seed);
-    steps.push_back(run.trained_steps);
-    tokens.push_back(run.tokens_seen);
-    train_loss.push_back(run.train_loss);
-    valid_loss.push_back(run.valid_loss);
-  }
-  const data::hdf5::Shape shape{std::ssize(study.runs)};
-  const auto layout = [](const char* units, const char* description) {
-    return data::hdf5::Layout{.units = units, .description = description, .axes = {"run"}};
-  };
+  for (const StudyRun& run : study.runs) name.push_back(run.name);
   file.write("run", name, {.description = "name of the run's directory", .axes = {"run"}});
-  file.write("seed", seed, shape, layout("1", "run.seed of the configuration; -1: not known"));
-  file.write("trained_steps", steps, shape, layout("1", "steps of training; 0: not known"));
-  file.write("tokens_seen", tokens, shape, layout("1", "tokens trained on; 0: not known"));
-  file.write("train_loss", train_loss, shape, layout("nat/token", "of the last step of training"));
-  file.write("valid_loss", valid_loss, shape, layout("nat/token", "of the last validation"));
+  data::write_fields<StudyRun>(file, run_fields(), study.runs, {}, "run");
 }
 
 /// The axes that fields and findings of records like these lie on, but for those of single sequences.
@@ -83,24 +76,6 @@ void write_axes(data::hdf5::Group& at, const ProbeIdentity& identity, const std:
     labels(class_axis(classes), classes.labels, class_axis(classes).c_str(), "classes of predicted tokens");
 }
 
-void set_attributes(data::hdf5::Object& object, const RecordAttributes& attributes) {
-  for (const auto& [name, value] : attributes)
-    std::visit([&, &key = name](const auto& one) { object.set(key, one); }, value);
-}
-
-/// A field of all rows of all records, one after the other; NaN where a row has not measured it.
-std::vector<float> gather(const RecordField& field, std::span<const AnalysisRecord* const> records, std::size_t width) {
-  std::vector<float> out;
-  for (const AnalysisRecord* record : records) {
-    for (const ProbeRow& row : record->rows) {
-      std::vector<double> values = field.get(row);
-      values.resize(width, std::numeric_limits<double>::quiet_NaN());
-      for (double value : values) out.push_back(static_cast<float>(value));
-    }
-  }
-  return out;
-}
-
 /// Routes that a row of any of the records really masked.
 std::int64_t most_checked(std::span<const AnalysisRecord* const> records) {
   std::int64_t most = 0;
@@ -113,7 +88,7 @@ std::int64_t most_checked(std::span<const AnalysisRecord* const> records) {
 /// A group of fields at `at`, each with the leading axes (run and step, or step alone) before its own.
 void write_group(data::hdf5::Group& at, const RecordGroup& group, std::span<const AnalysisRecord* const> records,
                  const Names& leading) {
-  std::map<std::string, std::int64_t> axes = record_axes(records.front()->identity);
+  data::AxisLengths axes = record_axes(records.front()->identity);
   axes["run"] = std::ssize(records);
   axes["step"] = std::ssize(records.front()->rows);
   axes["check"] = most_checked(records);
@@ -125,17 +100,23 @@ void write_group(data::hdf5::Group& at, const RecordGroup& group, std::span<cons
     place.write("check", number, {axes["check"]},
                 {.units = "1", .description = "number of a route that was really masked", .axes = {"check"}});
   }
-  for (const RecordField& field : group.fields) {
+  for (const ProbeField& field : group.fields) {
     if (std::find(field.axes.begin(), field.axes.end(), "seq") != field.axes.end()) continue;
-    data::hdf5::Layout layout{.units = field.units, .description = field.description, .axes = leading};
-    layout.axes.insert(layout.axes.end(), field.axes.begin(), field.axes.end());
+    std::vector<double> values;
+    for (const AnalysisRecord* record : records) {
+      for (const ProbeRow& row : record->rows) {
+        std::vector<double> own = field.get(row);
+        own.resize(static_cast<std::size_t>(data::row_size(field, axes)), data::missing_value(data::hdf5::Type::f32));
+        values.insert(values.end(), own.begin(), own.end());
+      }
+    }
+    data::RecordField stored = field;
+    stored.type = data::hdf5::Type::f32;
+    stored.axes.insert(stored.axes.begin(), leading.begin(), leading.end());
+    data::hdf5::Layout layout = data::layout_of(stored);
     // Chunks cost two kilobytes a dataset, more than deflating the small ones gains.
     if (field.axes.size() > 1) layout.deflate = 9;
-    data::hdf5::Shape shape;
-    for (const std::string& axis : layout.axes) shape.push_back(axes.at(axis));
-    std::size_t width = 1;
-    for (const std::string& axis : field.axes) width *= static_cast<std::size_t>(axes.at(axis));
-    data::hdf5::Dataset dataset = place.write(field.name, gather(field, records, width), shape, layout);
+    data::hdf5::Dataset dataset = data::write_field(place, stored, values, data::shape_of(stored, axes), layout);
     if (group.path.empty()) set_attributes(dataset, group.attributes);
   }
   if (!group.path.empty()) set_attributes(made, group.attributes);

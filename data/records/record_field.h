@@ -31,9 +31,14 @@ using AxisLengths = std::map<std::string, std::int64_t>;
 /// A dataset that has a row for each row in memory. Values are of the axes after the row's, the last one fastest.
 template <class Row>
 struct RowField : RecordField {
+  using Values = std::vector<double>;
+  RowField() = default;
+  RowField(RecordField field, std::function<Values(const Row&)> getter, std::function<void(Row&, Values)> setter = {})
+      : RecordField(std::move(field)), get(std::move(getter)), set(std::move(setter)) {}
+
   /// Empty: the row has none; the file then holds missing_value(type).
-  std::function<std::vector<double>(const Row&)> get = {};
-  std::function<void(Row&, std::vector<double>)> set = {};
+  std::function<Values(const Row&)> get;
+  std::function<void(Row&, Values)> set;
   bool padded = false;  // get() may return fewer values than the axes hold; the others are missing
 };
 
@@ -53,6 +58,24 @@ std::vector<double> from_bytes(hdf5::Type type, std::span<const std::byte> bytes
 /// A new dataset that holds `values`, converted to the field's type.
 hdf5::Dataset write_field(hdf5::Group& group, const RecordField& field, std::span<const double> values,
                           const hdf5::Shape& shape, const hdf5::Layout& layout);
+
+/// New datasets of `group`, each with its field of all rows. `row_axis` names the axis of rows; empty: there is one row
+/// and no such axis.
+template <class Row>
+void write_fields(hdf5::Group& group, const std::vector<RowField<Row>>& fields, std::span<const Row> rows,
+                  const AxisLengths& lengths, const std::string& row_axis = "") {
+  for (const RowField<Row>& field : fields) {
+    hdf5::Shape shape = shape_of(field, lengths);
+    if (!row_axis.empty()) shape.insert(shape.begin(), std::ssize(rows));
+    std::vector<double> values;
+    for (const Row& row : rows) {
+      const std::vector<double> own = field.get(row);
+      values.insert(values.end(), own.begin(), own.end());
+    }
+    write_field(group, field, values, shape,
+                layout_of(field, row_axis.empty() ? std::vector<std::string>{} : std::vector{row_axis}));
+  }
+}
 
 /// A dataset as its file describes it, with all of its axes; an axis without a name is "". Throws Error for a type that
 /// this project does not write.
@@ -77,10 +100,9 @@ RowField<Row> field_at(std::string path, std::vector<std::string> axes, std::str
   using Member = std::remove_cvref_t<decltype(*at(std::declval<const Row&>()))>;
   using Element = typename MemberElement<Member>::type;
   constexpr bool single = std::is_same_v<Member, Element>;
-  RowField<Row> out;
-  static_cast<RecordField&>(out) = {std::move(path), std::move(axes), std::move(units), std::move(description),
-                                    hdf5::type_of<Element>()};
-  out.get = [at](const Row& row) -> std::vector<double> {
+  RecordField field{std::move(path), std::move(axes), std::move(units), std::move(description),
+                    hdf5::type_of<Element>()};
+  const auto get = [at](const Row& row) -> std::vector<double> {
     const auto* member = at(row);
     if (!member) return {};
     if constexpr (single)
@@ -88,13 +110,13 @@ RowField<Row> field_at(std::string path, std::vector<std::string> axes, std::str
     else
       return {member->begin(), member->end()};
   };
-  out.set = [at](Row& row, const std::vector<double>& values) {
+  const auto set = [at](Row& row, const std::vector<double>& values) {
     if constexpr (single)
       *at(row) = static_cast<Element>(values.front());
     else
       at(row)->assign(values.begin(), values.end());
   };
-  return out;
+  return {std::move(field), get, set};
 }
 
 /// The field of a member of the row itself: field_of("/train/loss", {}, "nat/token", "...", &TrainRow::loss).
