@@ -1,0 +1,128 @@
+// A step is probed once: what is recorded stays, what is new is added, and other weights are refused.
+#include "analysis/record/run_probe.h"
+
+#include <gtest/gtest.h>
+
+#include <fstream>
+
+#include "data/base/files.h"
+#include "tests/analysis/probe/micro_run.h"
+#include "tests/data/base/expect_error.h"
+#include "tests/data/base/temp_dir.h"
+
+namespace routescope::analysis {
+namespace {
+
+using data::error_of;
+
+const std::unique_ptr<kernels::Communicator> alone = kernels::single_communicator();
+
+model::ModelConfig routed() {
+  return testing::micro_config(model::Residual::block_attn_res, model::AttnResSource::block_sum);
+}
+
+TEST(RecordedProbeTest, ProbesWhatIsNewAndNothingElse) {
+  const data::TempDir dir;
+  testing::make_run(dir / "run", routed(), {0, 1});
+  const auto file = dir / "run" / "analysis.h5";
+  const auto checkpoint = [&](std::int64_t step) { return data::checkpoint_dir(dir / "run", step); };
+  const ProbeIdentity identity = identify({}, checkpoint(0), dir / "run");
+  EXPECT_EQ(identity.tokens.sequences, 6);
+  {
+    RecordedProbe probe(file, {}, identity, {}, *alone);
+    probe.row(0, checkpoint(0));
+  }
+  const AnalysisRecord first = AnalysisRecord::load(file);
+  ASSERT_EQ(first.rows.size(), 1U);
+  {
+    // A number that no probe yields shows whether the row was computed again.
+    AnalysisRecord marked = first;
+    marked.rows[0].intact_nll = 123;
+    marked.save(file);
+  }
+  RecordedProbe probe(file, {}, identity, {}, *alone);
+  EXPECT_EQ(probe.row(0, checkpoint(0)).intact_nll, 123);
+  EXPECT_FALSE(probe.has(1));
+  probe.row(1, checkpoint(1));
+  const AnalysisRecord second = AnalysisRecord::load(file);
+  ASSERT_EQ(second.rows.size(), 2U);
+  EXPECT_EQ(second.rows[0].intact_nll, 123);
+  EXPECT_EQ(second.rows[1].model_sha256, data::sha256_file(checkpoint(1) / "model.safetensors"));
+  EXPECT_NE(second.rows[1].intact_nll, first.rows[0].intact_nll);
+  EXPECT_EQ(second.created, first.created);
+
+  // Nothing but the record itself lies in the run directory now.
+  for (const auto& entry : std::filesystem::directory_iterator(dir / "run")) {
+    EXPECT_EQ(entry.path().filename().string().find(".partial"), std::string::npos);
+  }
+}
+
+TEST(RecordedProbeTest, RefusesOtherWeightsUnderAKnownStep) {
+  const data::TempDir dir;
+  testing::make_run(dir / "run", routed(), {0, 1});
+  const auto file = dir / "run" / "analysis.h5";
+  const auto zero = data::checkpoint_dir(dir / "run", 0), one = data::checkpoint_dir(dir / "run", 1);
+  RecordedProbe probe(file, {}, identify({}, zero, dir / "run"), {}, *alone);
+  probe.row(0, zero);
+  EXPECT_NE(error_of([&] { probe.row(0, one); }).find("step 0 was probed on other weights"), std::string::npos);
+  EXPECT_FALSE(probe.is_of(0, one));
+  EXPECT_TRUE(probe.is_of(0, zero));
+  EXPECT_TRUE(probe.is_of(1, one)) << "nothing is recorded that could be of other weights";
+  EXPECT_EQ(probe.row(0, one, OtherWeights::probe_again).model_sha256, data::sha256_file(one / "model.safetensors"));
+  EXPECT_EQ(AnalysisRecord::load(file).rows.size(), 1U);
+}
+
+TEST(RecordedProbeTest, AnAtlasIsAddedToARowThatLacksIt) {
+  const data::TempDir dir;
+  testing::make_run(dir / "run", routed(), {0, 1});
+  const auto file = dir / "run" / "analysis.h5";
+  const auto one = data::checkpoint_dir(dir / "run", 1);
+  const ProbeIdentity identity = identify({}, one, dir / "run");
+  RecordedProbe(file, {}, identity, {}, *alone).row(1, one);
+  AnalysisRecord marked = AnalysisRecord::load(file);
+  EXPECT_TRUE(marked.rows[0].atlas.empty());
+  marked.rows[0].intact_nll = 123;  // shows whether the rest was measured again
+  marked.save(file);
+  ProbeRequest request;
+  request.atlas = true;
+  request.atlas_checks = 4;
+  RecordedProbe probe(file, request, identity, {}, *alone);
+  EXPECT_FALSE(probe.has(1));
+  probe.row(1, one);
+  EXPECT_TRUE(probe.has(1));
+  const AnalysisRecord after = AnalysisRecord::load(file);
+  ASSERT_EQ(after.rows.size(), 1U);
+  EXPECT_EQ(after.rows[0].intact_nll, 123);
+  EXPECT_EQ(after.rows[0].atlas.checked.size(), 4U);
+}
+
+TEST(RecordedProbeTest, RefusesADamagedCheckpointAndKeepsTheRecord) {
+  const data::TempDir dir;
+  testing::make_run(dir / "run", routed(), {0, 1});
+  const auto file = dir / "run" / "analysis.h5";
+  const auto zero = data::checkpoint_dir(dir / "run", 0), one = data::checkpoint_dir(dir / "run", 1);
+  RecordedProbe probe(file, {}, identify({}, zero, dir / "run"), {}, *alone);
+  probe.row(0, zero);
+  {
+    std::fstream weights(one / "model.safetensors", std::ios::in | std::ios::out | std::ios::binary);
+    weights.seekg(-9, std::ios::end);
+    const char byte = static_cast<char>(weights.get() ^ 1);
+    weights.seekp(-9, std::ios::end);
+    weights.put(byte);
+  }
+  EXPECT_NE(error_of([&] { probe.row(1, one); }).find("model.safetensors: SHA-256"), std::string::npos);
+  EXPECT_EQ(AnalysisRecord::load(file).rows.size(), 1U);
+}
+
+TEST(RecordedProbeTest, PlannedStepsComeFromTheConfiguration) {
+  const data::TempDir dir;
+  testing::make_run(dir / "run", routed(), {0});
+  EXPECT_EQ(planned_steps(dir / "run"), 4);
+  data::write_text_atomically(dir / "run" / "config.yaml", "train: {tokens_per_step: 64}\n");
+  EXPECT_NE(error_of([&] { planned_steps(dir / "run"); }).find("key train.steps: found nothing"), std::string::npos);
+  data::write_text_atomically(dir / "run" / "config.yaml", "train: {steps: many}\n");
+  EXPECT_NE(error_of([&] { planned_steps(dir / "run"); }).find("config.yaml: key train.steps"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace routescope::analysis
