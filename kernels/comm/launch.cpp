@@ -1,8 +1,8 @@
 #include "kernels/comm/launch.h"
 
-#include <errno.h>  // program_invocation_short_name
 #include <unistd.h>
 
+#include <cerrno>  // program_invocation_short_name
 #include <charconv>
 #include <chrono>
 #include <cstdio>

@@ -1,9 +1,9 @@
 #include "kernels/comm/mpi_control.h"
 
-#include <errno.h>  // program_invocation_short_name
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>  // program_invocation_short_name
 #include <cstdio>
 #include <memory>
 #include <stdexcept>

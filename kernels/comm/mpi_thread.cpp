@@ -1,11 +1,11 @@
 #include "kernels/comm/mpi_thread.h"
 
-#include <errno.h>  // program_invocation_short_name
 #include <pthread.h>
 #include <sys/prctl.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>  // program_invocation_short_name
 #include <cmath>
 #include <csignal>
 #include <future>

@@ -62,7 +62,7 @@ struct ModelConfig {
   /// config.json, both ways. Reading refuses what this implementation would compute differently (rope scaling,
   /// attention biases, sliding windows, another activation, another gate type).
   nlohmann::json to_json() const;
-  static ModelConfig from_json(const nlohmann::json& json, const std::string& where);
+  static ModelConfig from_json(const nlohmann::json& object, const std::string& where);
   static ModelConfig load(const std::filesystem::path& file);
 
   bool operator==(const ModelConfig&) const = default;

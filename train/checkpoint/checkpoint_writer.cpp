@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cstring>
 #include <nlohmann/json.hpp>
+#include <utility>
 #include <vector>
 
 #include "data/base/error.h"
@@ -70,9 +71,9 @@ struct CheckpointWriter::Impl {
     kernels::Tensor live, staged;
   };
 
-  Impl(const fs::path& run_dir_, const model::Model& model_, Optimizer& optimizer_,
-       kernels::Communicator& communicator_, const Options& options_)
-      : run_dir(run_dir_),
+  Impl(fs::path run_dir_, const model::Model& model_, Optimizer& optimizer_, kernels::Communicator& communicator_,
+       const Options& options_)
+      : run_dir(std::move(run_dir_)),
         model(model_),
         optimizer(optimizer_),
         communicator(communicator_),

@@ -220,13 +220,13 @@ std::vector<StateTensor> state_tensors(const model::ParameterLayout& layout, con
 TrainState read_train_state(const data::CheckpointEntry& checkpoint) {
   const std::vector<StateFile> files = open_state_files(checkpoint.dir);
   const StateFile& first = files.front();
-  const TrainState state{.step = first.number("step"),
-                         .next_batch = first.number("next_batch"),
-                         .skipped = first.number("skipped"),
-                         .tokens_seen = first.number("tokens_seen"),
-                         .seed = first.number("seed"),
-                         .train_fingerprint = first.text("train_fingerprint"),
-                         .valid_fingerprint = first.text("valid_fingerprint")};
+  TrainState state{.step = first.number("step"),
+                   .next_batch = first.number("next_batch"),
+                   .skipped = first.number("skipped"),
+                   .tokens_seen = first.number("tokens_seen"),
+                   .seed = first.number("seed"),
+                   .train_fingerprint = first.text("train_fingerprint"),
+                   .valid_fingerprint = first.text("valid_fingerprint")};
   if (state.step != checkpoint.step)
     throw data::Error("{}: metadata step: found {}, expected {} as the directory is named", first.path.string(),
                       state.step, checkpoint.step);

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 #include <numeric>
 #include <optional>
+#include <utility>
 
 #include "data/base/error.h"
 #include "train/optimizer/update_rule.h"
@@ -71,7 +72,7 @@ ConfigKey integer(std::string path, std::int64_t& value, std::int64_t minimum, s
 }
 
 ConfigKey real(std::string path, double& value, std::string expected, std::function<bool(double)> within) {
-  const auto read = [&value, expected, within](const ConfigLeaf& leaf) {
+  const auto read = [&value, expected = std::move(expected), within = std::move(within)](const ConfigLeaf& leaf) {
     const auto number = parse_number<double>(leaf.node);
     if (!number || !std::isfinite(*number) || !within(*number)) throw_config_error(leaf, expected);
     value = *number;
@@ -80,7 +81,7 @@ ConfigKey real(std::string path, double& value, std::string expected, std::funct
 }
 
 ConfigKey text(std::string path, std::string& value, std::string expected) {
-  const auto read = [&value, expected](const ConfigLeaf& leaf) {
+  const auto read = [&value, expected = std::move(expected)](const ConfigLeaf& leaf) {
     if (!leaf.node.IsScalar() || leaf.node.Scalar().empty()) throw_config_error(leaf, expected);
     value = leaf.node.Scalar();
   };
@@ -88,7 +89,7 @@ ConfigKey text(std::string path, std::string& value, std::string expected) {
 }
 
 ConfigKey word(std::string path, std::string& value, std::vector<std::string> words) {
-  const auto read = [&value, words](const ConfigLeaf& leaf) {
+  const auto read = [&value, words = std::move(words)](const ConfigLeaf& leaf) {
     if (!leaf.node.IsScalar() || std::ranges::find(words, leaf.node.Scalar()) == words.end()) {
       throw_config_error(leaf, fmt::format("one of {}", fmt::join(words, ", ")));
     }
@@ -105,7 +106,7 @@ using namespace config_key;
 
 /// A list of texts, or a single one.
 ConfigKey text_list(std::string path, std::vector<std::string>& value, std::string expected) {
-  const auto read = [&value, expected](const ConfigLeaf& leaf) {
+  const auto read = [&value, expected = std::move(expected)](const ConfigLeaf& leaf) {
     std::vector<std::string> items;
     if (leaf.node.IsScalar()) {
       items.push_back(leaf.node.Scalar());
@@ -184,7 +185,7 @@ void add_model_keys(std::vector<ConfigKey>& keys, model::ModelConfig& model) {
   }
 
   const auto choice = [&keys](std::string path, std::vector<std::string> words, auto set, auto get) {
-    const auto read = [words, set](const ConfigLeaf& leaf) {
+    const auto read = [words = std::move(words), set](const ConfigLeaf& leaf) {
       if (!leaf.node.IsScalar() || std::ranges::find(words, leaf.node.Scalar()) == words.end()) {
         throw_config_error(leaf, fmt::format("one of {}", fmt::join(words, ", ")));
       }
