@@ -23,6 +23,7 @@ class Values {
       : owned_(make_tensor(kernels::DType::f64, kernels::Device::cpu, shape)) {
     for (std::size_t i = 0; i < values.size(); ++i) owned_.tensor.as<double>()[i] = values[i];
   }
+  // NOLINTNEXTLINE(google-explicit-constructor): operations take it as a tensor
   operator const kernels::Tensor&() const { return owned_.tensor; }
   const kernels::Tensor& tensor() const { return owned_.tensor; }
   double* data() const { return owned_.tensor.as<double>(); }

@@ -15,6 +15,7 @@ class Added {
  public:
   explicit Added(const std::vector<std::int64_t>& shape, std::uint64_t stream)
       : start_(random_values(shape, stream)), now_(random_values(shape, stream)) {}
+  // NOLINTNEXTLINE(google-explicit-constructor): operations take it as a tensor
   operator const kernels::Tensor&() const { return now_.tensor(); }
   const kernels::Tensor& sum() {
     for (std::int64_t i = 0; i < now_.tensor().numel(); ++i) now_.data()[i] -= start_.data()[i];

@@ -209,6 +209,7 @@ inline std::string attention_label(const char* operation, const kernels::Attenti
 /// what rounds_on_the_way() allows for. The log-sum-exp comes before all that: add_attention_lse.
 inline void add_attention_products(std::vector<OpCase>& cases, const kernels::AttentionShape& shape) {
   const std::int64_t tokens = shape.tokens(), width = shape.packed_width(), head_dim = shape.head_dim;
+  const std::int64_t heads_of_a_key = shape.heads / shape.kv_heads;
   const kernels::WorkspaceLimits limits{.tokens = tokens, .attention = shape};
   const auto name = [&](const char* operation) { return attention_label(operation, shape); };
   const double reach = static_cast<double>(shape.seq_len + head_dim);
@@ -223,18 +224,17 @@ inline void add_attention_products(std::vector<OpCase>& cases, const kernels::At
                       })
                       .rounds_on_the_way());
   // The backward pass is held for itself: it takes any `out` and `lse`, also those of no forward pass.
-  cases.push_back(
-      OpCase(name("attention_backward"))
-          .input("qkv", Role::activation, {tokens, width})
-          .input("dout", Role::activation, {tokens, shape.heads * head_dim})
-          .input("out", Role::operand, {tokens, shape.heads * head_dim})
-          .input("lse", Role::real, {shape.batch, shape.heads, shape.seq_len}, 0.3, 4)
-          .output("dqkv", Role::activation, {tokens, width}, reach * static_cast<double>(shape.heads / shape.kv_heads))
-          .limits(limits)
-          .call([=](const Tensors& r, const kernels::Stream& s) {
-            kernels::attention_backward(r["dqkv"], r["dout"], r["out"], r["lse"], r["qkv"], shape, s);
-          })
-          .rounds_on_the_way());
+  cases.push_back(OpCase(name("attention_backward"))
+                      .input("qkv", Role::activation, {tokens, width})
+                      .input("dout", Role::activation, {tokens, shape.heads * head_dim})
+                      .input("out", Role::operand, {tokens, shape.heads * head_dim})
+                      .input("lse", Role::real, {shape.batch, shape.heads, shape.seq_len}, 0.3, 4)
+                      .output("dqkv", Role::activation, {tokens, width}, reach * static_cast<double>(heads_of_a_key))
+                      .limits(limits)
+                      .call([=](const Tensors& r, const kernels::Stream& s) {
+                        kernels::attention_backward(r["dqkv"], r["dout"], r["out"], r["lse"], r["qkv"], shape, s);
+                      })
+                      .rounds_on_the_way());
 }
 
 /// The log-sum-exp of attention, in which only float's roundoff is allowed.

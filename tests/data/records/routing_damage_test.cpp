@@ -176,7 +176,7 @@ TEST_F(RoutingDamageTest, DamagedTextsAreFoundBeforeHdf5CrashesOverThem) {
     const std::size_t at = heap + 16 + random() % 1500;
     bytes[at] = static_cast<char>(bytes[at] ^ (1 << (random() % 8)));
   });
-  EXPECT_GT(found.count("error") ? found.at("error") : 0, 30);
+  EXPECT_GT(found.contains("error") ? found.at("error") : 0, 30);
 }
 
 TEST_F(RoutingDamageTest, ADamagedJournalDoesNoHarm) {
