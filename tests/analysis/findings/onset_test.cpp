@@ -121,7 +121,7 @@ TEST(Onset, NoRowBeforeItIsThereIsClaimedOftenerThanItMay) {
 }
 
 /// Without noise.
-Strength exact(std::vector<double> curve) {
+Strength exact(const std::vector<double>& curve) {
   Strength strength{curve, {}, std::vector<std::size_t>(curve.size(), 32)};
   for (double value : curve) strength.resampled.push_back({value, value});
   return strength;
