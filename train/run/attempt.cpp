@@ -145,13 +145,10 @@ StepResult Attempt::update(Progress& progress) {
     spdlog::warn("step {}: skipped: the loss is {} and the gradient's norm {} ({} steps in a row)", step, result.loss,
                  result.grad_norm, state_.skipped);
   }
-  const data::TrainRow row{.step = step,
-                           .tokens_seen = state_.tokens_seen,
-                           .loss = result.loss,
-                           .learning_rate = rate,
-                           .grad_norm = result.grad_norm,
-                           .tokens_per_second = static_cast<double>(config_.train.tokens_per_step) / seconds,
-                           .seconds = seconds};
+  data::TrainRow row = result;
+  row.tokens_seen = state_.tokens_seen;
+  row.tokens_per_second = static_cast<double>(config_.train.tokens_per_step) / seconds;
+  row.seconds = seconds;
   if (first_rank()) {
     progress.update({.step = row.step,
                      .loss = row.loss,

@@ -66,6 +66,8 @@ StepResult train_step(model::Model& model, Optimizer& optimizer, kernels::Tensor
 
   // 3. Clip and update. All ranks have the same sums, so they decide the same.
   StepResult result;
+  result.step = spec.step;
+  result.learning_rate = spec.learning_rate;
   result.loss = sums[0] / tokens;
   result.grad_norm = gradient_norm(sums[1], gradients.dtype);
   if (sums[2] > 0) {

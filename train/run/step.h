@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 
+#include "data/records/routing_rows.h"
 #include "data/tokens/batches.h"
 #include "kernels/comm/communicator.h"
 #include "model/pass/model.h"
@@ -32,10 +33,9 @@ enum class StepOutcome {
   interrupted,  // a rank gave up the step: parameters and optimizer state are unchanged
 };
 
-struct StepResult {
+/// The step's row of the training record, as far as the step itself measures it: all but tokens_seen and the times.
+struct StepResult : data::TrainRow {
   StepOutcome outcome = StepOutcome::updated;
-  double loss = 0;       // mean nll of the step's tokens before the update, nats a token
-  double grad_norm = 0;  // before clipping
 };
 
 /// The sequences [begin, end) of a step that a rank computes. The ranks' numbers of micro-batches differ by at most
