@@ -53,7 +53,7 @@ std::int64_t write_row(Table& table, const std::vector<RowField<Row>>& fields, c
   return row.step;
 }
 
-// What a killed process left aside.
+// Removes the unfinished files of killed processes.
 void remove_partial_files(const std::filesystem::path& file) {
   const std::string prefix = file.filename().string() + ".";
   const auto dir = file.has_parent_path() ? file.parent_path() : std::filesystem::path(".");
@@ -68,7 +68,7 @@ void remove_partial_files(const std::filesystem::path& file) {
 template <class T>
 void expect_same(const std::string& file, const char* what, const T& found, const T& expected) {
   if (found != expected)
-    throw Error("{}: {} differs from this run's: it records another model or other probe tokens", file, what);
+    throw Error("{}: {}: found another model or other probe tokens, expected those of this run", file, what);
 }
 
 void expect_same_record(const std::string& file, const RoutingRecordInfo& found, const RoutingRecordInfo& expected) {
@@ -89,9 +89,8 @@ RecordDamaged::RecordDamaged(const std::filesystem::path& file, std::int64_t int
                              const std::string& what)
     : Error(
           "{0}: intact {1}, expected up to step {2}: {3}; nothing was changed ({4}`routescope-data salvage {0} "
-          "--output "
-          "NEW` writes the rows that are left, and NEW and NEW.journal in the place of these go on without the lost "
-          "ones)",
+          "--output NEW` writes the intact rows; with NEW and NEW.journal in place of this record and its journal the "
+          "run goes on without the lost rows)",
           file.string(), intact < 0 ? "in no step" : fmt::format("up to step {}", intact), wanted, what,
           intact < 0
               ? ""

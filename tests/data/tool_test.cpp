@@ -1,4 +1,4 @@
-// routescope-data as a person meets it: what it writes, what it prints, how it ends.
+// routescope-data from the outside: its files, its output, its exit status.
 #include <gtest/gtest.h>
 #include <sys/wait.h>
 #include <zlib.h>
@@ -125,7 +125,7 @@ TEST_F(ToolTest, RefusesBadInputAndLeavesNothing) {
   EXPECT_EQ(files, 3u) << "only the inputs are there";
 }
 
-TEST_F(ToolTest, TellsWrongUseFromBadInput) {
+TEST_F(ToolTest, HasOtherExitStatusesForWrongUseAndBadInput) {
   const std::string good = text_file("good.txt", "text");
   expect_failure("", 2, {"subcommand"});
   expect_failure("tokenize --output x", 2, {"--input"});

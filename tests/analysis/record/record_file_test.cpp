@@ -68,7 +68,7 @@ TEST(AnalysisRecordFileTest, EveryDatasetIsLabelledAndEveryResultStatesItsEstima
   EXPECT_TRUE(holds(decided.group("mask").text("interval"), "confidence sequence"));
 }
 
-TEST(AnalysisRecordFileTest, LabelsSaySlicesAndRoutes) {
+TEST(AnalysisRecordFileTest, LabelsNameSlicesAndRoutes) {
   const data::TempDir dir;
   AnalysisRecord record = testing::filled_record();
   record.save(dir / "analysis.h5");
@@ -99,7 +99,7 @@ TEST(AnalysisRecordFileTest, LabelsSaySlicesAndRoutes) {
   EXPECT_EQ(AnalysisRecord::load(dir / "sets.h5").identity.sets, record.identity.sets);
 }
 
-TEST(AnalysisRecordFileTest, FindingsStandInTheFile) {
+TEST(AnalysisRecordFileTest, HoldsTheFindings) {
   const data::TempDir dir;
   AnalysisRecord record = testing::filled_record();
   record.save(dir / "analysis.h5");

@@ -1,4 +1,4 @@
-// analysis.h5 gives back what was put in, says what it holds, and refuses what does not belong into it.
+// analysis.h5 is read back bit by bit, lacks what was not measured, and refuses rows of another measurement.
 #include "analysis/record/record.h"
 
 #include <gtest/gtest.h>

@@ -1,4 +1,4 @@
-// A step is probed once: what is recorded stays, what is new is added, and other weights are refused.
+// A step is probed once: recorded rows stay, new ones are added, and other weights are refused.
 #include "analysis/record/run_probe.h"
 
 #include <gtest/gtest.h>

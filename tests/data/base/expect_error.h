@@ -1,4 +1,4 @@
-// The rule for bad input: routescope::Error, one line, that says what a person needs.
+// The rule for bad input: an Error of one line that names what a user needs to know.
 #pragma once
 
 #include <gtest/gtest.h>

@@ -58,13 +58,13 @@ TEST_F(FilesTest, WritesIntoTheCurrentDirectory) {
   EXPECT_EQ(read_text(dir_ / "bare-name"), "text");
 }
 
-TEST_F(FilesTest, NamesAreTurnedBack) {
+TEST_F(FilesTest, PartialNamesAreTurnedBack) {
   EXPECT_EQ(final_name(partial_name("a/b.h5")), "a/b.h5");
   EXPECT_EQ(final_name("a/b.partial"), "a/b.partial");
 }
 
 // The examples of FIPS 180-2, and a file of several pieces.
-TEST_F(FilesTest, Sha256IsTheStandardOne) {
+TEST_F(FilesTest, Sha256IsThatOfTheStandard) {
   const auto digest = [&](const std::string& text) {
     write_text_atomically(dir_ / "x", text);
     return sha256_file(dir_ / "x");

@@ -1,4 +1,4 @@
-// A disk without room, for a process of its own.
+// A full disk, for one process.
 #pragma once
 
 #include <hdf5.h>
@@ -16,8 +16,8 @@
 
 namespace routescope::data {
 
-/// Runs `body` in a child process whose files cannot grow past `bytes`, as on a full disk, and returns what it wrote to
-// the pipe, or how it died.
+/// Runs `body` in a child process whose files cannot grow past `bytes`, as on a full disk. Returns its result or the
+/// text of its Error, or the signal that killed it.
 inline std::string on_full_disk(rlim_t bytes, const std::function<std::string()>& body) {
   std::array<int, 2> pipe{};
   if (::pipe(pipe.data()) != 0) return "no pipe";

@@ -1,5 +1,5 @@
-// Manifests notice whatever changed, in any file and in themselves; a file that reads back as something else is noticed
-// before anything vouches for it.
+// A manifest notices every change, in any file and in itself. A file with another content than was written is noticed
+// before a manifest lists it.
 #include "data/base/manifest.h"
 
 #include <gtest/gtest.h>
@@ -47,7 +47,7 @@ TEST_F(ManifestTest, NoticesFlippedByte) {
   expect_error([&] { verify_manifest(checkpoint_); }, {"model.safetensors", "SHA-256", "expected"});
 }
 
-TEST_F(ManifestTest, NoticesEveryFlippedBitOfItsOwn) {
+TEST_F(ManifestTest, NoticesEveryFlippedBitInItself) {
   const std::string intact = read_text(manifest());
   std::fstream file(manifest(), std::ios::in | std::ios::out | std::ios::binary);
   const auto put = [&file](std::size_t at, int byte) {
@@ -65,7 +65,7 @@ TEST_F(ManifestTest, NoticesEveryFlippedBitOfItsOwn) {
 }
 
 // As formats/checkpoint.md says it.
-TEST_F(ManifestTest, ItsChecksumIsThatOfItsTextWithZerosInItsPlace) {
+TEST_F(ManifestTest, ItsChecksumIsOfItsTextWithZerosInPlaceOfIt) {
   std::string text = read_text(manifest());
   std::smatch match;
   ASSERT_TRUE(std::regex_search(text, match, std::regex("\n  \"sha256\": \"([0-9a-f]{64})\"")));
@@ -127,7 +127,7 @@ TEST_F(ManifestTest, ListsOnlyCompleteCheckpoints) {
   EXPECT_TRUE(list_checkpoints(dir_ / "absent").empty());
 }
 
-TEST(VerifiedFileTest, KnowsWhatItWrote) {
+TEST(VerifiedFileTest, ReturnsSizeAndChecksum) {
   const TempDir dir;
   VerifiedFile file(dir / "x");
   file.append("ab", 2);
@@ -142,7 +142,7 @@ TEST(VerifiedFileTest, KnowsWhatItWrote) {
 }
 
 // A disk that keeps something else than it was given: another byte, or less.
-TEST(VerifiedFileTest, NoticesThatItReadsBackAsSomethingElse) {
+TEST(VerifiedFileTest, NoticesAnotherContentWhenItReadsBack) {
   const TempDir dir;
   for (const bool shorter : {false, true}) {
     const auto path = dir / (shorter ? "shorter" : "other");
@@ -157,7 +157,7 @@ TEST(VerifiedFileTest, NoticesThatItReadsBackAsSomethingElse) {
   }
 }
 
-TEST(VerifiedFileTest, SaysThatTheDiskIsFull) {
+TEST(VerifiedFileTest, ReportsAFullDisk) {
   const TempDir dir;
   const std::string message = on_full_disk(1000, [&]() -> std::string {
     VerifiedFile file(dir / "x");

@@ -10,7 +10,6 @@
 #include "data/base/error.h"
 #include "data/base/files.h"
 #include "data/hdf5/chunks.h"
-#include "data/hdf5/chunks.h"
 #include "data/hdf5/file.h"
 #include "tests/data/base/expect_error.h"
 #include "tests/data/base/full_disk.h"
@@ -36,7 +35,7 @@ void round_trip(File& file, const std::string& path, const std::vector<T>& value
   EXPECT_EQ(file.read<T>(path), values) << path;
 }
 
-TEST_F(Hdf5Test, EveryTypeComesBackAsItWas) {
+TEST_F(Hdf5Test, EveryTypeIsReadBackUnchanged) {
   File file = File::create(file_);
   round_trip<double>(file, "a/f64", {0.1, -1e300, std::numeric_limits<double>::denorm_min()});
   round_trip<float>(file, "a/f32", {0.1f, -3e38f, std::numeric_limits<float>::infinity()});
@@ -75,7 +74,7 @@ TEST_F(Hdf5Test, ShapesWithoutElementsWork) {
   EXPECT_TRUE(again.read<float>("growing").empty());
 }
 
-TEST_F(Hdf5Test, AttributesComeBackAndAreReplaced) {
+TEST_F(Hdf5Test, AttributesAreReadBackAndReplaced) {
   File file = File::create(file_);
   Dataset data = file.write("x", std::vector<float>{1}, {1});
   data.set("units", "nat");
@@ -151,7 +150,7 @@ TEST_F(Hdf5Test, GrowsAndRefusesRowsThatDoNotFit) {
   EXPECT_THROW(fixed.write_rows(3, std::span<const double>(std::vector<double>{1, 2, 3, 4})), Error);
 }
 
-TEST_F(Hdf5Test, StoredChunksAndBytesAreTakenOverAsTheyAre) {
+TEST_F(Hdf5Test, StoredChunksAndBytesAreCopiedUnchanged) {
   File file = File::create(file_);
   std::vector<float> ramp(2 * 40000);
   for (std::size_t i = 0; i < ramp.size(); ++i) ramp[i] = std::sin(static_cast<float>(i % 977));
@@ -236,7 +235,7 @@ TEST(Half, RoundsToNearestEven) {
   EXPECT_TRUE(std::isnan(hdf5::to_float(hdf5::to_half(std::numeric_limits<float>::quiet_NaN()))));
 }
 
-TEST_F(Hdf5Test, HalvesAreWhatOtherReadersSee) {
+TEST_F(Hdf5Test, OtherReadersSeeTheSameHalves) {
   // HDF5's own conversion reads what to_half() made.
   std::vector<hdf5::half> halves;
   std::vector<float> floats;
@@ -249,7 +248,7 @@ TEST_F(Hdf5Test, HalvesAreWhatOtherReadersSee) {
   EXPECT_EQ(data.read<float>(), floats);
 }
 
-TEST_F(Hdf5Test, BadFilesAreNamedInOneLine) {
+TEST_F(Hdf5Test, ErrorsAreOneLineWithTheFile) {
   expect_error([&] { File::open(dir_ / "absent.h5"); }, {"absent.h5", "no such file"});
   write_text_atomically(dir_ / "text.h5", "this is no HDF5 file");
   expect_error([&] { File::open(dir_ / "text.h5"); }, {"text.h5", "not an HDF5 file"});

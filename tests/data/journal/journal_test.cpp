@@ -1,4 +1,4 @@
-// What a journal says of a disk that does not take it, and of one that this program does not know.
+// A journal on a full disk, and a journal of an unknown version.
 #include "data/journal/journal.h"
 
 #include <gtest/gtest.h>
@@ -23,7 +23,7 @@ class JournalTest : public ::testing::Test {
   fs::path file_ = dir_.path() / "some.h5";
 };
 
-TEST_F(JournalTest, ARewriteThatFailsSaysWhy) {
+TEST_F(JournalTest, AFailedRewriteGivesItsReason) {
   const fs::path place = dir_.path() / "place";
   fs::create_directory(place);
   Journal journal;
@@ -36,7 +36,7 @@ TEST_F(JournalTest, ARewriteThatFailsSaysWhy) {
   EXPECT_EQ(std::strerror(reason), std::string(std::strerror(ENOENT)));
 }
 
-TEST_F(JournalTest, OfAnotherVersionIsNotRead) {
+TEST_F(JournalTest, AnotherVersionIsNotRead) {
   Journal journal;
   journal.publish(journal_name(file_), {});
   ASSERT_TRUE(read_journal(file_));

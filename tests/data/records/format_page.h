@@ -1,4 +1,4 @@
-// The tables of a reference page in data/formats/ as fields, and what they say otherwise than files do.
+// The tables of a reference page in data/formats/ as fields, and the differences between them and files.
 #pragma once
 
 #include <fmt/format.h>
@@ -87,8 +87,8 @@ inline std::vector<PageField> file_fields(const data::hdf5::Group& file,
   return out;
 }
 
-/// What a page and files say differently, a line each. An axis without a name in a file may have any on the page; the
-/// shape [...] of a page stands for any.
+/// The differences between a page and files, a line each. An axis without a name in a file may have any on the page;
+/// the shape [...] of a page stands for any.
 inline std::vector<std::string> differences(const std::vector<PageField>& page, const std::vector<PageField>& files) {
   std::vector<std::string> out;
   std::map<std::string, const PageField*> described;

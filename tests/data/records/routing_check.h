@@ -1,4 +1,4 @@
-// Whether a routing record holds what routing_fixture.h put into it.
+// Compares a routing record with the rows that routing_fixture.h wrote.
 #pragma once
 
 #include <fmt/format.h>

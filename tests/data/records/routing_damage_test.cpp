@@ -1,5 +1,5 @@
-// routing.h5 cut, with flipped bits, without its journal, mixed up with another: the same rows come out, or an error
-// says so. Each case runs in a process of its own, so that a crash of the HDF5 library would be one of the answers.
+// routing.h5 cut, with flipped bits, without its journal, with the journal of another file: reading gives the same rows
+// or an error. Each case runs in a process of its own, so that a crash of the HDF5 library is one of the answers.
 #include <gtest/gtest.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -28,7 +28,7 @@ void write_bytes(const fs::path& file, const std::string& bytes) {
   std::ofstream(file, std::ios::binary) << bytes;
 }
 
-// What `body` returns, in a child process; "signal N" if that ended it. A minute is for ever.
+// The result of `body` in a child process; "signal N" if a signal ended it. After a minute it is killed.
 std::string in_child(const std::function<std::string()>& body) {
   std::array<int, 2> pipe{};
   if (::pipe(pipe.data()) != 0) return "no pipe";
@@ -163,13 +163,13 @@ TEST_F(RoutingDamageTest, ACutRecordIsReadOrRefused) {
   answers(200, false, true, cut);
 }
 
-TEST_F(RoutingDamageTest, WithoutItsJournalToo) {
+TEST_F(RoutingDamageTest, DamageWithoutAJournalIsFound) {
   // HDF5 looks for 2 s whether a half-written piece of the file becomes whole.
   answers(24, false, false, flip);
   answers(2, false, false, cut);
 }
 
-TEST_F(RoutingDamageTest, DamagedTextsAreFoundBeforeHdf5CrashesOverThem) {
+TEST_F(RoutingDamageTest, DamagedTextsAreFoundBeforeHdf5ReadsThem) {
   const std::size_t heap = record_bytes_.find("GCOL");
   ASSERT_NE(heap, std::string::npos);
   const auto found = answers(200, false, false, [heap](std::string& bytes, std::mt19937_64& random) {

@@ -1,4 +1,4 @@
-// Routing records of small models, every value a function of its step, so that a test can tell any row that is not as
+// Routing records of small models. Every value is a function of its step, so that a test notices any row that is not as
 // it was written.
 #pragma once
 

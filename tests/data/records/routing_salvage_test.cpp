@@ -1,4 +1,4 @@
-// What is left of a damaged routing.h5, to the row: what is said of it, what is salvaged, and how a run goes on.
+// A damaged routing.h5: the error names the last intact step, salvage keeps every intact row, and the run goes on.
 #include <gtest/gtest.h>
 
 #include <fstream>
@@ -67,7 +67,7 @@ class RoutingSalvageTest : public ::testing::Test {
   RoutingRecordInfo info_ = small_info();
 };
 
-TEST_F(RoutingSalvageTest, ItIsSaidUpToWhichStepRowsAreIntact) {
+TEST_F(RoutingSalvageTest, TheErrorNamesTheLastIntactStep) {
   damage("/train/loss", 29);  // of step 30
   expect_error([&] { RoutingRecordView::load(file_); }, {file_.string(), "/train/crc32", "row 29", "after 29"});
   expect_refused(kSteps, 29);
@@ -114,7 +114,7 @@ TEST_F(RoutingSalvageTest, ASalvagedRecordGoesOnWithoutTheLostRows) {
   EXPECT_EQ(view.alpha_steps, (std::vector<std::int64_t>{4, 8, 12, 16, 24, 28, 32, 36, 40}));
 }
 
-TEST_F(RoutingSalvageTest, TheWholeStructureMayBeLost) {
+TEST_F(RoutingSalvageTest, TheJournalReplacesTheWholeStructure) {
   const auto journal = read_journal(file_);
   ASSERT_TRUE(journal);
   std::int64_t lost = 0;
@@ -134,7 +134,7 @@ TEST_F(RoutingSalvageTest, TheWholeStructureMayBeLost) {
   expect_resumes(kSteps);
 }
 
-TEST_F(RoutingSalvageTest, AJournalOfAnotherFileIsLeftAlone) {
+TEST_F(RoutingSalvageTest, AJournalOfAnotherFileIsIgnored) {
   const std::string journal = read_text(journal_name(file_));
   expect_resumes(20);
   std::ofstream(journal_name(file_), std::ios::binary) << journal;
@@ -143,7 +143,7 @@ TEST_F(RoutingSalvageTest, AJournalOfAnotherFileIsLeftAlone) {
   expect_resumes(10);
 }
 
-TEST_F(RoutingSalvageTest, RecordsOfTheFirstVersionAreTakenUp) {
+TEST_F(RoutingSalvageTest, RecordsOfTheFirstVersionAreResumed) {
   { const RoutingRecord closed = RoutingRecord::resume(file_, info_, kSteps); }
   fs::remove(journal_name(file_));
   {

@@ -1,4 +1,4 @@
-// Batches are a pure function of seed and step: each epoch visits every window once, however steps are cut up.
+// Batches are a pure function of seed and step: each epoch visits every window once, for any division of the steps.
 #include "data/tokens/batches.h"
 
 #include <gtest/gtest.h>
@@ -70,7 +70,7 @@ TEST_F(BatchesTest, EachEpochVisitsEveryWindowOnce) {
     }
 }
 
-TEST_F(BatchesTest, DoNotDependOnHowAStepIsCutUp) {
+TEST_F(BatchesTest, AreTheSameForAnyDivisionOfAStep) {
   const TokenStream tokens = stream(5000);
   const Batches batches(tokens, 8, 12, 7);
   for (const std::int64_t step : {0, 1, 50, 51, 52, 1000}) {  // 624 windows: step 52 begins the second epoch
@@ -136,7 +136,7 @@ TEST_F(BatchesTest, InOrderIsTheStream) {
   expect_error([&] { batches.in_order(5, 10); }, {"5 to 10", "9"});
 }
 
-TEST_F(BatchesTest, RefusesWhatCannotBe) {
+TEST_F(BatchesTest, RefusesImpossibleRanges) {
   const TokenStream tokens = stream(100);
   EXPECT_EQ(Batches(tokens, 99, 1, 0).windows(), 1);
   expect_error([&] { Batches(tokens, 100, 1, 0); }, {"100 tokens", "at least 101"});

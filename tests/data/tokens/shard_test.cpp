@@ -79,7 +79,7 @@ TEST_F(ShardTest, ReadsAnyRange) {
   }
 }
 
-TEST_F(ShardTest, RefusesWhatIsNoShard) {
+TEST_F(ShardTest, RefusesOtherFiles) {
   expect_error([&] { Shard(dir_ / "absent.bin"); }, {"absent.bin", "No such file"});
   expect_error([&] { Shard{dir_.path()}; }, {dir_.path().string(), "not a regular file"});
   expect_error([&] { Shard(raw({20240520, 1, 0}, 1023)); }, {"raw.bin", "1023 bytes", "1024"});
