@@ -33,11 +33,13 @@ bool same_members(const Row& a, const Row& b, const std::vector<RowField<Row>>& 
 }
 
 inline bool same(const RoutingSnapshot& a, const RoutingSnapshot& b) {
-  return same_members(a, b, snapshot_fields());
+  static const auto fields = snapshot_fields();
+  return same_members(a, b, fields);
 }
 
 inline bool same(const TrainRow& a, const TrainRow& b) {
-  return same_members(a, b, train_fields());
+  static const auto fields = train_fields();
+  return same_members(a, b, fields);
 }
 
 // "" if the file holds exactly what record_step() wrote for steps 1 .. last, else what is wrong. With last < 0 the
