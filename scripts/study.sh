@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # The whole training study of analysis/study, from a clone: text, shards, three trained models and a standard one that is
-# wrapped, probes of every saved step, study.h5, its page and figures. Start it again after an interruption, and it resumes.
+# wrapped, probes of every saved step, study.h5 and its page. Start it again after an interruption, and it resumes.
 #
 #   scripts/study.sh
 #
 # Settings, from the environment:
-#   PYTHON      a Python with tokenizers and numpy, and for figures h5py and matplotlib; without PYTHON a virtual environment
-#               is made in shards/study/venv from the Python package index
+#   PYTHON      a Python with tokenizers and numpy; without PYTHON a virtual environment is made in shards/study/venv from
+#               the Python package index
 #   SEEDS       the seeds, one run each ("1 2 3")
 #   SEQUENCES   how many of the run's 64 probe sequences are used (32)
 #   CONTROLS    draws of the mass-matched control of every slice (2)
@@ -37,9 +37,9 @@ scripts/install_packages.sh build study
 python=${PYTHON:-}
 if [[ -z $python ]]; then
   python=$shards/venv/bin/python
-  if ! "$python" -c "import tokenizers, numpy, h5py, matplotlib" 2>/dev/null; then
+  if ! "$python" -c "import tokenizers, numpy" 2>/dev/null; then
     python3 -m venv "$shards/venv"
-    "$shards/venv/bin/pip" install --quiet tokenizers numpy h5py matplotlib
+    "$shards/venv/bin/pip" install --quiet tokenizers numpy
   fi
 fi
 "$python" -c "import tokenizers, numpy" || fail "PYTHON: $python lacks the packages tokenizers and numpy"
@@ -87,17 +87,12 @@ phase "probe the wrapped model, on the same tokens"
 baseline=$wrapped.h5
 "$bin/routescope-analyze" probe --model "$wrapped" --tokens "runs/study-${seeds[0]}/routing.h5" "${measure[@]}" --out "$baseline"
 
-phase "the study's file, page and figures"
+phase "the study's file and page"
 runs=()
 for seed in "${seeds[@]}"; do
   runs+=(--run "runs/study-$seed")
 done
 "$bin/routescope-analyze" compare "${runs[@]}" --baseline "$baseline" --about "$about" --out "$out"
-if "$python" -c "import h5py, matplotlib" 2>/dev/null; then
-  "$python" scripts/figures.py --analysis "$out/study.h5" --out "$out/figures" --format svg
-else
-  echo "study.sh: no h5py or matplotlib in $python: figures for papers were not drawn (scripts/figures.py)"
-fi
 for seed in "${seeds[@]}"; do
   "$bin/routescope-analyze" report --run "runs/study-$seed" --baseline "$baseline"
 done
@@ -108,7 +103,6 @@ cat <<END
 $out/
   index.html     the study, to open in a browser
   study.h5       its numbers (data/formats/study.md)
-  figures/       for papers, with captions.md
 runs/study-*/report.html   each run by itself
 END
 printf 'in all %d min %d s\n' $((SECONDS / 60)) $((SECONDS % 60))
