@@ -18,9 +18,9 @@ fi
 
 status=0
 if command -v clang-format-14 >/dev/null; then
-  find analysis data kernels model tests train -regex '.*\.\(cpp\|h\|cu\|cuh\)' -print0 | xargs -0 clang-format-14 --dry-run -Werror || status=1
+  find analysis data kernels model tests train -regex '.*\.\(cpp\|h\|cu\|cuh\|js\)' -print0 | xargs -0 clang-format-14 --dry-run -Werror || status=1
 else
-  echo "check_style.sh: no clang-format-14 here; C++ was not checked"
+  echo "check_style.sh: no clang-format-14 here; C++ and JavaScript were not checked"
 fi
 if command -v shellcheck >/dev/null; then
   shellcheck -x scripts/*.sh scripts/slurm/train.sbatch scripts/container/build.sh tests/slurm/cluster.sh .ci/run || status=1
