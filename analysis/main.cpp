@@ -7,8 +7,11 @@
 #include "analysis/commands/options.h"
 #include "analysis/commands/probe_commands.h"
 #include "analysis/record/study_file.h"
-#include "analysis/report/compare.h"
-#include "analysis/report/report.h"
+#include "analysis/report/claim_text.h"
+#include "analysis/report/page/html.h"
+#include "analysis/report/page/page_data.h"
+#include "analysis/report/routed_text.h"
+#include "analysis/report/study.h"
 #include "data/base/build.h"
 #include "data/base/command_line.h"
 #include "data/base/files.h"
@@ -21,28 +24,37 @@ using namespace routescope;
 using namespace routescope::analysis;
 namespace fs = std::filesystem;
 
-int run_report(const ReportRequest& request, const std::string& page) {
-  for (const fs::path& run : request.runs) check_run(run);
-  const fs::path out = page.empty() ? request.runs.front() / "report.html" : fs::path(page);
-  write_report(request, out);
-  fmt::print("{}: {:.1f} kB\n", out.string(), static_cast<double>(fs::file_size(out)) / 1000);
+void say_written(const fs::path& file) {
+  fmt::print("{}: {:.1f} kB\n", file.string(), static_cast<double>(fs::file_size(file)) / 1000);
+}
+
+struct ReportArguments {
+  StudyRequest study;
+  fs::path tokenizer, text, out;
+};
+
+/// The page of a study, with a text of its first run.
+void write_page(const ReportArguments& a, const Study& study, const fs::path& file) {
+  const std::optional<RoutedText> text =
+      load_routed_text(study.runs.front().routing, a.study.runs.front() / "routing.h5", a.text, a.tokenizer,
+                       study.config ? study.config->vocab_size : 0);
+  data::write_text_atomically(file, study_page(page_data(study, text)));
+  say_written(file);
+}
+
+int run_report(const ReportArguments& a) {
+  write_page(a, load_study(a.study), a.out.empty() ? a.study.runs.front() / "report.html" : a.out);
   return 0;
 }
 
-struct CompareArguments {
-  std::vector<std::string> runs;
-  std::string baseline, about, out;
-};
-
-int run_compare(const CompareArguments& a) {
-  const Study study = load_study(a.runs, a.baseline, a.about);
-  const fs::path out = a.out;
-  fs::create_directories(out);
-  write_study(study, out / "study.h5");
-  data::write_text_atomically(out / "index.html", study_page(study));
-  for (const Claim& claim : claims_of(study)) fmt::print("{}\n  {}\n", claim.title, claim.verdict);
-  for (const char* file : {"study.h5", "index.html"})
-    fmt::print("{}: {:.1f} kB\n", (out / file).string(), static_cast<double>(fs::file_size(out / file)) / 1000);
+int run_compare(ReportArguments a, const fs::path& baseline) {
+  if (!baseline.empty()) a.study.baselines = {baseline};
+  const Study study = load_study(a.study);
+  fs::create_directories(a.out);
+  write_study(study, a.out / "study.h5");
+  for (const Claim& claim : claims_of(study)) fmt::print("{}\n  {}\n", claim.claim, claim.verdict);
+  say_written(a.out / "study.h5");
+  write_page(a, study, a.out / "index.html");
   return 0;
 }
 
@@ -72,22 +84,22 @@ int main(int argc, char** argv) {
   add_measurement_options(*track, a);
 
   CLI::App* report = app.add_subcommand("report", "Draw a run as one self-contained HTML page");
-  ReportRequest drawn;
-  report->add_option("--run", drawn.runs, "Run directory; further ones are held beside the first")
+  ReportArguments r;
+  report->add_option("--run", r.study.runs, "Run directory; further ones are held beside the first")
       ->required()
       ->allow_extra_args(false);
-  report->add_option("--baseline", drawn.baselines, "analysis.h5 of a wrapped model, held beside the run")
+  report->add_option("--baseline", r.study.baselines, "analysis.h5 of a wrapped model, held beside the run")
       ->allow_extra_args(false);
-  report->add_option("--tokenizer", drawn.tokenizer, "tokenizer.json that names the tokens (bytes, or their ids)");
-  report->add_option("--text", drawn.text, "Dump of the run's model on chosen tokens (its probe tokens)");
-  report->add_option("--out", a.out, "Page to write (DIR/report.html)");
+  report->add_option("--tokenizer", r.tokenizer, "tokenizer.json that names the tokens (bytes, or their ids)");
+  report->add_option("--text", r.text, "Dump of the run's model on chosen tokens (its probe tokens)");
+  report->add_option("--out", r.out, "Page to write (DIR/report.html)");
 
-  CompareArguments c;
+  fs::path baseline;
   CLI::App* compare = app.add_subcommand("compare", "Several runs as one study: pooled findings, a file and a page");
-  compare->add_option("--run", c.runs, "Run directory with an analysis.h5; once for each run")->required();
-  compare->add_option("--baseline", c.baseline, "analysis.h5 of a wrapped standard model, on the same tokens");
-  compare->add_option("--about", c.about, "What the models were trained on, for the page");
-  compare->add_option("--out", c.out, "Directory for study.h5 and index.html")->required();
+  compare->add_option("--run", r.study.runs, "Run directory with an analysis.h5; once for each run")->required();
+  compare->add_option("--baseline", baseline, "analysis.h5 of a wrapped standard model, on the same tokens");
+  compare->add_option("--about", r.study.about, "What the models were trained on, for the page");
+  compare->add_option("--out", r.out, "Directory for study.h5 and index.html")->required();
 
   CLI::App* inspect = app.add_subcommand("inspect", "What there is of a run and where it stands");
   add_run(inspect)->required();
@@ -106,8 +118,8 @@ int main(int argc, char** argv) {
       return *probe ? probe_command(a, *communicator) : track_command(a, *communicator);
     }
     if (kernels::launched_place().rank != 0) return 0;  // the rest is work for one
-    if (*report) return run_report(drawn, a.out);
-    if (*compare) return run_compare(c);
+    if (*report) return run_report(r);
+    if (*compare) return run_compare(r, baseline);
     check_run(a.run);
     fmt::print("{}", inspect_run(a.run));
     return 0;

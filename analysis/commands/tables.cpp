@@ -104,12 +104,6 @@ std::string dissociation_text(const Dissociation& last, const AnalysisRecord& re
 
 }  // namespace
 
-std::string slice_name(std::size_t slice) {
-  constexpr const char *families[] = {"embedding", "history", "current"}, *sublayers[] = {"attn", "mlp"},
-                       *depths[] = {"early", "mid", "late"};
-  return fmt::format("{}.{}.{}", families[slice / 6], sublayers[slice / 3 % 2], depths[slice % 3]);
-}
-
 std::string cost_line(const ProbeCost& cost) {
   if (!(cost.plain > 0)) return "";
   return fmt::format(

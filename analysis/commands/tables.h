@@ -9,9 +9,6 @@ namespace routescope::analysis {
 
 struct Findings;
 
-/// "embedding.mlp.early" for the slices in their fixed order.
-std::string slice_name(std::size_t slice);
-
 /// One step: for each ablation a line for each set with mass, effect, its excess over the control (each with interval),
 /// adjusted p values of no effect and of one beyond the margin, KL, coverage and what follows; then the atlas's check,
 /// the distance from a closed form, and the cost, as far as the row has them.

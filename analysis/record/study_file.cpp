@@ -9,7 +9,9 @@
 #include "analysis/record/record_fields.h"
 #include "analysis/record/record_findings.h"
 #include "analysis/record/settings.h"
+#include "analysis/routes/slices.h"
 #include "data/base/build.h"
+#include "data/base/error.h"
 #include "data/base/files.h"
 #include "data/hdf5/file.h"
 
@@ -150,15 +152,53 @@ void say_pooled(data::hdf5::Group& pooled, std::size_t runs) {
   }
 }
 
+/// The sets are the 18 slices, in their order.
+void expect_slices(const AnalysisRecord& record, const std::string& name) {
+  const Names& sets = record.identity.sets;
+  for (std::size_t s = 0; s < std::max<std::size_t>(sets.size(), num_slices); ++s) {
+    if (s < sets.size() && s < num_slices && sets[s] == slice_name(s)) continue;
+    throw data::Error("{}: found probes of {} sets of routes, the one of index {} {}, expected the {} slices", name,
+                      sets.size(), s, s < sets.size() ? "named " + sets[s] : "missing", num_slices);
+  }
+}
+
+void expect_runs(const Study& study) {
+  for (const StudyRun& run : study.runs) {
+    for (const StudyRun& other : study.runs) {
+      if (&other == &run) break;
+      if (other.name == run.name)
+        throw data::Error("compare: found two runs named '{}', expected different names", run.name);
+    }
+    if (run.record.rows.empty())
+      throw data::Error("{}: found no probed step, expected probes of the run (routescope-analyze track)", run.name);
+    expect_slices(run.record, run.name);
+  }
+  if (!study.not_pooled.empty()) throw data::Error("compare: the runs cannot be pooled: {}", study.not_pooled);
+}
+
+void expect_baseline(const Study& study) {
+  if (study.baselines.empty()) return;
+  if (study.baselines.size() > 1)
+    throw data::UsageError("compare: found {} baselines, expected one at most", study.baselines.size());
+  const ProbeTokens &own = study.baselines.front().record.identity.tokens,
+                    &others = study.runs.front().record.identity.tokens;
+  if (own.ids != others.ids)
+    throw data::Error("{}: was probed on other tokens ({}) than the runs ({})", study.baselines.front().name,
+                      own.origin, others.origin);
+  expect_slices(study.baselines.front().record, study.baselines.front().name);
+}
+
 }  // namespace
 
 void write_study(const Study& study, const std::filesystem::path& file) {
+  expect_runs(study);
+  expect_baseline(study);
   data::write_atomically(file, [&](const std::filesystem::path& partial) {
     data::hdf5::File out = data::hdf5::File::create(partial);
     const ProbeIdentity& identity = study.runs.front().record.identity;
     write_root(out, study);
     write_runs(out, study);
-    write_axes(out, identity, study.steps);
+    write_axes(out, identity, study.findings().step);
     std::vector<const AnalysisRecord*> records;
     for (const StudyRun& run : study.runs) {
       records.push_back(&run.record);
@@ -168,15 +208,15 @@ void write_study(const Study& study, const std::filesystem::path& file) {
     write_records(out, records, {"run", "step"});
     {
       data::hdf5::Group pooled = out.create_group("pooled");
-      write_findings(pooled, identity, study.pooled);
+      write_findings(pooled, identity, study.findings());
       say_pooled(pooled, study.runs.size());
     }
-    if (study.baseline) {
+    if (!study.baselines.empty()) {
+      const AnalysisRecord* record = &study.baselines.front().record;
       data::hdf5::Group baseline = out.create_group("baseline");
-      baseline.set("model_config", study.baseline->identity.model_config);
-      baseline.set("settings", to_json(study.baseline->identity.settings));
-      write_axes(baseline, study.baseline->identity, {study.baseline->rows.front().step});
-      const AnalysisRecord* record = &*study.baseline;
+      baseline.set("model_config", record->identity.model_config);
+      baseline.set("settings", to_json(record->identity.settings));
+      write_axes(baseline, record->identity, {record->rows.front().step});
       write_records(baseline, {&record, 1}, {"step"});
     }
     out.close();

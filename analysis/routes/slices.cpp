@@ -6,6 +6,15 @@ std::string Slice::name() const {
   return model::to_string(family) + "." + model::to_string(sublayer) + "." + model::to_string(depth);
 }
 
+std::string slice_name(std::size_t slice) {
+  return Slice{static_cast<model::Family>(slice / 6),
+               static_cast<model::Sublayer>(slice / 3 % 2),
+               static_cast<model::Depth>(slice % 3),
+               {},
+               {}}
+      .name();
+}
+
 std::vector<Slice> make_slices(const model::ReadPlan& plan) {
   std::vector<Slice> slices;
   slices.reserve(num_slices);

@@ -24,6 +24,9 @@ struct Slice {
   std::string name() const;
 };
 
+/// "embedding.mlp.early" for the slices in their fixed order.
+std::string slice_name(std::size_t slice);
+
 /// The slices of a plan in their fixed order: family, then sublayer, then depth, the last running fastest.
 std::vector<Slice> make_slices(const model::ReadPlan& plan);
 

@@ -1,35 +1,57 @@
-// The page: its text, the step control, and when the figures are drawn.
+// The page: its text, the control of step, runs and ablation, and when the figures are drawn.
 
-const figures = { overview, emergence, plane, effects, atlas, routing, tokens, slices: table, compare, content, entropy, loss };
+const figures = {
+  overview,
+  emergence,
+  plane,
+  effects,
+  atlas,
+  routing,
+  tokens,
+  slices: table,
+  runs: runsInNumbers,
+  content,
+  entropy,
+  loss
+};
 const control = document.getElementById("step");
-const chosen = snapshots.step.length ? snapshots.step : probes.step;
-
-function show(index) {
-  drawn.step = chosen.length ? chosen[index] : 0;
-  if (snapshots.step.length) drawn.snapshot = atOrBefore(snapshots.step, drawn.step);
-  if (probes.step.length) drawn.probe = atOrBefore(probes.step, drawn.step);
-  control.querySelector("output").textContent = `step ${grouped(drawn.step)} \u00b7 ${metric(tokensOf(drawn.step))} tokens`;
-  for (const figure of present()) if (figure !== tokens) figure.update();
-}
-
+const slider = control.querySelector("input");
+/// The steps that can be chosen.
+const stepsOf = (one) => (one.runs[0].snapshots.step.length ? one.runs[0].snapshots.step : one.probes.step);
 const present = () => Object.values(figures).filter((figure) => !(figure.absent && figure.absent()));
 
+function show(index) {
+  const steps = stepsOf(view);
+  drawn.step = steps.length ? steps[index] : 0;
+  if (run.snapshots.step.length) drawn.snapshot = atOrBefore(run.snapshots.step, drawn.step);
+  if (probes.step.length) drawn.probe = atOrBefore(probes.step, drawn.step);
+  control.querySelector("output").textContent =
+    `step ${grouped(drawn.step)} \u00b7 ${metric(tokensOf(drawn.step))} tokens`;
+  for (const figure of present())
+    if (figure !== tokens) figure.update();
+}
+
 function redraw() {
-  let number = 0;
+  counted.Figure = counted.Table = 0;
   for (const [id, figure] of Object.entries(figures)) {
     const there = present().includes(figure), section = document.getElementById(id);
     section.hidden = !there;
     document.querySelector(`nav a[data-to="${id}"]`).hidden = !there;
-    if (!there) continue;
-    if (!figure.unnumbered && figure !== table) figure.number = ++number;
-    figure.draw(section.querySelector("figure"));
+    if (there) figure.draw(section.querySelector("figure"));
   }
-  show(Number(control.querySelector("input").value));
+  show(Number(slider.value));
   if (present().includes(tokens)) tokens.update();
 }
 
+/// The slider spans the steps of the view; the chosen step stays as near as it can.
+function spanSteps(step) {
+  const steps = stepsOf(view);
+  slider.max = Math.max(0, steps.length - 1);
+  slider.value = atOrBefore(steps, step);
+}
+
 function play() {
-  const slider = control.querySelector("input"), button = control.querySelector("button");
+  const button = control.querySelector("button");
   let timer = null;
   const stop = () => {
     clearInterval(timer);
@@ -44,41 +66,43 @@ function play() {
       slider.value = Number(slider.value) + 1;
       show(Number(slider.value));
       if (slider.value === slider.max) stop();
-    }, Math.max(60, Math.min(350, 12000 / chosen.length)));
+    }, Math.max(60, Math.min(350, 12000 / stepsOf(view).length)));
   });
   slider.addEventListener("input", () => show(Number(slider.value)));
 }
 
-function start() {
-  document.getElementById("name").textContent = data.run;
-  document.getElementById("lead").textContent = data.lead;
-  document.getElementById("facts").append(...data.facts.map(([name, value]) => html("div", {}, html("dt", {}, name), html("dd", {}, value))));
-  document.getElementById("estimands").append(...data.estimands.map(([name, text]) => html("li", {}, html("b", {}, name + " "), text)));
-  document.getElementById("method").hidden = !data.estimands.length;
-  document.getElementById("footer").textContent = data.footer;
-  // The ways within the page; its own address is nobody's business, so they go by name.
+/// The page has no address to link to; its sections are reached by name.
+function addNavigation() {
   for (const section of document.querySelectorAll("main > section")) {
-    const way = html("a", { tabindex: 0, role: "link", "data-to": section.id }, section.dataset.name);
+    const link = html("a", {tabindex: 0, role: "link", "data-to": section.id}, section.dataset.name);
     const go = () => {
       section.scrollIntoView();
-      section.querySelector("h2").focus({ preventScroll: true });
+      section.querySelector("h2").focus({preventScroll: true});
     };
-    way.addEventListener("click", go);
-    way.addEventListener("keydown", (event) => event.key === "Enter" && go());
-    document.querySelector("nav").append(way);
+    link.addEventListener("click", go);
+    link.addEventListener("keydown", (event) => event.key === "Enter" && go());
+    document.querySelector("nav").append(link);
   }
-  const slider = control.querySelector("input");
-  slider.max = Math.max(0, chosen.length - 1);
-  slider.value = slider.max;
-  control.hidden = chosen.length < 2 && probes.ablations.length < 2;
+}
+
+function addChoices() {
+  if (views.length > 1) {
+    control.append(select("runs", views.map((one, v) => [String(v), one.name]), "0", (v) => {
+      choose(views[Number(v)]);
+      spanSteps(drawn.step);
+      redraw();
+    }));
+  }
   if (probes.ablations.length > 1) {
     control.append(select("ablation", probes.ablations.map((name) => [name, name]), settings.ablation, (name) => {
       settings.ablation = name;
       redraw();
     }));
   }
-  play();
-  redraw();
+  control.hidden = stepsOf(view).length < 2 && !control.querySelector("select");
+}
+
+function redrawWhenResized() {
   let width = window.innerWidth, pending = null;
   window.addEventListener("resize", () => {
     if (window.innerWidth === width) return;
@@ -92,5 +116,22 @@ function start() {
   };
   window.addEventListener("beforeprint", paper(true));
   window.addEventListener("afterprint", paper(false));
+}
+
+function start() {
+  document.title = `${data.title} \u2013 routescope`;
+  document.getElementById("name").textContent = data.title;
+  document.getElementById("facts").append(
+    ...data.facts.map(([name, value]) => html("div", {}, html("dt", {}, name), html("dd", {}, value))));
+  document.getElementById("methods").append(
+    ...data.methods.map(([name, text]) => html("li", {}, html("b", {}, name + " "), text)));
+  document.getElementById("method").hidden = !data.methods.length;
+  document.getElementById("footer").textContent = data.footer;
+  addNavigation();
+  addChoices();
+  spanSteps(Infinity);
+  play();
+  redraw();
+  redrawWhenResized();
 }
 start();

@@ -7,8 +7,8 @@
 #include <string>
 #include <vector>
 
-#include "analysis/commands/tables.h"
-#include "analysis/report/compare.h"
+#include "analysis/record/record.h"
+#include "analysis/routes/slices.h"
 #include "tests/analysis/probe/micro_model.h"
 
 namespace routescope::testing {

@@ -62,10 +62,10 @@ TEST(RecordPageTest, StudyPageAndFileAgree) {
     run.findings = find(run.record);
     records.push_back(run.record);
   }
-  study.steps = {0, 1, 4};
   study.pooled = pool(records);
-  study.baseline = testing::filled_record();
-  study.baseline->rows = {study.baseline->rows.back()};
+  StudyBaseline& baseline = study.baselines.emplace_back();
+  baseline.record = testing::filled_record();
+  baseline.record.rows = {baseline.record.rows.back()};
   write_study(study, dir / "study.h5");
 
   std::vector<PageField> expected = page("study.md");

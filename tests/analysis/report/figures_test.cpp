@@ -5,6 +5,8 @@
 #include <cstdlib>
 #include <regex>
 
+#include "analysis/record/study_file.h"
+#include "analysis/report/study.h"
 #include "data/base/files.h"
 #include "tests/analysis/findings/study_case.h"
 #include "tests/data/base/temp_dir.h"
@@ -65,7 +67,7 @@ TEST_F(FiguresTest, AStudyAndItsRuns) {
     files += " " + file(run.name + ".h5");
     runs.push_back(std::move(run));
   }
-  write_study(make_study(std::move(runs), std::nullopt, ""), dir / "study.h5");
+  write_study(make_study(std::move(runs)), dir / "study.h5");
   ASSERT_TRUE(draw("--analysis" + files + " --format svg", "runs")) << data::read_text(log());
   EXPECT_EQ(data::read_text(log()).find("skipped"), std::string::npos) << data::read_text(log());
   ASSERT_TRUE(draw("--analysis " + file("study.h5") + " --format svg", "study")) << data::read_text(log());

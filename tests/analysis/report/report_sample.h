@@ -1,13 +1,15 @@
-// A report of any size, hand-filled with made-up numbers: what the page shows of a probed run, without probing one.
+// Studies of any size, filled with made-up numbers: what the page shows of probed runs, without probing any.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <random>
 
-#include "analysis/commands/tables.h"
-#include "analysis/report/report.h"
+#include "analysis/report/routed_text.h"
+#include "analysis/report/study.h"
 #include "analysis/routes/slices.h"
 #include "model/pass/reads.h"
+#include "tests/analysis/probe/micro_model.h"
 
 namespace routescope::testing {
 
@@ -18,87 +20,113 @@ struct SampleShape {
   bool atlas = true;
 };
 
-/// Effects grow to `strength[slice]`; all numbers differ from each other.
+/// What the slices of a made-up model weigh and do where training ends.
+struct SampleSlices {
+  std::vector<double> strength, weight;
+
+  explicit SampleSlices(std::mt19937_64& random) {
+    std::normal_distribution<double> normal;
+    for (int s = 0; s < analysis::num_slices; ++s) {
+      strength.push_back(std::exp(1.5 * normal(random) - 3));
+      weight.push_back(std::exp(normal(random)));
+    }
+  }
+  /// At a time when training has gone so far, from 0 to 1: the three families of a kind of reads share the mass.
+  double mass(std::size_t slice, double grown) const {
+    double sum = 0;
+    for (std::size_t family = 0; family < 3; ++family) sum += std::pow(weight[family * 6 + slice % 6], grown);
+    return std::pow(weight[slice], grown) / sum;
+  }
+};
+
+inline analysis::AblationEffects sample_effects(analysis::Ablation ablation, const SampleSlices& slices, double grown,
+                                                std::size_t sequences, std::mt19937_64& random) {
+  std::normal_distribution<double> normal;
+  analysis::AblationEffects effects;
+  effects.ablation = ablation;
+  const double share = std::exp(-0.7 * static_cast<double>(ablation)) * grown;
+  for (std::size_t s = 0; s < analysis::num_slices; ++s) {
+    analysis::SetEffect& set = effects.sets.emplace_back();
+    for (std::size_t n = 0; n < sequences; ++n) {
+      set.delta_nll_sequence.push_back(slices.strength[s] * share * (1 + 0.3 * normal(random)));
+      set.control.delta_nll_sequence.push_back(0.06 * share * (1 + 0.3 * normal(random)));
+    }
+    set.kl = 0.02 * std::abs(normal(random));
+    set.top1_agreement = 1 - 0.1 * grown;
+    set.coverage = s % 7 == 6 ? 0.5 : 1;
+    set.control.overlap = 0.3;
+  }
+  return effects;
+}
+
+/// Of the routes with a weight; every third is checked.
+inline analysis::Atlas sample_atlas(const std::vector<double>& alpha_mean, std::size_t columns, double grown,
+                                    std::mt19937_64& random) {
+  std::normal_distribution<double> normal;
+  analysis::Atlas atlas;
+  for (std::size_t at = 0; at < alpha_mean.size(); ++at) {
+    analysis::Estimate& route = atlas.first_order.emplace_back();
+    if (std::isnan(alpha_mean[at])) continue;
+    const double value = 0.02 * grown * normal(random) * std::exp(normal(random));
+    route = {value, {value - 0.002, value + 0.002}};
+    if (atlas.checked.size() == 48 || at % 3 != 0) continue;
+    const double effect = value * (1.2 + 0.3 * normal(random));
+    atlas.checked.push_back(
+        {static_cast<int>(at / columns), static_cast<int>(at % columns), {effect, {effect - 0.003, effect + 0.003}}});
+  }
+  atlas.rank_correlation = {0.9, {0.85, 0.94}};
+  atlas.median_relative_error = 0.3;
+  return atlas;
+}
+
+inline analysis::ProbeRow sample_row(const model::ReadPlan& plan, const SampleShape& shape, const SampleSlices& slices,
+                                     const analysis::ProbeSettings& settings, std::int64_t step,
+                                     std::mt19937_64& random) {
+  std::normal_distribution<double> normal;
+  const auto sequences = static_cast<std::size_t>(shape.sequences);
+  const auto columns = static_cast<std::size_t>(plan.num_columns());
+  const double grown = 1 - std::exp(-static_cast<double>(step) / 200);
+  analysis::ProbeRow row;
+  row.step = step;
+  row.intact_nll = 8 - 4 * grown;
+  row.intact_nll_sequence.assign(sequences, row.intact_nll);
+  row.alpha_mean.assign(static_cast<std::size_t>(plan.num_routed()) * columns, std::nan(""));
+  row.alpha_variance = row.alpha_mean;
+  for (std::size_t r = 0; r < static_cast<std::size_t>(plan.num_routed()); ++r) {
+    const auto& there = plan.reads[r].columns;
+    for (int column : there) {
+      row.alpha_mean[r * columns + static_cast<std::size_t>(column)] = 1.0 / static_cast<double>(there.size());
+      row.alpha_variance[r * columns + static_cast<std::size_t>(column)] = 0.01 * grown * std::abs(normal(random));
+    }
+  }
+  for (std::size_t s = 0; s < analysis::num_slices; ++s) {
+    const double mass = slices.mass(s, grown);
+    row.mass.push_back(mass);
+    for (std::size_t n = 0; n < sequences; ++n) row.mass_sequence.push_back(mass * (1 + 0.01 * normal(random)));
+  }
+  for (analysis::Ablation ablation : shape.ablations) {
+    row.ablations.push_back(sample_effects(ablation, slices, grown, sequences, random));
+    analysis::summarize(row.ablations.back(), settings, step);
+  }
+  if (shape.atlas) row.atlas = sample_atlas(row.alpha_mean, columns, grown, random);
+  row.cost = {.plain = 100, .computed = 1000, .unshared = 2000, .undecided = 1500, .seconds = 10, .plain_seconds = 1};
+  return row;
+}
+
+/// Effects grow over training; all numbers differ from each other.
 inline analysis::AnalysisRecord sample_record(const model::ModelConfig& config, const SampleShape& shape,
                                               std::uint64_t seed) {
-  const model::ReadPlan plan(config);
-  const auto reads = static_cast<std::size_t>(plan.num_routed()),
-             columns = static_cast<std::size_t>(plan.num_columns());
-  const auto sequences = static_cast<std::size_t>(shape.sequences);
   std::mt19937_64 random(seed);
-  std::normal_distribution<double> normal;
-  std::vector<double> strength, weight;
-  for (int s = 0; s < analysis::num_slices; ++s) {
-    strength.push_back(std::exp(1.5 * normal(random) - 3));
-    weight.push_back(std::exp(normal(random)));
-  }
+  const SampleSlices slices(random);
   analysis::AnalysisRecord out;
   out.identity.tokens = {shape.sequences, shape.positions,
-                         std::vector<std::int32_t>(sequences * static_cast<std::size_t>(shape.positions), 7), "sample"};
+                         std::vector<std::int32_t>(static_cast<std::size_t>(shape.sequences * shape.positions), 7),
+                         "sample"};
   out.identity.settings.ablations = shape.ablations;
   out.identity.model_config = config.to_json().dump();
-  for (int s = 0; s < analysis::num_slices; ++s)
-    out.identity.sets.push_back(analysis::slice_name(static_cast<std::size_t>(s)));
-  for (std::int64_t step : shape.steps) {
-    const double grown = 1 - std::exp(-static_cast<double>(step) / 200);
-    analysis::ProbeRow row;
-    row.step = step;
-    row.intact_nll = 8 - 4 * grown;
-    row.intact_nll_sequence.assign(sequences, row.intact_nll);
-    row.alpha_mean.assign(reads * columns, std::nan(""));
-    row.alpha_variance = row.alpha_mean;
-    for (std::size_t r = 0; r < reads; ++r) {
-      const auto& there = plan.reads[r].columns;
-      for (int column : there) {
-        row.alpha_mean[r * columns + static_cast<std::size_t>(column)] = 1.0 / static_cast<double>(there.size());
-        row.alpha_variance[r * columns + static_cast<std::size_t>(column)] = 0.01 * grown * std::abs(normal(random));
-      }
-    }
-    for (int s = 0; s < analysis::num_slices; ++s) {
-      double sum = 0;
-      for (int family = 0; family < 3; ++family)
-        sum += std::pow(weight[static_cast<std::size_t>(family * 6 + s % 6)], grown);
-      const double mass = std::pow(weight[static_cast<std::size_t>(s)], grown) / sum;
-      row.mass.push_back(mass);
-      for (std::size_t n = 0; n < sequences; ++n) row.mass_sequence.push_back(mass * (1 + 0.01 * normal(random)));
-    }
-    for (analysis::Ablation ablation : shape.ablations) {
-      analysis::AblationEffects effects;
-      effects.ablation = ablation;
-      for (int s = 0; s < analysis::num_slices; ++s) {
-        const double share = std::exp(-0.7 * static_cast<double>(effects.ablation)) * grown;
-        analysis::SetEffect& set = effects.sets.emplace_back();
-        for (std::size_t n = 0; n < sequences; ++n) {
-          set.delta_nll_sequence.push_back(strength[static_cast<std::size_t>(s)] * share * (1 + 0.3 * normal(random)));
-          set.control.delta_nll_sequence.push_back(0.06 * share * (1 + 0.3 * normal(random)));
-        }
-        set.kl = 0.02 * std::abs(normal(random));
-        set.top1_agreement = 1 - 0.1 * grown;
-        set.coverage = s % 7 == 6 ? 0.5 : 1;
-        set.control.overlap = 0.3;
-      }
-      analysis::summarize(effects, out.identity.settings, step);
-      row.ablations.push_back(std::move(effects));
-    }
-    if (shape.atlas) {
-      analysis::Atlas& atlas = row.atlas;
-      for (std::size_t at = 0; at < row.alpha_mean.size(); ++at) {
-        analysis::Estimate& route = atlas.first_order.emplace_back();
-        if (std::isnan(row.alpha_mean[at])) continue;
-        const double value = 0.02 * grown * normal(random) * std::exp(normal(random));
-        route = {value, {value - 0.002, value + 0.002}};
-        if (atlas.checked.size() < 48 && at % 3 == 0) {
-          const double effect = value * (1.2 + 0.3 * normal(random));
-          atlas.checked.push_back({static_cast<int>(at / columns),
-                                   static_cast<int>(at % columns),
-                                   {effect, {effect - 0.003, effect + 0.003}}});
-        }
-      }
-      atlas.rank_correlation = {0.9, {0.85, 0.94}};
-      atlas.median_relative_error = 0.3;
-    }
-    out.put(std::move(row));
-  }
+  for (std::size_t s = 0; s < analysis::num_slices; ++s) out.identity.sets.push_back(analysis::slice_name(s));
+  const model::ReadPlan plan(config);
+  for (std::int64_t step : shape.steps) out.put(sample_row(plan, shape, slices, out.identity.settings, step, random));
   return out;
 }
 
@@ -136,7 +164,55 @@ inline data::RoutingRecordView sample_routing(const model::ModelConfig& config, 
   }
   for (std::int64_t step = 1; step <= losses; ++step)
     out.train.push_back({step, step * 64, 1.0 + 1.0 / static_cast<double>(step), 1e-3, 1.0, 1000.0, 0.064});
+  for (std::int64_t step = 0; step <= losses; step += std::max<std::int64_t>(1, losses / 4))
+    out.valid.push_back({step, 1.5 - 0.1 * static_cast<double>(step) / static_cast<double>(losses)});
   return out;
+}
+
+/// A run with everything that a page can show.
+inline analysis::StudyRun sample_run(const std::string& name, const model::ModelConfig& config,
+                                     const SampleShape& shape, std::uint64_t seed, std::int64_t snapshots,
+                                     std::int64_t losses) {
+  analysis::StudyRun run;
+  run.name = name;
+  run.seed = static_cast<std::int64_t>(seed);
+  run.routing = sample_routing(config, snapshots, losses);
+  run.trained_steps = losses;
+  run.tokens_seen = losses * 64;
+  run.train_loss = run.routing.train.back().loss;
+  run.valid_loss = 1.5;
+  run.checkpoints = shape.steps.size();
+  run.record = sample_record(config, shape, seed);
+  return run;
+}
+
+/// The probe of a wrapped model with the same columns.
+inline analysis::StudyBaseline sample_baseline(const model::ModelConfig& config, SampleShape shape) {
+  shape.steps = {0};
+  shape.atlas = false;
+  analysis::StudyBaseline out{"wrapped", sample_record(config, shape, 77), {}};
+  analysis::ProbeRow& row = out.record.rows.back();
+  row.closed_form_error = 1e-7;
+  for (double& variance : row.alpha_variance) variance *= 0;  // NaN stays NaN
+  return out;
+}
+
+/// Runs of 6 layers and three probed steps, with two ablations and an atlas.
+inline analysis::Study sample_study(std::size_t runs = 1, bool baseline = false, const std::string& name = "run") {
+  const model::ModelConfig config = micro_config(model::Residual::block_attn_res, model::AttnResSource::block_sum);
+  SampleShape shape;
+  shape.steps = {0, 10, 40};
+  shape.ablations = {analysis::Ablation::mask, analysis::Ablation::freeze};
+  std::vector<analysis::StudyRun> all;
+  for (std::size_t i = 1; i <= runs; ++i)
+    all.push_back(sample_run(runs == 1 ? name : name + "-" + std::to_string(i), config, shape, i, 5, 40));
+  std::vector<analysis::StudyBaseline> baselines;
+  if (baseline) baselines.push_back(sample_baseline(config, shape));
+  return analysis::make_study(std::move(all), std::move(baselines));
+}
+
+inline model::ModelConfig sample_config() {
+  return micro_config(model::Residual::block_attn_res, model::AttnResSource::block_sum);
 }
 
 /// A text in which every token is routed otherwise.
@@ -147,7 +223,7 @@ inline analysis::RoutedText sample_text(const model::ModelConfig& config, std::i
              columns = static_cast<std::size_t>(plan.num_columns());
   const auto tokens = static_cast<std::size_t>(sequences * positions);
   analysis::RoutedText out;
-  out.step = 400;
+  out.step = 40;
   out.origin = "sample";
   out.sequences = sequences;
   out.positions = positions;

@@ -1,11 +1,12 @@
-// Tokens and their routing for the page.
+#include "analysis/report/page/text_data.h"
+
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <string>
+#include <vector>
 
-#include "analysis/report/report_parts.h"
-
-namespace routescope::analysis::report {
+namespace routescope::analysis {
 
 using nlohmann::json;
 
@@ -56,4 +57,4 @@ json text_data(const RoutedText& text, std::size_t reads, std::size_t columns, s
           {"tokens", std::move(tokens)}, {"weights", base64(weights)}};
 }
 
-}  // namespace routescope::analysis::report
+}  // namespace routescope::analysis

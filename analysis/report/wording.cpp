@@ -1,44 +1,30 @@
-#include "analysis/report/page.h"
+#include "analysis/report/wording.h"
 
 #include <fmt/format.h>
 
 #include <cmath>
-#include <stdexcept>
+#include <map>
 
-#include "analysis/report/web.h"
+#include "analysis/routes/slices.h"
 
 namespace routescope::analysis {
+namespace {
 
-std::string escape_html(std::string_view text) {
-  std::string out;
-  for (char c : text) {
-    switch (c) {
-      case '&':
-        out += "&amp;";
-        break;
-      case '<':
-        out += "&lt;";
-        break;
-      case '>':
-        out += "&gt;";
-        break;
-      case '"':
-        out += "&quot;";
-        break;
-      default:
-        out += c;
-    }
-  }
-  return out;
+model::Family slice_family(int slice) {
+  return static_cast<model::Family>(slice / 6);
+}
+model::Sublayer slice_sublayer(int slice) {
+  return static_cast<model::Sublayer>(slice / 3 % 2);
+}
+model::Depth slice_depth(int slice) {
+  return static_cast<model::Depth>(slice % 3);
 }
 
-std::string_view page_style() {
-  constexpr std::string_view open = "<style>", close = "</style>";
-  const std::size_t begin = report_template.find(open), end = report_template.find(close);
-  if (begin == std::string_view::npos || end == std::string_view::npos || end < begin)
-    throw std::logic_error("the report's template lacks a style element");
-  return report_template.substr(begin + open.size(), end - begin - open.size());
+std::string sublayer_word(model::Sublayer sublayer) {
+  return sublayer == model::Sublayer::attn ? "attention" : "MLP";
 }
+
+}  // namespace
 
 std::string number_text(const char* format, double value) {
   if (std::isnan(value)) return "\u2013";
@@ -56,8 +42,8 @@ std::string number_text(const char* format, double value) {
   return out;
 }
 
-std::string percent_text(double share, int decimals) {
-  return std::isnan(share) ? "\u2013" : fmt::format("{:.{}f}\u00a0%", 100 * share, decimals);
+std::string percent_text(double share) {
+  return std::isnan(share) ? "\u2013" : fmt::format("{:.1f}\u00a0%", 100 * share);
 }
 
 std::string estimate_text(const Estimate& estimate, const char* format) {
@@ -94,6 +80,32 @@ std::string list_text(const std::vector<std::string>& items) {
   std::string out = items.front();
   for (std::size_t i = 1; i < items.size(); ++i) out += (i + 1 == items.size() ? " and " : ", ") + items[i];
   return out;
+}
+
+std::string slices_text(const std::vector<int>& slices) {
+  // Families into readers; readers of one depth are named together.
+  std::map<model::Family, std::map<model::Depth, std::vector<std::string>>> readers;
+  for (int slice : slices)
+    readers[slice_family(slice)][slice_depth(slice)].push_back(sublayer_word(slice_sublayer(slice)));
+  std::string out;
+  for (const auto& [family, depths] : readers) {
+    if (!out.empty()) out += "; ";
+    out += model::to_string(family) + " \u2192 ";
+    bool first = true;
+    for (const auto& [depth, kinds] : depths) {
+      if (!first) out += ", ";
+      first = false;
+      out += model::to_string(depth) + " " + kinds.front() + (kinds.size() > 1 ? " and " + kinds.back() : "");
+    }
+  }
+  return out;
+}
+
+std::string set_text(const std::string& name) {
+  for (int slice = 0; slice < num_slices; ++slice) {
+    if (slice_name(static_cast<std::size_t>(slice)) == name) return slices_text({slice});
+  }
+  return name;
 }
 
 }  // namespace routescope::analysis

@@ -1,0 +1,23 @@
+// The paper's three claims beside what a study found. Every verdict and every sentence follows from the findings at the
+// last step that was probed, also where they contradict the paper. What counts as shown is decided in
+// analysis/findings/claims.h.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "analysis/report/study.h"
+
+namespace routescope::analysis {
+
+struct Claim {
+  std::string claim;          // of the paper
+  std::string verdict;        // a few words
+  std::string tone = "open";  // yes: all of the claim was found, part: a part of it, no: none of it, open: not decided
+  std::vector<std::string> evidence = {};  // sentences
+};
+
+/// The three claims; none where nothing was probed.
+std::vector<Claim> claims_of(const Study& study);
+
+}  // namespace routescope::analysis

@@ -1,0 +1,210 @@
+#include "analysis/report/page/probe_data.h"
+
+#include <algorithm>
+#include <functional>
+
+#include "analysis/report/page/values.h"
+#include "analysis/report/wording.h"
+
+namespace routescope::analysis {
+
+using nlohmann::json;
+
+namespace {
+
+/// Where a record has each of the page's sets; -1: nowhere.
+using Places = std::vector<std::ptrdiff_t>;
+using Indices = std::vector<std::size_t>;
+
+Places places_of(const std::vector<std::string>& sets, const std::vector<std::string>& own) {
+  Places out;
+  for (const std::string& name : sets) {
+    const auto found = std::find(own.begin(), own.end(), name);
+    out.push_back(found == own.end() ? -1 : found - own.begin());
+  }
+  return out;
+}
+
+/// value(item) of the items that a record has for its sets.
+template <class Item, class Value>
+json placed(const std::vector<Item>& items, const Places& places, const Value& value) {
+  json out = json::array();
+  for (std::ptrdiff_t at : places)
+    out.push_back(at < 0 || at >= std::ssize(items) ? json() : json_number(value(items[static_cast<std::size_t>(at)])));
+  return out;
+}
+
+json effects_data(const AnalysisRecord& record, Ablation ablation, const Places& places, const Indices& rows) {
+  using Value = double (*)(const SetEffect&);
+  static const std::vector<std::pair<const char*, Value>> fields = {
+      {"delta", [](const SetEffect& e) { return e.delta_nll.value; }},
+      {"lower", [](const SetEffect& e) { return e.delta_nll.ci.lower; }},
+      {"upper", [](const SetEffect& e) { return e.delta_nll.ci.upper; }},
+      {"p", [](const SetEffect& e) { return e.p_adjusted; }},
+      {"absent", [](const SetEffect& e) { return e.p_equivalence_adjusted; }},
+      {"kl", [](const SetEffect& e) { return e.kl; }},
+      {"top1", [](const SetEffect& e) { return e.top1_agreement; }},
+      {"coverage", [](const SetEffect& e) { return e.coverage; }},
+      {"control", [](const SetEffect& e) { return e.control.delta_nll; }},
+      {"excess", [](const SetEffect& e) { return e.control.excess.value; }},
+      {"excess_lower", [](const SetEffect& e) { return e.control.excess.ci.lower; }},
+      {"excess_upper", [](const SetEffect& e) { return e.control.excess.ci.upper; }},
+      {"excess_p", [](const SetEffect& e) { return e.control.excess_p_adjusted; }},
+      {"overlap", [](const SetEffect& e) { return e.control.overlap; }},
+      {"used", [](const SetEffect& e) { return e.sequences_used; }},
+      {"decision", [](const SetEffect& e) { return static_cast<double>(e.decision); }},
+  };
+  json out = json::object();
+  for (const auto& [name, value] : fields) {
+    json values = json::array();
+    for (std::size_t row : rows) values.push_back(placed(record.rows[row].effects(ablation).sets, places, value));
+    out[name] = std::move(values);
+  }
+  return out;
+}
+
+/// The motifs of one run: thin lines beside pooled ones, and their last excess.
+json own_motifs(const Findings& findings, const Indices& rows) {
+  json out = json::array();
+  for (const Motif& motif : findings.motifs) {
+    json effect = json::array(), mass = json::array();
+    for (std::size_t row : rows) {
+      effect.push_back(json_number(motif.effect.at(row).value));
+      mass.push_back(json_number(motif.mass.at(row).value));
+    }
+    out.push_back({{"name", motif.name},
+                   {"title", slices_text(motif.slices)},
+                   {"of_paper", motif.of_paper},
+                   {"effect", effect},
+                   {"mass", mass},
+                   {"excess", motif.excess.empty() ? json() : json_estimate(motif.excess.back())},
+                   {"onset", json_steps(motif.onset)},
+                   {"mass_onset", json_steps(motif.mass_onset)}});
+  }
+  return out;
+}
+
+json cost_data(const ProbeCost& cost) {
+  return {{"plain", json_number(cost.plain)},       {"computed", json_number(cost.computed)},
+          {"unshared", json_number(cost.unshared)}, {"undecided", json_number(cost.undecided)},
+          {"seconds", json_number(cost.seconds)},   {"plain_seconds", json_number(cost.plain_seconds)}};
+}
+
+json columns(const std::vector<Estimate>& rows) {
+  json value = json::array(), lower = json::array(), upper = json::array();
+  for (const Estimate& row : rows) {
+    value.push_back(json_number(row.value));
+    lower.push_back(json_number(row.ci.lower));
+    upper.push_back(json_number(row.ci.upper));
+  }
+  return json{{"value", value}, {"lower", lower}, {"upper", upper}};
+}
+
+}  // namespace
+
+json dissociation_data(const Findings& findings, const Indices& rows) {
+  json out = json::array();
+  if (findings.dissociation.empty()) return out;
+  for (std::size_t row : rows) {
+    const Dissociation& one = findings.dissociation.at(row);
+    out.push_back({{"rank_correlation", json_estimate(one.rank_correlation)},
+                   {"largest_mass", one.largest_mass},
+                   {"largest_effect", one.largest_effect},
+                   {"p_same", json_number(one.p_same)},
+                   {"p_largest", json_number(one.p_largest)},
+                   {"idle", one.idle}});
+  }
+  return out;
+}
+
+json probes_data(const std::string& name, const AnalysisRecord& record, const Findings& findings,
+                 const std::vector<std::string>& sets, std::size_t most_rows) {
+  const ProbeIdentity& identity = record.identity;
+  const Places places = places_of(sets, identity.sets);
+  const Indices rows = thinned(record.rows.size(), most_rows);
+  json step = json::array(), nll = json::array(), mass = json::array(), cost = json::array();
+  json share = json::array(), read_share = json::array();
+  for (std::size_t at : rows) {
+    const ProbeRow& row = record.rows[at];
+    step.push_back(row.step);
+    nll.push_back(json_number(row.intact_nll));
+    mass.push_back(placed(row.mass, places, std::identity{}));
+    cost.push_back(cost_data(row.cost));
+    share.push_back(json_number(findings.content.at(at).mean_share));
+    read_share.push_back(json_numbers(findings.content.at(at).share));
+  }
+  json order = json::array(), effects = json::object();
+  for (const AblationEffects& one : record.rows.front().ablations) {
+    order.push_back(to_string(one.ablation));
+    effects[to_string(one.ablation)] = effects_data(record, one.ablation, places, rows);
+  }
+  return {{"name", name},
+          {"sequences", identity.tokens.sequences},
+          {"positions", identity.tokens.positions},
+          {"margin", identity.settings.margin},
+          {"until_decided", identity.settings.until_decided},
+          {"controls", identity.settings.controls},
+          {"step", step},
+          {"nll", nll},
+          {"mass", mass},
+          {"cost", cost},
+          {"ablations", order},
+          {"effects", effects},
+          {"dissociation", dissociation_data(findings, rows)},
+          {"content", share},
+          {"content_reads", read_share},
+          {"motifs", own_motifs(findings, rows)}};
+}
+
+json motifs_data(const Findings& findings) {
+  json out = json::array();
+  for (const Motif& motif : findings.motifs) {
+    out.push_back({{"name", motif.name},
+                   {"title", slices_text(motif.slices)},
+                   {"family", motif.slices.empty() ? 0 : motif.slices.front() / 6},
+                   {"of_paper", motif.of_paper},
+                   {"effect", columns(motif.effect)},
+                   {"control", columns(motif.control)},
+                   {"excess", columns(motif.excess)},
+                   {"mass", columns(motif.mass)},
+                   {"uniform", json_number(motif.uniform_mass)},
+                   {"shown_from", json_step(motif.shown_from)},
+                   {"onset", json_steps(motif.onset)},
+                   {"mass_onset", json_steps(motif.mass_onset)},
+                   {"lead", json_estimate(motif.lead)}});
+  }
+  return out;
+}
+
+json atlas_data(const std::vector<ProbeRow>& rows, std::size_t most_numbers) {
+  std::vector<const ProbeRow*> with;
+  for (const ProbeRow& row : rows) {
+    if (!row.atlas.empty()) with.push_back(&row);
+  }
+  json out = json::array();
+  if (with.empty()) return out;
+  const std::size_t cells = 3 * with.back()->atlas.first_order.size() + 5 * with.back()->atlas.checked.size();
+  for (std::size_t i : thinned(with.size(), std::max<std::size_t>(1, most_numbers / std::max<std::size_t>(1, cells)))) {
+    const Atlas& atlas = with[i]->atlas;
+    json checked = json::array();
+    std::vector<Estimate> truth;
+    for (const auto& [read, column, effect] : atlas.checked) {
+      checked.push_back(json::array({read, column}));
+      truth.push_back(effect);
+    }
+    const json first = columns(atlas.first_order), masked = columns(truth);
+    out.push_back({{"step", with[i]->step},
+                   {"first", first.at("value")},
+                   {"lower", first.at("lower")},
+                   {"upper", first.at("upper")},
+                   {"checked", checked},
+                   {"true", masked.at("value")},
+                   {"true_lower", masked.at("lower")},
+                   {"true_upper", masked.at("upper")},
+                   {"rank_correlation", json_estimate(atlas.rank_correlation)},
+                   {"median_relative_error", json_number(atlas.median_relative_error)}});
+  }
+  return out;
+}
+
+}  // namespace routescope::analysis

@@ -1,0 +1,154 @@
+#include "analysis/report/study.h"
+
+#include <yaml-cpp/yaml.h>
+
+#include <algorithm>
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "analysis/routes/slices.h"
+#include "data/base/error.h"
+#include "data/base/manifest.h"
+
+namespace routescope::analysis {
+namespace {
+
+/// run.seed, or -1 where the file does not say.
+std::int64_t seed_of(const std::filesystem::path& run) {
+  const std::filesystem::path file = run / "config.yaml";
+  if (!std::filesystem::exists(file)) return -1;
+  try {
+    return YAML::LoadFile(file.string())["run"]["seed"].as<std::int64_t>(-1);
+  } catch (const YAML::Exception& error) {
+    throw data::Error("{}: not a configuration: {}", file.string(), error.msg);
+  }
+}
+
+std::string name_of(const std::filesystem::path& directory) {
+  const std::filesystem::path absolute = std::filesystem::absolute(directory).lexically_normal();
+  return (absolute.has_filename() ? absolute : absolute.parent_path()).filename().string();
+}
+
+AnalysisRecord load_probes(const std::filesystem::path& file) {
+  if (!std::filesystem::exists(file))
+    throw data::Error("{}: no such file, expected probe results (routescope-analyze track)", file.string());
+  AnalysisRecord record = AnalysisRecord::load(file);
+  if (record.rows.empty()) throw data::Error("{}: found no row, expected a probed step", file.string());
+  if (record.identity.sets.empty()) {
+    for (std::size_t slice = 0; slice < num_slices; ++slice) record.identity.sets.push_back(slice_name(slice));
+  }
+  return record;
+}
+
+void take_routing(StudyRun& run, data::RoutingRecordView routing) {
+  if (!routing.train.empty()) {
+    run.trained_steps = routing.train.back().step;
+    run.tokens_seen = routing.train.back().tokens_seen;
+    run.train_loss = routing.train.back().loss;
+  }
+  if (!routing.valid.empty()) run.valid_loss = routing.valid.back().loss;
+  run.routing = std::move(routing);
+}
+
+StudyRun load_run(const std::filesystem::path& directory, bool must_be_probed) {
+  if (!std::filesystem::is_directory(directory))
+    throw data::Error("{}: no such directory, expected a run", directory.string());
+  const std::filesystem::path routing = directory / "routing.h5", probes = directory / "analysis.h5";
+  StudyRun run;
+  run.name = name_of(directory);
+  run.seed = seed_of(directory);
+  run.checkpoints = data::list_checkpoints(directory).size();
+  if (must_be_probed || std::filesystem::exists(probes)) run.record = load_probes(probes);
+  if (std::filesystem::exists(routing)) {
+    take_routing(run, data::RoutingRecordView::load(routing));
+  } else if (run.record.rows.empty()) {
+    throw data::Error("{}: no such file, expected a run directory", routing.string());
+  }
+  return run;
+}
+
+/// A bare model's probe is named by its file, a run's by its directory.
+StudyBaseline load_baseline(const std::filesystem::path& file) {
+  return {file.stem() == "analysis" ? name_of(file.parent_path()) : file.stem().string(), load_probes(file), {}};
+}
+
+/// From the newest checkpoint of a run.
+std::optional<model::ModelConfig> saved_config(const std::filesystem::path& run) {
+  const std::vector<data::CheckpointEntry> checkpoints = data::list_checkpoints(run);
+  if (checkpoints.empty()) return std::nullopt;
+  return model::ModelConfig::load(checkpoints.back().dir / "config.json");
+}
+
+model::ModelConfig probed_config(const StudyRun& run) {
+  try {
+    return model::ModelConfig::from_json(nlohmann::json::parse(run.record.identity.model_config), run.name);
+  } catch (const nlohmann::json::exception& error) {
+    throw data::Error("{}: model_config is not JSON: {}", run.name, error.what());
+  }
+}
+
+/// Pools several runs, and leaves each with the rows of the steps that all have. Runs that cannot be pooled stay as
+/// they are, and the study says why.
+void pool_runs(Study& study) {
+  std::vector<AnalysisRecord> records;
+  for (const StudyRun& run : study.runs) records.push_back(run.record);
+  try {
+    study.pooled = pool(records);
+  } catch (const data::Error& error) {
+    study.not_pooled = error.what();
+    return;
+  }
+  const std::vector<std::int64_t>& steps = study.pooled->step;
+  for (StudyRun& run : study.runs) {
+    std::erase_if(run.record.rows,
+                  [&](const ProbeRow& row) { return !std::binary_search(steps.begin(), steps.end(), row.step); });
+  }
+}
+
+}  // namespace
+
+OverRuns over_runs(const std::vector<double>& values) {
+  OverRuns out;
+  double sum = 0;
+  int count = 0;
+  for (double value : values) {
+    if (std::isnan(value)) continue;
+    out.least = count == 0 ? value : std::min(out.least, value);
+    out.greatest = count == 0 ? value : std::max(out.greatest, value);
+    sum += value;
+    ++count;
+  }
+  if (count > 0) out.mean = sum / count;
+  return out;
+}
+
+Study make_study(std::vector<StudyRun> runs, std::vector<StudyBaseline> baselines, std::string about) {
+  if (runs.empty()) throw data::UsageError("found no run, expected --run DIR at least once");
+  Study study;
+  study.about = std::move(about);
+  study.runs = std::move(runs);
+  study.baselines = std::move(baselines);
+  if (study.probed()) {
+    study.config = probed_config(study.runs.front());
+    if (study.runs.size() > 1) pool_runs(study);
+    for (StudyRun& run : study.runs) run.findings = find(run.record);
+  }
+  for (StudyBaseline& baseline : study.baselines) {
+    baseline.record.rows.erase(baseline.record.rows.begin(), baseline.record.rows.end() - 1);
+    baseline.findings = find(baseline.record);
+  }
+  return study;
+}
+
+Study load_study(const StudyRequest& request) {
+  const bool must_be_probed = request.runs.size() + request.baselines.size() > 1;
+  std::vector<StudyRun> runs;
+  for (const std::filesystem::path& directory : request.runs) runs.push_back(load_run(directory, must_be_probed));
+  std::vector<StudyBaseline> baselines;
+  for (const std::filesystem::path& file : request.baselines) baselines.push_back(load_baseline(file));
+  Study study = make_study(std::move(runs), std::move(baselines), request.about);
+  if (!study.config) study.config = saved_config(request.runs.front());
+  return study;
+}
+
+}  // namespace routescope::analysis
