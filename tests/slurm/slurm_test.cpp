@@ -1,5 +1,5 @@
-// scripts/slurm/train.sbatch under a real Slurm (cluster.sh starts it, and this program in it): whatever happens to a
-// job, its run ends in the bits of a run to which nothing happened; and jobs that must not come back do not.
+// scripts/slurm/train.sbatch under a real Slurm, which cluster.sh starts together with this program. Whatever happens
+// to a job, its run ends in the bits of an undisturbed run. Jobs that must not be requeued are not.
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <stdio.h>
@@ -27,10 +27,10 @@ namespace fs = std::filesystem;
 
 /// Two nodes, two ranks on each.
 constexpr const char* kRanks = "--nodes=2 --ntasks-per-node=2";
-/// How long a run takes at least: enough to notice its first checkpoints and disturb it, three times.
+/// The least duration of a run: enough to wait for its first checkpoints and disturb it, three times.
 constexpr double kRunSeconds = 3;
 
-/// What `command` says; fails the test where its status is not 0.
+/// The output of `command`; expects that its status is 0.
 std::string output_of(const std::string& command) {
   FILE* pipe = ::popen((command + " 2>&1").c_str(), "r");
   if (!pipe) throw std::runtime_error("popen failed");
@@ -60,7 +60,7 @@ std::size_t count_of(const std::string& words, const std::string& text) {
 
 class Job {
  public:
-  /// `arguments`: sbatch's options, the script and what it takes.
+  /// `arguments`: sbatch's options, the script and its arguments.
   Job(fs::path log, const std::string& arguments) : log_file_(std::move(log)) {
     id_ = output_of("sbatch --parsable --output=" + log_file_.string() + " " + arguments);
   }
@@ -75,7 +75,7 @@ class Job {
     const std::size_t value = begin + name.size() + 2;
     return text.substr(value, text.find(' ', value) - value);
   }
-  /// Waits for a state, in vain once the job is at its end in another one.
+  /// Waits for a state, or until the job has ended in another one.
   bool wait_for_state(const std::string& state, double seconds = 60) const {
     std::string found;
     wait_until([&] { return (found = field("JobState")) == state || is_end(found); }, seconds);
@@ -86,7 +86,7 @@ class Job {
     return state == "COMPLETED" || state == "FAILED" || state == "CANCELLED" || state == "TIMEOUT" ||
            state == "NODE_FAIL" || state == "OUT_OF_MEMORY";
   }
-  /// The process of rank `rank`, 0 while there is none.
+  /// The process of rank `rank`, or 0 if there is none.
   pid_t process(int rank) const {
     const std::string program = testing::bin_dir() + "/routescope-train";
     for (const auto& entry : fs::directory_iterator("/proc")) {
@@ -118,7 +118,7 @@ class Slurm : public ::testing::Test {
     ::setenv("ROUTESCOPE_TRAIN", (testing::bin_dir() + "/routescope-train").c_str(), 1);
     ::setenv("OMP_WAIT_POLICY", "passive", 1);
     micro_ = std::make_unique<MicroRun>();
-    // Fails while the first test goes on, on a node that it does not use.
+    // This job fails while the first test runs, on a node that the test does not use.
     const fs::path program = micro_->dir("broken.sh");
     data::write_text_atomically(
         program, "case \"$*\" in\n  *--get*) echo " + micro_->dir("broken").string() + " ;;\n  *) exit 75 ;;\nesac\n");
@@ -134,7 +134,7 @@ class Slurm : public ::testing::Test {
   void SetUp() override {
     ASSERT_TRUE(micro_) << "no cluster, expected to be run as: tests/slurm/cluster.sh test_slurm";
   }
-  /// A test that failed leaves its nodes to the next one.
+  /// Frees the nodes if a test has failed.
   void TearDown() override {
     if (micro_) output_of("scancel --user=root --nodelist=node1,node2");
   }
@@ -159,8 +159,8 @@ class Slurm : public ::testing::Test {
 std::unique_ptr<MicroRun> Slurm::micro_;
 std::unique_ptr<Job> Slurm::broken_;
 
-TEST_F(Slurm, ARunThatIsPreemptedSignalledAndKilledEndsInTheBitsOfOneLeftAlone) {
-  // As many steps as this machine makes in kRunSeconds at its fastest.
+TEST_F(Slurm, APreemptedSignalledAndKilledRunEndsInTheBitsOfAnUndisturbedOne) {
+  // As many steps as this machine does in kRunSeconds at its fastest.
   const Job trial = submit("trial", kRanks, "train.steps=40 checkpoint.log_spaced_until=0 routing.log_spaced_until=0");
   expect_finished(trial, 0);
   const std::vector<data::TrainRow> rows = data::RoutingRecordView::load(micro_->dir("trial") / "routing.h5").train;
@@ -175,8 +175,9 @@ TEST_F(Slurm, ARunThatIsPreemptedSignalledAndKilledEndsInTheBitsOfOneLeftAlone) 
   const Job disturbed = submit("disturbed", kRanks, length);
   expect_finished(undisturbed, 0);
 
-  // Each disturbance once the start before it has made some way, which only a run that goes on where it stopped does.
-  const auto after_some_way = [&](int start) {
+  // Before each disturbance wait until the current start has written a new checkpoint: only a resumed run gets that
+  // far.
+  const auto after_a_checkpoint = [&](int start) {
     const std::string begin = "start " + std::to_string(start) + " on";
     std::string first, newest;
     const auto moved = [&] {
@@ -191,16 +192,16 @@ TEST_F(Slurm, ARunThatIsPreemptedSignalledAndKilledEndsInTheBitsOfOneLeftAlone) 
     ASSERT_FALSE(disturbed.ended()) << disturbed.log();
     ASSERT_NE(newest, first) << disturbed.log();
   };
-  after_some_way(1);
+  after_a_checkpoint(1);
   const Job urgent(micro_->dir("urgent").string() + ".log",
                    "--partition=high --nodelist=node1 --ntasks=2 --wrap='sleep 1'");
   ASSERT_TRUE(urgent.wait_for_state("COMPLETED")) << urgent.log();
   EXPECT_EQ(count_of("status 138, newest checkpoint step-", disturbed.log()), 1u) << disturbed.log();
-  after_some_way(2);
+  after_a_checkpoint(2);
   output_of("scancel --signal=USR1 " + disturbed.id());
   ASSERT_TRUE(disturbed.wait_for_state("PENDING")) << disturbed.log();
   EXPECT_EQ(count_of("status 138, newest checkpoint step-", disturbed.log()), 2u) << disturbed.log();
-  after_some_way(3);
+  after_a_checkpoint(3);
   ASSERT_EQ(::kill(disturbed.process(2), SIGKILL), 0);
   expect_finished(disturbed, 3);
   EXPECT_EQ(count_of("status 137, newest checkpoint step-", disturbed.log()), 1u) << disturbed.log();
@@ -213,13 +214,13 @@ TEST_F(Slurm, ACancelledJobIsNotRequeued) {
   wait_until([&] { return fs::exists(checkpoint) || job.ended(); }, 60);
   ASSERT_FALSE(job.ended()) << job.log();
   output_of("scancel " + job.id());
-  // Until its last process is gone a cancelled job is COMPLETING as well.
+  // Until its last process has ended, the state of a cancelled job is COMPLETING.
   ASSERT_TRUE(wait_until([&] { return output_of("squeue --noheader --jobs=" + job.id()).empty(); }, 30)) << job.log();
   EXPECT_EQ(job.field("JobState"), "CANCELLED");
   EXPECT_EQ(job.log().find("requeued"), std::string::npos) << job.log();
 }
 
-TEST_F(Slurm, AWrongConfigurationIsSaidOnceAndNotRequeued) {
+TEST_F(Slurm, AWrongConfigurationIsReportedOnceAndNotRequeued) {
   const Job job = submit("wrong", kRanks, "train.stps=3");
   ASSERT_TRUE(job.wait_for_state("FAILED")) << job.field("JobState");
   EXPECT_EQ(job.field("ExitCode"), "2:0");

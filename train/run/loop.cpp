@@ -34,7 +34,7 @@ RollBacks roll_back(const TrainConfig& config, const RollBacks& before, const St
   if (!start.checkpoint || now.count > config.train.non_finite.roll_back) {
     throw kernels::AgreedError(fmt::format(
         "step {}: found loss {} and gradient norm {}, expected finite numbers; {} steps in a row were not finite{}. "
-        "Everything before them is saved (a lower train.optimizer.learning_rate or train.grad_clip may help)",
+        "The record and earlier checkpoints stay (a lower train.optimizer.learning_rate or train.grad_clip may help)",
         end.step, result.loss, result.grad_norm, end.skipped,
         before.count > 0 ? fmt::format(", after going back {} times to step {}", before.count, before.step) : ""));
   }

@@ -23,7 +23,8 @@ using testing::checkpoint_state;
 /// turn. Every rank holds the last `common` elements, and rank 0 writes them.
 struct Share {
   Share(const model::ParameterLayout& layout, const kernels::Place& place, std::int64_t piece,
-        std::int64_t common = 128) {
+        std::vector<std::string> slots = {"exp_avg", "exp_avg_sq"}, std::int64_t common = 128)
+      : state{.slots = std::move(slots), .ranges = {}} {
     for (std::size_t slot = 0; slot < state.slots.size(); ++slot) {
       arrays.emplace_back(kernels::DType::f32, kernels::Device::cpu,
                           std::initializer_list<std::int64_t>{layout.total()});
@@ -42,7 +43,7 @@ struct Share {
     state.ranges.push_back(range);
   }
   std::vector<kernels::OwnedTensor> arrays;
-  OptimizerState state{.slots = {"exp_avg", "exp_avg_sq"}, .ranges = {}};
+  OptimizerState state;
 };
 
 class StateFiles : public ::testing::Test {
@@ -146,6 +147,22 @@ TEST_F(StateFiles, MissingDuplicateAndUnknownTensorsAreErrors) {
     if (rank == 0) tensors.front().name = embedding + "[0:1001]";
   });
   data::expect_error(reading, {embedding + "[0:1001]", "found 1000 elements, expected 1001"});
+}
+
+// Another update rule has other slots, and its state is not mistaken for AdamW's.
+TEST_F(StateFiles, SlotsAreThoseOfTheUpdateRule) {
+  const Share momentum(layout_, {}, 1000, {"momentum"});
+  testing::set_state(layout_, momentum.state);
+  write(state_tensors(layout_, momentum.state), {}, testing::checkpoint_state(5));
+  data::write_manifest(directory_.path());
+  const model::SafetensorsReader file(directory_ / "train_state.safetensors");
+  EXPECT_EQ(file.entries().size(), layout_.all().size());
+  EXPECT_EQ(file.entry("momentum.model.embed_tokens.weight").shape, (std::vector<std::int64_t>{257, 32}));
+  const Share again(layout_, {}, 1000, {"momentum"});
+  read_optimizer_state(entry(), layout_, again.state);
+  EXPECT_EQ(testing::wrong_values(layout_, again.state), 0);
+  data::expect_error([&] { read(1, 1000); },
+                     {"train_state.safetensors: momentum.", "expected only exp_avg, exp_avg_sq"});
 }
 
 TEST_F(StateFiles, TheSetIsWholeAndOfOneCheckpoint) {

@@ -1,4 +1,4 @@
-// The configuration: what is read, what is refused and with which words, and that what is written back is the same run.
+// The configuration: reading, errors and their messages, and that the written file reads back to the same run.
 #include "train/config/config.h"
 
 #include <gtest/gtest.h>
@@ -43,7 +43,7 @@ TEST_F(Config, DefaultsPresetsAndOverrides) {
   const TrainConfig c =
       load(std::string(kBase) + "model: {hidden_size: 512, preset: qwen3_0.6b, residual: block_attn_res}\n",
            {"train.optimizer.learning_rate=1e-3", "model.num_hidden_layers=16", "data={train: [x, y]}"});
-  EXPECT_EQ(c.model.hidden_size, 512);  // although the preset stands after it
+  EXPECT_EQ(c.model.hidden_size, 512);  // although the preset comes after it
   EXPECT_EQ(c.model.intermediate_size, 3072);
   EXPECT_EQ(c.model.num_hidden_layers, 16);
   EXPECT_EQ(c.model.residual, model::Residual::block_attn_res);
@@ -54,7 +54,7 @@ TEST_F(Config, DefaultsPresetsAndOverrides) {
   EXPECT_EQ(c.sequences_per_step(), 8);
 }
 
-TEST_F(Config, WhatIsWrittenIsTheSameRun) {
+TEST_F(Config, TheWrittenFileReadsBackToTheSameRun) {
   TrainConfig c =
       load(std::string(kBase) +
                "checkpoint: {keep: 3}\nmodel: {residual: block_attn_res, rms_norm_eps: 1e-5, attn_res: {recency_bias: "
@@ -73,6 +73,18 @@ TEST_F(Config, WhatIsWrittenIsTheSameRun) {
   EXPECT_EQ(again.train.optimizer.eps, 3e-9);
 }
 
+// Records and run directories from before the key existed compare equal to those of today.
+TEST_F(Config, TheDefaultUpdateRuleIsNotWritten) {
+  EXPECT_EQ(load(kBase).train.optimizer.rule, "adamw");
+  EXPECT_EQ(load(kBase, {"train.optimizer.rule=adamw"}).train.optimizer.rule, "adamw");
+  EXPECT_EQ(to_yaml(load(kBase)).find("rule:"), std::string::npos);
+  EXPECT_EQ(message(kBase, {"train.optimizer.rule=adam"}),
+            "command line: train.optimizer.rule: found 'adam', expected one of adamw");
+  TrainConfig other = load(kBase);
+  other.train.optimizer.rule = "another";
+  EXPECT_NE(to_yaml(other).find("    rule: another\n"), std::string::npos);
+}
+
 TEST_F(Config, UnknownKeysNameTheNearestKnownOne) {
   EXPECT_EQ(message(std::string(kBase) + "checkpoint:\n  evry: 5\n"),
             "c.yaml:6: checkpoint.evry: unknown key; the nearest known one is checkpoint.every");
@@ -85,7 +97,7 @@ TEST_F(Config, UnknownKeysNameTheNearestKnownOne) {
   EXPECT_EQ(message(std::string(kBase) + "sed: 3\n"), "c.yaml:5: sed: unknown key; the nearest known one is run.seed");
 }
 
-TEST_F(Config, IllTypedValuesNameKeyFoundExpected) {
+TEST_F(Config, WrongValuesNameKeyFoundAndExpected) {
   EXPECT_EQ(message(std::string(kBase) + "valid:\n  every: often\n"),
             "c.yaml:6: valid.every: found 'often', expected an integer of at least 0");
   EXPECT_EQ(message(kBase, {"train.steps=1.5"}),
@@ -112,7 +124,7 @@ TEST_F(Config, IllTypedValuesNameKeyFoundExpected) {
                   .starts_with("command line: model: found 'qwen3_0.6b', expected a mapping with keys among preset, "));
 }
 
-TEST_F(Config, WhatNoKeyAloneCanTell) {
+TEST_F(Config, ConditionsBetweenKeys) {
   EXPECT_EQ(message(kBase, {"train.tokens_per_step=1000"}),
             "command line: train.tokens_per_step: found 1000, expected a multiple of data.sequence_length * "
             "train.micro_batch = 128 * 4");
@@ -129,7 +141,7 @@ TEST_F(Config, WhatNoKeyAloneCanTell) {
             "c.yaml: model: num_attention_heads: found 16, expected a multiple of num_key_value_heads 3");
 }
 
-TEST_F(Config, WhatIsMissingTwiceOrNotYaml) {
+TEST_F(Config, MissingAndDuplicateKeysAndTextThatIsNotYaml) {
   EXPECT_EQ(message("run: {dir: a}\n"), "c.yaml: data.train: found nothing, expected a value (it has no default)");
   EXPECT_EQ(message(std::string(kBase) + "train: {steps: 3}\n"),
             "c.yaml:5: train.steps: found a second time, expected once (first at " + (directory_ / "c.yaml").string() +
@@ -142,7 +154,7 @@ TEST_F(Config, WhatIsMissingTwiceOrNotYaml) {
   EXPECT_THROW(load_config(directory_ / "absent.yaml", {}), data::Error);
 }
 
-TEST_F(Config, CudaIsRefusedWhereThereIsNone) {
+TEST_F(Config, CudaIsRefusedWithoutADevice) {
   if (kernels::cuda_available()) GTEST_SKIP() << "this machine has a CUDA device";
   TrainConfig c = load(kBase, {"device=cuda"});
   EXPECT_THROW(resolve_backend(c), data::Error);

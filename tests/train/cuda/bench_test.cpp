@@ -1,5 +1,4 @@
-// What routescope-bench measures on a card: every part of it runs, at a micro size, and its counts of arithmetic agree
-// with the model's.
+// routescope-bench on a card: every part runs at a micro size, and its counts of arithmetic agree with the model's.
 #include "train/bench/card/bench.h"
 
 #include <gtest/gtest.h>
@@ -46,7 +45,7 @@ routescope::train::CardBench micro_bench() {
   return bench;
 }
 
-/// A file that is gone with the test.
+/// A file that is removed at the end.
 struct TempFile {
   fs::path path = fs::temp_directory_path() / ("routescope-bench-test-" + std::to_string(::getpid()) + ".json");
   ~TempFile() { fs::remove(path); }
@@ -73,7 +72,7 @@ TEST(BenchCard, MeasuresEveryPartAndWritesIt) {
   for (const char* name : {"attn_res_forward, n = 8", "attn_res_merge, n = 1", "adamw", "cross_entropy with gradient"})
     EXPECT_TRUE(names.contains(name)) << name;
   EXPECT_EQ(json["groups"].size(), 3U);
-  int refused = 0;  // cuDNN need not take so small a shape
+  int refused = 0;  // cuDNN may refuse so small a shape
   for (const char* part : {"attention", "products"}) {
     for (const nlohmann::json& row : json[part]) {
       if (!row.contains("error")) continue;
@@ -90,7 +89,7 @@ TEST(BenchCard, MeasuresEveryPartAndWritesIt) {
   }
 }
 
-TEST(BenchCard, MeasuresOnlyWhatIsAsked) {
+TEST(BenchCard, MeasuresOnlyTheGivenParts) {
   const TempFile file;
   routescope::train::CardBench bench = micro_bench();
   bench.parts = {"products"};
@@ -102,7 +101,7 @@ TEST(BenchCard, MeasuresOnlyWhatIsAsked) {
   for (const char* part : {"traffic", "attention", "steps"}) EXPECT_FALSE(json.contains(part)) << part;
 }
 
-TEST(BenchCard, CountsTheArithmeticThatAStepDoes) {
+TEST(BenchCard, CountsTheArithmeticOfAStep) {
   const routescope::train::CardBench bench = micro_bench();
   const routescope::train::BenchShape shape{
       .model = bench.model, .batch = bench.batch, .sequence_length = bench.sequence_length, .head_rows = 5};
@@ -114,7 +113,7 @@ TEST(BenchCard, CountsTheArithmeticThatAStepDoes) {
   for (const routescope::train::Rate& rate :
        routescope::train::attention_rates(shape, bench.timing, [](const routescope::train::Rate&) {})) {
     if (!rate.name.ends_with("builtin")) continue;
-    // The model's FLOPs count four products backward; the fifth is q k^T once more.
+    // The model's FLOPs count four backward products. The fifth is the repetition of q k^T.
     const double model_share = rate.name.starts_with("attention_backward") ? 4.0 / 5.0 : 1.0;
     attention += static_cast<double>(rate.count) * rate.flops * model_share;
   }
@@ -123,7 +122,7 @@ TEST(BenchCard, CountsTheArithmeticThatAStepDoes) {
   EXPECT_NEAR((products + attention) / expected, 1.0, 1e-12);
 }
 
-TEST(BenchCard, NamesWhatFailsAndGoesOn) {
+TEST(BenchCard, ReportsAFailureAndContinues) {
   const routescope::train::CardBench bench = micro_bench();
   routescope::train::BenchShape shape{
       .model = bench.model, .batch = bench.batch, .sequence_length = bench.sequence_length, .head_rows = 5};

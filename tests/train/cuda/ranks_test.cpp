@@ -1,4 +1,4 @@
-// Many ranks on one device, taking turns: what overlaps on streams changes no bit.
+// Many ranks take turns on one device: overlapping work on streams changes no bit.
 #include <gtest/gtest.h>
 
 #include "tests/train/run/micro_run.h"

@@ -1,5 +1,5 @@
-// Whole training runs on a CUDA device (emulated in test_simt, real in test_cuda) against the CPU's, from the same seed
-// on the same data.
+// Whole training runs on a CUDA device (emulated in test_simt, real in test_cuda) against runs on the CPU with the same
+// seed and data.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -45,7 +45,7 @@ std::map<std::string, std::vector<double>> final_weights(const std::filesystem::
   return out;
 }
 
-/// ||a - b|| / ||b||; a tensor of zeros (routing queries that have not moved) must be the same.
+/// ||a - b|| / ||b||. If b is zero (routing queries that have not changed), a must be zero, too.
 double relative_distance(const std::vector<double>& a, const std::vector<double>& b) {
   double difference = 0, norm = 0;
   for (std::size_t i = 0; i < b.size(); ++i) {
@@ -69,8 +69,8 @@ void expect_near(const std::vector<T>& found, const std::vector<T>& expected, do
   }
 }
 
-/// Fails the test unless two runs of kSteps steps, of which the first is the reference, have the same losses, weights
-/// and record but for f32's rounding.
+/// Expects that two runs of kSteps steps, of which the first is the reference, have the same losses, weights and record
+/// up to f32 rounding.
 void expect_follows(const std::filesystem::path& expected_dir, const std::filesystem::path& found_dir) {
   const auto expected = data::RoutingRecordView::load(expected_dir / "routing.h5");
   const auto found = data::RoutingRecordView::load(found_dir / "routing.h5");
@@ -135,10 +135,10 @@ class CudaSettings : public ::testing::Test {
   MicroRun runs_;
 };
 
-// What follows is not about a mode's reads: one mode with completed sources and one without.
+// These tests do not depend on the reads: one mode with completed sources and one without are enough.
 class CudaRounding : public CudaTraining {};
 
-TEST_P(CudaRounding, TwiceIsTheSameToTheBitAlsoAsAGraphAndRecomputed) {
+TEST_P(CudaRounding, TwoRunsHaveTheSameBitsAlsoWithGraphsAndRecomputation) {
   const auto with = [&](const std::string& more) {
     return overrides(GetParam(), "cuda", {"kernels.reads=fused", more}, 4);
   };
@@ -154,11 +154,10 @@ TEST_P(CudaRounding, Bf16LearnsAsF32Does) {
   runs_.train("bf16", overrides(GetParam(), "cuda", {"precision=bf16"}));
   const auto exact = data::RoutingRecordView::load(runs_.dir("f32") / "routing.h5");
   const auto rounded = data::RoutingRecordView::load(runs_.dir("bf16") / "routing.h5");
-  // The first loss is that of the same weights: bf16 moves each logit (of order 0.1 in a fresh model) by 2^-8 of
-  // itself.
+  // The first losses have the same weights: bf16 changes each logit (of order 0.1 in a new model) by a share of 2^-8.
   EXPECT_NEAR(rounded.train.front().loss, exact.train.front().loss, 1e-2);
   EXPECT_NE(rounded.train.front().loss, exact.train.front().loss);
-  // And 20 steps later the same has been learnt, to a twentieth of it.
+  // After 20 steps both have learned the same, up to a twentieth.
   const double learnt = exact.train.front().loss - exact.train.back().loss;
   ASSERT_GT(learnt, 0.2);
   EXPECT_NEAR(rounded.train.back().loss, exact.train.back().loss, learnt / 20);
@@ -171,14 +170,14 @@ TEST_F(CudaSettings, AutoKeepsTheLevelOfTheRunThatItResumes) {
     train::resolve_recompute(config);
     return config.kernels.recompute;
   };
-  EXPECT_EQ(level("run", "auto"), "none");  // a micro model fits as it is
+  EXPECT_EQ(level("run", "auto"), "none");  // a micro model fits without recomputation
   runs_.train("run", {"device=cuda", "train.steps=1", "train.schedule.warmup_steps=0", "kernels.recompute=norms"});
   EXPECT_EQ(level("run", "auto"), "norms");
   EXPECT_EQ(level("run", "swiglu"), "swiglu");
   EXPECT_EQ(level("other", "auto"), "none");
 }
 
-TEST_F(CudaSettings, WhatDoesNotFitIsRefusedWithWhatDoes) {
+TEST_F(CudaSettings, ARunThatDoesNotFitIsRefusedWithTheMicroBatchThatDoes) {
   train::TrainConfig config =
       runs_.config("run", {"device=cuda", "model.hidden_size=131072", "model.num_hidden_layers=4000"});
   try {

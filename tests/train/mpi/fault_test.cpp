@@ -1,5 +1,5 @@
-// Jobs under what happens to jobs: ranks killed or stopped, disks full, directories that vanish, clocks that jump. None
-// loses a finished checkpoint, none hangs, and every restart ends in the undisturbed bits.
+// Jobs in trouble: ranks killed or stopped, full disks, directories that vanish, clocks that jump. None loses a
+// finished checkpoint, none hangs, and every restart ends in the bits of an undisturbed run.
 #include <gtest/gtest.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
@@ -65,17 +65,17 @@ class Fault : public ::testing::Test {
   MicroRun micro_;
 };
 
-// Four tests of 50 kills, so that they run beside each other.
+// Four tests of 50 kills each, which can run at the same time.
 class Killed : public Fault, public ::testing::WithParamInterface<std::uint64_t> {};
 
-TEST_P(Killed, AnyRankAtRandomMoments) {
+TEST_P(Killed, AnyRankAtRandomMomentsResumesToTheSameBits) {
   constexpr int kKills = 50, kRanks = 2;
   SCOPED_TRACE("seed " + std::to_string(GetParam()));
   std::mt19937_64 random(GetParam());
   const std::vector<std::string> settings = testing::job_settings(25);
   const auto begin = Clock::now();
   expect_finished("whole", settings, kRanks);
-  // The machine's other work comes and goes: moments lie within the shortest run there was.
+  // The load of the machine varies: the moments lie within the shortest run so far.
   double shortest = seconds_since(begin);
   std::uniform_real_distribution<double> moment(0.0, 0.95);
   int kills = 0, runs = 0;
@@ -84,7 +84,7 @@ TEST_P(Killed, AnyRankAtRandomMoments) {
   while (kills < kKills || !finished) {
     ASSERT_LT(runs, 3 * kKills) << "it is always over before it can be killed";
     if (finished) run = "killed" + std::to_string(runs++);
-    std::vector<std::string> before;  // checkpoints that must outlive this
+    std::vector<std::string> before;  // checkpoints that must survive the kill
     if (fs::exists(checkpoints(run))) before = testing::checkpoint_names(micro_.dir(run));
     const auto started = Clock::now();
     const pid_t child = micro_.start(run, settings, nullptr, kRanks);
@@ -140,13 +140,13 @@ TEST_F(Fault, AStoppedRankIsNamedAndEndsTheJob) {
   expect_intact("stopped");
 }
 
-TEST_F(Fault, AFullDiskOnOneRankKeepsWhatIsThere) {
+TEST_F(Fault, AFullDiskOnOneRankDamagesNoCheckpoint) {
   const std::vector<std::string> settings =
       testing::job_settings(20, {"model.intermediate_size=1024", "routing.sequences=1"});
   expect_finished("roomy", settings);
   struct Stop {};
   const fs::path dir = micro_.dir("full");
-  // A file size limit of one rank: its part of the state does not fit.
+  // One rank has a limit on file sizes, so that its part of the state does not fit.
   const pid_t child = micro_.start("full", settings, nullptr, 2);
   const std::vector<pid_t> ranks = testing::wait_for_ranks(child, 2);
   if (!ranks.empty() && wait_for_steps(child, "full")) {
@@ -166,7 +166,7 @@ TEST_F(Fault, AFullDiskOnOneRankKeepsWhatIsThere) {
   testing::expect_same_run(dir, micro_.dir("roomy"));
 }
 
-/// A mount that goes with its owner. Mounting takes root, and a container may forbid even that.
+/// A mount that is undone at the end. Mounting needs root, and a container may forbid it even then.
 class Mount {
  public:
   Mount(const char* source, fs::path at, const char* type, unsigned long flags, const char* options)
@@ -183,13 +183,13 @@ class Mount {
   bool mounted_;
 };
 
-TEST_F(Fault, AFileSystemThatFillsUp) {
+TEST_F(Fault, AFullFileSystemEndsTheJob) {
   const std::vector<std::string> settings = testing::job_settings(400, {"checkpoint.keep=3", "checkpoint.every=20"});
   expect_finished("whole", settings);
   const fs::path at = micro_.directory() / "disk", run = at / "run";
   fs::create_directories(at);
   const Mount disk("tmpfs", at, "tmpfs", 0, "size=64m");
-  if (!disk) GTEST_SKIP() << "mounting a file system takes root and CAP_SYS_ADMIN";
+  if (!disk) GTEST_SKIP() << "mounting a file system needs root and CAP_SYS_ADMIN";
   std::vector<std::string> there = settings;
   there.push_back("run.dir=" + run.string());
   const pid_t child = micro_.start("disk", there, nullptr, 2);
@@ -212,21 +212,21 @@ TEST_F(Fault, AFileSystemThatFillsUp) {
   testing::expect_same_run(run, micro_.dir("whole"));
 }
 
-TEST_F(Fault, ADirectoryThatTurnsReadOnly) {
+TEST_F(Fault, AReadOnlyDirectoryEndsTheJob) {
   const std::vector<std::string> settings = testing::job_settings(400, {"checkpoint.keep=3", "checkpoint.every=20"});
   expect_finished("whole", settings);
   const pid_t child = micro_.start("readonly", settings, nullptr, 2);
   ASSERT_TRUE(wait_for_steps(child, "readonly"));
   const fs::path dir = checkpoints("readonly");
   {
-    // Root writes where permissions say no; a mount that is read-only holds for it too.
+    // Permissions do not stop root, but a read-only mount does.
     std::optional<Mount> mounted;
     if (::geteuid() == 0) {
       mounted.emplace(dir.c_str(), dir, nullptr, MS_BIND, nullptr);
       if (!*mounted || ::mount(nullptr, dir.c_str(), nullptr, MS_REMOUNT | MS_BIND | MS_RDONLY, nullptr) != 0) {
         ::kill(child, SIGKILL);
         micro_.wait(child, "readonly");
-        GTEST_SKIP() << "root without CAP_SYS_ADMIN can make no directory read-only";
+        GTEST_SKIP() << "root without CAP_SYS_ADMIN cannot make a directory read-only";
       }
     } else {
       fs::permissions(dir, fs::perms::owner_read | fs::perms::owner_exec);
@@ -244,8 +244,8 @@ TEST_F(Fault, ADirectoryThatTurnsReadOnly) {
   testing::expect_same_run(micro_.dir("readonly"), micro_.dir("whole"));
 }
 
-// The next checkpoint makes the directory anew; one that was being written at that moment fails, and says so.
-TEST_F(Fault, ACheckpointDirectoryThatVanishes) {
+// A checkpoint that is being written when the directory vanishes fails with an error. The next one makes it again.
+TEST_F(Fault, AVanishedCheckpointDirectory) {
   const std::vector<std::string> settings = testing::job_settings(60);
   expect_finished("whole", settings);
   const pid_t child = micro_.start("vanished", settings, nullptr, 2);
@@ -259,7 +259,7 @@ TEST_F(Fault, ACheckpointDirectoryThatVanishes) {
     EXPECT_EQ(testing::error_lines(finished.err).size(), 1u) << finished.err;
     EXPECT_NE(finished.err.find("checkpoints"), std::string::npos) << finished.err;
   }
-  // What was taken away, put back, is a place to go on from.
+  // Once the directory is moved back, the run resumes from it.
   fs::remove_all(checkpoints("vanished"));
   fs::rename(micro_.dir("elsewhere"), checkpoints("vanished"));
   expect_intact("vanished");
@@ -267,8 +267,8 @@ TEST_F(Fault, ACheckpointDirectoryThatVanishes) {
   testing::expect_same_run(micro_.dir("vanished"), micro_.dir("whole"));
 }
 
-// Every look at the calendar clock jumps by up to a day, forwards or backwards (tests/train/mpi/jumping_clock.cpp).
-TEST_F(Fault, AClockThatJumps) {
+// Every reading of the calendar clock jumps by up to a day, forwards or backwards (jumping_clock.cpp).
+TEST_F(Fault, AJumpingClockChangesNothing) {
   const std::vector<std::string> settings = testing::job_settings(15, {"distributed.timeout_seconds=20"});
   expect_finished("steady", settings);
   const MicroRun::Finished finished = micro_.execute(
@@ -282,7 +282,7 @@ TEST_F(Fault, AClockThatJumps) {
   }
 }
 
-TEST_F(Fault, ARecordThatWasCut) {
+TEST_F(Fault, ACutRecord) {
   const std::vector<std::string> whole = testing::job_settings(20, {"train.schedule.kind=constant"});
   expect_finished("whole", whole);
   expect_finished("half", testing::job_settings(10, {"train.schedule.kind=constant"}));

@@ -10,7 +10,7 @@ namespace routescope::testing {
 
 namespace {
 
-/// Whether the process has become routescope-train (after mpirun's fork it is mpirun for a moment).
+/// Whether the process is routescope-train (after the fork it is mpirun for a moment).
 bool runs_the_program(pid_t process) {
   std::ifstream file("/proc/" + std::to_string(process) + "/comm");
   std::string name;

@@ -1,4 +1,4 @@
-// What the tests of whole jobs share: a micro run started as ranks under mpirun, and what happens to its processes.
+// For tests of whole jobs: a micro run on several ranks under mpirun, and its processes.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -17,16 +17,16 @@ namespace routescope::testing {
 std::vector<std::string> job_settings(std::int64_t steps, const std::vector<std::string>& more = {});
 
 bool ended(pid_t child);
-/// Whether a process that is not our child is there and no zombie.
+/// Whether a process that is not our child exists and is no zombie.
 bool lives(pid_t process);
 
-/// The ranks that `mpirun` started, in order; waits for all `count` of them. Empty if it ended before.
+/// The ranks of `mpirun` in order; waits until there are `count`. Empty if mpirun ends before.
 std::vector<pid_t> wait_for_ranks(pid_t mpirun, std::size_t count);
 
-/// Until `condition`, the end of `child` (0: of none) or the time is over; whether the condition came.
+/// Waits for `condition`, the end of `child` (0: no child) or the end of the time. Returns whether `condition` holds.
 bool wait_until(pid_t child, const std::function<bool()>& condition, double seconds = 60);
 
-/// The lines of this program in what a job printed: a launcher adds its own.
+/// The lines of this program in the output of a job, without those of the launcher.
 std::vector<std::string> error_lines(const std::string& err);
 
 }  // namespace routescope::testing

@@ -1,5 +1,5 @@
-// Whole runs as several ranks under mpirun: the same run as one process's, resumed on any number of ranks, stopped and
-// refused as one.
+// Whole runs on several ranks under mpirun: the same run as that of one process. It resumes on any number of ranks, and
+// all ranks stop or refuse together.
 #include "tests/train/mpi/job.h"
 
 #include <gtest/gtest.h>
@@ -41,9 +41,9 @@ class Job : public ::testing::Test {
   MicroRun micro_;
 };
 
-// AdamW divides by the square root of a second moment that is almost 0 at first: with the usual eps rounding would grow
-// by much more than the sums' errors. 1e-3 keeps what is compared the sums of gradients.
-TEST_F(Job, AnyNumberOfThemTrainsTheSameModel) {
+// AdamW divides by the square root of a second moment that is almost 0 at first. With the usual eps this would magnify
+// rounding; with 1e-3 the comparison is one of the sums of gradients.
+TEST_F(Job, AnyNumberOfRanksTrainsTheSameModel) {
   const std::vector<std::string> settings = testing::job_settings(50, {"train.optimizer.eps=1e-3"});
   for (const int ranks : {1, 2, 3, 4}) expect_finished("r" + std::to_string(ranks), settings, ranks);
   const data::RoutingRecordView one = record("r1");
@@ -70,11 +70,11 @@ TEST_F(Job, AnyNumberOfThemTrainsTheSameModel) {
     }
     EXPECT_EQ(many.alpha_steps, one.alpha_steps);
   }
-  // Before the first update every number of ranks says the same of the same weights.
+  // Before the first update the weights are the same, so the validation loss is the same for every number of ranks.
   EXPECT_EQ(record("r4").valid.front().loss, one.valid.front().loss);
 }
 
-TEST_F(Job, ShardedOrNotTheBitsAreTheSame) {
+TEST_F(Job, ZeroOneAndZeroGiveTheSameBits) {
   for (const char* precision : {"f32", "bf16"}) {
     for (const char* zero : {"0", "1"}) {
       expect_finished(
@@ -86,7 +86,7 @@ TEST_F(Job, ShardedOrNotTheBitsAreTheSame) {
   }
 }
 
-TEST_F(Job, ResumedOnTheSameNumberItIsTheSameRunAndOnAnotherItGoesOn) {
+TEST_F(Job, ResumesToTheSameBitsOnAsManyRanksAndOnOtherNumbersToo) {
   const std::vector<std::string> half = testing::job_settings(10, {"train.schedule.kind=constant"}),
                                  whole = testing::job_settings(20, {"train.schedule.kind=constant"});
   expect_finished("undisturbed", whole, 4);
@@ -116,10 +116,10 @@ TEST_F(Job, ResumedOnTheSameNumberItIsTheSameRunAndOnAnotherItGoesOn) {
   }
 }
 
-TEST_F(Job, ASignalToOneOfThemStopsAllWithACheckpoint) {
+TEST_F(Job, ASignalToOneRankStopsAllWithACheckpoint) {
   const std::vector<std::string> settings = testing::job_settings(40);
   expect_finished("whole", settings, 2);
-  // SIGTERM reaches one rank, as from a person; SIGUSR1 mpirun, which hands it on, as from Slurm.
+  // SIGTERM goes to one rank, as from a person. SIGUSR1 goes to mpirun, as from Slurm; mpirun hands it on.
   for (const int signal : {SIGTERM, SIGUSR1}) {
     for (int attempt = 0;; ++attempt) {
       ASSERT_LT(attempt, 20);
@@ -128,7 +128,7 @@ TEST_F(Job, ASignalToOneOfThemStopsAllWithACheckpoint) {
       const std::vector<pid_t> ranks = testing::wait_for_ranks(child, 2);
       if (ranks.empty() || !testing::wait_until(child, [&] { return fs::exists(checkpoint(run, 5)); })) {
         ASSERT_EQ(micro_.wait(child, run).status, 0);
-        continue;  // over before the signal
+        continue;  // it ended before the signal
       }
       ::kill(signal == SIGTERM ? ranks[1] : child, signal);
       const MicroRun::Finished finished = micro_.wait(child, run);
@@ -144,7 +144,7 @@ TEST_F(Job, ASignalToOneOfThemStopsAllWithACheckpoint) {
   }
 }
 
-TEST_F(Job, AnErrorIsToldOnce) {
+TEST_F(Job, AnErrorIsReportedOnce) {
   const auto expect_one_line = [this](const std::string& run, const std::vector<std::string>& settings,
                                       const std::string& words, int status) {
     const MicroRun::Finished finished = micro_.execute(run, settings, nullptr, 3);

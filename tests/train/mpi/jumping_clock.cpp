@@ -1,5 +1,5 @@
-// A library to preload: the calendar clock jumps at every look at it, by up to a day forwards or backwards. Clocks that
-// only go forwards are left alone, as an administrator or NTP leaves them.
+// A library to preload: every reading of the calendar clock jumps by up to a day, forwards or backwards. Monotonic
+// clocks do not change, because an administrator or NTP does not change them either.
 #include <dlfcn.h>
 #include <sys/time.h>
 

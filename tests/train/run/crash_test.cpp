@@ -1,5 +1,5 @@
-// The real binary under what happens to programs: killed at random moments, signalled, read while it writes, a full
-// disk, a directory that cannot be written, a second process in the same directory.
+// The real binary in trouble: killed at random moments, signalled, read while it writes, on a full disk, in a directory
+// that cannot be written, and with a second process in the same directory.
 #include <gtest/gtest.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
@@ -29,7 +29,7 @@ using testing::expect_same_run;
 using testing::MicroRun;
 using Clock = std::chrono::steady_clock;
 
-// Long enough to be hit in the middle.
+// Long enough to be killed before it ends.
 const std::vector<std::string> kLonger{"train.steps=60", "checkpoint.every=5", "routing.every=3"};
 
 class Crash : public ::testing::Test {
@@ -70,7 +70,7 @@ MicroRun* Crash::micro_ = nullptr;
 double Crash::seconds_ = 0;
 
 // A run that ends before it could be killed is compared and started again in a new directory.
-TEST_F(Crash, KilledAtRandomMomentsItResumesToTheSameBits) {
+TEST_F(Crash, AfterKillsAtRandomMomentsItResumesToTheSameBits) {
   constexpr std::uint64_t kSeed = 20240611;
   constexpr int kKills = 12;
   SCOPED_TRACE("seed " + std::to_string(kSeed));
@@ -103,7 +103,7 @@ TEST_F(Crash, KilledAtRandomMomentsItResumesToTheSameBits) {
   RecordProperty("runs", runs);
 }
 
-TEST_F(Crash, AReaderThatPollsThroughAWholeRunNeverFails) {
+TEST_F(Crash, AReaderThatPollsDuringARunNeverFails) {
   const fs::path record = micro_->dir("polled") / "routing.h5";
   const auto poll = [&](pid_t child, std::int64_t expected_last) {
     std::size_t reads = 0;
@@ -128,15 +128,15 @@ TEST_F(Crash, AReaderThatPollsThroughAWholeRunNeverFails) {
   pid_t child = micro_->start("polled", half);
   ASSERT_NO_THROW(poll(child, 30));
   EXPECT_EQ(micro_->wait(child, "polled").status, 0);
-  half.back() = "train.steps=60";  // and through the record's replacement at a resume
+  half.back() = "train.steps=60";  // also while a resume replaces the record
   child = micro_->start("polled", half);
   ASSERT_NO_THROW(poll(child, 60));
   EXPECT_EQ(micro_->wait(child, "polled").status, 0);
 }
 
-TEST_F(Crash, SigtermWritesACheckpointAndSaysSo) {
+TEST_F(Crash, SigtermWritesACheckpointAndALineInTheLog) {
   for (const int signal : {SIGTERM, SIGINT}) {
-    // A run that is over before the signal comes says nothing: try again.
+    // If the run has ended before the signal, the log has no such line: try again.
     for (int attempt = 0;; ++attempt) {
       ASSERT_LT(attempt, 20);
       const std::string run = fmt::format("signalled{}-{}", signal, attempt);
@@ -174,7 +174,7 @@ std::pair<int, int> threads_open_to(pid_t process, int signal) {
 }
 
 TEST_F(Crash, NoSignalInterruptsAThreadThatComputes) {
-  // A handler's frame on a thread inside a oneDNN product would overwrite its operands (train/signals.h).
+  // A handler's stack frame on a thread inside a oneDNN product would overwrite its operands (train/run/signals.h).
   const pid_t child = micro_->start("blocked", {"train.steps=100000"});
   while (!ended(child) && !fs::exists(micro_->dir("blocked") / "checkpoints" / "step-00000002")) {
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
@@ -188,12 +188,12 @@ TEST_F(Crash, NoSignalInterruptsAThreadThatComputes) {
   micro_->wait(child, "blocked");
 }
 
-TEST_F(Crash, ASecondProcessIsTurnedAway) {
+TEST_F(Crash, ASecondProcessIsRefused) {
   const RunLock lock(micro_->dir("locked"));
   expect_one_line(micro_->execute("locked"), "another process is training in this directory");
 }
 
-TEST_F(Crash, AFullDiskLeavesWhatWasThere) {
+TEST_F(Crash, AFullDiskDamagesNoCheckpoint) {
   const auto limit = [](rlim_t bytes) {
     return [bytes] {
       std::signal(SIGXFSZ, SIG_IGN);  // writes beyond the limit fail with EFBIG instead
@@ -216,7 +216,7 @@ TEST_F(Crash, AFullDiskLeavesWhatWasThere) {
   const auto state = fs::file_size(checkpoints / "step-00000005" / "train_state.safetensors");
   ASSERT_LT(record, state);
   const std::vector<std::string> names = testing::checkpoint_names(dir);
-  // Room for neither the record, which a resumed run writes anew, nor a checkpoint; then for the record alone.
+  // First no room for the record, which a resumed run writes anew, nor for a checkpoint; then room for the record only.
   const std::vector<std::pair<rlim_t, std::string>> limits{{4096, "routing.h5"},
                                                            {state - 1, "train_state.safetensors"}};
   for (const auto& [bytes, file] : limits) {
@@ -231,13 +231,13 @@ TEST_F(Crash, AFullDiskLeavesWhatWasThere) {
   testing::expect_same_run(dir, micro_->dir("roomy"));
 }
 
-TEST_F(Crash, ADirectoryThatCannotBeMade) {
+TEST_F(Crash, ADirectoryThatCannotBeMadeIsAnError) {
   data::write_text_atomically(micro_->directory() / "file", "in the way\n");
   const std::string dir = (micro_->directory() / "file" / "run").string();
   expect_one_line(micro_->execute("unwritable", {"run.dir=" + dir}), "run.dir: " + dir + ": cannot be made");
 }
 
-TEST_F(Crash, NotANumberStopsTheRunAndKeepsItsCheckpoints) {
+TEST_F(Crash, ALossOfNanStopsTheRunAndKeepsItsCheckpoints) {
   const MicroRun::Finished finished =
       micro_->execute("diverged", {"train.optimizer.learning_rate=1e38", "train.grad_clip=0"});
   expect_one_line(finished, "expected finite numbers");

@@ -23,7 +23,7 @@
 #include "tests/places.h"
 
 #ifndef ROUTESCOPE_MPIEXEC
-#define ROUTESCOPE_MPIEXEC "mpirun"  // tests that start ranks are built where MPI is
+#define ROUTESCOPE_MPIEXEC "mpirun"  // tests that start ranks are only built with MPI
 #endif
 
 namespace routescope::testing {
@@ -66,7 +66,7 @@ std::vector<std::string> file_names(const fs::path& dir) {
   return names;
 }
 
-/// Bytes in which each depends on the one before, so that there is something to learn.
+/// Bytes that depend on the previous byte, so that a model can learn something.
 void write_stream(const fs::path& file, std::int64_t tokens, std::uint64_t seed) {
   std::mt19937_64 random(seed);
   std::vector<std::int32_t> ids(static_cast<std::size_t>(tokens));
@@ -143,7 +143,7 @@ TemporaryDirectory::~TemporaryDirectory() {
 }
 
 MicroRun::MicroRun() {
-  // A micro model gains nothing from a second thread, and waiting for one on a busy machine takes most of the time.
+  // A second thread does not help a micro model, and on a busy machine waiting for it takes most of the time.
   omp_set_num_threads(1);
   spdlog::set_level(spdlog::level::off);
   write_stream(directory_ / "train.bin", 2000, 11);
@@ -171,7 +171,7 @@ pid_t MicroRun::start(const std::string& run, const std::vector<std::string>& ov
   const std::string binary = testing::bin_dir() + "/routescope-train";
   std::vector<std::string> arguments;
   if (ranks > 0) {
-    // More ranks than cores, and no core of its own for any.
+    // More ranks than cores: no rank is bound to a core.
     arguments = {ROUTESCOPE_MPIEXEC, "--oversubscribe", "--bind-to", "none", "-n", std::to_string(ranks)};
   }
   arguments.insert(arguments.end(), {binary, config_file().string(), "run.dir=" + dir(run).string()});
@@ -188,7 +188,7 @@ pid_t MicroRun::start(const std::string& run, const std::vector<std::string>& ov
   }
   ::setenv("OMP_NUM_THREADS", "1", 1);
   ::setenv("OMP_WAIT_POLICY", "passive", 1);
-  // Open MPI wants root to say twice that it knows what it does.
+  // Open MPI runs as root only with both variables.
   ::setenv("OMPI_ALLOW_RUN_AS_ROOT", "1", 1);
   ::setenv("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1", 1);
   if (prepare) prepare();

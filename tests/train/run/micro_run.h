@@ -1,5 +1,5 @@
-// A run that takes a fraction of a second: a micro model on a seeded stream, in a directory of its own, either in this
-// process or through the real binary; and what it means for two runs to be the same.
+// A run that takes a fraction of a second: a micro model on a seeded stream, in a directory of its own, in this process
+// or with the real binary; and the comparison of two runs.
 #pragma once
 
 #include <sys/types.h>
@@ -14,7 +14,7 @@
 
 namespace routescope::testing {
 
-/// A fresh directory, removed at the end.
+/// A new directory, which is removed at the end.
 class TemporaryDirectory {
  public:
   TemporaryDirectory();
@@ -48,11 +48,11 @@ class MicroRun {
     int status = 0;  // exit status, or minus the signal that ended it
     std::string out, err;
   };
-  /// Starts routescope-train, alone or (ranks > 0) as so many ranks under mpirun, which is the child then; `prepare`
-  /// runs in the child before it becomes that program.
+  /// Starts routescope-train, alone or (ranks > 0) as several ranks under mpirun. The child is routescope-train or
+  /// mpirun; it calls `prepare` before exec.
   pid_t start(const std::string& run, const std::vector<std::string>& overrides = {},
               const std::function<void()>& prepare = nullptr, int ranks = 0) const;
-  /// Waits for what start() started.
+  /// Waits for the process that start() returned.
   Finished wait(pid_t child, const std::string& run) const;
   Finished execute(const std::string& run, const std::vector<std::string>& overrides = {},
                    const std::function<void()>& prepare = nullptr, int ranks = 0) const;
@@ -61,14 +61,14 @@ class MicroRun {
   TemporaryDirectory directory_;
 };
 
-/// The processes that `parent` started and that live, in the order of their numbers: of mpirun, its ranks in order.
+/// The living children of `parent`, in the order of their ids. For mpirun these are the ranks in order.
 std::vector<pid_t> children_of(pid_t parent);
 
 /// Names of the checkpoints, in order: "step-00000000", ...
 std::vector<std::string> checkpoint_names(const std::filesystem::path& run_dir);
 
-/// Fails the test unless both runs hold the same checkpoints (of those steps that both have, and the last), byte for
-/// byte, and the same record, value for value but for timings.
+/// Expects that both runs have the same checkpoints, byte for byte (at the steps that both have, and at the last), and
+/// the same record, value for value except timings.
 void expect_same_run(const std::filesystem::path& found, const std::filesystem::path& expected);
 
 }  // namespace routescope::testing

@@ -1,5 +1,5 @@
-// Steps whose loss or gradient is not finite: left out, then gone back from, then the end. The cause is planted: one
-// token's row of the embedding is NaN, and that token stands in the batches that shall fail and nowhere else.
+// Steps whose loss or gradient is not finite: they are skipped, then the run goes back, then it ends. The cause is
+// planted: the embedding of one token is NaN, and only the batches that must fail contain this token.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -26,7 +26,7 @@ constexpr std::int64_t kLength = 16, kSequences = 4, kPoison = 257;
 
 class NonFinite : public ::testing::Test {
  protected:
-  /// A run, ready at step 0, whose batches `failing` hold the poisoned token.
+  /// Prepares a run at step 0 whose batches `failing` contain the token with NaN.
   void prepare(const std::string& run, const std::vector<std::int64_t>& failing,
                const std::vector<std::string>& settings = {}) {
     const data::TokenStream clean({(micro_.directory() / "train.bin").string()}, 0);
@@ -81,24 +81,24 @@ class NonFinite : public ::testing::Test {
   std::vector<std::string> settings_;
 };
 
-TEST_F(NonFinite, AStepIsLeftOutAndTheRunGoesOn) {
+TEST_F(NonFinite, AStepIsSkippedAndTheRunContinues) {
   prepare("once", {4}, {"checkpoint.every=1"});  // update 5
   EXPECT_EQ(micro_.train("once", settings_).step, 12);
   EXPECT_EQ(failed_steps("once"), (std::vector<std::int64_t>{5}));
   EXPECT_EQ(last_state("once").next_batch, 12);
-  // No checkpoint amid steps that were left out; the next one is an update of the one before.
+  // No checkpoint between skipped steps.
   EXPECT_FALSE(fs::exists(data::checkpoint_dir(micro_.dir("once"), 5)));
   EXPECT_FALSE(same(weights("once", 4), weights("once", 6)));
 }
 
-TEST_F(NonFinite, NothingIsLearntFromALeftOutStep) {
+TEST_F(NonFinite, ASkippedStepChangesNoWeight) {
   prepare("still", {4, 5});
   micro_.train("still", settings_, [](std::int64_t at) { return at == 6 ? SIGTERM : 0; });
   EXPECT_TRUE(same(weights("still", 6), weights("still", 4)));
   EXPECT_EQ(last_state("still").skipped, 2);
 }
 
-TEST_F(NonFinite, ResumedAmidLeftOutStepsItIsTheSameRun) {
+TEST_F(NonFinite, ResumedBetweenSkippedStepsItIsTheSameRun) {
   const std::vector<std::int64_t> failing{4, 5, 6};
   prepare("whole", failing);
   micro_.train("whole", settings_);
@@ -111,11 +111,11 @@ TEST_F(NonFinite, ResumedAmidLeftOutStepsItIsTheSameRun) {
   EXPECT_GT(last_state("whole").next_batch, 12);
 }
 
-TEST_F(NonFinite, ManyInARowAndTheRunGoesBackAndPastThem) {
+TEST_F(NonFinite, AfterManyInARowTheRunGoesBackAndContinuesBehindThem) {
   prepare("back", {4, 5, 6}, {"train.non_finite.skip=1"});
   EXPECT_EQ(micro_.train("back", settings_).step, 12);
-  // Updates 5 and 6 fail, the second is one too many: back to the checkpoint of step 4 and on to batch 6, which fails
-  // as update 5; then no more.
+  // Updates 5 and 6 fail, and one failure is allowed: the run goes back to step 4 and continues with batch 6. That
+  // fails as update 5. No later one fails.
   EXPECT_EQ(failed_steps("back"), (std::vector<std::int64_t>{5}));
   EXPECT_EQ(last_state("back").next_batch, 14);
   EXPECT_EQ(record("back").train.size(), 12u);
@@ -137,8 +137,8 @@ TEST_F(NonFinite, KilledAfterGoingBackItIsTheSameRun) {
   EXPECT_TRUE(same(weights("killed", 12), weights("whole", 12)));
 }
 
-// A checkpoint that a stop left amid the failing steps is of no use to the run that went back behind them.
-TEST_F(NonFinite, StoppedAmidThemAndAgainAfterGoingBack) {
+// A run that goes back must not use a checkpoint that a stop wrote between the failing steps.
+TEST_F(NonFinite, StoppedBetweenThemAndAgainAfterGoingBack) {
   prepare("whole", {4, 5, 6});
   micro_.train("whole", settings_);
   prepare("twice", {4, 5, 6}, {"checkpoint.keep=1"});
@@ -151,7 +151,7 @@ TEST_F(NonFinite, StoppedAmidThemAndAgainAfterGoingBack) {
   EXPECT_TRUE(same(weights("twice", 12), weights("whole", 12)));
 }
 
-TEST_F(NonFinite, GoingBackInVainEndsTheRun) {
+TEST_F(NonFinite, GoingBackTooOftenEndsTheRun) {
   std::vector<std::int64_t> failing(20);
   for (std::size_t i = 0; i < failing.size(); ++i) failing[i] = static_cast<std::int64_t>(i) + 4;
   prepare("vain", failing, {"train.non_finite.skip=1", "train.non_finite.roll_back=3"});
@@ -164,7 +164,7 @@ TEST_F(NonFinite, GoingBackInVainEndsTheRun) {
   EXPECT_EQ(data::list_checkpoints(micro_.dir("vain")).back().step, 4);
 }
 
-TEST_F(NonFinite, WithoutPatienceTheFirstOneEndsTheRun) {
+TEST_F(NonFinite, WithSkipAndRollBackOfZeroTheFirstOneEndsTheRun) {
   prepare("strict", {4}, {"train.non_finite.skip=0", "train.non_finite.roll_back=0"});
   EXPECT_THROW(micro_.train("strict", settings_), std::exception);
   EXPECT_EQ(data::list_checkpoints(micro_.dir("strict")).back().step, 4);

@@ -1,5 +1,5 @@
-// Many ranks compute what one computes: sums over ranks, shares of the optimizer's state, parameters on their way
-// between updates and passes. Ranks are threads here (strict_ranks.h); tests/train/mpi has processes.
+// Many ranks compute what one rank computes: sums over ranks, shares of the optimizer's state, gathered parameters.
+// Ranks are threads here (strict_ranks.h); in tests/train/mpi they are processes.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -48,7 +48,7 @@ TEST_F(Ranks, ZeroAndBucketsChangeNoBit) {
   }
 }
 
-TEST_F(Ranks, ManyFollowOneForFiftySteps) {
+TEST_F(Ranks, ManyRanksFollowOneForFiftySteps) {
   const train::TrainConfig f32 = config(1, 1, "f32", {"train.micro_batch=1"});
   const Trained one = train(f32, 1, 50);
   EXPECT_LT(one.losses.back(), one.losses.front() - 1.0);
@@ -58,15 +58,15 @@ TEST_F(Ranks, ManyFollowOneForFiftySteps) {
       EXPECT_NEAR(many.losses[i], one.losses[i], 2e-4) << ranks << " ranks, step " << i + 1;
       EXPECT_NEAR(many.norms[i], one.norms[i], 2e-3 * one.norms[i]) << ranks << " ranks, step " << i + 1;
     }
-    // The same tokens and weights: the first loss differs by the order of its sum only, the norm by its rounding to
-    // f32 and that of gradients summed in another order.
+    // Tokens and weights are the same. The first loss differs only by the order of its sum; the norm by its rounding to
+    // f32 and by the order in which gradients are summed.
     EXPECT_NEAR(many.losses[0], one.losses[0], 1e-12 * one.losses[0]);
     EXPECT_NEAR(many.norms[0], one.norms[0], 64 * std::numeric_limits<float>::epsilon() * one.norms[0]);
   }
 }
 
-// The state of every rank, carried over into another run through ranges() as a checkpoint does.
-TEST_F(Ranks, StateCarriedOverGoesOnToTheSameBits) {
+// The state of every rank is copied into another run through Optimizer::state(), as a checkpoint does.
+TEST_F(Ranks, CopiedStateContinuesToTheSameBits) {
   for (const char* precision : {"f32", "bf16"}) {
     const train::TrainConfig three_ranks = config(1, 1, precision);
     const Trained expected = train(three_ranks, 3, 4);
@@ -136,7 +136,7 @@ TEST_F(Ranks, EveryElementIsWrittenByOneRank) {
   }
 }
 
-TEST_F(Ranks, TheArraysAreAsLongAsIsSaid) {
+TEST_F(Ranks, TrainingArraysHaveTheAllocatedSizes) {
   const train::TrainConfig sharded = config(1, 1, "bf16");
   StrictRanks::run(4, [&](kernels::Communicator& communicator) {
     Trainer trainer(sharded, communicator);
@@ -155,7 +155,7 @@ TEST_F(Ranks, TheArraysAreAsLongAsIsSaid) {
   });
 }
 
-/// Bytes of all that an update changes on this rank.
+/// The bytes of everything that an update changes on this rank.
 std::vector<std::byte> state_of(Trainer& trainer) {
   trainer.optimizer.parameters().finish(trainer.pass.stream());
   std::vector<std::byte> out;
@@ -171,7 +171,7 @@ std::vector<std::byte> state_of(Trainer& trainer) {
   return out;
 }
 
-TEST_F(Ranks, WhatOneRankMeetsChangesNothingOnAnyRank) {
+TEST_F(Ranks, AnInterruptionOrNanOnOneRankChangesNothingOnAnyRank) {
   const train::TrainConfig three_ranks = config(1, 1, "f32", {"train.micro_batch=1"});
   StrictRanks::run(3, [&](kernels::Communicator& communicator) {
     Trainer trainer(three_ranks, communicator);

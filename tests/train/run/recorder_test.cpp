@@ -1,4 +1,4 @@
-// A routing snapshot against what the pass itself says, worked out token by token in double precision.
+// A routing snapshot against the weights of the pass, summed token by token in double precision.
 #include "train/run/recorder.h"
 
 #include <gtest/gtest.h>
@@ -25,7 +25,7 @@ class Recorder : public ::testing::TestWithParam<const char*> {
         stream_(config_.data.valid, config_.model.vocab_size),
         batches_(stream_, kLength, 1, 1) {
     model_.initialize(5);
-    // Queries that tell sources apart: the initial zeros would leave routing uniform.
+    // Queries that are not zero: with the initial zeros routing would be uniform.
     for (const model::ReadWeights& read : model_.weights().reads) {
       kernels::random_normal(read.query, 1.0, 6, static_cast<std::uint64_t>(++filled_), kernels::Stream{});
       kernels::random_normal(read.key_gain, 1.0, 7, static_cast<std::uint64_t>(filled_), kernels::Stream{});
@@ -43,7 +43,7 @@ class Recorder : public ::testing::TestWithParam<const char*> {
   int filled_ = 0;
 };
 
-TEST_P(Recorder, SnapshotIsWhatThePassSays) {
+TEST_P(Recorder, SnapshotFollowsFromThePass) {
   const RoutingRecorder recorder(model_, batches_, kSequences, kLength);
   model::Pass by_two(model_, 2, kLength, model::Pass::Kind::train);  // 3 sequences: the last batch is filled up
   std::vector<float> alpha;
@@ -79,7 +79,7 @@ TEST_P(Recorder, SnapshotIsWhatThePassSays) {
       double sum = 0, squares = 0, rms = 0;
       for (std::size_t t = 0; t < tokens; ++t) {
         const double a = static_cast<double>(weights.as<float>()[t * at.size() + source]);
-        // A batch of another size may round the products before differently.
+        // Products in a batch of another size may round differently.
         EXPECT_NEAR(alpha[(r * tokens + t) * columns + c], a, 512 * kFloat);
         sum += a;
         squares += a * a;

@@ -1,4 +1,5 @@
-// Interrupted anywhere, taken up again: the same bits. In this process, where every step can be hit exactly.
+// A run that is interrupted at any step and resumed ends in the same bits. It runs in this process, so that a test can
+// choose the step.
 #include <gtest/gtest.h>
 
 #include <csignal>
@@ -32,8 +33,8 @@ class Resume : public ::testing::Test {
     micro_ = nullptr;
   }
 
-  /// Runs up to `step` and ends there as a crash would: nothing is written after it. With checkpoints beside training
-  /// (async on) the last one may get lost.
+  /// Runs up to `step` and ends there as in a crash: nothing is written after it. With checkpoints beside training
+  /// (async on) the last one may be lost.
   static void crash_after(const std::string& run, std::int64_t step, const std::string& async = "off",
                           std::vector<std::string> overrides = {}) {
     struct Crash {};
@@ -61,7 +62,7 @@ class Resume : public ::testing::Test {
 };
 MicroRun* Resume::micro_ = nullptr;
 
-TEST_F(Resume, ARunWritesWhatItsSchedulesSay) {
+TEST_F(Resume, ARunWritesAtTheStepsOfItsSchedules) {
   const fs::path dir = micro_->dir("whole");
   EXPECT_EQ(testing::checkpoint_names(dir),
             (std::vector<std::string>{"step-00000000", "step-00000001", "step-00000002", "step-00000004",
@@ -70,7 +71,8 @@ TEST_F(Resume, ARunWritesWhatItsSchedulesSay) {
   std::vector<std::int64_t> snapshots, valid;
   for (const data::RoutingSnapshot& row : record.snapshots) snapshots.push_back(row.step);
   for (const data::ValidRow& row : record.valid) valid.push_back(row.step);
-  EXPECT_EQ(snapshots, (std::vector<std::int64_t>{0, 1, 2, 4, 5, 6, 8, 10, 12}));  // 5 by its per-token row
+  EXPECT_EQ(snapshots,
+            (std::vector<std::int64_t>{0, 1, 2, 4, 5, 6, 8, 10, 12}));  // 5 because of its weights of every token
   EXPECT_EQ(record.alpha_steps, (std::vector<std::int64_t>{0, 5, 10, 12}));
   EXPECT_EQ(valid, (std::vector<std::int64_t>{0, 4, 8, 12}));
   ASSERT_EQ(record.train.size(), 12u);
@@ -78,7 +80,7 @@ TEST_F(Resume, ARunWritesWhatItsSchedulesSay) {
   EXPECT_LT(record.valid.back().loss, record.valid.front().loss - 0.1);  // it learns
   EXPECT_EQ(record.info.config, data::read_text(dir / "config.yaml"));
   EXPECT_NO_THROW(load_config(dir / "config.yaml", {}));
-  // Uniform over the sources at the start: queries are zero and there is no bias.
+  // At the start routing is uniform over the sources: queries are zero and there is no bias.
   const auto columns = record.info.sources.size();
   for (std::size_t r = 0; r < record.info.reads.size(); ++r) {
     double sum = 0;
@@ -115,7 +117,7 @@ TEST_F(Resume, CrashedAfterAnyStep) {
   }
 }
 
-TEST_F(Resume, AFinishedRunStaysAsItIs) {
+TEST_F(Resume, AFinishedRunDoesNotChange) {
   const auto written = fs::last_write_time(micro_->dir("whole") / "routing.h5");
   const LoopResult result = micro_->train("whole");
   EXPECT_EQ(result.step, 12);
@@ -123,7 +125,7 @@ TEST_F(Resume, AFinishedRunStaysAsItIs) {
   EXPECT_EQ(fs::last_write_time(micro_->dir("whole") / "routing.h5"), written);
 }
 
-TEST_F(Resume, AFlippedByteIsSeenAndTheCheckpointBeforeIsUsed) {
+TEST_F(Resume, AfterAFlippedByteThePreviousCheckpointIsUsed) {
   for (const char* file : {"model.safetensors", "train_state.safetensors", "config.json", "MANIFEST.json"}) {
     SCOPED_TRACE(file);
     const std::string run = std::string("flipped-") + file;
@@ -139,7 +141,7 @@ TEST_F(Resume, AFlippedByteIsSeenAndTheCheckpointBeforeIsUsed) {
   }
 }
 
-TEST_F(Resume, AMissingManifestIsSeen) {
+TEST_F(Resume, ACheckpointWithoutAManifestIsIgnored) {
   crash_after("manifest", 8);
   fs::remove(micro_->dir("manifest") / "checkpoints" / "step-00000006" / "MANIFEST.json");
   EXPECT_EQ(newest_intact_checkpoint(micro_->dir("manifest"), *kernels::single_communicator())->step, 4);
@@ -147,7 +149,7 @@ TEST_F(Resume, AMissingManifestIsSeen) {
   testing::expect_same_run(micro_->dir("manifest"), micro_->dir("whole"));
 }
 
-TEST_F(Resume, NoIntactCheckpointIsAnErrorAndNothingIsLost) {
+TEST_F(Resume, WithoutAnIntactCheckpointItIsAnErrorAndNothingChanges) {
   crash_after("broken", 1);
   const fs::path checkpoints = micro_->dir("broken") / "checkpoints";
   for (const std::string& name : testing::checkpoint_names(micro_->dir("broken"))) {
@@ -165,7 +167,7 @@ TEST_F(Resume, NoIntactCheckpointIsAnErrorAndNothingIsLost) {
   EXPECT_EQ(data::sha256_file(micro_->dir("broken") / "routing.h5"), record);
 }
 
-TEST_F(Resume, AnotherRunIsRefusedNamingTheKey) {
+TEST_F(Resume, AnotherRunIsRefusedWithTheKey) {
   crash_after("mine", 5);
   const std::string config = data::read_text(micro_->dir("mine") / "config.yaml");
   const std::string record = data::sha256_file(micro_->dir("mine") / "routing.h5");
@@ -210,13 +212,13 @@ TEST_F(Resume, AConstantRateRunCanBeMadeLonger) {
   shorter.push_back("train.steps=8");
   micro_->train("short", shorter);
   micro_->train("short", constant);
-  // The shorter run's last step has rows of its own; weights are those of the run that was long from the start.
+  // The last step of the shorter run keeps its rows. The weights are those of a run that was long from the start.
   EXPECT_EQ(data::sha256_file(micro_->dir("short") / "checkpoints/step-00000012/model.safetensors"),
             data::sha256_file(micro_->dir("long") / "checkpoints/step-00000012/model.safetensors"));
   EXPECT_NE(refusal("short", shorter).find("train.steps: found 8, expected 12"), std::string::npos);
 }
 
-TEST_F(Resume, KeepLeavesTheNewest) {
+TEST_F(Resume, KeepKeepsTheNewest) {
   const std::vector<std::string> keep{"checkpoint.keep=2"};
   crash_after("keep", 7, "off", keep);
   EXPECT_EQ(testing::checkpoint_names(micro_->dir("keep")),
@@ -236,7 +238,7 @@ TEST_F(Resume, DebrisOfAKilledSaveIsRemoved) {
   EXPECT_EQ(testing::checkpoint_names(micro_->dir("debris")), testing::checkpoint_names(micro_->dir("whole")));
 }
 
-TEST_F(Resume, OtherModelsAndArithmeticToo) {
+TEST_F(Resume, OtherModelsAndPrecisionsResumeToo) {
   for (const char* kind : {"model.residual=standard", "model.attn_res.source=cumulative",
                            "model.residual=full_attn_res", "precision=bf16"}) {
     SCOPED_TRACE(kind);
@@ -250,7 +252,7 @@ TEST_F(Resume, OtherModelsAndArithmeticToo) {
   }
 }
 
-TEST_F(Resume, BadDataLeaveNoRunDirectory) {
+TEST_F(Resume, WithBadDataNoRunDirectoryIsMade) {
   EXPECT_NE(refusal("none", {"routing.sequences=1000"}).find("routing.sequences: found 1000, expected at most"),
             std::string::npos);
   EXPECT_NE(refusal("none", {"model.vocab_size=100"}), "(not refused)");

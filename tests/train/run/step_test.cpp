@@ -1,4 +1,4 @@
-// What a step computes does not depend on how it is cut: not on the micro-batch, not on the number of threads.
+// The result of a step does not depend on the micro-batch, beyond summation order, nor on the number of threads.
 #include "train/run/step.h"
 
 #include <gtest/gtest.h>
@@ -30,8 +30,8 @@ class Step : public ::testing::Test {
   MicroRun micro_;
 };
 
-// The gradient is one sum over the step's tokens, in whichever portions. The longest chain of a token goes through
-// every layer's projections, forward and back.
+// The gradient is one sum over the step's tokens, whatever the micro-batch. The longest chain of a token goes through
+// every layer's projections, forward and backward.
 TEST_F(Step, GradientsAddUpOverMicroBatches) {
   const TrainConfig config = micro_.config("unused");
   model::Model model(config.model, config.model_options());
@@ -69,8 +69,8 @@ TEST_F(Step, GradientsAddUpOverMicroBatches) {
   }
 }
 
-// With a large eps AdamW's update is proportional to the gradient, so that rounding is not blown up by a division by
-// almost nothing, and losses of whole runs can be compared: each step adds at most one gradient's error.
+// With a large eps AdamW's update is proportional to the gradient. Then no division by a small number magnifies
+// rounding, and losses of whole runs can be compared: each step adds at most one gradient's error.
 TEST_F(Step, RunsWithOtherMicroBatchesHaveTheSameLosses) {
   const std::vector<std::string> settings{"train.steps=6", "train.optimizer.eps=1", "train.grad_clip=0",
                                           "train.optimizer.learning_rate=0.5"};
@@ -107,8 +107,8 @@ TEST_F(Step, ThreadsDoNotChangeABit) {
   testing::expect_same_run(micro_.dir("3"), micro_.dir("1"));
 }
 
-// 5 windows in batches of 2: the last batch is filled up, and what fills it must not count.
-TEST_F(Step, ValidationDoesNotCountWhatFillsABatch) {
+// 5 windows in batches of 2: the last batch is filled up, and the filling must not count.
+TEST_F(Step, ValidationDoesNotCountTheFillingOfABatch) {
   const TrainConfig config = micro_.config("unused");
   model::Model model(config.model, config.model_options());
   model.initialize(3);

@@ -1,6 +1,6 @@
-// Ranks as threads of one process that are strict about who may touch what. One rank runs at a time, until it waits for
-// another one, so that also the emulated device can be shared. What a collective was given belongs to it until wait():
-// what another rank will send is NaN until then, and whoever writes meanwhile is found out.
+// Ranks as threads of one process, with strict checks. One rank runs at a time until it waits for another one, so that
+// they can share the emulated device. Tensors of a collective belong to it until wait(): results are NaN until then,
+// and a write to them is detected.
 #pragma once
 
 #include <omp.h>
@@ -25,7 +25,7 @@ namespace routescope::testing {
 
 class StrictRanks {
  public:
-  /// Calls body for each rank, in threads; the first exception is thrown again.
+  /// Calls `body` for each rank in its own thread. Throws the first exception of a rank again.
   static void run(int ranks, const std::function<void(kernels::Communicator&)>& body) {
     Shared shared;
     shared.ranks = ranks;
@@ -52,9 +52,9 @@ class StrictRanks {
 
   /// One rank's part in one collective.
   struct Part {
-    kernels::Tensor piece, whole;  // undefined: of host values
-    Bytes sent;                    // reduce_scatter: whole; else the piece or the host's bytes
-    Bytes expected;                // what `whole` holds until wait()
+    kernels::Tensor piece, whole;  // undefined in collectives of host values
+    Bytes sent;                    // reduce_scatter: `whole`; else `piece` or the host's bytes
+    Bytes expected;                // content of `whole` until wait()
   };
   struct Collective {
     std::string what;
@@ -179,7 +179,7 @@ class StrictRanks {
       shared_.changed.notify_all();
       return posted_;
     }
-    /// Waits until all ranks have come.
+    /// Waits until all ranks have called it.
     Collective& meet(Ticket ticket) {
       Collective& collective = shared_.collectives.at(ticket);
       shared_.changed.wait(turn_,

@@ -1,4 +1,4 @@
-// Ranks that are threads of this process: a communicator for tests of what ranks do together, where no process is lost.
+// Ranks that are threads of this process: a communicator for tests in which no process is lost.
 #pragma once
 
 #include <omp.h>
@@ -18,19 +18,20 @@
 
 namespace routescope::testing {
 
-/// Where the threads meet.
+/// The meeting point of the threads.
 class Meeting {
  public:
   explicit Meeting(int size) : given_(static_cast<std::size_t>(size)) {}
 
-  /// Gives `mine`, waits until every rank gave something, lets `take` see it all (by rank), and waits until all have.
+  /// Passes `mine`, waits until every rank has passed something, calls `take` with all of it (by rank), and waits until
+  /// every rank has done so.
   void exchange(int rank, const void* mine, const std::function<void(const std::vector<const void*>&)>& take) {
     given_[static_cast<std::size_t>(rank)] = mine;
     wait();
     take(given_);
     wait();
   }
-  /// A rank will not come any more: whoever waits or comes later throws.
+  /// A rank has failed: all calls that wait, and all later calls, throw.
   void leave() {
     const std::lock_guard lock(mutex_);
     left_ = true;
@@ -117,14 +118,14 @@ class ThreadCommunicator final : public kernels::Communicator {
   }
   Traffic traffic() const override { return {}; }
 
-  /// Called on this rank after each all_reduce, with its name: a fault at a certain moment.
+  /// Called on this rank after each all_reduce with its name, to cause a fault at a certain moment.
   std::function<void(const std::string& what)> after_all_reduce = [](const std::string&) {};
 
  private:
   Meeting& meeting_;
 };
 
-/// Runs `body` as `size` ranks, each with its own thread. What they threw, by rank ("" for nothing).
+/// Runs `body` as `size` ranks, each in its own thread. Returns the messages of their exceptions by rank, "" for none.
 inline std::vector<std::string> run_ranks(int size, const std::function<void(ThreadCommunicator&)>& body) {
   Meeting meeting(size);
   std::vector<std::string> errors(static_cast<std::size_t>(size));

@@ -1,4 +1,4 @@
-// A run in this process, as ranks that are threads (strict_ranks.h): steps and nothing beside them.
+// Training steps in this process, on ranks that are threads (strict_ranks.h).
 #pragma once
 
 #include <gtest/gtest.h>
@@ -18,7 +18,7 @@
 
 namespace routescope::testing {
 
-/// What one rank of a run has.
+/// One rank of a run.
 struct Trainer {
   Trainer(const train::TrainConfig& config_, kernels::Communicator& communicator_)
       : config(config_),
@@ -48,7 +48,7 @@ struct Trainer {
                              hooks);
   }
 
-  /// All master weights by parameter, in file order and without padding; on rank 0.
+  /// On rank 0: all master weights by parameter, in file order and without padding.
   std::vector<float> weights() {
     const model::ParameterLayout& layout = model.layout();
     const kernels::OwnedTensor flat = optimizer.parameters().gather(pass.stream());
