@@ -5,6 +5,7 @@
 #pragma once
 
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "kernels/ops.h"
@@ -14,7 +15,7 @@ namespace routescope::train {
 
 class AdamW final : public UpdateRule {
  public:
-  explicit AdamW(const OptimizerSettings& settings) : settings_(settings) {}
+  explicit AdamW(OptimizerSettings settings) : settings_(std::move(settings)) {}
 
   std::vector<std::string> slots() const override { return {"exp_avg", "exp_avg_sq"}; }
 
