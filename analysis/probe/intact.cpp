@@ -40,6 +40,7 @@ std::vector<Spread> spreads(const std::vector<double>& alpha, std::size_t source
 
 }  // namespace
 
+// NOLINTNEXTLINE(readability-function-size): writes and reads the numbers of a sequence, whose layout stands here alone
 Intact measure_intact(const model::Model& model, const ProbeTokens& tokens, bool source_means, SharedBatches& batches) {
   const model::ReadPlan& plan = model.plan();
   const std::size_t positions = index(tokens.positions), columns = plan.columns.size(),
