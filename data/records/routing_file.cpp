@@ -188,7 +188,7 @@ JournalMark create(File& file, const RoutingRecordInfo& info, const std::string&
   expect_size("depth", info.depth.size(), info.reads.size());
   expect_size("probe_tokens", info.probe_tokens.size(), static_cast<std::size_t>(info.sequences * info.positions));
   file.set("filetype", filetype);
-  file.set("version", std::vector<std::int64_t>{version_major, version_minor});
+  file.set("version", std::vector<std::int64_t>{routing_version_major, routing_version_minor});
   file.set("routescope_version", routescope_version());
   file.set("git_commit", info.git_commit);
   file.set("created", created.empty() ? now_utc() : created);
@@ -207,8 +207,8 @@ RoutingRecordInfo read_info(const File& file) {
     throw Error("{}@filetype: {}, expected \"{}\"", file.where(),
                 file.has("filetype") ? '"' + file.text("filetype") + '"' : "absent", filetype);
   const auto version = file.integers("version");
-  if (version.empty() || version[0] != version_major)
-    throw Error("{}@version: {}, expected {}", file.where(), version.empty() ? -1 : version[0], version_major);
+  if (version.empty() || version[0] != routing_version_major)
+    throw Error("{}@version: {}, expected {}", file.where(), version.empty() ? -1 : version[0], routing_version_major);
   RoutingRecordInfo info;
   info.reads = file.read_text(read_field.path);
   info.layer = file.read<std::int32_t>(layer_field.path);

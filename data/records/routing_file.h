@@ -16,8 +16,6 @@
 namespace routescope::data::routing_format {
 
 inline constexpr const char* filetype = "routescope routing";
-inline constexpr std::int64_t version_major = 1;
-inline constexpr std::int64_t version_minor = 1;
 
 /// Root attribute of a record that salvage() made: the number of rows that were lost.
 inline constexpr const char* salvaged = "salvaged_rows_lost";

@@ -10,6 +10,9 @@
 
 namespace routescope::data {
 
+/// Version of the file. A new column raises the minor version.
+inline constexpr std::int64_t routing_version_major = 1, routing_version_minor = 1;
+
 /// The fixed part of a record. A standard model has no reads: the axes then have length 0.
 struct RoutingRecordInfo {
   std::vector<std::string> reads;     // "0.attn", ...

@@ -15,7 +15,10 @@ using Lines = std::vector<std::string>;
 TEST(FormatPageTest, RoutingPageAndFileAgree) {
   const TempDir dir;
   { RoutingRecord::create(dir / "routing.h5", small_info()); }
-  const std::vector<PageField> page = testing::page_fields(testing::read_page("routing.md"));
+  const std::string text = testing::read_page("routing.md");
+  EXPECT_TRUE(
+      text.starts_with(fmt::format("# routing.h5, version {}.{}\n", routing_version_major, routing_version_minor)));
+  const std::vector<PageField> page = testing::page_fields(text);
   std::vector<PageField> written = testing::file_fields(hdf5::File::open(dir / "routing.h5"));
   EXPECT_EQ(testing::differences(page, written), Lines{});
 
