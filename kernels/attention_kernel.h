@@ -9,9 +9,9 @@ enum class AttentionKernel {
   cudnn,      // cuDNN's; a shape that they do not take is an error
 };
 
-/// Of this process, from the next call of attention on. The choice follows from the build and the shapes alone, never
-/// from a timing, so that a run that is resumed takes the same path. Throws std::runtime_error if cuDNN's are asked for
-/// and this build has none.
+/// Sets the kernels of this process, from the next call of attention on. `automatic` depends on the build and the
+/// shapes alone, never on a timing, so that a resumed run takes the same path. Throws std::runtime_error for cuDNN's
+/// kernels in a build without them.
 void set_attention_kernel(AttentionKernel kernel);
 AttentionKernel attention_kernel();
 

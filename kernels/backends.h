@@ -9,6 +9,8 @@ namespace routescope::kernels::reference {
 
 namespace routescope::kernels::cpu {
 #include "kernels/op_declarations.inc"
+/// Whether this build has matrix products on the CPU (ROUTESCOPE_CPU).
+bool has_products();
 }  // namespace routescope::kernels::cpu
 
 namespace routescope::kernels::cuda {

@@ -1,12 +1,18 @@
-// Conversions of bfloat16, round to nearest even. Written on bits so that loops over them vectorise.
+// Conversions of bfloat16, round to nearest even. They work on bits, so that loops over them vectorise.
 #pragma once
 
 #include <bit>
 #include <cmath>
 #include <cstdint>
 
-#include "kernels/host_device.h"
 #include "kernels/tensor.h"
+
+// Marks functions that the host and CUDA kernels share.
+#ifdef __CUDACC__
+#define ROUTESCOPE_HOST_DEVICE __host__ __device__
+#else
+#define ROUTESCOPE_HOST_DEVICE
+#endif
 
 namespace routescope::kernels {
 
@@ -25,8 +31,8 @@ ROUTESCOPE_HOST_DEVICE inline bf16 to_bf16(float x) {
   return {static_cast<std::uint16_t>(x != x ? nan : rounded)};
 }
 
-/// From double in one rounding: the float in between is rounded to odd, which keeps the information of what was cut
-/// off.
+/// From double in one rounding: the float in between is rounded to odd, which keeps the information of the digits that
+/// were cut off.
 ROUTESCOPE_HOST_DEVICE inline bf16 to_bf16(double x) {
   const float nearest = static_cast<float>(x);
   std::uint32_t bits = std::bit_cast<std::uint32_t>(nearest);

@@ -1,4 +1,3 @@
-// Argument checks (checks.h).
 #include "kernels/checks.h"
 
 #include <algorithm>

@@ -1,4 +1,4 @@
-// What every operation asks of its arguments, written once for all backends. Each check throws std::invalid_argument
+// The checks of every operation's arguments, written once for all backends. Each check throws std::invalid_argument
 // with one line: the operation, the argument, what was found and what was expected.
 #pragma once
 
@@ -49,7 +49,7 @@ class Checks {
 };
 
 void check_attention_shape(const Checks& checks, const AttentionShape& shape);
-/// What a read leaves and is given, for n completed sources; check_read looks at the sources too.
+/// The state and parameters of a read with n completed sources. check_read also checks the sources.
 void check_state(const Checks& checks, const AttnResState& state, std::int64_t n, const AttnResParams& params);
 void check_read(const Checks& checks, const AttnResState& state, const AttnResSources& sources,
                 const AttnResParams& params);

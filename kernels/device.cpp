@@ -20,7 +20,7 @@ namespace {
 [[noreturn]] void no_cuda() {
   throw std::runtime_error("this build has no CUDA backend: use the CPU");
 }
-/// In the place of kernels/cuda/driver.h: nothing on a device can exist, so that none of it is ever reached with one.
+/// Replaces kernels/cuda/driver.h in a build without CUDA.
 namespace driver {
 bool available() {
   return false;
@@ -151,7 +151,7 @@ RecordedWork::RecordedWork(const Stream& stream, const std::function<void()>& bo
   try {
     body();
   } catch (...) {
-    // The recording has to be ended whatever happened; the first error is the one to tell.
+    // The recording must end in any case; the first error is the one that is reported.
     try {
       driver::destroy_graph(driver::end_recording(stream.handle));
     } catch (...) {

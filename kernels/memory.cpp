@@ -1,4 +1,3 @@
-// Buffer and Arena (memory.h).
 #include "kernels/memory.h"
 
 #include <algorithm>
@@ -20,7 +19,7 @@ std::size_t round_up(std::size_t bytes) {
   return (bytes + kAlignment - 1) / kAlignment * kAlignment;
 }
 
-/// What a planning arena's tensors point at: defined, aligned, and no page that a program owns.
+/// The address of a planning arena's tensors: not null, aligned, and in no page that a program owns.
 std::byte* planning_address() {
   return reinterpret_cast<std::byte*>(kAlignment);
 }
@@ -35,7 +34,7 @@ Buffer::Buffer(std::size_t bytes, Device device) : bytes_(bytes), device_(device
   }
   data_ = std::aligned_alloc(kAlignment, round_up(bytes));
   if (!data_) throw std::bad_alloc();
-  // Pages are touched by the threads that will use them, which places them well on machines with several memory nodes.
+  // The threads that will use the pages touch them first, so that they lie in the right memory node.
   auto* first = static_cast<std::byte*>(data_);
   constexpr std::size_t kPiece = std::size_t{1} << 20;
   const std::size_t pieces = (bytes + kPiece - 1) / kPiece;
@@ -86,7 +85,7 @@ Tensor Arena::take(DType dtype, std::initializer_list<std::int64_t> shape) {
       throw std::logic_error("arena: " + std::to_string(bytes) + " bytes asked, " +
                              std::to_string(buffer_.bytes() - used_) + " of " + std::to_string(buffer_.bytes()) +
                              " left");
-    // An empty tensor is still a defined one.
+    // An empty tensor is also a defined one.
     if (buffer_.data()) out.data = static_cast<std::byte*>(buffer_.data()) + used_;
   }
   if (parts_.empty()) begin_part("unnamed");

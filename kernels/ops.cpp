@@ -1,5 +1,5 @@
-// Every operation's front door: checks the arguments, then calls the backend that the pivot tensor's device and type
-// name.
+// Every operation as callers see it: checks the arguments, then calls the backend that the pivot tensor's device and
+// type choose.
 #include "kernels/ops.h"
 
 #include <stdexcept>
@@ -24,7 +24,7 @@ std::int64_t columns_of(const Tensor& t) {
 
 }  // namespace
 
-// `call` is spelled once and compiled for each backend.
+// `call` is written once and compiled for each backend.
 #ifdef ROUTESCOPE_CUDA
 #define ROUTESCOPE_ON_CUDA(call) return cuda::call
 #else
@@ -51,9 +51,9 @@ void fill(Tensor dst, double value, const Stream& stream) {
 
 namespace {
 
-/// A conversion between devices goes through the host: converted there, and copied as it is.
+/// A conversion between devices: the host converts, and the copy does not change the type.
 void cast_between_devices(Tensor dst, Tensor src, const Stream& given) {
-  // Callers without a stream of their own give the CPU's.
+  // Callers without a stream of their own pass the CPU's.
   const Stream stream{.device = Device::cuda, .handle = given.handle};
   const auto on_host = [](const Tensor& like) { return OwnedTensor(like.dtype, Device::cpu, {like.numel()}); };
   const Tensor flat_dst = dst.view({dst.numel()}), flat_src = src.view({src.numel()});
@@ -81,7 +81,7 @@ void cast(Tensor dst, Tensor src, const Stream& stream) {
       .that(dst.dtype != DType::i32 && src.dtype != DType::i32, "f64, f32 or bf16 on both sides");
   if (dst.device != src.device) return cast_between_devices(dst, src, stream);
   if (checks.device() == Device::cuda) ROUTESCOPE_ON_CUDA(cast(dst, src, stream));
-  // Any pair of types: only those with f64 on a side are the reference's.
+  // Any pair of types: the reference takes those with f64 on a side.
   if (dst.dtype == DType::f64 || src.dtype == DType::f64) return reference::cast(dst, src, stream);
   return cpu::cast(dst, src, stream);
 }

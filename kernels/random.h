@@ -6,7 +6,7 @@
 #include <cmath>
 #include <cstdint>
 
-#include "kernels/host_device.h"
+#include "kernels/bf16.h"
 
 namespace routescope::kernels {
 
@@ -40,8 +40,8 @@ ROUTESCOPE_HOST_DEVICE inline double to_uniform(std::uint32_t word) {
   return (word + 0.5) * 0x1p-32;
 }
 
-/// Four N(0, 1) variates, numbers 4*block .. 4*block+3 of the stream. In double on every backend: float's logarithm
-/// near 1 would cost the small variates their digits.
+/// Four N(0, 1) variates, numbers 4*block .. 4*block+3 of the stream. In double on every backend: the logarithm in
+/// float near 1 would lose digits of the small variates.
 ROUTESCOPE_HOST_DEVICE inline void random_normals(double out[4], std::uint64_t seed, std::uint64_t sequence,
                                                   std::uint64_t block) {
   constexpr double kTwoPi = 6.283185307179586476925286766559;

@@ -12,7 +12,7 @@ void agree(Communicator& communicator, const std::string& what, const std::funct
     failed = true;
     text = error.what();
   }
-  // The usual case costs one number.
+  // Without an error, the ranks exchange one number.
   const double none = static_cast<double>(communicator.size());
   double first = failed ? static_cast<double>(communicator.rank()) : none;
   communicator.all_reduce({&first, 1}, Reduction::min, what);

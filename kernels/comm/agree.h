@@ -1,4 +1,4 @@
-// Errors that one rank meets and all must end by.
+// Errors of one rank that must end all ranks.
 #pragma once
 
 #include <functional>
@@ -9,7 +9,7 @@
 
 namespace routescope::kernels {
 
-/// Known to every rank: rank 0 reports it, the others end in silence.
+/// An error that every rank has: rank 0 reports it, the others end silently.
 class AgreedError : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;

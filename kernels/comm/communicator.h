@@ -24,14 +24,14 @@ struct Place {
 enum class Reduction { sum, min, max };
 
 /// Collectives. Every rank calls the same ones in the same order, with sizes and types that agree, from one thread.
-/// `what` names a collective in messages ("gradients, bucket 3"). A rank that does not come to a collective within the
-/// timeout, because it died, stopped or hangs, ends every process of the job: one line on standard error that names the
-/// rank and the collective, exit status lost_rank_status. No call waits for ever. Ranks that are in different
-/// collectives, or in one with other names, types or sizes, end with a line that names both (over MPI; NCCL cannot
-/// tell) and status 1. Wrong arguments throw std::invalid_argument.
+/// `what` names a collective in messages ("gradients, bucket 3"). No call waits for ever: if a rank does not come to a
+/// collective within the timeout, because it died, stopped or hangs, every process of the job ends with status
+/// lost_rank_status, and one line on standard error names the rank and the collective. If ranks are in different
+/// collectives, or in one with other names, types or sizes, they end with status 1 and a line that names both (over
+/// MPI; NCCL cannot tell). Wrong arguments throw std::invalid_argument.
 class Communicator {
  public:
-  /// A collective on tensors that is under way. 0: nothing to wait for.
+  /// A collective on tensors that has started. 0: there is nothing to wait for.
   using Ticket = std::uint64_t;
 
   virtual ~Communicator() = default;
@@ -39,37 +39,37 @@ class Communicator {
   int rank() const { return place_.rank; }
   int size() const { return place_.size; }
 
-  // ---- Tensors (f32, f64, bf16), on the device of the communicator. They start when the work before them on `stream`
-  // is done and go on beside what follows; until wait() their tensors belong to them. ----
+  // ---- Tensors (f32, f64, bf16), on the device of the communicator. A collective starts when the earlier work on
+  // `stream` is done, and runs beside later work; until wait() nothing else may use its tensors. ----
 
   /// piece [n] = the sum over ranks of their whole[rank() * n, (rank() + 1) * n); whole [size() * n]. On the CPU added
   /// in the order of ranks, in the tensors' type (bf16: in f32, rounded once), so that the bits do not depend on timing
-  /// or message sizes; over NCCL in an order of its own. `piece` may be its place within `whole`; the rest of `whole`
-  /// stays as it is.
+  /// or message sizes; over NCCL in an order of NCCL's own. `piece` may be a part of `whole`, at its own place; the
+  /// rest of `whole` does not change.
   virtual Ticket reduce_scatter(Tensor piece, Tensor whole, const Stream& stream, const std::string& what) = 0;
-  /// whole [size() * n] = the pieces [n] of all ranks, in their order. `piece` may be its place within `whole`.
+  /// whole [size() * n] = the pieces [n] of all ranks, in their order. `piece` may be its own part of `whole`.
   virtual Ticket all_gather(Tensor whole, Tensor piece, const Stream& stream, const std::string& what) = 0;
-  /// What follows on `stream` comes after the collective. On the CPU: returns when it is done.
+  /// Later work on `stream` waits for the collective. On the CPU: returns when the collective is done.
   virtual void wait(Ticket ticket, const Stream& stream) = 0;
 
-  /// Past an error, before the tensors of its collectives go: until nothing is under way any more. If that takes longer
-  /// than `seconds`, because other ranks do not come, nothing is gone on with, and every later call but abandon()
-  /// (comm/launch.h) throws std::runtime_error.
+  /// After an error, before the tensors of collectives are freed: waits until no collective runs any more. If this
+  /// takes longer than `seconds`, because other ranks do not come, all collectives stop, and every later call but
+  /// abandon() (comm/launch.h) throws std::runtime_error.
   virtual void quiesce(double /*seconds*/) {}
 
   // ---- Host values. These return when they are done. ----
 
-  /// values[i] = sum (in the order of ranks), least or largest over ranks: the same bits on every rank. What is not a
-  /// number on one rank is none on any.
+  /// values[i] = sum (in the order of ranks), least or largest over ranks: the same bits on every rank. A NaN on
+  /// one rank gives NaN on all.
   virtual void all_reduce(std::span<double> values, Reduction reduction, const std::string& what) = 0;
-  /// On rank 0 the bytes of every rank, by rank; elsewhere nothing. Lengths may differ.
+  /// On rank 0 the bytes of every rank, by rank; on the others nothing. Lengths may differ.
   virtual std::vector<std::string> gather(const std::string& bytes, const std::string& what) = 0;
   /// Rank 0's bytes, on every rank.
   virtual std::string broadcast(const std::string& bytes, const std::string& what) = 0;
   void barrier(const std::string& what) { all_reduce({}, Reduction::max, what); }
 
-  /// Bytes that this rank sent in collectives on tensors since the start, and seconds that wait() and the collectives
-  /// on host values kept the host waiting.
+  /// Bytes that this rank has sent in collectives on tensors, and seconds that the host has spent in wait() and in
+  /// collectives on host values, since the start.
   struct Traffic {
     std::uint64_t bytes = 0;
     double seconds_waited = 0;
@@ -81,7 +81,7 @@ class Communicator {
   Place place_;
 };
 
-/// Stands after the tensors that collectives work on: an exception that takes these along waits for them first.
+/// Declare it after the tensors of collectives: before an exception destroys them, it waits for the collectives.
 class QuietUnwinding {
  public:
   explicit QuietUnwinding(Communicator& communicator)
@@ -100,7 +100,7 @@ class QuietUnwinding {
 /// Exit status of a process that lost another rank (EX_TEMPFAIL: the same command may succeed).
 inline constexpr int lost_rank_status = 75;
 
-/// A process alone: collectives are copies. comm/launch.h has those of a launcher.
+/// A process alone: collectives are copies. comm/launch.h makes the communicators of several processes.
 std::unique_ptr<Communicator> single_communicator();
 
 }  // namespace routescope::kernels

@@ -33,18 +33,18 @@ std::optional<int> number_in(const char* name) {
   return value;
 }
 
-/// What is wrong before ranks have met is mostly wrong for all of them: a launcher that ends the job when rank 0 does
-/// spares the reader the others' lines.
+/// An error before the ranks have met is mostly the same on all of them. Rank 0 prints it first; a launcher that then
+/// ends the job hides the lines of the others.
 void let_rank_0_end_first() {
   std::this_thread::sleep_for(std::chrono::seconds(3));
 }
 
-/// What a launcher sets for each of its processes.
+/// The variables that a launcher sets for each of its processes.
 struct Launcher {
   const char *size, *rank, *local_rank;
 };
-// The first that is there counts. An mpirun inside a Slurm job sets its own besides srun's, which starts its daemons.
-// SLURM_STEP_NUM_TASKS, unlike SLURM_NTASKS, exists within a step of srun only, and not in a batch script.
+// The first that is set counts. An mpirun inside a Slurm job sets its own besides those of srun, which starts its
+// daemons. SLURM_STEP_NUM_TASKS, unlike SLURM_NTASKS, exists within a step of srun only, and not in a batch script.
 constexpr Launcher kLaunchers[] = {
     {"OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_RANK"},
     {"PMI_SIZE", "PMI_RANK", "MPI_LOCALRANKID"},
@@ -109,7 +109,7 @@ std::unique_ptr<Communicator> start_communicator(Device device, [[maybe_unused]]
                              " processes started together, expected 1: this build has no MPI");
 #endif
   } catch (const std::exception&) {
-    // What is wrong with a build or a launcher is wrong for every process: one of them says it.
+    // An error of a build or a launcher is the same for every process: rank 0 reports it.
     if (launched.rank != 0) {
       let_rank_0_end_first();
       ::_exit(1);

@@ -1,6 +1,6 @@
-// Collectives over MPI. Tensors: every rank sends every other one its part, in chunks, and what came in is summed here
-// in the order of ranks, so that neither MPI's algorithms nor timing touch a bit. Host values: gathered along a
-// binomial tree to rank 0 and sent back down, 2 log2(ranks) short messages one after the other.
+// Collectives over MPI. Tensors: every rank sends every other rank its part, in chunks, and each rank sums the parts in
+// the order of ranks, so that neither MPI's algorithms nor timing change a bit. Host values: gathered along a binomial
+// tree to rank 0 and sent back down, 2 log2(ranks) short messages one after the other.
 #include "kernels/comm/mpi.h"
 
 #include <algorithm>
@@ -24,7 +24,7 @@ using mpi::Envelope;
 using mpi::MpiThread;
 using mpi::Wire;
 
-/// The one that abandon() takes, from the start of MPI to its end.
+/// The thread that abandon() uses, from the start of MPI to its end.
 MpiThread* thread_of_process = nullptr;
 
 Envelope envelope_of(std::uint64_t number, std::int64_t count, const std::string& type, const std::string& label) {
@@ -92,7 +92,7 @@ void add_up(T* out, const std::vector<const T*>& parts, std::size_t count) {
   }
 }
 
-/// Tells all other ranks which collective this is, and makes sure that they are in it.
+/// Sends all other ranks the name of this collective, and checks that they are in it.
 class Agreement {
  public:
   Agreement(Wire& wire, const Envelope& envelope)
@@ -117,7 +117,7 @@ class Agreement {
   Wire::Batch batch_;
 };
 
-/// Host memory for staging_slots chunks; grows to what the largest sum needs.
+/// Host memory for staging_slots chunks; it grows to the need of the largest sum.
 struct Staging {
   Buffer buffer;
   void hold(std::size_t bytes) {
@@ -156,7 +156,7 @@ void reduce_scatter_chunks(Wire& wire, Staging& staging, T* piece, T* whole, std
   }
 }
 
-/// The binomial tree of rank 0: a rank's children in ascending order stand for the ranks that follow it.
+/// The binomial tree of rank 0: the children of a rank, in ascending order, have the ranks that follow it.
 std::vector<int> children(int rank, int size) {
   std::vector<int> out;
   for (int bit = 1; bit < size && (rank & bit) == 0; bit <<= 1) {
@@ -168,7 +168,7 @@ int parent(int rank) {
   return rank & (rank - 1);
 }
 
-/// values[i] over ranks; `all` holds them by rank. One that is not a number wins every comparison.
+/// values[i] over ranks; `all` holds them by rank. A NaN wins every comparison.
 void reduce_ranks(std::span<double> values, std::span<const double> all, Reduction reduction) {
   for (std::size_t i = 0; i < all.size(); ++i) {
     double& so_far = values[i % values.size()];
@@ -182,7 +182,7 @@ void reduce_ranks(std::span<double> values, std::span<const double> all, Reducti
   }
 }
 
-/// On rank 0: what all ranks gave, in their order.
+/// On rank 0: the values of all ranks, in their order.
 std::vector<std::byte> up(Wire& wire, const Envelope& envelope, std::span<const std::byte> mine) {
   std::vector<std::byte> bytes(mine.begin(), mine.end());
   for (int child : children(wire.rank(), wire.size())) wire.receive_message(child, envelope, bytes);
@@ -208,7 +208,7 @@ class MpiCommunicator final : public Communicator {
   }
 
   ~MpiCommunicator() override {
-    // Past an exception the other ranks are elsewhere: the thread stays and answers until abandon().
+    // After an exception the other ranks are elsewhere: the thread stays and answers until abandon().
     if (std::uncaught_exceptions() > exceptions_ || thread_->halted()) {
       static_cast<void>(thread_.release());
       return;

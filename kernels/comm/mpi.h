@@ -1,4 +1,4 @@
-// Collectives over MPI, between CPU ranks; and the lane beside them that another library's use.
+// Collectives over MPI, between CPU ranks; and the lane for the collectives of another library.
 #pragma once
 
 #include <memory>
@@ -17,7 +17,7 @@ struct MpiRanks {
 /// start_communicator() for the CPU; `launched` as the launcher says it.
 MpiRanks start_mpi(const Place& launched, const CommunicatorOptions& options);
 
-/// abandon(), where MPI was started and has not been ended; else returns.
+/// abandon(), if MPI has started and not ended; else returns.
 void abandon_mpi(int status, const std::string& whole_line);
 
 }  // namespace routescope::kernels

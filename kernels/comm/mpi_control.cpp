@@ -16,12 +16,12 @@ namespace {
 
 using std::chrono::milliseconds;
 
-constexpr milliseconds kAnswerTime{2000};  // a rank that answers at all answers within this
+constexpr milliseconds kAnswerTime{2000};  // a rank that can answer does so within this time
 constexpr milliseconds kTurn{200};         // that a rank leaves to each lower one, so that one of them speaks for all
 constexpr int kLastTurn = 50;              // later ranks share this one
-constexpr milliseconds kQuestionsPeace{5000};  // after a question its asker's verdict is awaited
+constexpr milliseconds kQuestionsPeace{5000};  // how long a rank waits for the verdict of a rank that asked
 constexpr milliseconds kLookTime{1000};        // between looks after neighbours
-constexpr milliseconds kLastWords{2000};  // that a rank which ended has to be heard before its end is called silent
+constexpr milliseconds kLastWords{2000};       // how long others wait for the line of a rank that ended
 constexpr milliseconds kDeliveryTime{500};
 
 std::string seconds_text(double seconds) {
@@ -185,7 +185,7 @@ void Control::overdue(LaneName lane, std::uint64_t number, const std::string& wh
   for (const auto until = Clock::now() + kAnswerTime; missing() > 0 && Clock::now() < until;)
     poll_for(milliseconds(10));
 
-  // The silent ones are worth a line before those that are late because of them.
+  // Silent ranks come first in the line, before ranks that are late because of them.
   std::vector<bool> silent(peers_.size());
   int first_silent = -1, first_late = -1, others = -1;
   for (int r = 0; r < static_cast<int>(peers_.size()); ++r) {
@@ -220,7 +220,7 @@ void Control::overdue(LaneName lane, std::uint64_t number, const std::string& wh
     if (others > 0)
       line += "; " + std::to_string(others) + (others == 1 ? " other rank" : " other ranks") + " likewise";
   } else {
-    // Nobody is missing: it was about to go on, or messages get lost.
+    // No rank is missing: the collective is about to continue, or messages get lost.
     answers_.clear();
     if (std::exchange(doubted_[lane], number) != number) return;
     line = "every rank has come to " + what + ", but it has not gone on for " + seconds_text(seconds) +
@@ -241,7 +241,7 @@ void Control::end_with(int status, const std::string& whole_line, const std::vec
   if (!whole_line.empty()) {
     wait_for_turn();
     if (::write(STDERR_FILENO, whole_line.data(), whole_line.size()) < 0) {
-      // Nobody reads it: the status has to do.
+      // Standard error is closed: only the status is left.
     }
   }
   for (int r = 0; r < static_cast<int>(peers_.size()); ++r) {
@@ -260,7 +260,7 @@ void Control::leave(int status) {
     const std::lock_guard lock(mutex_);
     act = act_for_end_;
   }
-  // What is to be done may hang as well, with whatever hangs the job.
+  // The action may hang as well, for the same reason as the job.
   const auto done = std::make_shared<std::atomic<bool>>(false);
   std::thread([act, done] {
     std::fflush(nullptr);

@@ -1,4 +1,4 @@
-// How ranks find out why nothing happens any more: questions, answers and notices over a communicator of their own.
+// How ranks find the reason when a collective stops: questions, answers and notices, over a communicator of their own.
 #pragma once
 
 #define OMPI_SKIP_MPICXX 1
@@ -23,7 +23,7 @@ namespace routescope::kernels::mpi {
 
 using Clock = std::chrono::steady_clock;
 
-/// What MPI itself cannot do: in a job that ran, a rank is lost or the network between ranks.
+/// An error of MPI itself: in a job that ran, a rank or the network between ranks is lost.
 class MpiError : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
@@ -31,9 +31,8 @@ class MpiError : public std::runtime_error {
 /// Throws MpiError with MPI's own text.
 void check(int status, const char* what);
 
-/// All of it but set_position(), keep_for_end() and post() runs on the thread that owns MPI, which calls poll() at
-/// least twenty times a second whatever it is doing: so a rank answers as long as its process runs, be its other
-/// threads stuck or not.
+/// All calls but set_position(), keep_for_end() and post() run on the thread that owns MPI. This thread calls poll() at
+/// least twenty times a second, so a rank answers as long as its process runs, even if its other threads hang.
 class Control {
  public:
   /// The lanes of a rank: collectives that MPI does, and those of another library.
@@ -46,10 +45,10 @@ class Control {
   const CommunicatorOptions& options() const { return options_; }
   const std::vector<Peer>& peers() const { return peers_; }
 
-  /// Answers questions, obeys notices (which end the process), looks after neighbours that died. Costs an MPI_Test.
+  /// Answers questions, obeys notices (which end the process), checks for neighbours that died. Costs an MPI_Test.
   void poll();
 
-  /// What this rank answers from now on: the last collective of a lane that it has come to. From any thread.
+  /// Sets the answer of this rank: the last collective of a lane that it has come to. From any thread.
   void set_position(LaneName lane, std::uint64_t number, const std::string& what);
   /// Runs before end(), for two seconds at most. From any thread.
   void keep_for_end(std::function<void()> act);
@@ -57,12 +56,12 @@ class Control {
   /// Runs `act` on this thread at the next poll(). From any thread.
   void post(std::function<void()> act);
 
-  /// The roll call. Returns if every rank has come to the collective by now.
+  /// Asks every rank for its position. Returns if every rank has come to the collective by now.
   void overdue(LaneName lane, std::uint64_t number, const std::string& what, double seconds);
-  /// Prints "PROGRAM: error: `line`", tells every rank that is not in `silent`, and ends the process. Where several
-  /// ranks have something to say at once, the lowest one does.
+  /// Prints "PROGRAM: error: `line`", tells every rank that is not in `silent`, and ends the process. If several
+  /// ranks have a line at once, the lowest rank prints its own.
   [[noreturn]] void end(int status, const std::string& line, const std::vector<bool>& silent = {});
-  /// The same, with the line as it is, or none.
+  /// The same, with the line as it is. An empty line prints nothing.
   [[noreturn]] void end_with(int status, const std::string& whole_line, const std::vector<bool>& silent = {});
 
   /// Before MPI_Finalize; no other call comes after it.
@@ -70,7 +69,7 @@ class Control {
 
  private:
   enum Type : int { question = 1, answer = 2, notice = 3 };
-  /// One size for all, so that a receive stands ready for any.
+  /// All messages have one size, so that one receive fits every message.
   struct Message {
     int type = 0;
     int lane = 0;
@@ -87,10 +86,10 @@ class Control {
     std::string what;
   };
 
-  /// One that cannot be sent is lost: to the roll call its rank is silent.
+  /// A message that cannot be sent is lost; its rank then counts as silent.
   void send(int rank, const Message& message);
   void receive();
-  /// Nothing more is received. Throws MpiError unless the process is at its end anyway.
+  /// Ends receiving. Throws MpiError unless the process is ending.
   void cannot_receive(int error);
   void obey(const Message& message, int from);
   void look_after_neighbours();
@@ -117,7 +116,7 @@ class Control {
   Clock::time_point last_look_ = Clock::now();
   bool ending_ = false;                             // neighbours are not looked after, MPI's errors not told any more
   std::vector<std::optional<Position>> answers_;    // of the roll call under way
-  std::array<std::uint64_t, num_lanes> doubted_{};  // the collective that all had come to when a roll call was made
+  std::array<std::uint64_t, num_lanes> doubted_{};  // the collective that all had come to when this rank asked
 };
 
 }  // namespace routescope::kernels::mpi

@@ -20,8 +20,8 @@ using std::chrono::milliseconds;
 constexpr milliseconds kIdlePoll{50};  // an idle rank answers within this
 constexpr std::chrono::seconds kFinalizeTime{30};
 
-/// Signals are for the threads that wait for them (a handler on a thread inside MPI or a matrix product is trouble),
-/// those that MPI starts included; and short sleeps are to be short.
+/// Blocks signals on this thread and those that MPI starts: other threads wait for signals, and a handler must not run
+/// inside MPI or a matrix product. Also makes short sleeps short.
 void settle_in() {
   sigset_t all;
   sigfillset(&all);
@@ -37,7 +37,7 @@ void settle_in() {
                            std::to_string(launched.size) + " processes came (this is " +
                            describe(launched.rank, this_peer()) + ")\n";
   if (::write(STDERR_FILENO, line.data(), line.size()) < 0) {
-    // Nobody reads it: the status has to do.
+    // Standard error is closed: only the status is left.
   }
   ::_exit(lost_rank_status);
 }
@@ -45,7 +45,7 @@ void settle_in() {
 }  // namespace
 
 MpiThread::MpiThread(const Place& launched, const CommunicatorOptions& options) : options_(options) {
-  // MPI counts in int; and the head of a message is never cut.
+  // MPI counts in int; the head of a message is never split.
   options_.message_bytes = std::clamp<std::size_t>(options_.message_bytes, 4096, std::size_t{1} << 30);
   std::promise<void> started;
   std::future<void> start_result = started.get_future();
@@ -86,7 +86,7 @@ MpiThread::~MpiThread() {
 }
 
 std::vector<Peer> MpiThread::start(const Place& launched) {
-  // The thread that initialises is the one that may call MPI: no other does.
+  // Only the thread that initialises MPI may call it.
   int provided = 0;
   check(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &provided), "start");
   check(MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN), "error handler");

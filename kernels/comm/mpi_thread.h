@@ -16,8 +16,8 @@
 
 namespace routescope::kernels::mpi {
 
-/// Collectives go through it one after the other, in the order of submission, while the threads that submitted them
-/// compute. Between and during them it answers other ranks. As a Lane it stands for the collectives of another library.
+/// It runs collectives one after the other, in the order of submission, while the threads that submitted them compute.
+/// Between and during collectives it answers other ranks. It is also the Lane for the collectives of another library.
 class MpiThread final : public Lane {
  public:
   /// Starts MPI; collective. Ends the process with lost_rank_status if not all processes come within
@@ -31,13 +31,13 @@ class MpiThread final : public Lane {
 
   /// `body` runs on this object's thread. Returns its number: 1, 2, ...
   std::uint64_t submit(const std::string& what, std::function<void(Wire&, std::uint64_t)> body);
-  /// Until a submitted one and all before it are done.
+  /// Waits until a submitted body and all before it are done.
   void wait(std::uint64_t number);
   /// Communicator::quiesce().
   void quiesce(double seconds);
   bool halted() const { return halted_; }
-  /// Ends MPI; collective, after everything submitted. False if MPI does not come to its end: then this object has to
-  /// stay, for its thread is still in there.
+  /// Ends MPI; collective, after everything submitted. False if MPI does not end: then keep this object, because its
+  /// thread is still inside MPI.
   bool close();
 
   void come_to(std::uint64_t number, const std::string& what) override;
@@ -65,7 +65,7 @@ class MpiThread final : public Lane {
   std::deque<Job> jobs_;
   std::uint64_t submitted_ = 0, finished_ = 0;
   bool woken_ = false, closing_ = false, closed_ = false;
-  std::atomic<bool> halted_ = false;  // what is under way stays so
+  std::atomic<bool> halted_ = false;  // no collective goes on
   std::unique_ptr<Control> control_;
   std::thread thread_;
 };

@@ -8,11 +8,11 @@ namespace routescope::kernels::mpi {
 
 namespace {
 
-/// Ranks may share cores with threads that compute: whoever waits turns in circles for a moment only, which is as long
-/// as a short message takes, then sleeps, longer and longer.
+/// How a thread waits. Ranks may share cores with threads that compute, so it polls only as long as a short message
+/// takes, and then sleeps, longer each time.
 class Pause {
  public:
-  /// Whether it slept.
+  /// Returns whether it slept.
   bool operator()() {
     const auto now = Clock::now();
     if (now - since_ < std::chrono::microseconds(20)) return false;

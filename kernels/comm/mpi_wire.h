@@ -1,5 +1,4 @@
-// Messages between ranks, non-blocking and watched: whoever waits here also answers the others' questions and keeps
-// the deadline.
+// Messages between ranks, with deadlines. A thread that waits for a message also answers the questions of other ranks.
 #pragma once
 
 #include <cstddef>
@@ -12,17 +11,17 @@
 
 namespace routescope::kernels::mpi {
 
-/// A collective as every rank must see it. Sent ahead of its data, so that ranks that are in different ones find out
-/// instead of mixing their numbers up.
+/// The description of a collective, which must be the same on every rank. It is sent before the data, so that ranks in
+/// different collectives notice and do not mix their numbers.
 struct Envelope {
   std::uint64_t number = 0;      // of the collective on this rank
   std::uint64_t count = 0;       // elements, where they must agree
   std::uint64_t bytes = 0;       // that follow, of a message of varying length
   std::array<char, 16> type{};   // of the elements, or the reduction
-  std::array<char, 104> what{};  // which collective on what
+  std::array<char, 104> what{};  // the name of the collective and its subject
 };
 
-/// An envelope and what fits beside it into a short message.
+/// An envelope, and the data that fits beside it into a short message.
 struct Head {
   Envelope envelope;
   std::array<std::byte, 896> bytes{};
@@ -30,14 +29,14 @@ struct Head {
 
 class Wire {
  public:
-  /// `halted`: from then on no message is gone on with, and who waits here waits for the end of the process.
+  /// `halted`: once it is set, no message continues, and a waiting thread waits for the end of the process.
   Wire(MPI_Comm comm, Control& control, const std::atomic<bool>& halted);
 
   int rank() const { return rank_; }
   int size() const { return size_; }
   const CommunicatorOptions& options() const { return control_.options(); }
 
-  /// Messages under way. Their memory belongs to MPI until wait().
+  /// Messages that have started. Their memory belongs to MPI until wait().
   struct Batch {
     std::vector<MPI_Request> requests;
     struct Expected {
@@ -47,20 +46,20 @@ class Wire {
     std::vector<Expected> expected;
   };
   /// Any number of bytes, in messages of at most options().message_bytes. Between two ranks they are matched in the
-  /// order of their starting.
+  /// order in which they start.
   void send(Batch& batch, int peer, const void* data, std::size_t bytes);
   void receive(Batch& batch, int peer, void* data, std::size_t bytes);
-  /// The head of a message of any collective, so that one of another can be told from its envelope.
+  /// Receives the head of a message of any collective; its envelope shows whether the collective is another one.
   void receive_head(Batch& batch, int peer, Head& head);
 
-  /// What the collective that runs is called, for those who wait too long.
+  /// The name of the running collective, for the error after a timeout.
   void begin(std::uint64_t number, const std::string& what);
   /// Throws MpiError, and std::runtime_error for a message of another length than expected.
   void wait(Batch& batch);
 
   /// One message with its envelope, whose `bytes` says how many follow; short ones are one message of MPI.
   void send_message(int peer, Envelope envelope, std::span<const std::byte> bytes);
-  /// Appends to `bytes`. Throws std::runtime_error if the peer's envelope is that of another collective.
+  /// Appends to `bytes`. Throws std::runtime_error if the peer's envelope names another collective.
   void receive_message(int peer, const Envelope& expected, std::vector<std::byte>& bytes);
   /// Throws std::runtime_error where two ranks are in different collectives.
   void check_envelope(int peer, const Envelope& found, const Envelope& expected) const;

@@ -1,5 +1,5 @@
-// Collectives over NCCL, on a stream of their own beside the one that computes. A thread watches over them: a kernel
-// that waits for a device whose rank is gone waits for ever.
+// Collectives over NCCL, on a stream of their own beside the stream that computes. A thread watches them, because a
+// kernel waits for ever for a device whose rank has ended.
 #include "kernels/comm/nccl.h"
 
 #include <stdexcept>
@@ -46,7 +46,7 @@ using Clock = std::chrono::steady_clock;
 
 void check(cudaError_t status, const std::string& what) {
   if (status == cudaSuccess) return;
-  cudaGetLastError();  // the next call starts clean
+  cudaGetLastError();  // clears the error, for the next call
   throw std::runtime_error("CUDA: " + what + ": " + cudaGetErrorString(status));
 }
 
@@ -69,7 +69,7 @@ std::string take_device(const Place& place) {
   const int count = device_count();
   std::array<char, 256> host{};
   ::gethostname(host.data(), host.size() - 1);
-  // A launcher may show every process its own device alone; the exchange that follows tells that from one shared.
+  // A launcher may show each process only its own device. The exchange below tells this from a shared device.
   const int chosen = count == 1 ? 0 : place.local_rank;
   if (chosen >= count) {
     throw std::runtime_error(std::string(host.data()) + ": found " + std::to_string(count) +
@@ -139,8 +139,8 @@ class NcclCommunicator final : public Communicator {
 
   ~NcclCommunicator() override {
     if (std::uncaught_exceptions() > exceptions_) {
-      // Past an exception the other ranks are elsewhere: the host's thread answers until abandon(), and the watch ends
-      // with the process.
+      // After an exception the other ranks are elsewhere: the host's thread answers until abandon(), and the watching
+      // thread ends with the process.
       watch_.detach();
       static_cast<void>(host_.release());
       return;
@@ -156,7 +156,7 @@ class NcclCommunicator final : public Communicator {
     try {
       check(ncclCommFinalize(comm_), "the end of NCCL");
     } catch (const std::exception&) {
-      // Everything was done; what is left is memory that the process gives back.
+      // All work was done. The process frees the remaining memory when it ends.
     }
     ncclCommDestroy(comm_);
     for (cudaEvent_t event : events_) cudaEventDestroy(event);
@@ -184,7 +184,7 @@ class NcclCommunicator final : public Communicator {
       check(cudaStreamWaitEvent(static_cast<cudaStream_t>(stream.handle), item.done), "waiting for " + item.what);
       return;
     }
-    // One that the watch has seen finished is not there any more.
+    // The watching thread removes a collective when it has finished.
   }
 
   void quiesce(double seconds) override {
@@ -195,7 +195,7 @@ class NcclCommunicator final : public Communicator {
       std::this_thread::sleep_for(std::chrono::milliseconds(2));
       lock.lock();
     }
-    // A device that still waits for others cannot be held back; freeing its memory waits for it.
+    // A device that still waits for others cannot be stopped; freeing its memory waits for it.
   }
 
   void all_reduce(std::span<double> values, Reduction reduction, const std::string& what) override {
@@ -212,7 +212,7 @@ class NcclCommunicator final : public Communicator {
   }
 
  private:
-  /// A collective between its start and the moment when the watch sees it done.
+  /// A collective that has started, until the watching thread sees that it is done.
   struct Item {
     std::uint64_t number = 0;
     std::string what;
@@ -329,7 +329,7 @@ class NcclCommunicator final : public Communicator {
   bool finished(const Item& item, cudaEvent_t event) {
     const cudaError_t status = cudaEventQuery(event);
     if (status == cudaErrorNotReady) return false;
-    // This rank's own, and mostly of a kernel before the collective: the same command would meet it again.
+    // An error of this rank, mostly of a kernel before the collective. The same command would fail again.
     if (status != cudaSuccess) {
       fail(1, "rank " + std::to_string(rank()) + ": CUDA: " + item.what + ": " + cudaGetErrorString(status));
     }

@@ -8,8 +8,8 @@
 
 namespace routescope::kernels {
 
-/// Selects the CUDA device of this rank and joins the ranks' devices; collective. Host values go through `host`, whose
-/// place it takes; `lane` answers for this rank (null where it is alone). Throws std::runtime_error.
+/// Selects the CUDA device of this rank and joins the ranks' devices; collective. It replaces `host`, and host
+/// values go through `host`; `lane` answers for this rank (null for a process alone). Throws std::runtime_error.
 std::unique_ptr<Communicator> nccl_communicator(std::unique_ptr<Communicator> host, Lane* lane,
                                                 const CommunicatorOptions& options);
 

@@ -10,8 +10,8 @@ namespace routescope::kernels {
 
 namespace {
 
-/// State and start of a process from /proc/PID/stat; what stands before them is its name in brackets, which may hold
-/// anything.
+/// State and start of a process from /proc/PID/stat. The process's name stands before them in brackets, and may hold
+/// any character.
 struct Stat {
   char state = 0;  // 0: there is none
   std::uint64_t started = 0;

@@ -1,4 +1,4 @@
-// A rank as an operating system knows it.
+// The process of a rank, for the operating system.
 #pragma once
 
 #include <sys/types.h>
@@ -13,15 +13,16 @@ namespace routescope::kernels {
 struct Peer {
   std::array<char, 64> host{};  // ends with a zero
   std::int64_t process = 0;     // its number
-  std::uint64_t started = 0;  // when, in ticks since the machine's start: tells it from a later one of the same number
-  std::uint64_t name_space = 0;  // in which the number holds (0: not known)
+  std::uint64_t started =
+      0;  // ticks since the machine's start; distinguishes it from a later process of the same number
+  std::uint64_t name_space = 0;  // the space in which the number counts (0: not known)
 };
 
 /// This process.
 Peer this_peer();
 
 enum class PeerState { unknown, running, stopped, gone };
-/// What this machine knows of it: unknown for one of another machine or of another space of process numbers.
+/// Its state on this machine: unknown for a process of another machine or another space of process numbers.
 PeerState state_of(const Peer& peer, const Peer& self);
 
 /// "rank 2 (node3, process 4711)".

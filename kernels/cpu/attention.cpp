@@ -1,5 +1,5 @@
-// CPU: causal grouped-query attention, a strip of queries of one head at a time, which goes through its keys a tile at
-// a time with a running maximum m and sum l of exponentials (as in FlashAttention, Dao et al. 2022):
+// CPU: causal grouped-query attention. A task is a strip of queries of one head. It takes its keys a tile at a time,
+// with a running maximum m and sum l of exponentials (as in FlashAttention, Dao et al. 2022):
 //   z = q k^T / sqrt(head_dim);  m' = max(m, max z);  w = exp(z - m');  l = l exp(m - m') + sum w;
 //   out = out exp(m - m') + w v;  in the end out /= l and lse = m + ln l.
 #include <algorithm>
@@ -36,7 +36,7 @@ struct Piece {
   static std::int64_t floats(std::int64_t head_dim) { return kStrip * (2 * head_dim + kTile + 3); }
 };
 
-/// The tile's logits become weights; max, sum and factor move on.
+/// Turns the tile's logits into weights, and updates max, sum and factor.
 void exponentiate(const Piece& piece, std::int64_t keys, std::int64_t columns) {
   for (std::int64_t q = 0; q < columns; q += kWidth) {
     const Whole at{q};
@@ -68,7 +68,7 @@ void attention_forward(Tensor out, Tensor lse, Tensor qkv, const AttentionShape&
   with_operand(out, [&]<class T>(T* result) {
 #pragma omp parallel for schedule(dynamic, 1) if (heads * strips > 1)
     for (std::int64_t task = 0; task < heads * strips; ++task) {
-      // The longest strips first, which evens out the threads' ends.
+      // The longest strips first, so that the threads end at about the same time.
       const Strip strip = strip_of((strips - 1 - task / heads) * kStrip, seq_len);
       const std::int64_t head = task % shape.heads, sequence = task % heads / shape.heads;
       const float* rows = qkv.as<float>() + sequence * seq_len * width;

@@ -1,6 +1,5 @@
-// CPU: the gradient of causal grouped-query attention. One task is a key/value head of a sequence: it goes through its
-// query heads and their strips in order and adds up dk and dv, so no two threads add to one place. For each strip and
-// tile
+// CPU: the gradient of causal grouped-query attention. One task is a key/value head of a sequence: it takes its query
+// heads and their strips in order and sums dk and dv, so no two threads add to one place. For each strip and tile
 //   w = exp(z - lse),  dv += w^T dout,  dz = w (dout v^T - <dout, out>) / sqrt(head_dim),  dq += dz k,  dk += dz^T q
 #include <algorithm>
 #include <cmath>
@@ -41,7 +40,7 @@ struct Piece {
   }
 };
 
-/// Logits become weights, the gradient of the weights that of the logits (times the scale that made them).
+/// Turns logits into weights, and the gradient of the weights into that of the logits (times their scale).
 void softmax_backward(const Piece& piece, std::int64_t keys, std::int64_t columns, float scale) {
   for (std::int64_t q = 0; q < columns; q += kWidth) {
     const Whole at{q};
@@ -53,6 +52,20 @@ void softmax_backward(const Piece& piece, std::int64_t keys, std::int64_t column
       at.store(grad, w * (at.load(grad) - delta) * scale);
       at.store(z, w);
     }
+  }
+}
+
+/// lse and delta of a strip's queries; zero beyond the last query. `out` and `lse` start at the strip.
+template <class T>
+void set_statistics(const Piece& piece, const float* lse, const T* out, std::int64_t out_width, std::int64_t queries,
+                    std::int64_t head_dim) {
+  std::fill_n(piece.lse, kStrip, 0.0f);
+  std::fill_n(piece.delta, kStrip, 0.0f);
+  std::copy_n(lse, queries, piece.lse);
+  for (std::int64_t q = 0; q < queries; ++q) {
+    const float* a = piece.grad + q * head_dim;
+    const T* b = out + q * out_width;
+    piece.delta[q] = sum_columns(head_dim, [=](auto at) { return at.load(a) * at.load(b); });
   }
 }
 
@@ -80,15 +93,9 @@ void attention_backward(Tensor dqkv, Tensor dout, Tensor out, Tensor lse, Tensor
     pack(piece.grad, grad, out_width, strip.queries, head_dim);
     turn(piece.turned_q, piece.q, head_dim, strip, head_dim, scale);
     turn(piece.turned_grad, piece.grad, head_dim, strip, head_dim, 1);
-    std::fill_n(piece.lse, kStrip, 0.0f);
-    std::fill_n(piece.delta, kStrip, 0.0f);
-    std::copy_n(lse.as<float>() + (sequence * shape.heads + head) * seq_len + strip.first, strip.queries, piece.lse);
-    for (std::int64_t q = 0; q < strip.queries; ++q) {
-      const float* a = piece.grad + q * head_dim;
-      const T* b = result + out_at + q * out_width;
-      piece.delta[q] = sum_columns(head_dim, [=](auto at) { return at.load(a) * at.load(b); });
-      std::fill_n(dx + q_at + q * width, head_dim, 0.0f);
-    }
+    set_statistics(piece, lse.as<float>() + (sequence * shape.heads + head) * seq_len + strip.first, result + out_at,
+                   out_width, strip.queries, head_dim);
+    for (std::int64_t q = 0; q < strip.queries; ++q) std::fill_n(dx + q_at + q * width, head_dim, 0.0f);
     for (std::int64_t first = 0; first < strip.keys(); first += kTile) {
       const std::int64_t keys = std::min(kTile, strip.keys() - first), down = first * width;
       pack(piece.keys, x + k_at + down, width, keys, head_dim);

@@ -1,6 +1,6 @@
 // CPU: the fused Attention Residuals read (MATH.md, "Residual stream and reads"), a row at a time:
-//   p = p_in + y,  s_i = 1 / rms(v_i),  alpha = softmax_i(s_i <u, v_i> + B_i),  h = sum_i alpha_i v_i,  x = rms_norm(h)
-//   gain
+//   p = p_in + y,  s_i = 1 / rms(v_i),  alpha = softmax_i(s_i <u, v_i> + B_i),  h = sum_i alpha_i v_i,
+//   x = rms_norm(h) gain
 // Each source's row is read from memory once; its second use (h) finds it in the cache. Bytes a token with n completed
 // sources: y, p and n sources in, p and x out, (n + 4) d floats.
 #include <algorithm>
@@ -17,7 +17,7 @@ namespace routescope::kernels::cpu {
 
 namespace {
 
-/// logits [count] become softmax(logits). At least one is finite; -inf gets weight 0.
+/// Replaces logits [count] by softmax(logits). At least one is finite; -inf gets weight 0.
 void softmax_in_place(float* logits, std::int64_t count) {
   const float largest = *std::max_element(logits, logits + count);
   float sum = 0;

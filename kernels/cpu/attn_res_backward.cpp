@@ -1,6 +1,6 @@
 // CPU: the part of an Attention Residuals read's gradient that cannot wait (MATH.md, "Gradients"), a row at a time.
-// h is computed again from the sources rather than kept. Per token with n completed sources: dx, n sources, p and dp
-// in, dh and dp out, (n + 5) d floats; the sources' second and third use finds them in the cache.
+// h is not kept but computed again from the sources. Per token with n completed sources: dx, n sources, p and dp
+// in, dh and dp out, (n + 5) d floats; the second and third use of a source find it in the cache.
 #include "kernels/backends.h"
 #include "kernels/cpu/parts/per_thread.h"
 #include "kernels/cpu/parts/read.h"

@@ -1,9 +1,8 @@
 // CPU: the Attention Residuals read in two phases (MATH.md, "Cost"), a row at a time.
 //   prepare: score_i = s_i <u, v_i>,  lse = ln sum_i exp(score_i + B_i),  output = sum_i exp(score_i + B_i - lse) v_i,
 //            for all reads of a block while a token's n sources are in the cache: (n + R) d floats a token
-//   merge:   alpha_n = sigmoid(score_n + B_n + bias - lse),  h = (1 - alpha_n) output + alpha_n p,  x = rms_norm(h)
-//   gain:
-//            y, p and the output in, p and x out, 5 d floats a token
+//   merge:   alpha_n = sigmoid(score_n + B_n + bias - lse),  h = (1 - alpha_n) output + alpha_n p,
+//            x = rms_norm(h) gain: y, p and the output in, p and x out, 5 d floats a token
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -29,7 +28,7 @@ float given_bias(const AttnResParams& params, std::int64_t source) {
   return params.logit_bias ? params.logit_bias.as<float>()[source] : 0.0f;
 }
 
-/// logits [count] become exp(logit - lse), all 0 where all are masked; returns lse = ln sum exp(logit).
+/// Replaces logits [count] by exp(logit - lse), all 0 where all are masked; returns lse = ln sum exp(logit).
 float normalise(float* logits, std::int64_t count) {
   const float largest = *std::max_element(logits, logits + count);
   if (largest == -kInfinity) {
@@ -103,7 +102,7 @@ void attn_res_merge(Tensor x, const AttnResState& state, Tensor p_in, Tensor y, 
         float* alpha = state.alpha.as<float>() + t * (n + 1);
         score[n] = s * dot(u, p, d);
         const float lse = prepared.lse.as<float>()[t], above = score[n] + bias - lse;
-        // Each from its own exponential: a mask makes one of them exactly 0 and the other exactly 1.
+        // Both from an exponential of their own, so that a mask makes one of them exactly 0 and the other exactly 1.
         const float current = 1 / (1 + std::exp(-above)), rest = 1 / (1 + std::exp(above));
         for (std::int64_t i = 0; i < n; ++i)
           alpha[i] = lse == -kInfinity ? 0.0f : rest * exp(score[i] + given_bias(params, i) - lse);

@@ -1,7 +1,7 @@
-// CPU: the part of the Attention Residuals gradient that waits (MATH.md, "Gradients"). For each
-// token and source i, over the R reads that share the sources:
+// CPU: the part of the Attention Residuals gradient that waits (MATH.md, "Gradients"). For each token and source i,
+// over the R reads that share the sources:
 //   dsource_i += sum_r alpha_ri dh_r + sum_r (dlogit_ri s_i) u_r - v_i sum_r dlogit_ri s_i^2 score_ri / d
-// R + 3n passes over d instead of the R (3n + 1) of adding up read by read.
+// R + 3n passes over d, where read by read it would be R (3n + 1).
 #include <algorithm>
 
 #include "kernels/backends.h"
@@ -49,7 +49,7 @@ void weigh(const Weights& weights, std::span<const AttnResDeferred> reads, const
   }
 }
 
-/// Adds to the kSources sources from `first` on, for one token and block of columns: what is loaded of a read serves
+/// Adds to the kSources sources from `first` on, for one token and block of columns. Each load of a read's row serves
 /// all of them.
 template <int kSources, class Vecs, class At>
 void add_columns(std::span<const Tensor> dsources, const AttnResSources& sources, const Group& group,

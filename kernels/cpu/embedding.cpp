@@ -1,4 +1,4 @@
-// CPU: rows of the embedding matrix, and the gradient's way back into them.
+// CPU: rows of the embedding matrix, and their gradient.
 #include <cstring>
 
 #include "kernels/backends.h"

@@ -11,8 +11,8 @@ namespace routescope::kernels::cpu {
 
 namespace {
 
-/// Tiles of this size reach the rate of a product as a whole; a smaller result is cut into at least kFewest tiles as
-/// long as they keep kSmallest rows, so that a few threads find equal shares.
+/// Tiles of this size reach the rate of an uncut product. A smaller result is cut into at least kFewest tiles, if they
+/// keep kSmallest rows, so that a few threads have equal shares.
 constexpr std::int64_t kTileRows = 256, kTileColumns = 512, kFewest = 8, kSmallest = 64;
 
 /// A cut of an extent into `number` equal tiles, rounded up to whole vectors.
@@ -29,6 +29,10 @@ const std::byte* at(const Tensor& t, std::int64_t row, std::int64_t column) {
 }
 
 }  // namespace
+
+bool has_products() {
+  return Product::built();
+}
 
 void matmul(Tensor c, Tensor a, Transpose transpose_a, Tensor b, Transpose transpose_b, bool accumulate,
             const Stream& stream) {
@@ -52,7 +56,7 @@ void matmul(Tensor c, Tensor a, Transpose transpose_a, Tensor b, Transpose trans
                                     product_of(std::min(m, row_tiles.size), last_n)},
                                    {product_of(last_m, std::min(n, column_tiles.size)), product_of(last_m, last_n)}};
   const std::int64_t number = row_tiles.number() * column_tiles.number();
-  // Always a parallel region, which keeps oneDNN from opening its own.
+  // Always a parallel region, so that oneDNN does not open its own.
 #pragma omp parallel for schedule(dynamic, 1)
   for (std::int64_t tile = 0; tile < number; ++tile) {
     const std::int64_t i = tile % row_tiles.number(), j = tile / row_tiles.number();

@@ -1,5 +1,4 @@
-// CPU: how much scratch the widest operation within some limits takes. Each line repeats what the operation named
-// takes.
+// CPU: the scratch that the widest operation within some limits takes. One line for each operation.
 #include <omp.h>
 
 #include <algorithm>

@@ -1,11 +1,10 @@
 // Filling, converting, random numbers, addition.
 //   fill: dst = value;   cast: dst = src in dst's type;   add: dst += src;   random_normal: random.h's numbers
 // Shapes [n], any n. A thread moves one group of eight or fewer elements (16 bytes of the narrower type), all loads
-// before the first use, and blocks follow each other without a loop: with 2048 threads on a multiprocessor that is
-// twice the bytes in flight that hide the memory's latency. Bytes an element: fill b, cast b_src + b_dst, add 3 b. Aim:
-// 90 % of the copy bandwidth. random_normal does two logarithms, roots, sines and cosines in double for each four
-// numbers and is bound by these; it runs once. (Its stack frame is of the sine's reduction of huge angles, which never
-// runs.)
+// before the first use, and there is no loop over groups: with 2048 threads on a multiprocessor, twice as many bytes
+// are in flight as the memory's latency needs. Bytes an element: fill b, cast b_src + b_dst, add 3 b. Aim: 90 % of the
+// copy bandwidth. random_normal does two logarithms, roots, sines and cosines in double for each four numbers and is
+// bound by these; it runs once. (Its stack frame comes from the sine's reduction of huge angles, which never runs.)
 #include <bit>
 
 #include "kernels/backends.h"
@@ -86,7 +85,7 @@ __global__ void __launch_bounds__(kThreads) cast_kernel(To* dst, const From* src
     store_group(dst + begin, count, false, load_group(src + begin, count, false, Narrow{}));
 }
 
-/// Where double is on a side: an element a thread.
+/// For casts from or to double: an element for each thread.
 __device__ inline void convert(double& dst, double x) {
   dst = x;
 }

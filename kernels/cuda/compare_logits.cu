@@ -1,10 +1,10 @@
-// How far an intervention moved a prediction: for rows p, q of logits [tokens, vocab],
+// The distance of a prediction from the one without an intervention. For rows p, q of logits [tokens, vocab],
 //   kl = sum softmax(p) (ln softmax(p) - ln softmax(q)),   agree = whether their largest logits stand at the same
 //   (first) token.
 // With r = ln softmax(p) - ln softmax(q) and both distributions summing to one, kl = sum softmax(p) (r + exp(-r) - 1):
-// no term is negative, so nothing cancels when the predictions are almost the same, which is what is to be measured. r
-// needs both log-sum-exps beforehand, so a block walks its two rows twice: 4 vocab b bytes a token, and the second walk
-// comes from the second-level cache only for small vocabularies. Aim: 85 % of the copy bandwidth.
+// no term is negative, so nothing cancels when the predictions are almost the same, which is the usual case. r needs
+// both log-sum-exps first, so a block reads its two rows twice: 4 vocab b bytes a token. The second reading comes from
+// the second-level cache only for small vocabularies. Aim: 85 % of the copy bandwidth.
 #include "kernels/backends.h"
 #include "kernels/cuda/logits.h"
 
@@ -20,7 +20,7 @@ struct Shared {
   BlockShared<double> sum;
 };
 
-/// What the first walk learns of a row: its softmax, and the first column of its largest logit.
+/// The result of the first reading of a row: its softmax, and the first column of its largest logit.
 struct Summary {
   OnlineSoftmax softmax;
   int first = 0;

@@ -13,7 +13,7 @@ namespace {
 
 void check(cudaError_t status, const std::string& what) {
   if (status == cudaSuccess) return;
-  cudaGetLastError();  // the next call starts clean
+  cudaGetLastError();  // clears the error, for the next call
   throw std::runtime_error("CUDA: " + what + ": " + cudaGetErrorString(status));
 }
 
@@ -63,7 +63,7 @@ void release(void* data) noexcept {
 
 void* allocate_pinned(std::size_t bytes) {
   void* data = nullptr;
-  // A build with CUDA also runs where no device is: then ordinary memory is as good.
+  // A build with CUDA also runs on a machine without a device. Ordinary memory serves there.
   if (!available()) {
     data = ::operator new (bytes, std::align_val_t{64});
     return data;

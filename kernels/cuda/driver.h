@@ -1,4 +1,4 @@
-// What the backend asks of CUDA's host runtime. driver.cpp gives the real one; the emulation of tests/simt its own.
+// The part of CUDA's host runtime that the backend uses. driver.cpp implements it with CUDA, tests/simt by emulation.
 #pragma once
 
 #include <cstddef>

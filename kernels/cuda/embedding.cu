@@ -1,6 +1,6 @@
 // Rows of the embedding matrix.  out[t] = weight[ids[t]],  weight [vocab, d], ids [tokens], out [tokens, d].
-// Bytes a token: b d in, b d out. Aim: 90 % of the copy bandwidth. A warp takes a token's row, four pieces of 16 bytes
-// of the result a lane at once; rows of 1024 are in flight whole.
+// Bytes a token: b d in, b d out. Aim: 90 % of the copy bandwidth. A warp takes a token's row, each lane four pieces of
+// 16 bytes of the result at once, so whole rows of 1024 are in flight.
 #include "kernels/backends.h"
 #include "kernels/cuda/parts/vec.h"
 

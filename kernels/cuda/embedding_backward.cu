@@ -1,9 +1,9 @@
 // The embedding's gradient:  dweight[ids[t]] += dout[t],  dweight [vocab, d] f32, dout [tokens, d].
 // Bytes a token: b d in, and 8 d for each different id. Aim: 85 % of the copy bandwidth behind the sort. Tokens are
-// sorted by id, so a row's contributions are added in token order without atomics. How often an id occurs says nothing
-// about the work of a warp: it takes kPiece neighbours in the sorted order and 32 pieces of 16 bytes of their columns.
-// It adds what an id has in the piece to dweight, except for an id that began in the piece before: that sum waits in
-// the workspace, and a second kernel adds what waits for an id, piece by piece, to its row.
+// sorted by id, so a row's contributions are added in token order without atomics. Every warp has the same work,
+// however often an id occurs: kPiece neighbours in the sorted order, and 32 pieces of 16 bytes of their columns. It
+// adds the sum of each id in its piece to dweight, except for an id that began in the piece before: this sum goes to
+// the workspace, and a second kernel adds the sums of such an id, piece by piece, to its row.
 #include "kernels/backends.h"
 #include "kernels/cuda/parts/partials.h"
 #include "kernels/cuda/parts/sort.h"
@@ -44,7 +44,7 @@ __device__ void add_to_row(float* row, int column, int d, Vec<T> sum) {
   store_floats<T>(row, column, d, kWhole, sum);
 }
 
-/// waiting [pieces, d]: what a piece has of the id that the piece before ends with.
+/// waiting [pieces, d]: the sum in a piece for the id with which the piece before ends.
 template <class T, bool kWhole>
 __global__ void __launch_bounds__(kThreads)
     sum_pieces_kernel(float* __restrict__ dweight, float* __restrict__ waiting, const T* __restrict__ dout,
@@ -52,7 +52,7 @@ __global__ void __launch_bounds__(kThreads)
   const Share share = share_of<T>(groups);
   const std::int64_t begin = share.piece * kPiece, left = tokens - begin;
   const int lane = static_cast<int>(threadIdx.x) % kWarp, column = share.column;
-  // None for warps behind the last piece; these go along, for the exchanges are made by whole warps.
+  // None for warps beyond the last piece. They still run, because exchanges need whole warps.
   const int count = left < kPiece ? static_cast<int>(left < 0 ? 0 : left) : kPiece;
   const IdKey own = lane < count ? keys[begin + lane] : 0;
   const int own_id = id_of(own), next_id = __shfl_down_sync(kFullMask, own_id, 1);
@@ -88,7 +88,7 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-/// The warp of the first piece that an id waits in adds up all of them.
+/// The warp of the first piece with a waiting sum of an id adds all waiting sums of this id.
 template <class T, bool kWhole>
 __global__ void __launch_bounds__(kThreads)
     add_waiting_kernel(float* __restrict__ dweight, const float* __restrict__ waiting, const IdKey* __restrict__ keys,

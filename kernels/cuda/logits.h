@@ -1,6 +1,6 @@
-// A row of logits as the loss kernels walk it: in pieces of 16 bytes that start on 16 bytes wherever the row itself
-// starts, so that a vocabulary no vector divides (50257, 151643) moves as fast as one that it does; and the running
-// maximum and sum of exponentials of a softmax.
+// A row of logits for the loss kernels: pieces of 16 bytes that start on 16 bytes wherever the row itself starts, so
+// that any size of vocabulary (50257, 151643) moves at full speed; and the running maximum and sum of exponentials of a
+// softmax.
 #pragma once
 
 #include "kernels/cuda/parts/reduce.h"
@@ -16,7 +16,7 @@ struct LogitsRow {
   int shift;   // elements between the 16-byte boundary and the row
   bool whole;  // pieces may move at once; otherwise element by element
 
-  /// `whole`: every row that is walked beside this one starts as far from a 16-byte boundary.
+  /// `whole`: all rows that are read together start equally far from a 16-byte boundary.
   __device__ LogitsRow(const T* data_, int n_, bool whole_)
       : data(data_),
         n(n_),
@@ -37,7 +37,7 @@ struct LogitsRow {
     }
     return pack(out);
   }
-  /// Pieces v, v + step, ...: but at the row's ends, all on their way at once.
+  /// Pieces v, v + step, ... All loads are in flight at once, except at the ends of the row.
   template <int kCount>
   __device__ void load(uint4 (&z)[kCount], int v, int step) const {
     if (complete(v) && complete(v + (kCount - 1) * step)) {
@@ -64,7 +64,7 @@ struct LogitsRow {
 
 /// The largest of the logits seen so far, and the sum of exp(logit - largest).
 struct OnlineSoftmax {
-  float largest = -3.402823466e+38f;  // not -inf: a difference of two of these has to be a number
+  float largest = -3.402823466e+38f;  // not -inf: the difference of two of these must be a number
   float sum = 0;
 
   /// Takes kCount pieces at once: one change of the maximum for all of them.

@@ -2,9 +2,9 @@
 //   nll = log sum exp z - z_target,   dz = grad_scale (softmax(z) - onehot(target))
 // logits [tokens, vocab], up to 300 KB a row. The least to move is the row in and its gradient out, 2 vocab b bytes a
 // token; aim: 90 % of the copy bandwidth (in place, no more than that is ever touched). A block takes a row. Its first
-// walk finds maximum and sum together (the sum is rescaled when the maximum grows) and keeps the first pieces of the
-// row in shared memory; the second makes the gradient from these and reads the rest again. With one such block on a
-// multiprocessor, what all of them read again (21 MB at 151936 in bf16) is still in the second-level cache.
+// pass finds maximum and sum together (the sum is rescaled when the maximum grows) and keeps the first pieces of the
+// row in shared memory; the second pass makes the gradient from these and reads the rest again. With one such block on
+// a multiprocessor, the part that all of them read again (21 MB at 151936 in bf16) is still in the second-level cache.
 // Shared memory and threads come in four sizes, so that a byte vocabulary does not take a whole multiprocessor.
 #include "kernels/backends.h"
 #include "kernels/cuda/logits.h"
@@ -41,7 +41,7 @@ __global__ void __launch_bounds__(kThreads)
     return;
   }
 
-  // Before the barriers: the gradient may take the place of the logits.
+  // Before the barriers, because the gradient may overwrite the logits.
   const float at_target = load(row.data + target);
   OnlineSoftmax softmax;
   for (int first = thread; first < pieces; first += kUnroll * kThreads) {

@@ -1,10 +1,9 @@
-// CUDA: the matrix product, by cuBLASLt. It knows column-major matrices; a row-major one read that way is its
-// transpose, and c = op(a) op(b) is c^T = op(b)^T op(a)^T: so b goes first, a second, and the transposes stay what they
-// are.
+// CUDA: the matrix product, by cuBLASLt. cuBLASLt takes column-major matrices. A row-major matrix read as column-major
+// is its transpose, and c = op(a) op(b) is c^T = op(b)^T op(a)^T: so b goes first, a second, and the transposes stay.
 //
-// Sums are f32 in any case: bf16 operands are multiplied exactly and added in f32, f32 operands are multiplied in f32,
-// not tf32. Results are the same bits every time: of algorithms that split k only those are admitted that add the parts
-// in f32 in a pass of their own, not those that add them in place. Which algorithm a shape gets: products.h.
+// Sums are f32: bf16 operands are multiplied exactly and added in f32, and f32 operands are multiplied in f32, not
+// tf32. Results are the same bits every time: an algorithm that splits k is used only if it adds the parts in f32 in a
+// pass of its own, not in place. products.h says which algorithm a shape gets.
 #include <cublasLt.h>
 #include <cuda_runtime.h>
 
@@ -35,7 +34,7 @@ void check(cublasStatus_t status, const std::string& what) {
 }
 void check(cudaError_t status, const std::string& what) {
   if (status == cudaSuccess) return;
-  cudaGetLastError();  // the next call starts clean
+  cudaGetLastError();  // clears the error, for the next call
   throw std::runtime_error("CUDA: " + what + ": " + cudaGetErrorString(status));
 }
 
@@ -135,7 +134,7 @@ class Product {
     const std::size_t bytes = static_cast<std::size_t>(shape_.m * shape_.n) * size_of(shape_.result);
     void* scratch = nullptr;
     if (cudaMalloc(&scratch, bytes) != cudaSuccess) {
-      // No room beside the run's own memory: then it stays with the heuristic's choice.
+      // There is no memory left for it: the heuristic's choice stays.
       cudaGetLastError();
       return;
     }
@@ -227,7 +226,7 @@ bool may_tune(cudaStream_t stream) {
   if (!product_tuning) return false;
   const char* wanted = std::getenv("ROUTESCOPE_TUNE");
   if (wanted && std::strcmp(wanted, "0") == 0) return false;
-  // Nothing can be timed on a stream that is recorded.
+  // No timing is possible on a stream that is being recorded.
   cudaStreamCaptureStatus recording = cudaStreamCaptureStatusNone;
   check(cudaStreamIsCapturing(stream, &recording), "asking a stream whether it is recorded");
   return recording == cudaStreamCaptureStatusNone;
@@ -263,7 +262,7 @@ void matmul(Tensor c, Tensor a, Transpose transpose_a, Tensor b, Transpose trans
   const Operands operands{c.data, a.data, b.data, reinterpret_cast<void*>(workspace),
                           static_cast<cudaStream_t>(stream.handle)};
 
-  // Held while the product is put on the stream: a product's choice may change until it has been tuned.
+  // Locked while the product is put on the stream: its algorithm may change until it has been tuned.
   static std::mutex mutex;
   static std::map<Shape, Product> products;
   const std::lock_guard lock(mutex);

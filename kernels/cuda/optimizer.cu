@@ -50,8 +50,8 @@ struct Update {
   float rate, eps, decay;
 };
 
-/// Root and division by the hardware's approximations (an error of 4 roundings, in the step, not in what is kept): the
-/// exact ones branch, and loads would wait for each other on the two sides.
+/// Root and division by the hardware's approximations. The error is 4 roundings, in the step and not in the moments.
+/// The exact ones branch, and loads would wait for the branches.
 __device__ inline void update_element(float& x, float& m, float& v, float grad, const Update& u) {
   m = u.beta1 * m + u.rest1 * grad;
   v = u.beta2 * v + u.rest2 * grad * grad;
@@ -89,7 +89,7 @@ void sum_of_squares(Tensor total, Tensor values, const Stream& stream) {
   const std::int64_t n = values.numel(), vectors = ceil_div<std::int64_t>(n, kVec<float>);
   Scratch scratch(stream);
   auto* partials = scratch.take<double>(kNormPartials);
-  // Each block a run of whole sweeps of its threads, at least one.
+  // Each block takes a run of whole sweeps of its threads, at least one.
   const std::int64_t sweeps = ceil_div<std::int64_t>(vectors, std::int64_t{kNormPartials} * kNormThreads);
   const std::int64_t run = (sweeps > 0 ? sweeps : 1) * kNormThreads;
   const auto blocks = static_cast<int>(ceil_div(vectors, run));

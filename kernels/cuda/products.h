@@ -6,8 +6,8 @@
 
 namespace routescope::kernels::cuda {
 
-/// What cuBLASLt may use of a stream's workspace: 32 MiB, as its own documentation advises for Hopper, and what
-/// aligning it takes.
+/// The part of a stream's workspace that cuBLASLt may use: 32 MiB, as its documentation advises for Hopper, and room to
+/// align it.
 inline constexpr std::size_t kProductWorkspace = (std::size_t{32} << 20) + 256;
 
 inline std::atomic<bool> product_tuning{false};

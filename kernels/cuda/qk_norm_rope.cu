@@ -3,8 +3,8 @@
 //   x = q s gain,  s = (mean(q^2) + eps)^(-1/2);   angle = position theta^(-2i/head_dim), position = row mod seq_len
 //   out[i] = x[i] cos - x[i+half] sin,   out[i+half] = x[i+half] cos + x[i] sin
 // qkv, out [tokens, (heads + 2 kv_heads) head_dim]. Bytes a token: twice the row. Aim: 90 % of the copy bandwidth. A
-// warp takes a token, then another: the angles are made once for all its heads, several of which lie on the warp side
-// by side (rotary.h), two rounds of them in flight.
+// warp takes one token after another and makes the angles once for all heads of a token. Several heads lie side by side
+// on the warp (rotary.h), and two rounds of them are in flight.
 #include <algorithm>
 
 #include "kernels/backends.h"
@@ -17,7 +17,7 @@ namespace {
 constexpr int kThreads = 128;
 constexpr int kWarps = kThreads / kWarp;
 #ifdef ROUTESCOPE_SIMT
-constexpr int kMaxBlocks = 5;  // so that blocks go round
+constexpr int kMaxBlocks = 5;  // few, so that blocks loop
 #else
 /// Blocks at most: six for each of 132 multiprocessors.
 constexpr int kMaxBlocks = 792;

@@ -2,9 +2,9 @@
 // angle and s as in the forward pass (made again from qkv):
 //   dgain += sum over tokens and heads of t x s;    dx = s t gain - x s^3 <t gain, x> / head_dim;    dv is copied
 // dqkv, dout, qkv [tokens, (heads + 2 kv_heads) head_dim]. Bytes a token: three times the heads of q and k and twice
-// those of v. Aim: 85 % of the copy bandwidth. As in the forward pass a warp takes a token, but a block stays with q
-// heads or with k and v heads and walks over many tokens: a lane then keeps one gain's gradient in registers until the
-// end, when each block leaves one row of partial sums.
+// those of v. Aim: 85 % of the copy bandwidth. As in the forward pass a warp takes a token, but a block takes either
+// the q heads or the k and v heads of many tokens: a lane then keeps the gradient of one gain in registers to the end,
+// and each block writes one row of partial sums.
 #include <algorithm>
 
 #include "kernels/backends.h"
@@ -24,16 +24,17 @@ struct Shared {
   float dgain[kWarps][2 * kMaxHalf];
 };
 
-/// The heads of one gain, and the blocks that walk over them.
+/// The heads of one gain, and the blocks that take them.
 struct Part {
   const float* gain;
   float* partials;  // [blocks, head_dim]
   int first_head;
   int heads;
-  int copied_heads;  // behind these, to be copied
+  int copied_heads;  // after these, to be copied
   int blocks;
 };
 
+// NOLINTNEXTLINE(readability-function-size): one kernel, whose parts share registers, shared memory and barriers.
 template <class T, bool kWhole>
 __global__ void __launch_bounds__(kThreads, kWhole ? 4 : 3)
     qk_norm_rope_backward_kernel(T* dqkv, const T* dout, const T* __restrict__ qkv, const Part queries, const Part keys,
@@ -65,7 +66,7 @@ __global__ void __launch_bounds__(kThreads, kWhole ? 4 : 3)
     make_angles(shared.rotary, lane, static_cast<unsigned>(token % seq_len));
 #pragma unroll 1
     for (int head = lane.head; head - lane.head < heads; head += lane.heads_at_once()) {
-      // The next heads are on their way while these are worked on.
+      // The next heads are loaded while these are computed.
       const RawPair raw_dy = next_dy, raw_x = next_x;
       const int next = head + lane.heads_at_once();
       next_dy = lane.load(dout + row + next * head_dim, next < heads);

@@ -3,8 +3,8 @@
 //   dp += s (g - p s^2 <g, p> / d)  with  g = dx gain;   dgain += sum over tokens of dx p s;   dx, p, dp in, dp out: 4
 //   d b
 // Aim: 90 % of the copy bandwidth forward, 85 % backward. A block takes kRows rows at a time (row_block.h): all their
-// loads are in flight together and one meeting of the block serves them all. A thread keeps its columns' share of dgain
-// in registers over all its rows; each block leaves one row of sums, which add_partials brings together.
+// loads are in flight together, and one reduction over the block serves them all. A thread keeps the sums of dgain of
+// its columns in registers over all rows; each block writes one row of sums, and add_partials adds these rows.
 #include "kernels/backends.h"
 #include "kernels/cuda/parts/partials.h"
 #include "kernels/cuda/parts/row_block.h"
@@ -43,7 +43,7 @@ __global__ void __launch_bounds__(L::kMaxThreads, L::kMinBlocks * 3 / 2)
       if (p_in) a[r] = load_packed<L>(p_in + (t + r) * d, d);
       if (y) b[r] = load_packed<L>(y + (t + r) * d, d);
     }
-    // The sum goes on unrounded; rounding it is the store's.
+    // The unrounded sum is used below; only the store rounds it.
     Columns<L> sum[kCount];
     float squares[kCount];
 #pragma unroll
@@ -115,7 +115,7 @@ __global__ void __launch_bounds__(L::kMaxThreads, L::kMinBlocks)
   store_floats<L>(partials + std::int64_t{blockIdx.x} * d, d, dgain);
 }
 
-/// Blocks forward, for the gain's sake fewer than rows: twice six to a multiprocessor on a card of 132.
+/// Blocks forward, fewer than rows because each loads the gain once: twice six for each of 132 multiprocessors.
 constexpr std::int64_t kForwardBlocks = 1584;
 
 template <class L>

@@ -1,4 +1,4 @@
-// Rotary angles, and how the heads of a packed row lie on a warp: what the two directions of qk_norm_rope share.
+// Shared by both directions of qk_norm_rope: rotary angles, and how the heads of a packed row lie on a warp.
 #pragma once
 
 #include <bit>
@@ -45,7 +45,7 @@ __device__ inline RotaryAngle rotary_angle(std::uint64_t turns, unsigned positio
   const float c = 1.0f + r2 * (-0.5f + r2 * (1.0f / 24 + r2 * (-1.0f / 720 + r2 * (1.0f / 40320))));
   const float s = r + r * r2 * (-1.0f / 6 + r2 * (1.0f / 120 + r2 * (-1.0f / 5040 + r2 * (1.0f / 362880))));
   const bool swap = (quadrant & 1u) != 0;
-  // A sign is the highest bit: quadrants 1 and 2 turn the cosine over, 2 and 3 the sine.
+  // A sign is the highest bit: the cosine is negative in quadrants 1 and 2, the sine in 2 and 3.
   return {__uint_as_float(__float_as_uint(swap ? s : c) ^ ((quadrant + 1u) << 30 & 0x80000000u)),
           __uint_as_float(__float_as_uint(swap ? c : s) ^ (quadrant << 30 & 0x80000000u))};
 }
@@ -68,7 +68,7 @@ HeadLayout head_layout(const char* operation, std::int64_t head_dim) {
 }
 
 /// Half a head's worth of floats in shared memory, laid out so that lanes side by side read 16 bytes side by side; 0
-/// behind the half's end. Angles and gains wait here rather than in registers, of which the kernels have none to spare.
+/// behind the half's end. Angles and gains are kept here, because the kernels need all their registers.
 struct alignas(16) HalfTable {
   float value[kMaxHalf];
 };
@@ -143,7 +143,7 @@ struct HeadLane {
   }
 };
 
-/// What a block keeps of the frequencies, and its warps of their token's angles.
+/// The frequencies, for a block, and the angles of a token, for each warp.
 template <int kWarps>
 struct RotaryShared {
   std::uint64_t turns[kMaxHalf];
@@ -151,7 +151,7 @@ struct RotaryShared {
   HalfTable sine[kWarps];
 };
 
-/// The block takes the frequencies; a barrier has to follow.
+/// The whole block loads the frequencies; a barrier must follow.
 template <int kWarps>
 __device__ void take_frequencies(RotaryShared<kWarps>& shared, const RotaryFrequencies& frequencies, int half) {
   for (int i = static_cast<int>(threadIdx.x); i < half; i += kWarps * kWarp) shared.turns[i] = frequencies.turns[i];
@@ -160,7 +160,7 @@ __device__ void take_frequencies(RotaryShared<kWarps>& shared, const RotaryFrequ
 template <class T, bool kWhole, int kWarps>
 __device__ void make_angles(RotaryShared<kWarps>& shared, const HeadLane<T, kWhole>& lane, unsigned position) {
   const int warp = static_cast<int>(threadIdx.x) / kWarp, first = static_cast<int>(threadIdx.x) % kWarp;
-  __syncwarp();  // the former angles have been read
+  __syncwarp();  // all lanes have read the previous angles
   lane.write(shared.cosine[warp], first, kWarp, [&](int i) { return rotary_angle(shared.turns[i], position).cosine; });
   lane.write(shared.sine[warp], first, kWarp, [&](int i) { return rotary_angle(shared.turns[i], position).sine; });
   __syncwarp();

@@ -1,7 +1,7 @@
 // The routing record's sums over tokens, in double: alpha, alpha^2 and rms of each column, and the entropy.
 //   sums[., i] += sum_t (alpha_ti, alpha_ti^2, 1 / s_ti),   entropy -= sum_t sum_i alpha_ti ln alpha_ti
 // alpha [tokens, columns] and columns vectors [tokens] f32: 8 bytes a token and column, a few MB at the steps that are
-// recorded, where starting the kernels is what takes time. A block takes a chunk of tokens and one column, its threads
+// recorded; the launches take most of the time. A block takes a chunk of tokens and one column, its threads
 // the chunk's tokens in turn; a second kernel adds the chunks' sums in order.
 #include "kernels/backends.h"
 #include "kernels/cuda/parts/partials.h"

@@ -1,8 +1,8 @@
 // SwiGLU.  act = silu(gate) up,  silu(g) = g sigmoid(g),  silu'(g) = sigmoid(g) (1 + g (1 - sigmoid(g)))
 // act [tokens, f] of gate_up [tokens, 2f], whose row is gate, then up. Bytes a token: forward 3 f b, backward 5 f b
-// (dact and the pair in, the pair out). Aim: 90 % of the copy bandwidth forward, 85 % backward. A thread keeps to its
-// 16-byte column and takes a few rows at once, so that eight (backward six) loads are on their way before the first
-// exponential; columns are the grid's second axis, so nothing is divided.
+// (dact and the pair in, the pair out). Aim: 90 % of the copy bandwidth forward, 85 % backward. A thread takes one
+// column of 16 bytes of a few rows at once, so that eight (backward six) loads are in flight before the first
+// exponential. Columns are the grid's second axis, so no index is divided.
 #include "kernels/backends.h"
 #include "kernels/cuda/parts/vec.h"
 

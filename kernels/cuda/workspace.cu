@@ -1,4 +1,4 @@
-// How much scratch the widest operation within some limits takes: a line an operation, which repeats what it takes.
+// The scratch that the widest operation within some limits takes: one line for each operation, as its kernel takes it.
 #include <algorithm>
 #include <initializer_list>
 

@@ -72,7 +72,7 @@ void attn_res_forward(Tensor x, const AttnResState& state, Tensor p_in, Tensor y
     const double largest = *std::max_element(logit.begin(), logit.end());
     double sum = 0;
     for (double value : logit) sum += std::exp(value - largest);
-    // The given weights may be those that lie in state.alpha already.
+    // The given weights may be state.alpha itself.
     for (std::size_t i = 0; i <= n; ++i)
       alpha[i] = alpha_override
                      ? alpha_override.as<double>()[t * static_cast<std::int64_t>(n + 1) + static_cast<std::int64_t>(i)]

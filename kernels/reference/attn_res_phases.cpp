@@ -41,7 +41,7 @@ double log_sum_exp(const std::vector<double>& logit) {
   return largest + std::log(sum);
 }
 
-/// exp(logit - lse), 0 where nothing but masks was summed.
+/// exp(logit - lse), 0 where all sources are masked.
 double share(double logit, double lse) {
   return lse == -kInfinity ? 0.0 : std::exp(logit - lse);
 }

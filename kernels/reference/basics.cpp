@@ -40,7 +40,7 @@ void set(const Tensor& t, std::int64_t i, double value) {
 
 }  // namespace
 
-/// The reference takes its scratch from the heap: it is not a backend to be fast on.
+/// The reference takes its scratch from the heap, because it need not be fast.
 std::size_t workspace_bytes(const WorkspaceLimits&) {
   return 0;
 }

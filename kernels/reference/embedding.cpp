@@ -1,4 +1,4 @@
-// Reference: rows of the embedding matrix, and the gradient's way back into them.
+// Reference: rows of the embedding matrix, and their gradient.
 #include "kernels/backends.h"
 
 namespace routescope::kernels::reference {

@@ -199,6 +199,40 @@ json ModelConfig::to_json() const {
   return out;
 }
 
+namespace {
+
+/// The keys attnres_* of a config.json.
+void read_attn_res(ModelConfig& config, const json& object, const std::string& where) {
+  const auto text = [&](const char* key, const char* fallback) {
+    const auto found = object.find(key);
+    if (found == object.end()) return std::string(fallback);
+    if (!found->is_string()) refuse(where, key, *found, "a string");
+    return found->get<std::string>();
+  };
+  const std::string mode = text("attnres_mode", "block");
+  if (mode != "block" && mode != "full") refuse(where, "attnres_mode", mode, "\"block\" or \"full\"");
+  config.residual = mode == "block" ? Residual::block_attn_res : Residual::full_attn_res;
+  if (const std::string gate = text("attnres_gate_type", "bias"); gate != "bias")
+    refuse(where, "attnres_gate_type", gate, "\"bias\"");
+  try {
+    config.source =
+        attn_res_source_from_string(text("attnres_source", "cumulative"));  // absent: a published checkpoint
+  } catch (const data::Error& error) {
+    throw data::Error("{}: attnres_source: {}", where, error.what());
+  }
+  const json blocks = object.value("attnres_num_blocks", json(8));
+  if (!blocks.is_number_integer()) refuse(where, "attnres_num_blocks", blocks, "an integer");
+  config.num_blocks = blocks.get<std::int64_t>();
+  const json bias = object.value("attnres_recency_bias_init", json(3.0));
+  if (!bias.is_number()) refuse(where, "attnres_recency_bias_init", bias, "a number");
+  config.recency_bias = bias.get<double>();
+  // Published files may name more blocks than there are layers: every layer is then its own block.
+  if (config.source == AttnResSource::cumulative && config.num_blocks > config.num_hidden_layers)
+    config.num_blocks = config.num_hidden_layers;
+}
+
+}  // namespace
+
 ModelConfig ModelConfig::from_json(const json& object, const std::string& where) {
   if (!object.is_object()) throw data::Error("{}: found {}, expected a JSON object", where, object.type_name());
   ModelConfig config;
@@ -237,34 +271,7 @@ ModelConfig ModelConfig::from_json(const json& object, const std::string& where)
     if (const auto found = object.find(key); found != object.end() && found->is_number_integer())
       *target = found->get<std::int64_t>();
 
-  if (type == "qwen3_attnres") {
-    const auto text = [&](const char* key, const char* fallback) {
-      const auto found = object.find(key);
-      if (found == object.end()) return std::string(fallback);
-      if (!found->is_string()) refuse(where, key, *found, "a string");
-      return found->get<std::string>();
-    };
-    const std::string mode = text("attnres_mode", "block");
-    if (mode != "block" && mode != "full") refuse(where, "attnres_mode", mode, "\"block\" or \"full\"");
-    config.residual = mode == "block" ? Residual::block_attn_res : Residual::full_attn_res;
-    if (const std::string gate = text("attnres_gate_type", "bias"); gate != "bias")
-      refuse(where, "attnres_gate_type", gate, "\"bias\"");
-    try {
-      config.source =
-          attn_res_source_from_string(text("attnres_source", "cumulative"));  // absent: a published checkpoint
-    } catch (const data::Error& error) {
-      throw data::Error("{}: attnres_source: {}", where, error.what());
-    }
-    const json blocks = object.value("attnres_num_blocks", json(8));
-    if (!blocks.is_number_integer()) refuse(where, "attnres_num_blocks", blocks, "an integer");
-    config.num_blocks = blocks.get<std::int64_t>();
-    const json bias = object.value("attnres_recency_bias_init", json(3.0));
-    if (!bias.is_number()) refuse(where, "attnres_recency_bias_init", bias, "a number");
-    config.recency_bias = bias.get<double>();
-    // Published files may name more blocks than there are layers: every layer is then its own block.
-    if (config.source == AttnResSource::cumulative && config.num_blocks > config.num_hidden_layers)
-      config.num_blocks = config.num_hidden_layers;
-  }
+  if (type == "qwen3_attnres") read_attn_res(config, object, where);
   config.validate(where);
   return config;
 }

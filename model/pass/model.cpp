@@ -7,6 +7,7 @@
 
 #include "data/base/error.h"
 #include "data/base/files.h"
+#include "kernels/backends.h"
 #include "kernels/ops.h"
 #include "model/files/safetensors.h"
 
@@ -54,7 +55,12 @@ std::vector<std::filesystem::path> weight_files(const std::filesystem::path& dir
 }  // namespace
 
 kernels::Device device_from_string(const std::string& text, const std::string& where) {
-  if (text == "cpu" || (text == "auto" && !kernels::cuda_available())) return kernels::Device::cpu;
+  if (text == "cpu" || (text == "auto" && !kernels::cuda_available())) {
+    if (!kernels::cpu::has_products())
+      throw data::Error("{}: found {}, expected a CUDA device: this build has no CPU backend (ROUTESCOPE_CPU is OFF)",
+                        where, text);
+    return kernels::Device::cpu;
+  }
   if (text != "cuda" && text != "auto") throw data::Error("{}: found '{}', expected auto, cpu or cuda", where, text);
   if (!kernels::cuda_built()) throw data::Error("{}: found cuda, expected cpu: this build has no CUDA backend", where);
   if (!kernels::cuda_available()) throw data::Error("{}: found cuda, expected cpu: no CUDA device answers", where);

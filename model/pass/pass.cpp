@@ -6,11 +6,9 @@
 #include <stdexcept>
 
 #include "data/base/error.h"
-#include "model/pass/head.h"
 #include "model/pass/pass_state.h"
 #include "model/pass/read_steps.h"
 #include "model/pass/sublayers.h"
-#include "model/pass/upload.h"
 
 namespace routescope::model {
 
@@ -170,7 +168,7 @@ void Pass::Impl::set_ids(std::span<const std::int32_t> ids) {
   for (std::size_t i = 0; i < ids.size(); ++i)
     if (ids[i] < 0 || ids[i] >= vocab)
       throw data::Error("token {}: found id {}, expected 0 to {} (the vocabulary)", i, ids[i], vocab - 1);
-  upload.to(state.act.ids, ids, state.stream);
+  upload.to(state.act.ids, ids.data(), state.stream);
 }
 
 void Pass::Impl::set_targets(std::span<const std::int32_t> targets) {
@@ -180,7 +178,7 @@ void Pass::Impl::set_targets(std::span<const std::int32_t> targets) {
   for (std::size_t i = 0; i < targets.size(); ++i)
     if (targets[i] < -1 || targets[i] >= vocab)
       throw data::Error("target {}: found id {}, expected -1 to {} (the vocabulary)", i, targets[i], vocab - 1);
-  upload.to(state.act.targets, targets, state.stream);
+  upload.to(state.act.targets, targets.data(), state.stream);
 }
 
 void Pass::Impl::set_logit_bias(int first_read, const RoutingIntervention* intervention) {

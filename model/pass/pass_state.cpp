@@ -1,5 +1,7 @@
 #include "model/pass/pass_state.h"
 
+#include <cstring>
+
 namespace routescope::model {
 
 PassState::PassState(const Model& model_, const kernels::AttentionShape& shape_, bool train,
@@ -42,6 +44,26 @@ kernels::AttnResParams PassState::params_of(int r) {
           .logit_bias = at(r).logit_bias,
           .norm_gain = norm_gain(model.weights(), r),
           .eps = config.rms_norm_eps};
+}
+
+Upload::Upload(kernels::Device device, std::size_t bytes) {
+  if (device == kernels::Device::cuda)
+    for (std::optional<Slot>& slot : slots_) slot.emplace(bytes);
+}
+
+void Upload::to(kernels::Tensor dst, const void* values, const kernels::Stream& stream) {
+  const auto host = [&](void* data) {
+    kernels::Tensor tensor = dst;
+    tensor.data = data;
+    tensor.device = kernels::Device::cpu;
+    return tensor;
+  };
+  std::optional<Slot>& slot = slots_[next_++ % slots_.size()];
+  if (!slot) return kernels::copy(dst, host(const_cast<void*>(values)), stream);
+  slot->copied.wait();  // the slot's previous copy, which ended long ago
+  std::memcpy(slot->memory.data(), values, dst.bytes());
+  kernels::copy(dst, host(slot->memory.data()), stream);
+  slot->copied.record(stream);
 }
 
 }  // namespace routescope::model

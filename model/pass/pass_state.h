@@ -1,6 +1,10 @@
-// What the steps of a pass share: the model, the shape of a batch, the tensors, the stream.
+// What the steps of a pass share: the model, the shape of a batch, the tensors, the stream; and the upload of token
+// ids.
 #pragma once
 
+#include <array>
+#include <cstddef>
+#include <optional>
 #include <vector>
 
 #include "kernels/device.h"
@@ -43,6 +47,28 @@ struct PassState {
   kernels::Tensor norm_gain(const Weights& weights, int r) const;
   SourceTensors sources_of(int r);
   kernels::AttnResParams params_of(int r);
+};
+
+/// Host values on their way to a device: through pinned memory, so that the host does not wait for earlier work of the
+/// stream.
+class Upload {
+ public:
+  /// `bytes`: of the largest tensor to come.
+  Upload(kernels::Device device, std::size_t bytes);
+
+  /// dst = values (host memory, of dst's type and size), in order with the stream's work; `values` may be changed when
+  /// this returns.
+  void to(kernels::Tensor dst, const void* values, const kernels::Stream& stream);
+
+ private:
+  struct Slot {
+    explicit Slot(std::size_t bytes) : memory(bytes) {}
+    kernels::PinnedBuffer memory;
+    kernels::StreamEvent copied;
+  };
+  // Ids and targets of the micro-batch that computes and of the one after it.
+  std::array<std::optional<Slot>, 4> slots_;
+  std::size_t next_ = 0;
 };
 
 }  // namespace routescope::model

@@ -1,5 +1,7 @@
 #include "model/pass/sublayers.h"
 
+#include <algorithm>
+
 namespace routescope::model {
 
 namespace {
@@ -21,6 +23,22 @@ void mix_tokens(const PassState& pass, const Layer& l) {
   kernels::qk_norm_rope_forward(l.act.qkv, l.act.qkv_raw, l.weight.q_norm, l.weight.k_norm, pass.shape,
                                 pass.config.rope_theta, pass.config.rms_norm_eps, pass.stream);
   kernels::attention_forward(l.act.attn_out, l.act.lse, l.act.qkv, pass.shape, pass.stream);
+}
+
+void head_product(PassState& pass, kernels::Tensor out, std::int64_t begin, std::int64_t end) {
+  const kernels::Tensor x = pass.at(pass.last_read()).x.rows(begin, end);
+  kernels::matmul(out, x, kNo, pass.model.operands().head, kYes, false, pass.stream);
+}
+
+/// Calls body(first, last, logits of tokens [first, last)) for each chunk of tokens [begin, end).
+template <class Body>
+void for_each_chunk(PassState& pass, std::int64_t begin, std::int64_t end, Body body) {
+  for (std::int64_t first = begin; first < end; first += pass.act.head_rows) {
+    const std::int64_t last = std::min(first + pass.act.head_rows, end);
+    const kernels::Tensor logits = pass.act.logits.rows(0, last - first);
+    head_product(pass, logits, first, last);
+    body(first, last, logits);
+  }
 }
 
 }  // namespace
@@ -70,6 +88,36 @@ void backward_mlp(PassState& pass, std::int64_t layer, kernels::Tensor x, const 
   kernels::swiglu_backward(b.dgate_up, b.dact, l.act.gate_up, stream);
   kernels::matmul(b.dx, b.dgate_up, kNo, l.operand.gate_up, kNo, false, stream);
   kernels::matmul(gradient.gate_up, b.dgate_up, kYes, x, kNo, true, stream);
+}
+
+void head_logits(PassState& pass, std::int64_t begin, std::int64_t end, kernels::Tensor out) {
+  if (out.device == pass.act.logits.device && out.dtype == pass.act.logits.dtype)
+    return head_product(pass, out, begin, end);
+  for_each_chunk(pass, begin, end, [&](std::int64_t first, std::int64_t last, kernels::Tensor logits) {
+    kernels::cast(out.rows(first - begin, last - begin), logits, pass.stream);
+  });
+}
+
+void forward_loss(PassState& pass) {
+  const Activations& act = pass.act;
+  for_each_chunk(pass, 0, pass.shape.tokens(), [&](std::int64_t first, std::int64_t last, kernels::Tensor logits) {
+    kernels::cross_entropy(act.nll.rows(first, last), kernels::Tensor{}, logits, act.targets.rows(first, last), 0.0,
+                           pass.stream);
+  });
+}
+
+void backward_head(PassState& pass, double scale, const Weights& gradients) {
+  const kernels::Range range("head");
+  const Activations& act = pass.act;
+  const kernels::Tensor x = pass.at(pass.last_read()).x;
+  for_each_chunk(pass, 0, pass.shape.tokens(), [&](std::int64_t first, std::int64_t last, kernels::Tensor logits) {
+    const kernels::Tensor dlogits = act.dlogits.rows(0, last - first);
+    kernels::cross_entropy(act.nll.rows(first, last), dlogits, logits, act.targets.rows(first, last), scale,
+                           pass.stream);
+    kernels::matmul(act.backward.dx.rows(first, last), dlogits, kNo, pass.model.operands().head, kNo, false,
+                    pass.stream);
+    kernels::matmul(gradients.head, dlogits, kYes, x.rows(first, last), kNo, true, pass.stream);
+  });
 }
 
 }  // namespace routescope::model

@@ -10,7 +10,7 @@
 #include "kernels/cuda/driver.h"
 #include "kernels/memory.h"
 #include "tests/simt/device_array.h"
-#include "tests/simt/device_memory.h"
+#include "tests/simt/emulator/device_memory.h"
 
 namespace simt {
 namespace {

@@ -1,6 +1,8 @@
-// Planted faults. Of each pair of kernels one is right, and right under every seed; the other has one of the mistakes
-// that CUDA kernels are prone to, and the emulator has to notice: by a wrong result under some of the seeds, by a
-// message, or by AddressSanitizer. A test fails if the fault goes unseen.
+// Planted faults of barriers, bounds and shared memory. Of each pair of kernels one is right under every seed. The
+// other has a common mistake of CUDA kernels, and the emulator must notice it: by a wrong result under some seeds, by a
+// message, or by AddressSanitizer.
+#include "tests/simt/faults.h"
+
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -15,26 +17,6 @@ namespace {
 
 using routescope::kernels::cuda::kFullMask;
 using routescope::kernels::cuda::shared_memory;
-
-constexpr std::uint64_t kSeeds = 10;
-
-/// How many of the seeds give a result other than `expected`.
-template <class T, class Run>
-std::uint64_t wrong_results(const std::vector<T>& expected, Run&& run) {
-  std::uint64_t wrong = 0;
-  for (std::uint64_t s = 0; s < kSeeds; ++s) {
-    const Seeded seeded(s);
-    const DeviceArray<T> out(expected.size());
-    run(out.data());
-    // Compared as bits: garbage is NaN, which differs from everything.
-    const std::vector<T> got = out.host();
-    if (std::memcmp(got.data(), expected.data(), expected.size() * sizeof(T)) != 0) ++wrong;
-  }
-  return wrong;
-}
-
-/// A fault that only some orders show has to show in at least this many of ten: chance alone never hides it.
-constexpr std::uint64_t kOften = kSeeds / 2;
 
 struct Row {
   float value[256];
@@ -272,144 +254,6 @@ TEST(PlantedFaults, UninitialisedSharedMemory) {
             0u);
   EXPECT_EQ(wrong_results(expected, [](float* out) { run_kernel(histogram_of_one<false>, 1, 64, sizeof(Row), out); }),
             kSeeds);
-}
-
-// ---- copies that are not there yet ----------------------------------------------------------------------------------
-
-struct Staged {
-  alignas(16) float value[256];
-};
-template <bool waits, bool has_barrier>
-__global__ void staged_reverse(float* out, const float* in) {
-  auto& staged = shared_memory<Staged>();
-  const unsigned i = threadIdx.x;
-  async_copy(&staged.value[4 * i], in + 4 * i, 16);
-  async_commit();
-  if constexpr (waits) async_wait(0);
-  if constexpr (has_barrier) __syncthreads();
-  for (unsigned k = 0; k < 4; ++k) out[4 * i + k] = staged.value[4 * blockDim.x - 1 - 4 * i - k];
-}
-
-TEST(PlantedFaults, AsynchronousCopyReadBeforeItsWait) {
-  std::vector<float> in(256), expected(256);
-  for (std::size_t i = 0; i < 256; ++i) in[i] = expected[255 - i] = static_cast<float>(i);
-  const DeviceArray<float> from(in);
-  const auto wrong = [&](void (*kernel)(float*, const float*)) {
-    return wrong_results(expected, [&](float* out) { run_kernel(kernel, 1, 64, sizeof(Staged), out, from.data()); });
-  };
-  EXPECT_EQ(wrong(staged_reverse<true, true>), 0u);
-  EXPECT_EQ(wrong(staged_reverse<false, true>), kSeeds);
-  EXPECT_EQ(wrong(staged_reverse<true, false>), kSeeds);  // a wait is for one's own copies only
-}
-
-/// Two stages: the copy of the next tile goes into the place that others may still be reading.
-template <bool has_barrier>
-__global__ void staged_sums(float* out, const float* in, int tiles) {
-  auto& staged = shared_memory<Staged>();
-  const unsigned i = threadIdx.x;
-  const auto fetch = [&](int tile) {
-    async_copy(&staged.value[4 * i], in + static_cast<unsigned>(tile) * 4 * blockDim.x + 4 * i, 16);
-    async_commit();
-  };
-  fetch(0);
-  float sum = 0;
-  for (int tile = 0; tile < tiles; ++tile) {
-    async_wait(0);
-    __syncthreads();
-    sum += staged.value[(4 * i + 5) % (4 * blockDim.x)];
-    if constexpr (has_barrier) __syncthreads();
-    if (tile + 1 < tiles) fetch(tile + 1);
-  }
-  out[i] = sum;
-}
-
-TEST(PlantedFaults, AsynchronousCopyIntoAPlaceStillRead) {
-  constexpr std::size_t kTiles = 3;
-  std::vector<float> in(256 * kTiles), expected(64, 0.0f);
-  for (std::size_t i = 0; i < in.size(); ++i) in[i] = static_cast<float>(i);
-  for (std::size_t i = 0; i < 64; ++i)
-    for (std::size_t t = 0; t < kTiles; ++t) expected[i] += in[256 * t + (4 * i + 5) % 256];
-  const DeviceArray<float> from(in);
-  const auto wrong = [&](void (*kernel)(float*, const float*, int)) {
-    return wrong_results(expected, [&](float* out) {
-      run_kernel(kernel, 1, 64, sizeof(Staged), out, from.data(), static_cast<int>(kTiles));
-    });
-  };
-  EXPECT_EQ(wrong(staged_sums<true>), 0u);
-  EXPECT_EQ(wrong(staged_sums<false>), kSeeds);
-}
-
-// ---- sums whose order is left to chance -----------------------------------------------------------------------------
-
-/// What atomicAdd on a float does; the vocabulary leaves it out because of what this test shows.
-void add_in_any_order(float* at, float value) {
-  auto* bits = reinterpret_cast<unsigned*>(at);
-  unsigned seen = __float_as_uint(*at);
-  for (;;) {
-    const unsigned before = atomicCAS(bits, seen, __float_as_uint(__uint_as_float(seen) + value));
-    if (before == seen) return;
-    seen = before;
-  }
-}
-
-__global__ void sum_in_order(float* out, const float* in) {
-  struct Shared {
-    routescope::kernels::cuda::BlockShared<float> sum;
-  };
-  const float sum =
-      routescope::kernels::cuda::block_sum(in[blockIdx.x * blockDim.x + threadIdx.x], shared_memory<Shared>().sum);
-  if (threadIdx.x == 0) out[blockIdx.x] = sum;
-}
-__global__ void sum_as_it_comes(float* out, const float* in) {
-  add_in_any_order(out, in[blockIdx.x * blockDim.x + threadIdx.x]);
-}
-
-TEST(PlantedFaults, ReductionThatDependsOnTheOrder) {
-  constexpr std::size_t kThreads = 256;
-  std::vector<float> in(kThreads);
-  for (std::size_t i = 0; i < kThreads; ++i)
-    in[i] = std::sin(static_cast<float>(i * i)) * std::exp2(static_cast<float>(i % 20));
-  const DeviceArray<float> from(in);
-  std::set<float> in_order, as_it_comes;
-  for (std::uint64_t s = 0; s < kSeeds; ++s) {
-    const Seeded seeded(s);
-    const DeviceArray<float> a(1), b(1);
-    run_kernel(sum_in_order, 1, kThreads, sizeof(routescope::kernels::cuda::BlockShared<float>), a.data(), from.data());
-    run_kernel(sum_as_it_comes, 1, kThreads, 0, b.data(), from.data());
-    in_order.insert(a.host()[0]);
-    as_it_comes.insert(b.host()[0]);
-  }
-  EXPECT_EQ(in_order.size(), 1u);
-  EXPECT_GT(as_it_comes.size(), 1u);
-}
-
-/// The order of blocks is left to chance too.
-__global__ void last_block_wins(int* out, bool in_order) {
-  if (threadIdx.x == 0 && (!in_order || blockIdx.x + 1 == gridDim.x)) *out = static_cast<int>(blockIdx.x);
-}
-
-TEST(PlantedFaults, TwoBlocksWriteOnePlace) {
-  const std::vector<int> expected{7};
-  EXPECT_EQ(wrong_results(expected, [](int* out) { run_kernel(last_block_wins, 8, 32, 0, out, true); }), 0u);
-  EXPECT_GE(wrong_results(expected, [](int* out) { run_kernel(last_block_wins, 8, 32, 0, out, false); }), kOften);
-}
-
-/// An addition to global memory by several threads without an atomic: read, let others go on, write.
-template <bool atomic>
-__global__ void count_threads(unsigned* out) {
-  if (atomic) {
-    atomicAdd(out, 1u);
-  } else {
-    const unsigned before = *out;
-    __syncwarp();
-    *out = before + 1;
-  }
-}
-
-TEST(PlantedFaults, CountingWithoutAnAtomic) {
-  const std::vector<unsigned> expected{256};
-  EXPECT_EQ(wrong_results(expected, [](unsigned* out) { run_kernel(count_threads<true>, 2, 128, 0, out); }), 0u);
-  EXPECT_EQ(wrong_results(expected, [](unsigned* out) { run_kernel(count_threads<false>, 2, 128, 0, out); }), kSeeds);
 }
 
 }  // namespace

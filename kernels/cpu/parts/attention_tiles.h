@@ -1,6 +1,6 @@
-// What the forward and backward pass of attention share: the cut into strips of queries and tiles of keys, and the tile
-// of logits. Logits are held with a row for each key and a column for each query, so that the softmax of 16 queries
-// goes on side by side in a vector, and so that of all operands only a strip's own queries have to be turned.
+// Shared by both passes of attention: the cut into strips of queries and tiles of keys, and the tile of logits. The
+// tile has a row for each key and a column for each query. So a vector computes the softmax of 16 queries at once, and
+// only the queries of the strip must be transposed ("turned").
 #pragma once
 
 #include <algorithm>
@@ -30,15 +30,15 @@ inline Strip strip_of(std::int64_t first, std::int64_t seq_len) {
 /// turned [head_dim, kStrip] = factor * rows [queries, head_dim]^T, zero beyond the queries.
 inline void turn(float* turned, const float* rows, std::int64_t leading, const Strip& strip, std::int64_t head_dim,
                  float factor) {
-  // A row at a time: columns of rows that lie a power of two apart would all fall into one set of the cache.
+  // A row at a time: the columns of rows that lie a power of two apart would all fall into one set of the cache.
   for (std::int64_t q = 0; q < strip.queries; ++q)
     for (std::int64_t e = 0; e < head_dim; ++e) turned[e * kStrip + q] = factor * rows[q * leading + e];
   for (std::int64_t q = strip.queries; q < strip.columns(); ++q)
     for (std::int64_t e = 0; e < head_dim; ++e) turned[e * kStrip + q] = 0;
 }
 
-/// packed [count, head_dim] = rows. What is read many times is gathered first: rows that lie a power of two apart would
-/// fall into a few sets of the caches and drive each other out.
+/// packed [count, head_dim] = rows. Rows that are read many times are copied together first: rows that lie a power of
+/// two apart would fall into a few sets of the caches and evict each other.
 inline void pack(float* packed, const float* rows, std::int64_t leading, std::int64_t count, std::int64_t head_dim) {
   for (std::int64_t i = 0; i < count; ++i) std::copy_n(rows + i * leading, head_dim, packed + i * head_dim);
 }

@@ -1,6 +1,6 @@
-// How the CPU backend cuts work between threads. The cuts depend on extents only, never on the number of threads: each
-// chunk is computed by the same instructions whoever runs it, and partial sums are combined in chunk order, so results
-// are the same bits for every number of threads.
+// How the CPU backend cuts work between threads. The cuts depend on extents only, never on the number of threads. Every
+// thread runs the same instructions for a chunk, and partial sums are added in chunk order, so results are the same
+// bits for every number of threads.
 #pragma once
 
 #include <algorithm>
@@ -8,7 +8,7 @@
 
 namespace routescope::kernels::cpu {
 
-/// A cut of [0, count) into chunks of equal size, the last one aside.
+/// A cut of [0, count) into chunks of equal size; the last one may be smaller.
 struct Chunks {
   std::int64_t count;
   std::int64_t size;
@@ -33,7 +33,7 @@ inline Chunks element_chunks(std::int64_t count) {
   return {count, 1 << 14};
 }
 
-/// The most partial sums that a reduction over tokens keeps: enough for 64 threads and their balance, little to add up.
+/// The most partial sums of a reduction over tokens: enough to balance 64 threads, and few to add.
 inline constexpr std::int64_t kMaxPartials = 128;
 
 /// Rows of a reduction over tokens: at most kMaxPartials chunks of at least 8 rows.

@@ -1,4 +1,4 @@
-// Scratch of which each thread has a piece of its own.
+// Scratch with a piece for each thread.
 #pragma once
 
 #include <omp.h>

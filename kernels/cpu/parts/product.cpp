@@ -1,5 +1,28 @@
-// oneDNN's matrix product, one thread at a time (product.h).
+// Products by oneDNN, version 2 or 3. In a build with ROUTESCOPE_CPU off there are none.
 #include "kernels/cpu/parts/product.h"
+
+#ifndef ROUTESCOPE_ONEDNN
+
+#include <stdexcept>
+
+namespace routescope::kernels::cpu {
+
+struct Product::Parts {};
+
+const Product& Product::of(const ProductShape&) {
+  throw std::runtime_error("this build has no CPU backend (ROUTESCOPE_CPU is OFF)");
+}
+
+Product::~Product() = default;
+void Product::run(void*, const void*, const void*) const {}
+
+bool Product::built() {
+  return false;
+}
+
+}  // namespace routescope::kernels::cpu
+
+#else
 
 #include <omp.h>
 
@@ -30,6 +53,9 @@ memory::desc matrix(std::int64_t rows, std::int64_t columns, std::int64_t leadin
 }
 
 dnnl::matmul::primitive_desc describe(const ProductShape& s) {
+  const memory::desc a = matrix(s.m, s.k, s.lda, s.transpose_a, s.operands);
+  const memory::desc b = matrix(s.k, s.n, s.ldb, s.transpose_b, s.operands);
+  const memory::desc c = matrix(s.m, s.n, s.ldc, false, s.result);
   dnnl::primitive_attr attributes;
   attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
   if (s.accumulate) {
@@ -37,10 +63,11 @@ dnnl::matmul::primitive_desc describe(const ProductShape& s) {
     sum.append_sum(1.0f);
     attributes.set_post_ops(sum);
   }
-  return {
-      dnnl::matmul::desc(matrix(s.m, s.k, s.lda, s.transpose_a, s.operands),
-                         matrix(s.k, s.n, s.ldb, s.transpose_b, s.operands), matrix(s.m, s.n, s.ldc, false, s.result)),
-      attributes, engine()};
+#if DNNL_VERSION_MAJOR >= 3
+  return {engine(), a, b, c, attributes};
+#else
+  return {dnnl::matmul::desc(a, b, c), attributes, engine()};
+#endif
 }
 
 struct Hash {
@@ -54,7 +81,7 @@ struct Hash {
   }
 };
 
-/// oneDNN's own scratch, a thread's largest so far: a few packed panels, at most some megabytes.
+/// oneDNN's own scratch of this thread. It grows to a few packed panels, some megabytes at most.
 void* scratchpad(std::size_t bytes) {
   thread_local std::vector<std::byte> pad;
   constexpr std::size_t kAlignment = 64;
@@ -72,7 +99,7 @@ struct Product::Parts {
 };
 
 Product::Product(const ProductShape& shape) {
-  // oneDNN asks OpenMP for the number of threads when it chooses a kernel and its blocks. In here the answer is one.
+  // oneDNN asks OpenMP for the number of threads when it chooses a kernel and its blocks. Inside this region it is one.
   std::exception_ptr failed;
 #pragma omp parallel num_threads(1)
   {
@@ -87,6 +114,10 @@ Product::Product(const ProductShape& shape) {
 }
 
 Product::~Product() = default;
+
+bool Product::built() {
+  return true;
+}
 
 const Product& Product::of(const ProductShape& shape) {
   static std::mutex mutex;
@@ -112,3 +143,5 @@ void Product::run(void* c, const void* a, const void* b) const {
 }
 
 }  // namespace routescope::kernels::cpu
+
+#endif

@@ -1,5 +1,5 @@
-// One matrix product on one thread by oneDNN, over operands with leading dimensions: what matmul and attention cut
-// their work into. A product's kernel is chosen for one thread whatever the number of threads, which keeps its bits the
+// One matrix product on one thread by oneDNN, over operands with leading dimensions. matmul cuts its work into such
+// products. oneDNN chooses the kernel of each for one thread, whatever the number of threads, so the bits stay the
 // same.
 #pragma once
 
@@ -22,12 +22,15 @@ struct ProductShape {
   bool operator==(const ProductShape&) const = default;
 };
 
-/// A product made ready for one shape. Made once a process and shape, kept for its life, safe to run on any thread.
+/// A product prepared for one shape. A process makes one for each shape, keeps it, and may run it on any thread.
 class Product {
  public:
-  /// Found in the cache, or made. Not to be called inside a parallel region.
+  /// Whether this build has products (ROUTESCOPE_CPU).
+  static bool built();
+  /// From the cache, or made now. Do not call it inside a parallel region. Throws std::runtime_error in a build without
+  /// products.
   static const Product& of(const ProductShape& shape);
-  /// Runs on the calling thread, which has to be inside a parallel region.
+  /// Runs on the calling thread, which must be inside a parallel region.
   void run(void* c, const void* a, const void* b) const;
 
   struct Parts;

@@ -1,5 +1,4 @@
-// What the forward and backward pass of an Attention Residuals read share: access to one token's sources, and their
-// weighted sums.
+// Shared by both passes of an Attention Residuals read: access to one token's sources, and their weighted sums.
 #pragma once
 
 #include <algorithm>
@@ -78,8 +77,8 @@ inline void dots(float* result, const float* a, const Row& v, std::int64_t d) {
   for (; i < v.count(); ++i) result[i] = dot(a, v.value(i), d);
 }
 
-/// body(at, sum_i weight(i) v_i) for every vector of columns: blocks of columns stay in registers while the values go
-/// by.
+/// body(at, sum_i weight(i) v_i) for every vector of columns: a block of columns stays in registers over all
+/// values.
 template <class Row, class Weight, class Body>
 inline void weighted_sums(const Row& v, std::int64_t d, Weight&& weight, Body&& body) {
   for_column_blocks<8>(d, [&](auto vecs, auto at) {

@@ -1,4 +1,4 @@
-// The step that a norm and a read begin with: p = p_in + y and the sum of its squares, in one pass over the row.
+// The first step of a norm and of a read: p = p_in + y and the sum of its squares, in one pass over the row.
 #pragma once
 
 #include <cmath>

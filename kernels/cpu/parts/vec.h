@@ -1,5 +1,5 @@
-// The CPU backend's vector: as many floats as the machine's registers hold, and the walk over a row's columns in such
-// vectors. A loop's body is written once, for a place `at` that is either a whole vector of columns or the row's
+// The CPU backend's vector: as many floats as a register of the machine holds, and loops over a row's columns in such
+// vectors. The body of a loop is written once, for a place `at` that is either a whole vector of columns or the row's
 // incomplete end:
 //
 //   for_columns(d, [&](auto at) { at.store(y, at.load(x) * scale); });
@@ -72,7 +72,7 @@ struct Whole {
   Vec keep(Vec x, float) const { return x; }
 };
 
-/// The `count` < kWidth last columns of a row. What is loaded beyond them is zero, and nothing is stored there.
+/// The `count` < kWidth last columns of a row. Loads give zero beyond them, and stores write nothing there.
 struct Part {
   std::int64_t j;
   std::int64_t count;

@@ -1,15 +1,14 @@
 // CUDA: attention by cuDNN's fused kernels (its graph interface, "SDPA"): causal softmax(q k^T / sqrt(head_dim)) v on
 // the packed qkv [tokens, (heads + 2 kv_heads) head_dim] in bf16, of which q, k and v are strided views; grouped-query.
-// cuDNN's "stats" [batch, heads, seq_len, 1] are the natural log-sum-exp of the scaled logits: this project's lse as it
-// is.
+// cuDNN's "stats" [batch, heads, seq_len, 1] are the natural log-sum-exp of the scaled logits, which is this project's
+// lse.
 //
-// The backward pass is asked to be deterministic. cuDNN then keeps the gradients of all logits of a call in its
-// workspace, 2 batch heads seq_len^2 bytes (rounded up to tiles), and adds up dq from there. To bound that, a call
-// takes only as many sequences as fit kLogitGradients; where a single sequence exceeds it, the built-in kernels are
-// used.
+// The backward pass is set to be deterministic. cuDNN then keeps the gradients of all logits of a call in its
+// workspace, 2 batch heads seq_len^2 bytes (rounded up to tiles), and sums dq from there. To bound this size, a call
+// takes only as many sequences as fit kLogitGradients. If one sequence exceeds it, the built-in kernels are used.
 //
-// A graph is made once for each shape and kept. Its plan is the first of cuDNN's heuristic: no timing takes part.
-// Nobody has run this file on a device yet.
+// A graph is made once for each shape and kept. Its plan is the first that cuDNN's heuristic gives; nothing is timed.
+// This file has not run on a device yet.
 #include "kernels/cuda/attention/attention_cudnn.h"
 
 #include <cuda_runtime.h>
@@ -44,7 +43,7 @@ using Pointers = std::unordered_map<std::int64_t, void*>;
 
 enum class Pass { forward, backward };
 
-/// The first line of what went wrong; empty if nothing did.
+/// The first line of the error; empty for success.
 std::string message_of(fe::error_t error) {
   if (error.is_good()) return {};
   const std::string message = error.get_message();
@@ -65,7 +64,7 @@ int current_device() {
   return device;
 }
 
-/// What is made once and used by one call at a time.
+/// The graphs and handles of the process. One call uses them at a time.
 struct Graphs {
   using Key = std::tuple<int, Pass, std::int64_t, std::int64_t, std::int64_t, std::int64_t, std::int64_t>;
   struct Entry {
@@ -78,7 +77,7 @@ struct Graphs {
   std::map<Key, Entry> entries;
 };
 Graphs& graphs() {
-  static auto* all = new Graphs;  // for the life of the process: cuDNN may be gone before static objects are
+  static auto* all = new Graphs;  // never destroyed: cuDNN may be unloaded before static objects
   return *all;
 }
 
@@ -270,7 +269,7 @@ std::size_t attention_cudnn_workspace(const AttentionShape& shape) {
   if (!attention_cudnn_refuses(any_address, shape).empty()) return 0;
   const std::lock_guard lock(graphs().mutex);
   std::size_t bytes = std::max(graph_for(Pass::forward, shape).workspace, graph_for(Pass::backward, call).workspace);
-  // The last call takes what sequences are left.
+  // The last call takes the remaining sequences.
   AttentionShape rest = shape;
   rest.batch = shape.batch % call.batch;
   if (rest.batch > 0) bytes = std::max(bytes, graph_for(Pass::backward, rest).workspace);

@@ -14,8 +14,8 @@ std::string attention_cudnn_refuses(const Tensor& qkv, const AttentionShape& sha
 void attention_cudnn_forward(Tensor out, Tensor lse, Tensor qkv, const AttentionShape& shape, const Stream& stream);
 void attention_cudnn_backward(Tensor dqkv, Tensor dout, Tensor out, Tensor lse, Tensor qkv, const AttentionShape& shape,
                               const Stream& stream);
-/// What both take of a stream's workspace for bf16 of this shape or of fewer sequences. Prepares the shape, so that
-/// nothing is left to be prepared when a step is recorded. Without a device, an estimate.
+/// Bytes of a stream's workspace that both passes take for bf16 of this shape or of fewer sequences. Also prepares the
+/// graphs of the shape, so that a step can be recorded later. Without a device it is an estimate.
 std::size_t attention_cudnn_workspace(const AttentionShape& shape);
 
 }  // namespace routescope::kernels::cuda

@@ -1,8 +1,8 @@
-// What the gradient of attention needs of each query beforehand:
+// A number for each query, which the gradient of attention needs:
 //   delta [batch, heads, seq_len] f32 = <dout, out> of the query's head, from two tensors [tokens, heads*head_dim].
 // Moves 2 heads*head_dim elements a token in (bf16: 4 heads*head_dim bytes) and 4 heads bytes out; aim: 90 % of the
-// card's copy bandwidth. A group of lanes has one head of one token, 16 bytes of both tensors a lane, and the groups of
-// a block lie one after another in memory, as do its loads.
+// card's copy bandwidth. A group of lanes takes one head of one token, and a lane 16 bytes of both tensors. Groups of a
+// block lie one after another in memory, so the loads of a block are contiguous.
 #include "kernels/cuda/attention/attention_builtin.h"
 #include "kernels/cuda/parts/vec.h"
 

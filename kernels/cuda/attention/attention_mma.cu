@@ -5,17 +5,17 @@
 //
 // qkv [tokens, (heads + 2 kv_heads) head_dim] as it is (strides, no repacking), out [tokens, heads*head_dim],
 // lse [batch, heads, seq_len] f32. Per query head and token 4 head_dim (i + 1) flops; bytes: q and out once, 4
-// head_dim; k and v of a head are read by every query tile and come from the L2 cache but for the first time. Bound by
+// head_dim; every query tile reads k and v of a head, from the L2 cache except for the first time. Bound by
 // the tensor cores; mma.sync reaches about two thirds of what Hopper's wgmma does, so the aim is 350 TFLOP/s at
-// head_dim 128 on an H200 and 190 on an A100; nobody has measured this file yet. Where cuDNN is built it is the default
+// head_dim 128 on an H200 and 190 on an A100, not measured yet. In a build with cuDNN, cuDNN is the default
 // (attention.cu).
 //
-// Organisation: 4 warps with 32 queries each, so that each piece of k or v that a warp reads from shared memory meets
-// two pieces of queries (with 16 queries a warp, shared memory would be the bound). The copies of k and v alternate:
-// v's tile is under way during q k^T, the next k's during the softmax and the product with v. That hides the copies as
-// a second stage would, in less memory: 56 KiB at head_dim 128, two blocks on a multiprocessor of capability 8.0 as
-// of 9.0. Exponentials are powers of two, log2(e) folded into the scale. The weights are rounded to bf16 for their
-// product with v, as every flash attention does; their sum l is not. Query tiles with most keys start first.
+// Organisation: 4 warps with 32 queries each, so that a warp uses each piece of k or v from shared memory for two
+// pieces of queries (with 16 queries a warp, shared memory would be the bound). The copies of k and v alternate: v's
+// tile is copied during q k^T, the next tile of k during the softmax and the product with v. This hides the copies as a
+// second stage would, in less memory: 56 KiB at head_dim 128, two blocks on a multiprocessor of capability 8.0 or 9.0.
+// Exponentials are powers of two, with log2(e) folded into the scale. The weights are rounded to bf16 for their product
+// with v, as in every flash attention; their sum l is not. The query tiles with most keys start first.
 #include "kernels/cuda/attention/attention_builtin.h"
 #include "kernels/cuda/attention/attention_tiles.h"
 
@@ -60,7 +60,7 @@ __device__ void hide_later_keys(FragmentC (&z)[kRowTiles][kColumns], int first_k
   }
 }
 
-/// Logits become weights relative to the new maximum; what has been summed so far is brought to it.
+/// Turns logits into weights relative to the new maximum, and rescales the sums so far to it.
 template <int kHeadDim, int kColumns>
 __device__ void exponentiate(FragmentC (&z)[kRowTiles][kColumns], FragmentC (&o)[kRowTiles][kHeadDim / 8],
                              RunningSoftmax& running, float scale_log2) {
@@ -96,6 +96,7 @@ __device__ void exponentiate(FragmentC (&z)[kRowTiles][kColumns], FragmentC (&o)
   }
 }
 
+// NOLINTNEXTLINE(readability-function-size): one kernel, whose parts share registers, shared memory and barriers.
 template <int kHeadDim>
 __global__ void __launch_bounds__(kAttentionThreads, 2)
     attention_mma_forward_kernel(bf16* out, float* lse, const bf16* qkv, Heads shape) {
@@ -130,16 +131,16 @@ __global__ void __launch_bounds__(kAttentionThreads, 2)
   shared.k.load_async(keys, width, seq_len);
   close_copies();
   for (int first_key = 0; first_key < end; first_key += kTile) {
-    // A warp whose queries all come before the tile has no part in it, but for copies and barriers.
+    // A warp whose queries all come before the tile only takes part in copies and barriers.
     const bool seen = first_key < first_query + kRowTiles * 16;
     FragmentC z[kRowTiles][kTile / 8];
     wait_for_copies<0>();
-    __syncthreads();  // k has arrived, and the former v is no longer read
+    __syncthreads();  // k has arrived, and no thread reads the previous v any more
     shared.v.load_async(values + static_cast<std::int64_t>(first_key) * width, width, seq_len - first_key);
     close_copies();
     if (seen) product_of_rows(z, shared.q, warp_row, shared.k);
     wait_for_copies<0>();
-    __syncthreads();  // v has arrived, and k is no longer read
+    __syncthreads();  // v has arrived, and no thread reads k any more
     if (first_key + kTile < end) {
       shared.k.load_async(keys + static_cast<std::int64_t>(first_key + kTile) * width, width,
                           seq_len - first_key - kTile);

@@ -5,19 +5,18 @@
 //
 // Two launches of one kernel. In the first a block owns a tile of queries and passes over the keys: q k^T, dout v^T, dz
 // k. In the second it owns a tile of keys and passes over the queries of all heads of their group, in order: k q^T, v
-// dout^T, dz^T q, w^T dout. These are 7 products where 5 would do, if blocks that own keys also added up dq; but they
-// could only do that with atomics, in another order every time, or with a buffer of partial sums as large as the number
-// of key tiles times dq. 7 products give the same bits in every run. 14 head_dim flops per query, key and head; bound
-// by the tensor cores; the aim is 250 TFLOP/s (of the 7 products) at head_dim 128 on an H200; nobody has measured this
-// file yet.
+// dout^T, dz^T q, w^T dout. These are 7 products. 5 would do if blocks that own keys also summed dq, but this needs
+// atomics, whose order changes in every run, or a buffer of partial sums as large as the number of key tiles times dq.
+// 7 products give the same bits in every run. 14 head_dim flops per query, key and head; bound by the tensor cores; the
+// aim is 250 TFLOP/s (of the 7 products) at head_dim 128 on an H200, not measured yet.
 //
 // Organisation: both launches have the same form. With own rows (a, b) and the others (a', b'), which is (q, dout) and
 // (k, v) or the other way round:
 //   z = a a'^T,  e = b b'^T,  w and dz from z and e, elementwise;  sum_a += dz a',  and where keys are owned sum_b += w
 //   b'.
-// A warp holds its own rows' sums in registers, and w and dz go from one product to the next there too, since C of a
-// product is A of the next (mma.h). Of the others, tiles of 32 rows, two of them in shared memory: one is used while
-// the next is copied, with one barrier a tile. head_dim 128: 64 KiB where keys are owned (two blocks on a
+// A warp holds the sums of its own rows in registers. w and dz stay in registers too, since C of a product is A of the
+// next (mma.h). The other rows come in tiles of 32, two of them in shared memory: one is used while the next is copied,
+// with one barrier a tile. head_dim 128: 64 KiB where keys are owned (two blocks on a
 // multiprocessor of capability 8.0 or 9.0), 96 KiB where queries are (one on 8.0, two on 9.0).
 #include "kernels/cuda/attention/attention_builtin.h"
 #include "kernels/cuda/attention/attention_tiles.h"
@@ -28,7 +27,7 @@ namespace {
 
 constexpr int kOthers = 32;
 
-/// Row tiles of 16 that a warp owns: as many as its sums leave registers for.
+/// Row tiles of 16 that a warp owns: as many as its registers can hold the sums of.
 template <int kHeadDim, bool kOwnsKeys>
 constexpr int kRowTiles = kOwnsKeys ? 128 / kHeadDim : 2;
 template <int kHeadDim, bool kOwnsKeys>
@@ -108,6 +107,7 @@ __device__ void weights_and_gradients(FragmentC (&z)[kRows][kOthers / 8], Fragme
   }
 }
 
+// NOLINTNEXTLINE(readability-function-size): one kernel, whose parts share registers, shared memory and barriers.
 template <int kHeadDim, bool kOwnsKeys>
 __global__ void __launch_bounds__(kAttentionThreads, 2)
     attention_mma_backward_kernel(bf16* dqkv, const bf16* dout, const float* lse, const float* delta, const bf16* qkv,
@@ -134,7 +134,7 @@ __global__ void __launch_bounds__(kAttentionThreads, 2)
       const int head = kv_head * group + step / tiles;
       stage.other[0].load_async(qkv + places.query(row, head), places.width, left);
       stage.other[1].load_async(dout + places.out(row, head), places.out_width, left);
-      // Beyond the last query all is zero, and so is its part in every sum.
+      // Rows beyond the last query are zero, and add nothing to any sum.
       const int i = static_cast<int>(threadIdx.x) % kOthers;
       if (threadIdx.x < kOthers) copy_async_4(stage.lse + i, lse + places.statistic(row + i, head), i < left);
       if (threadIdx.x >= kAttentionThreads - kOthers)
@@ -175,11 +175,11 @@ __global__ void __launch_bounds__(kAttentionThreads, 2)
 
   for (int step = 0; step < steps; ++step) {
     wait_for_copies<0>();
-    __syncthreads();  // this step's tiles have arrived, and the former step's are no longer read
+    __syncthreads();  // this step's tiles have arrived, and no thread reads those of the previous step
     if (step + 1 < steps) begin_copies(step + 1);
     const auto& stage = shared.stage[step % 2];
     const int other = (first_tile + step % tiles) * kOthers;
-    // A warp whose rows and the others do not see each other has no part in this step, but for copies and barriers.
+    // A warp whose rows see none of the others, nor are seen by them, only takes part in copies and barriers.
     const int last_own = first_own + 16 * kRows - 1, last_other = other + kOthers - 1;
     if (kOwnsKeys ? last_other < first_own : other > last_own) continue;
     FragmentC z[kRows][kOthers / 8], e[kRows][kOthers / 8];

@@ -2,8 +2,8 @@
 // arithmetic.
 //   z_j = <q, k_j> / sqrt(head_dim) for j <= i,  lse = log sum exp z,  out = sum_j exp(z_j - lse) v_j
 // qkv [tokens, (heads + 2 kv_heads) head_dim], out [tokens, heads*head_dim], lse [batch, heads, seq_len] f32. It serves
-// f32 runs, which compare the backends, and small models' heads; bf16 with head_dim 64 or 128 goes to the tensor cores
-// (attention_mma.cu). Bound by shared memory: the aim is a tenth of the card's f32 rate; nobody has measured it.
+// f32 runs, which compare the backends, and the heads of small models; bf16 with head_dim 64 or 128 goes to the tensor
+// cores (attention_mma.cu). Bound by shared memory: the aim is a tenth of the card's f32 rate, not measured yet.
 //
 // A block has 16 queries of one head, 4 a warp, and passes over its keys 32 at a time, one a lane, with a running
 // maximum and sum. Shared memory: up to 83 KiB at head_dim 256.
@@ -43,7 +43,7 @@ __global__ void __launch_bounds__(kPlainThreads)
     for (int i = 0; i < kColumns; ++i) sum_v[r][i] = 0;
   }
   for (int first_key = 0; first_key < end; first_key += kWarp) {
-    __syncthreads();  // the former keys are no longer read
+    __syncthreads();  // no thread reads the previous keys any more
     const int left = shape.seq_len - first_key;
     shared.k.load_rows(qkv + shape.key(sequence, first_key, kv_head), shape.width(), left, shape.head_dim);
     shared.v.load_rows(qkv + shape.value(sequence, first_key, kv_head), shape.width(), left, shape.head_dim);

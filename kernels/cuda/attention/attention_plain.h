@@ -1,6 +1,6 @@
-// What the plain attention kernels (no tensor cores) share: tiles of heads' rows as floats in shared memory, and
-// products of them. A warp holds kOwn rows; of the others, tiles of 32, one for each lane: so a dot product needs no
-// exchange, and the maximum or sum over a tile is one reduction over the warp.
+// Shared by the plain attention kernels (without tensor cores): tiles of heads' rows as floats in shared memory, and
+// products of them. A warp has kPlainOwn rows of its own. The other rows come in tiles of 32, one for each lane, so
+// that a dot product needs no exchange and the maximum or sum over a tile is one reduction over the warp.
 #pragma once
 
 #include <cmath>

@@ -1,10 +1,10 @@
 // The gradient of causal grouped-query attention without tensor cores: f32 or bf16, any even head_dim up to 256.
 //   w_ij = exp(<q_i, k_j> / sqrt(head_dim) - lse_i) for j <= i,  dz_ij = w_ij (<dout_i, v_j> - delta_i),
 //   dq_i = sum_j dz_ij k_j / sqrt(head_dim),  dk_j = sum_i dz_ij q_i / sqrt(head_dim),  dv_j = sum_i w_ij dout_i
-// Shapes, and for whom it is, as in attention_plain.cu; delta from attention_delta. Two launches of one kernel, of
-// which the first owns queries and passes over keys, the second owns keys and passes over the queries of all heads of
-// their group, in order (as attention_mma_backward.cu does, and for the same reason: the same bits in every run).
-// Shared memory: up to 101 KiB at head_dim 256.
+// Shapes and uses as in attention_plain.cu; delta from attention_delta. Two launches of one kernel: in the first a
+// block owns queries and passes over the keys; in the second it owns keys and passes over the queries of all heads of
+// their group, in order (as in attention_mma_backward.cu, for the same reason: the same bits in every run). Shared
+// memory: up to 101 KiB at head_dim 256.
 #include "kernels/cuda/attention/attention_builtin.h"
 #include "kernels/cuda/attention/attention_plain.h"
 
@@ -20,6 +20,7 @@ struct PlainBackwardShared {
   float gradient[kPlainWarps][kPlainOwn][kWarp];
 };
 
+// NOLINTNEXTLINE(readability-function-size): one kernel, whose parts share registers, shared memory and barriers.
 template <class T, int kColumns, bool kOwnsKeys>
 __global__ void __launch_bounds__(kPlainThreads)
     attention_plain_backward_kernel(T* dqkv, const T* dout, const float* lse, const float* delta, const T* qkv,
@@ -52,7 +53,7 @@ __global__ void __launch_bounds__(kPlainThreads)
   for (int member = 0; member < (kOwnsKeys ? group : 1); ++member) {
     const int head = kOwnsKeys ? kv_head * group + member : own_head;
     for (int first = begin; first < end; first += kWarp) {
-      __syncthreads();  // the former rows are no longer read
+      __syncthreads();  // no thread reads the previous rows any more
       const int left = seq_len - first;
       if (kOwnsKeys) {
         shared.other[0].load_rows(qkv + shape.query(sequence, first, head), shape.width(), left, head_dim);

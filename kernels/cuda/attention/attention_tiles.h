@@ -1,4 +1,4 @@
-// What the tensor-core kernels of attention share: tiles of heads' rows in shared memory, and products of them.
+// Shared by the tensor-core kernels of attention: tiles of heads' rows in shared memory, and products of them.
 #pragma once
 
 #include <cmath>
@@ -47,8 +47,8 @@ struct HeadTile {
     const int lane = fresh(static_cast<int>(threadIdx.x) % kWarp);
     return (row + lane / 16 * 8 + lane % 8) * kHeadDim + (lane / 8 % 2 ^ lane % 8) * kVec<bf16>;
   }
-  /// The same place `rows` (a multiple of 8) further down and 16 steps further right, where both are constants: then
-  /// only the lower bits of the chunk's number, at most four values, take registers.
+  /// The same place `rows` (a multiple of 8) further down and 16 steps further right. With constants, only the lower
+  /// bits of the chunk's number, at most four values, take registers.
   static __device__ int further(int place, int rows, int steps) {
     return (place ^ (2 * steps % 8) * kVec<bf16>)+(2 * steps / 8 * 8 * kVec<bf16> + rows * kHeadDim);
   }
@@ -104,7 +104,7 @@ __device__ void add_weighted_rows(FragmentC (&c)[kRowTiles][kHeadDim / 8], const
 }
 
 /// Writes one warp's results, times factor[m][h] (row 16 m + 8 h + lane / 4), to `valid` rows in device memory that lie
-/// `stride` elements apart. `tile` serves on the way; no other warp reads its rows from `row` on any more.
+/// `stride` elements apart. They pass through `tile`, whose rows from `row` on no other warp may read any more.
 template <int kRowTiles, int kRows, int kHeadDim>
 __device__ void store_rows(bf16* rows, int stride, int valid, const FragmentC (&c)[kRowTiles][kHeadDim / 8],
                            const float (&factor)[kRowTiles][2], HeadTile<kRows, kHeadDim>& tile, int row) {

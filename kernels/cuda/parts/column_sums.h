@@ -1,6 +1,6 @@
-// The second level of sums over tokens: a column of partials [count, width] is added up in a fixed order. It reads what
-// the first level has just left in the cache, so it is latency that counts: a block takes 32 columns, each of its 32
-// warps every 32nd row, eight of them in flight.
+// The second level of sums over tokens: each column of partials [count, width] is summed in a fixed order. The first
+// level has just left the partials in the cache, so latency is the bound: a block takes 32 columns, each of its 32
+// warps takes every 32nd row, with eight loads in flight.
 #pragma once
 
 #include "kernels/cuda/parts/reduce.h"
@@ -39,7 +39,7 @@ __device__ void column_sums(const float* partials, int count, int width, Finish&
   }
   shared.sum[warp][lane] = sum;
   __syncthreads();
-  // Each warp now takes a column, each lane one former warp.
+  // Now each warp takes a column, and each lane the sum that one warp made.
   const float total = warp_sum(shared.sum[lane][warp]);
   if (lane == 0 && first_column + warp < width) finish(first_column + warp, total);
 }

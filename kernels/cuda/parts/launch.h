@@ -1,5 +1,5 @@
-// Starting kernels, and the shared memory they find. What includes this compiles twice: by nvcc for a device, and by
-// the host compiler against tests/simt, whose cuda_runtime.h gives CUDA's vocabulary to one fiber per thread.
+// The launch of kernels, and their shared memory. Two compilers take the files that include this: nvcc for a device,
+// and the host's compiler for the emulation of tests/simt, whose cuda_runtime.h runs each thread as a fiber.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -51,15 +51,15 @@ void launch(const char* name, void (*kernel)(Parameters...), const Grid& grid, c
 #else
   const auto check = [name](cudaError_t status) {
     if (status == cudaSuccess) return;
-    cudaGetLastError();  // the next launch starts clean
+    cudaGetLastError();  // clears the error, for the next launch
     throw std::runtime_error("CUDA: kernel " + std::string(name) + ": " + cudaGetErrorString(status));
   };
-  // Beyond 48 KiB a kernel has to say so beforehand.
+  // Above 48 KiB CUDA wants the size to be set beforehand.
   constexpr std::size_t kOrdinaryShared = std::size_t{48} << 10;
   if (grid.shared_bytes > kOrdinaryShared)
     check(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
                                static_cast<int>(grid.shared_bytes)));
-  // The formatter takes the brackets apart.
+  // The formatter would split the brackets.
   // clang-format off
   kernel<<<grid.blocks, static_cast<unsigned>(grid.threads), grid.shared_bytes,
            static_cast<cudaStream_t>(stream.handle)>>>(static_cast<Parameters>(arguments)...);

@@ -5,7 +5,7 @@
 //   A [16, 16]  reg 0: row g, columns 2t, 2t+1;  reg 1: row g+8;  reg 2: row g, columns 2t+8, 2t+9;  reg 3: both + 8
 //   B [16, 8]   reg 0: rows 2t, 2t+1 of column g;  reg 1: rows 2t+8, 2t+9
 //   C [16, 8]   value 0, 1: row g, columns 2t, 2t+1;  value 2, 3: row g+8
-// So C of one product, rounded to bf16, is A of the next without a lane giving anything to another.
+// So C of one product, rounded to bf16, is A of the next without an exchange between lanes.
 #pragma once
 
 #include <cstdint>
@@ -107,8 +107,8 @@ inline void wait_for_copies() {
 inline float fast_exp2(float x) {
   return exp2f(x);
 }
-/// x, of which the compiler does not know that it is x: what is computed from it is computed here, and not kept in
-/// registers from elsewhere.
+/// x. The compiler cannot see that the result is x, so it computes here what follows from it, and keeps nothing of it
+/// in registers from elsewhere.
 inline int fresh(int x) {
   return x;
 }

@@ -7,7 +7,7 @@
 namespace routescope::kernels::cuda {
 
 #ifdef ROUTESCOPE_SIMT
-// In emulation so few that small inputs already make a block go round more than once.
+// Few in emulation, so that blocks loop more than once on small inputs too.
 inline constexpr int kNormPartials = 4;
 inline constexpr int kRopePartials = 5;
 inline constexpr int kRoutingPartials = 3;

@@ -19,8 +19,8 @@ __device__ inline float warp_max(float value) {
   return value;
 }
 
-/// Room for one reduction over a block of at most 1024 threads. One object serves one reduction at a time: a barrier
-/// has to lie between the end of one and the beginning of the next, which block_reduce gives itself.
+/// Room for one reduction over a block of at most 1024 threads. One object serves one reduction at a time. A barrier
+/// must come between two of them; block_reduce has it.
 template <class T>
 struct BlockShared {
   T warp[kWarp];
@@ -33,7 +33,7 @@ __device__ T block_reduce(T value, T neutral, BlockShared<T>& shared, WarpReduce
   const int lane = static_cast<int>(threadIdx.x) % kWarp, warp = static_cast<int>(threadIdx.x) / kWarp;
   const int warps = static_cast<int>(blockDim.x) / kWarp;
   value = warp_reduce(value);
-  __syncthreads();  // the former use of `shared` has ended
+  __syncthreads();  // the previous use of `shared` has ended
   if (lane == 0) shared.warp[warp] = value;
   __syncthreads();
   return warp_reduce(lane < warps ? shared.warp[lane] : neutral);

@@ -1,6 +1,6 @@
-// A block a row: how kernels that reduce over the hidden size lie over an activation [tokens, d]. Thread i of the block
-// holds the row's vectors i, i + threads, ..; the block walks over rows t = block, block + blocks, ... A thread keeps
-// the same columns for all rows, so that parameters, and gradients of parameters, stay in registers.
+// A block for each row: the layout of kernels that reduce over the hidden size of an activation [tokens, d]. Thread i
+// of a block holds the row's vectors i, i + threads, ... The block goes through rows block, block + blocks, ... A
+// thread keeps the same columns for all rows, so parameters, and gradients of parameters, stay in registers.
 //
 // For d = 1024 in bf16 a row is one vector for each of 128 threads: a thread has room for the vectors of many rows (the
 // sources of a read), all of whose loads are in flight before the first is used, and each is loaded once.
@@ -12,7 +12,7 @@
 
 namespace routescope::kernels::cuda {
 
-/// How a block lies over a row: vectors a thread, the most threads, blocks that a multiprocessor has registers for, and
+/// A layout: vectors of a thread, the most threads of a block, the blocks that a multiprocessor has registers for, and
 /// whether every row is known to start on 16 bytes and to end with a whole vector.
 template <class T_, int kVecs_, int kMaxThreads_, int kMinBlocks_, bool kWhole_>
 struct RowLayout {
@@ -53,11 +53,11 @@ void with_rows(const char* operation, std::int64_t d, bool whole, Body&& body) {
   body(AnyRows<T>{}, threads(AnyRows<T>::kVecs));
 }
 
-/// Blocks for `tokens` rows: as many as do about the same work in narrow and in wide rows, and never a function of the
-/// device, because sums over tokens are made block by block.
+/// Blocks for `tokens` rows: as many as do about the same work in narrow and in wide rows. The device must not change
+/// this number, because sums over tokens are made block by block.
 inline std::int64_t row_blocks(std::int64_t tokens, int threads, std::int64_t of_128_threads) {
 #ifdef ROUTESCOPE_SIMT
-  of_128_threads = 2;  // in emulation so few that a block meets several rows of small inputs
+  of_128_threads = 2;  // few in emulation, so that a block has several rows of small inputs
 #endif
   return std::min(tokens, of_128_threads * std::max(1, 128 / threads));
 }
@@ -188,7 +188,7 @@ __device__ void add_scaled(Columns<L>& to, float factor, const Columns<L>& a) {
   for (int c = 0; c < L::kColumns; ++c) to.value[c] = fmaf(factor, a.value[c], to.value[c]);
 }
 
-/// Of 2 * kHalf values a lane keeps kHalf, those whose turn its number says, and adds its partner's to them.
+/// A lane keeps kHalf of its 2 * kHalf values, chosen by a bit of its number, and adds its partner's values to them.
 template <int kHalf>
 __device__ void fold(float* value) {
   const bool upper = (threadIdx.x & kHalf) != 0;
@@ -210,7 +210,7 @@ __device__ float warp_sums(float (&value)[N]) {
   return sum;
 }
 
-/// The sum over the block's warps of what each has left at `i`.
+/// The sum over the block's warps of their values at `i`.
 template <int kWarps, int N>
 __device__ float over_warps(const float (&shared)[kWarps][N], int i) {
   const int warps = static_cast<int>(blockDim.x) / kWarp;
@@ -221,8 +221,8 @@ __device__ float over_warps(const float (&shared)[kWarps][N], int i) {
   return sum;
 }
 
-/// As warp_sums over the whole block; lane l of every warp gets the sum of value l % N. One barrier; before `shared` is
-/// used again another one has to lie in between.
+/// As warp_sums over the whole block; lane l of every warp gets the sum of value l % N. It has one barrier; the caller
+/// needs another one before the next use of `shared`.
 template <int N, int kWarps>
 __device__ float block_sums(float (&value)[N], float (&shared)[kWarps][N]) {
   const int lane = static_cast<int>(threadIdx.x) % kWarp, warp = static_cast<int>(threadIdx.x) / kWarp;

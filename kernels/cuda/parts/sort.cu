@@ -1,7 +1,7 @@
 // A merge sort of keys id << 32 | position, all of them different.
 // Blocks first sort runs of kRun keys in shared memory (bitonic), then pairs of runs are merged until one is left: each
 // key finds its place as its rank in its own run plus, by binary search, its rank in the other. 32768 keys are 16 runs
-// and four merges of 256 KB each, all of it in the second-level cache: what counts is launches and search steps (aim:
+// and four merges of 256 KB each, all of it in the second-level cache, so launches and search steps take the time (aim:
 // 25 us, once a step).
 #include "kernels/cuda/parts/launch.h"
 #include "kernels/cuda/parts/sort.h"
@@ -25,7 +25,7 @@ __global__ void __launch_bounds__(kSortThreads)
   const std::int64_t begin = static_cast<std::int64_t>(blockIdx.x) * kRun;
   for (int i = thread; i < kRun; i += kSortThreads) {
     const std::int64_t at = begin + i;
-    // Behind the end: keys above all others.
+    // Beyond the end: keys above all others.
     shared.key[i] = at < count ? static_cast<IdKey>(ids[at]) << 32 | static_cast<IdKey>(at) : ~IdKey{0};
   }
   for (int size = 2; size <= kRun; size *= 2) {

@@ -1,4 +1,4 @@
-// Rows in pieces of 16 bytes: the one way in which kernels touch rows of activations and weights in device memory.
+// Rows in pieces of 16 bytes. Kernels load and store rows of activations and weights in device memory only so.
 #pragma once
 
 #include <cstdint>
@@ -99,8 +99,8 @@ __device__ void store_row(T* row, int begin, int d, bool aligned, const Vec<T>& 
     if (begin + i < d) store(row + begin + i, v.value[i]);
 }
 
-/// The same as it lies in memory, for kernels that have many loads in flight: the layout is known to the compiler, so
-/// no branch stands between them, and nothing is unpacked before it is used. kWhole: rows start on 16 bytes and d is a
+/// The same as it lies in memory, for kernels with many loads in flight: the compiler knows the layout, so there is no
+/// branch between the loads, and nothing is unpacked before it is used. kWhole: rows start on 16 bytes and d is a
 /// multiple of kVec<T>. Zeros where `there` is false.
 template <bool kWhole, class T>
 __device__ uint4 load_raw(const T* row, int begin, int d, bool there = true) {

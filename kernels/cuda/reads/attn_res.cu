@@ -2,10 +2,9 @@
 //   p = p_in + y,  s_i = 1 / rms(v_i),  alpha = softmax_i(s_i <u, v_i> + B_i),  h = sum_i alpha_i v_i,
 //   x = h gain / rms(h);   u = query * key_gain,  v = n completed sources and p.
 // Rows of d elements of b bytes: p_in, y and n sources in, p and x out, (n + 4) d b bytes a token; aim: 90 % of the
-// copy bandwidth. A block takes a row (row_block.h). All loads of a token are in flight together, n up to 8 sources
-// wait in registers between their two uses, and all n + 2 sums over d are made at once, so that a token costs two
-// meetings of the block: one for the scores, one for rms(h). More than 8 sources are read twice, the second time from
-// the caches.
+// copy bandwidth. A block takes a row (row_block.h). All loads of a token are in flight together. Up to 8 sources stay
+// in registers between their two uses; more are read a second time, from the caches. All n + 2 sums over d are made at
+// once, so a token costs two reductions over the block: one for the scores, one for rms(h).
 #include "kernels/backends.h"
 #include "kernels/cuda/parts/reduce.h"
 #include "kernels/cuda/reads/read.h"
@@ -28,8 +27,8 @@ struct ForwardShared {
   float partial_weight;                     // alpha_n, and that of the source which is the partial
 };
 
-/// One warp makes the weights of token t of what all warps have left, and writes down what the read leaves of them.
-/// Lane l takes sources l, l + 32, ..; `scale` is s_l, loaded before.
+/// One warp makes the weights of token t from the partial sums of all warps, and stores scores and weights. Lane l
+/// takes sources l, l + 32, ..; `scale` is s_l, loaded before.
 template <class L>
 __device__ void weigh(ForwardShared<L>& shared, const ForwardArguments<typename L::T>& a,
                       const SourceRows<typename L::T>& sources, float scale, std::int64_t t) {
@@ -127,12 +126,12 @@ __global__ void __launch_bounds__(L::kMaxThreads, L::kMaxThreads == 128 ? 5 : L:
     for (int c = 0; c < L::kColumns; ++c) h.value[c] *= s_h * gain.value[c];
     store_columns<L>(a.x + offset, d, h);
     if (threadIdx.x == 0) a.h_inv_rms[t] = s_h;
-    // Of the three parts of shared memory each is written again only beyond a barrier that follows its last use.
+    // A barrier follows the last use of each of the three parts of shared memory, before the part is written again.
   }
 }
 
-/// Blocks: each takes some tokens one after another, for its parameters' sake. Twice five to a multiprocessor on a card
-/// of 132, so that none is left to finish alone.
+/// Blocks. Each takes several tokens, one after another, because it loads the parameters once. Twice five for each
+/// multiprocessor of a card of 132, so that the last blocks end together.
 constexpr std::int64_t kBlocks = 1320;
 
 template <class T>

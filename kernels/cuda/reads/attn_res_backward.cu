@@ -3,11 +3,10 @@
 //   dp += alpha_n dh + dlogit_n s_p (u - p s_p^2 <u, p> / d),
 //   dgain += dx h s_h,   du += sum_i dlogit_i s_i v_i,   dquery += du key_gain,  dkey_gain += du query,  dbias +=
 //   dlogit_n
-// h is computed again from the sources rather than kept. Rows of d elements of b bytes: dx, n sources, p and dp in, dh
-// and dp out, (n + 5) d b bytes a token; aim: 85 % of the copy bandwidth. As in attn_res.cu a block takes a row and up
-// to 8 sources wait in registers, here for three uses; more are read again from the caches. Sums over tokens stay in
-// registers over all rows of a block, which leaves one row of 2 d + 1 of them in the workspace; a second kernel adds
-// these in order.
+// h is not kept but computed again from the sources. Rows of d elements of b bytes: dx, n sources, p and dp in, dh
+// and dp out, (n + 5) d b bytes a token; aim: 85 % of the copy bandwidth. As in attn_res.cu a block takes a row, and up
+// to 8 sources stay in registers, here for three uses; more are read again from the caches. A block keeps its sums over
+// tokens in registers and writes one row of 2 d + 1 of them to the workspace; a second kernel adds these rows in order.
 #include "kernels/backends.h"
 #include "kernels/cuda/parts/column_sums.h"
 #include "kernels/cuda/parts/reduce.h"
@@ -32,15 +31,14 @@ struct BackwardShared {
   float along[L::kMaxWarps][1];             // each warp's share of <dh, h>
   float source[L::kMaxWarps][kMaxSources];  // of <dh, v_i>
   float partial[L::kMaxWarps][1];           // of <dh, p>
-  float weight[kMaxSources];                // dlogit_i s_i, what v_i counts in du
-  float partial_weight;                     // and p, also as the source that it may be
-  float along_u;                            // dlogit_n s_p, what u counts in dp
-  float back;                               // and -p
+  float weight[kMaxSources];                // dlogit_i s_i, the factor of v_i in du
+  float partial_weight;                     // the factor of p, also as a completed source
+  float along_u;                            // dlogit_n s_p, the factor of u in dp
+  float back;                               // the factor of -p in dp
 };
 
-/// One warp makes dlogit of token t of what all warps have left, and what follows from it. Lane l takes sources l, l +
-/// 32,
-/// ..; `scale` is s_l, loaded before. Returns dlogit_n.
+/// One warp makes dlogit of token t from the partial sums of all warps, and the factors that follow from it. Lane l
+/// takes sources l, l + 32, ..; `scale` is s_l, loaded before. Returns dlogit_n.
 template <class L>
 __device__ float softmax_backward(BackwardShared<L>& shared, const BackwardArguments<typename L::T>& a,
                                   const SourceRows<typename L::T>& sources, float scale, std::int64_t t) {
@@ -73,6 +71,7 @@ __device__ float softmax_backward(BackwardShared<L>& shared, const BackwardArgum
   return dlogit_p;
 }
 
+// NOLINTNEXTLINE(readability-function-size): one kernel, whose parts share registers, shared memory and barriers.
 template <class L>
 __global__ void __launch_bounds__(L::kMaxThreads, L::kMinBlocks)
     attn_res_backward_kernel(const BackwardArguments<typename L::T> a, const SourceRows<typename L::T> sources) {
@@ -92,7 +91,7 @@ __global__ void __launch_bounds__(L::kMaxThreads, L::kMinBlocks)
     const std::int64_t offset = t * d, row = t * columns;
     tile.load(sources, 0, offset, d);
     const Packed<L> p = load_packed<L>(a.partial + offset, d), grad = load_packed<L>(a.dx + offset, d);
-    // The general layout has no registers to keep this, nor the parameters below, from here on.
+    // The general layout has no registers to keep this, nor the parameters below, until their next use.
     Packed<L> dp_before;
     if constexpr (L::kWhole) dp_before = load_packed<L>(a.dp + offset, d);
     PerSource alpha(count, [&](int i) { return a.alpha[row + sources.column(i)]; });
@@ -117,8 +116,7 @@ __global__ void __launch_bounds__(L::kMaxThreads, L::kMinBlocks)
     add_scaled<L>(dh, -block_sums(along, shared.along) * s_h * s_h * per_column, h);
     store_columns<L>(a.dh + offset, d, dh);
 
-    // Through the softmax: what the weights' gradients need of these columns, the gradients, and what follows from
-    // them.
+    // Through the softmax: the columns' part of <dh, v_i>, then dlogit, then the gradients that follow from it.
     if (!a.alpha_is_given) {
       for (int base = 0; base < count; base += kRows) {
         if (count > kRows) tile.load(sources, base, offset, d);
@@ -157,7 +155,7 @@ __global__ void __launch_bounds__(L::kMaxThreads, L::kMinBlocks)
   if (threadIdx.x == 0) partial[2 * d] = dbias;
 }
 
-/// Brings the blocks' sums together and hands them to the parameters' gradients.
+/// Adds the blocks' sums, and from them the gradients of the parameters.
 __global__ void __launch_bounds__(kColumnSumThreads)
     attn_res_gradients_kernel(float* dquery, float* dkey_gain, float* dnorm_gain, float* dbias, const float* query,
                               const float* key_gain, const float* partials, int blocks, int d) {

@@ -3,10 +3,10 @@
 //   score_i = s_i <u_r, v_i>,  lse_r = ln sum_i exp(score_i + B_i),  output_r = sum_i exp(score_i + B_i - lse_r) v_i
 // merge; p_in, y and output in, p and x out, 5 d b bytes a token:
 //   alpha_n = sigmoid(score_n + B_n + bias - lse),  h = (1 - alpha_n) output + alpha_n p,  x = h gain / rms(h)
-// Aim: 90 % of the copy bandwidth. Least room is left by prepare's 2 n R multiplications a column: at n = R = 8 they
-// alone fill about half of the issue slots that its bytes leave time for. A block takes a row (row_block.h). Up to 8
-// sources wait in registers between their two uses. Products are reduced up to 32 at a time; a thread's columns of the
-// R keys u_r stand in shared memory, where no other thread looks. Each warp turns some reads' scores into weights.
+// Aim: 90 % of the copy bandwidth. prepare makes 2 n R multiplications a column: at n = R = 8 they alone fill about
+// half of the issue slots in the time that its bytes take. A block takes a row (row_block.h). Up to 8 sources stay in
+// registers between their two uses. Products are reduced up to 32 at a time. A thread keeps its columns of the R keys
+// u_r in shared memory; no other thread reads them. Each warp turns the scores of some reads into weights.
 #include "kernels/backends.h"
 #include "kernels/cuda/parts/reduce.h"
 #include "kernels/cuda/reads/read.h"
@@ -15,7 +15,7 @@ namespace routescope::kernels::cuda {
 
 namespace {
 
-/// Reads that one launch serves; of the narrow layouts.
+/// The most reads of one launch, in the narrow layouts.
 constexpr int kMostReads = 8;
 
 /// One read of a launch.
@@ -44,10 +44,10 @@ template <class L, int kReads>
 struct PrepareShared {
   SharedKeys<L, kReads> keys;
   float sums[2][L::kMaxWarps][kGroup<L, kReads> * kReads];
-  float weight[kMaxSources][kReads];  // first the products, then what is made of them
+  float weight[kMaxSources][kReads];  // first the products, then the weights
 };
 
-/// Products of one read's key with all sources become its scores, lse and weights. A warp's work.
+/// One warp turns the products of a read's key with all sources into scores, lse and weights.
 template <class T, int kReads>
 __device__ void weigh(const PreparedRead<T>& read, const SourceRows<T>& sources, float (&weight)[kMaxSources][kReads],
                       int r, std::int64_t t) {
@@ -62,7 +62,7 @@ __device__ void weigh(const PreparedRead<T>& read, const SourceRows<T>& sources,
     largest = fmaxf(largest, logit);
   }
   largest = warp_max(largest);
-  // Nothing but masks: every weight is 0.
+  // All sources are masked: every weight is 0.
   const float shift = largest == -INFINITY ? 0.0f : largest;
   float sum = 0;
 #pragma unroll 1
@@ -124,7 +124,7 @@ __global__ void __launch_bounds__(L::kMaxThreads, L::kMinBlocks == 4 ? 3 : L::kM
 #pragma unroll
     for (int r = 0; r < kReads; ++r)
       if (r < a.reads) store_columns<L>(a.read[r].output + offset, d, output[r]);
-    // The next token's products are not written before the barrier of its first reduction.
+    // The barrier of the next token's first reduction comes before its products are written.
   }
 }
 
@@ -160,7 +160,7 @@ __global__ void __launch_bounds__(L::kMaxThreads, 2 * L::kMinBlocks - 1)
     const float total = block_sums(sums, shared.first);
     const float s_p = rsqrtf(__shfl_sync(kFullMask, total, 0) * per_column + a.eps);
     const float score_p = s_p * __shfl_sync(kFullMask, total, 1);
-    // Each from its own exponential: a mask makes one of them exactly 0 and the other exactly 1.
+    // Both from an exponential of their own, so that a mask makes one of them exactly 0 and the other exactly 1.
     const float above = score_p + bias - lse;
     const float current = 1.0f / (1.0f + expf(-above)), rest = 1.0f / (1.0f + expf(above));
 
@@ -189,9 +189,9 @@ __global__ void __launch_bounds__(L::kMaxThreads, 2 * L::kMinBlocks - 1)
   }
 }
 
-/// Blocks: each takes some tokens one after another, for its parameters' sake. Of prepare, which has a key for each
-/// read, five to a multiprocessor on a card of 132, or three where the registers of eight reads allow no more; of merge
-/// twice eight.
+/// Blocks. Each takes several tokens, one after another, because it loads the parameters once. For each multiprocessor
+/// of a card of 132: five of prepare (three where the registers of eight reads allow no more), and twice eight of
+/// merge.
 template <int kReads>
 inline constexpr std::int64_t kPrepareBlocks = kReads == kMostReads ? 396 : 660;
 constexpr std::int64_t kMergeBlocks = 2112;

@@ -1,11 +1,11 @@
-// The part of the Attention Residuals gradient that waits (MATH.md, "Gradients"). For each token
-// and source i, over the R reads that share the n sources:
+// The part of the Attention Residuals gradient that waits (MATH.md, "Gradients"). For each token and source i, over the
+// R reads that share the n sources:
 //   dsource_i += sum_r alpha_ri dh_r + sum_r (dlogit_ri s_i) u_r - v_i sum_r dlogit_ri s_i^2 score_ri / d
 // Rows of d elements of b bytes: R of dh, and for each source v_i and dsource_i in and dsource_i out, (R + 3 n) d b
-// bytes a token; aim: 85 % of the copy bandwidth. Columns do not meet: a thread takes its columns of all rows of a
-// token (row_block.h), whose loads are in flight while the block makes the token's 3 n R factors, and keeps the sums of
-// 8 sources in registers while the reads go by. The keys u_r of 8 reads wait in shared memory; more reads take theirs
-// from the caches.
+// bytes a token; aim: 85 % of the copy bandwidth. Nothing is summed over columns: a thread takes its columns of all
+// rows of a token (row_block.h). Their loads are in flight while the block makes the 3 n R factors of the token. A
+// thread keeps the sums of 8 sources in registers and adds the reads one after another. The keys u_r of 8 reads stay in
+// shared memory; further reads take theirs from the caches.
 #include "kernels/backends.h"
 #include "kernels/cuda/reads/read.h"
 
@@ -18,7 +18,7 @@ constexpr int kMostReads = 8;
 /// Blocks: two to a multiprocessor on a card of 132.
 constexpr std::int64_t kBlocks = 264;
 
-/// Sources whose sums a thread holds, and whether its block has room for keys.
+/// Sources whose sums a thread holds, and keys that its block has room for.
 template <class L>
 inline constexpr int kHeld = L::kMaxThreads <= 256 ? 8 : (L::kWhole ? 2 : 1);
 template <class L>
@@ -42,7 +42,7 @@ struct SourcesArguments {
   std::int64_t tokens;
 };
 
-/// What one token's rows are multiplied with.
+/// The factors of one token's rows.
 template <int kSources>
 struct Factors {
   float2 of_read[kMostReads][kSources];  // alpha, of dh; dlogit s, of u
@@ -154,7 +154,7 @@ void backward_sources(std::span<const Tensor> dsources, std::span<const AttnResD
     require_one_type(name, sources.values[0], read.dh);
     whole = whole && rows_aligned(read.dh.as<T>(), d);
   }
-  // Where a block may not have the keys of wide rows, the general layout, which keeps none, is slow and right.
+  // Where shared memory is too small for the keys of wide rows, the general layout serves: it keeps none and is slower.
   if (static_cast<std::size_t>(d) > MiddleRows<T>::kMaxThreads * MiddleRows<T>::kColumns)
     whole = whole && sizeof(SourcesShared<WideRows<T>>) <= shared_memory_limit();
   with_rows<T>(name, d, whole, [&]<class L>(L, int threads) {

@@ -1,4 +1,4 @@
-// What the kernels of an Attention Residuals read share (MATH.md, "Residual stream and reads"): the completed sources
+// Shared by the kernels of an Attention Residuals read (MATH.md, "Residual stream and reads"): the completed sources
 // as a kernel's argument, and a few of them in registers at a time.
 #pragma once
 
@@ -7,7 +7,7 @@
 
 namespace routescope::kernels::cuda {
 
-/// What every kernel of a read is given: op_types.h's AttnResState and AttnResParams as addresses, with the tensors
+/// The arguments of every kernel of a read: AttnResState and AttnResParams (op_types.h) as addresses, with the tensors
 /// that go in and out. Absent ones are null.
 template <class T>
 struct ReadArguments {
@@ -56,8 +56,8 @@ struct ReadArguments {
 /// The most completed sources of a read. Their addresses travel as the kernel's argument, 4 KiB at most.
 inline constexpr int kMaxSources = 128;
 
-/// A read's completed sources. One that is the partial itself is left out and remembered as `alias`: its values are at
-/// hand, and its share of the work is a factor of the partial's.
+/// A read's completed sources. A source that is the partial itself is left out and noted as `alias`: its values are
+/// already loaded, and it only changes the partial's factor.
 template <class T>
 struct SourceRows {
   const T* value[kMaxSources];
@@ -108,9 +108,9 @@ bool sources_aligned(const SourceRows<T>& sources, std::int64_t d) {
 template <class L>
 inline constexpr int kTile = L::kVecs == 1 ? 8 : 1;
 
-/// A thread's columns of sources base .. base + kCount - 1, as they are stored. What a read of up to kCount sources
-/// needs of them stays in registers from its first use to its last. A thread without columns never loads and holds
-/// zeros, so that a load depends on one condition and none of them waits behind a branch.
+/// A thread's columns of sources base .. base + kCount - 1, as they are stored. A read of up to kCount sources keeps
+/// them in registers from the first use to the last. A thread without columns loads nothing and holds zeros. So each
+/// load depends on one condition only, and no load waits for a branch.
 template <class L, int kCount = kTile<L>>
 struct Tile {
   Packed<L> row[kCount] = {};
@@ -134,8 +134,8 @@ struct Tile {
   }
 };
 
-/// A number of each source of one token, of which each lane of a warp keeps one at a time. `number(i)` loads that of
-/// source i; that of the lane's first source is loaded when this is made, long before it is needed.
+/// One number for each source of a token; each lane of a warp keeps one at a time. `number(i)` loads the number of
+/// source i. The constructor loads that of the lane's first source, long before it is needed.
 template <class Number>
 class PerSource {
  public:
@@ -170,7 +170,7 @@ __device__ Columns<L> load_key(const float* query, const float* key_gain, int d)
   return u;
 }
 
-/// Keys u of some reads: each thread keeps its own columns, where no other looks.
+/// Keys u of some reads. Each thread keeps its own columns; no other thread reads them.
 template <class L, int kReads>
 struct SharedKeys {
   static constexpr int kPieces = L::kColumns / 4;
@@ -196,7 +196,7 @@ struct SharedKeys {
   }
 };
 
-/// p = p_in + y, null counting as zero. It goes on unrounded; rounding it is the store's.
+/// p = p_in + y, null counting as zero. The caller uses it unrounded; only the store rounds it.
 template <class L>
 __device__ Columns<L> add_rows(const typename L::T* p_in, const typename L::T* y, std::int64_t offset, int d) {
   Packed<L> a{}, b{};

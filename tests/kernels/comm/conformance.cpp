@@ -207,7 +207,7 @@ void all_gather_keeps_the_order_of_ranks(const Ranks& ranks) {
   }
 }
 
-/// Every rank waits in an order of its own.
+/// Each rank waits in a different order.
 void many_under_way(const Ranks& ranks) {
   kernels::Communicator& comm = ranks.communicator;
   const kernels::Stream stream{.device = ranks.device};
@@ -228,7 +228,7 @@ void many_under_way(const Ranks& ranks) {
       tickets.push_back(comm.all_gather(whole.tensor(), piece.tensor(), stream, "pieces " + std::to_string(i)));
     }
   }
-  // Host values pass by tensors that are under way, or after them, but are not mixed up with them.
+  // Host values may pass tensors that are on their way, but are never mixed with them.
   double ranks_sum = comm.rank();
   comm.all_reduce({&ranks_sum, 1}, kernels::Reduction::sum, "ranks");
   EXPECT_EQ(ranks_sum, comm.size() * (comm.size() - 1) / 2);
@@ -273,7 +273,7 @@ void host_values_reduce(const Ranks& ranks) {
   comm.barrier("nothing");
 }
 
-/// A loss that is not a number on one rank is none on all of them.
+/// A NaN on one rank is a NaN on all.
 void what_is_no_number_wins(const Ranks& ranks) {
   kernels::Communicator& comm = ranks.communicator;
   for (int owner = 0; owner < comm.size(); ++owner) {
@@ -312,18 +312,18 @@ void texts_of_any_length(const Ranks& ranks) {
   }
 }
 
-/// Collectives go on while the rank that started them does other things: one rank waits, the others do not come to
-/// wait() before they know that it has got its result.
+/// Collectives run while the rank that started them does other things: one rank waits, and the others do not call
+/// wait() before they know that this rank has its result.
 void tensors_travel_while_ranks_compute(const Ranks& ranks) {
   kernels::Communicator& comm = ranks.communicator;
-  if (ranks.device != kernels::Device::cpu || comm.size() == 1) return;  // a device computes beside its host anyhow
+  if (ranks.device != kernels::Device::cpu || comm.size() == 1) return;  // a device always computes beside its host
   const kernels::Stream stream;
   constexpr std::int64_t kCount = 100'003;
   const Numbers whole(ranks, kernels::DType::f32, kCount * comm.size()), piece(ranks, kernels::DType::f32, kCount);
   whole.set(numbers(comm.rank(), kCount * comm.size()));
   const auto begin = std::chrono::steady_clock::now();
   const kernels::Communicator::Ticket ticket = comm.reduce_scatter(piece.tensor(), whole.tensor(), stream, "sums");
-  // The first number of the piece turns from zero into a sum in front of a thread that only looks on.
+  // The first number of the piece changes from zero to a sum while this thread only polls it.
   const volatile float* last = piece.tensor().as<float>() + kCount - 1;
   while (*last == 0 && std::chrono::steady_clock::now() - begin < std::chrono::seconds(20)) {
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
@@ -334,7 +334,7 @@ void tensors_travel_while_ranks_compute(const Ranks& ranks) {
 
 void wrong_arguments(const Ranks& ranks) {
   kernels::Communicator& comm = ranks.communicator;
-  if (comm.size() == 1 && ranks.device == kernels::Device::cpu) return;  // alone, a copy says it
+  if (comm.size() == 1 && ranks.device == kernels::Device::cpu) return;  // alone, a collective is a copy
   const kernels::Stream stream{.device = ranks.device};
   const Numbers whole(ranks, kernels::DType::f32, 4 * comm.size() + 1), piece(ranks, kernels::DType::f32, 4),
       other(ranks, kernels::DType::f64, 4);

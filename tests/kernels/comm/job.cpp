@@ -49,7 +49,7 @@ Job run_ranks(int ranks, const std::vector<std::string>& command, const std::str
   if (child == 0) {
     ::setpgid(0, 0);
     if (!std::freopen(out.c_str(), "w", stdout) || !std::freopen(err.c_str(), "w", stderr)) ::_exit(126);
-    // Open MPI wants root to say twice that it knows what it does; ranks share the cores of the machine.
+    // Open MPI asks root for two confirmations; ranks share the cores of the machine.
     ::setenv("OMPI_ALLOW_RUN_AS_ROOT", "1", 1);
     ::setenv("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1", 1);
     ::setenv("OMP_NUM_THREADS", "1", 1);
@@ -80,7 +80,7 @@ Job run_ranks(int ranks, const std::vector<std::string>& command, const std::str
     if (each) job.statuses.push_back(std::atoi(text_of(fs::path(dir) / ("status." + std::to_string(r))).c_str()));
     const pid_t process = std::atoi(text_of(fs::path(dir) / ("process." + std::to_string(r))).c_str());
     if (process == 0) continue;
-    // The launcher's own children end a moment after it says so.
+    // The launcher's children end a moment after the launcher.
     for (int i = 0; i < 400 && alive(process); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(5));
     EXPECT_FALSE(alive(process)) << "rank " << r << " was left behind";
     if (alive(process)) ::kill(process, SIGKILL);

@@ -1,7 +1,7 @@
 // One rank of a job that tests start:
 //   test_comm_ranks [--cuda] [--timeout S] [--staging BYTES] [--message BYTES] [--dir DIR] [FAULT VICTIM]
-// Without a fault all ranks go through the conformance cases. With one, the last lines of main() say what happens to
-// rank VICTIM while the others wait for it. DIR/process.RANK then holds the number of its process.
+// Without a fault all ranks run the conformance cases. With a fault, rank VICTIM fails as the end of main() describes,
+// while the others wait for it. DIR/process.RANK then holds the number of its process.
 #include <gtest/gtest.h>
 #define OMPI_SKIP_MPICXX 1
 #include <mpi.h>
@@ -25,12 +25,12 @@
 
 namespace {
 
-/// The rank that MPI reports as lost, where it has come to that: as MPICH and UCX do it, while Open MPI waits.
+/// The rank that MPI reports as lost, as MPICH and UCX do; Open MPI waits instead.
 std::atomic<int> unreachable = -1;
 
 }  // namespace
 
-// In place of MPI's own. Rank 0 hears nothing at all any more.
+// Replaces MPI's own function. Rank 0 receives nothing any more.
 extern "C" int MPI_Testsome(int count, MPI_Request* requests, int* done, int* indices, MPI_Status* statuses) {
   return unreachable >= 0 ? MPI_ERR_OTHER : PMPI_Testsome(count, requests, done, indices, statuses);
 }
@@ -49,7 +49,7 @@ namespace {
 using testing::ConformanceCase;
 using testing::Ranks;
 
-/// Failures, with the rank; rank 0 alone says the rest.
+/// Prints failures, with the rank; only rank 0 prints the rest.
 class RankPrinter : public ::testing::EmptyTestEventListener {
  public:
   explicit RankPrinter(int rank) : rank_(rank) {}
@@ -145,7 +145,7 @@ int run(const std::vector<std::string>& arguments) {
     communicator->wait(ticket, {});
     communicator->barrier("everyone has them");
   }
-  // A tensor is under way, as in training.
+  // A collective on a tensor runs, as in training.
   OwnedTensor whole(DType::f32, Device::cpu, {1000 * communicator->size()});
   if (communicator->rank() == victim) suffer(*communicator, fault);
   if (fault == "unreachable") unreachable = victim;

@@ -73,13 +73,15 @@ TEST_P(Conformance, OverMpi) {
   EXPECT_NE(job.out.find("[  PASSED  ] 9 tests."), std::string::npos) << job.out;
 }
 
-// The last one sends everything in many small messages, as sizes beyond what MPI counts make it do.
+std::string shape_name(const ::testing::TestParamInfo<Shape>& info) {
+  return std::to_string(info.param.ranks) + (info.param.arguments.empty() ? "" : "InChunks");
+}
+
+// The last shape sends everything in many small messages, as sizes above MPI's largest count do.
 INSTANTIATE_TEST_SUITE_P(Ranks, Conformance,
                          ::testing::Values(Shape{1, {}}, Shape{2, {}}, Shape{3, {}}, Shape{4, {}},
                                            Shape{3, {"--staging", "100000", "--message", "10007"}}),
-                         [](const auto& param) {
-                           return std::to_string(param.param.ranks) + (param.param.arguments.empty() ? "" : "InChunks");
-                         });
+                         shape_name);
 
 TEST_F(RanksTest, ARankThatComputesForLongIsWaitedFor) {
   const Job job = suffer("late", 1, 2, false, 5);
@@ -95,7 +97,7 @@ TEST_F(RanksTest, AStoppedRankIsNamed) {
   EXPECT_LT(job.seconds, 15);
 }
 
-// The lowest rank is the one that usually speaks.
+// The lowest rank usually reports.
 TEST_F(RanksTest, AHangingRankIsNamedWithItsLastCollective) {
   const Job job = suffer("hangs", 0, 3);
   EXPECT_EQ(job.status, lost_rank_status) << job.err;
@@ -103,7 +105,7 @@ TEST_F(RanksTest, AHangingRankIsNamedWithItsLastCollective) {
                     "it answers, so it hangs or computes", "last came to barrier (everyone is here)"});
 }
 
-// Long before the timeout: a process of the same machine is seen to be gone.
+// Long before the timeout: ranks see that a process of their machine has ended.
 TEST_F(RanksTest, AKilledRankIsMissedAtOnce) {
   const Job job = suffer("killed", 2, 3, true, 100);
   EXPECT_EQ(job.statuses, (std::vector<int>{lost_rank_status, lost_rank_status, 128 + 9})) << job.err;
@@ -125,7 +127,7 @@ TEST_F(RanksTest, EveryRankEndsWithItsOwnStatus) {
 }
 
 TEST_F(RanksTest, ProcessesThatDoNotAllStartSaySo) {
-  // The launcher's own status may be that of the process that was absent.
+  // The launcher's own status may come from the absent process.
   const Job job = suffer("absent", 1, 2, true);
   EXPECT_EQ(job.statuses, (std::vector<int>{lost_rank_status, 0})) << job.err;
   expect_said(job, {"MPI did not start within 1 s: not all of the 2 processes came"});
@@ -151,7 +153,7 @@ TEST_F(RanksTest, AnExceptionWaitsForTensorsThatAreUnderWay) {
   expect_said(job, {"test_comm_ranks: error: this rank's own error"});
 }
 
-// Several times, for who is first is a matter of luck.
+// Several times, because the order of the ranks is random.
 TEST_F(RanksTest, WhatAllRanksFindIsToldOnce) {
   for (int i = 0; i < 3; ++i) {
     const Job job = suffer("all abandon", 0, 4, true, 100);

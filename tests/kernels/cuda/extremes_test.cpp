@@ -1,5 +1,5 @@
-// The CUDA backend where the common cases do not lead: views that start anywhere, every pair of types, ids that fill
-// whole batches, late positions, predictions that hardly differ.
+// The CUDA backend in rare cases: views that start anywhere, every pair of types, ids that fill whole batches, late
+// positions, predictions that hardly differ.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -120,7 +120,7 @@ TEST(CudaOptimizer, ViewsThatStartAnywhere) {
         << "result " << i << ", seed " << kSeed;
 }
 
-/// Ids of one batch, and what is to be held about the embedding's gradient for them.
+/// Ids of one batch, and the expected gradient of the embedding for them.
 OpCase embedding_backward_case(const std::string& name, const std::vector<double>& ids, std::int64_t vocabulary) {
   const auto tokens = static_cast<std::int64_t>(ids.size());
   const std::int64_t d = 24;

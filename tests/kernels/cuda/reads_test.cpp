@@ -1,4 +1,4 @@
-// What the CUDA backend's reads refuse, and how: limits that are theirs and not the interface's.
+// Limits of reads on CUDA that the interface does not have, and their errors.
 #include <gtest/gtest.h>
 
 #include <string>

@@ -1,4 +1,4 @@
-// Model directories: what is written is read back, and nothing that lies is believed.
+// Model directories: reading gives what was written, and refuses files that contradict themselves.
 #include "data/base/files.h"
 
 #include <gtest/gtest.h>

@@ -1,4 +1,4 @@
-// Edits of reads beside what they say in words: the same change of h for a Pass and for plain loops.
+// Edits of reads, each written twice: as an edit of weights for a Pass, and as a change of h for plain loops.
 #pragma once
 
 #include <string>
@@ -10,7 +10,7 @@
 
 namespace routescope::testing {
 
-/// A change of some reads of a model, put twice. The intervention's extras are on the model's device.
+/// A change of some reads of a model. The intervention's extras are on the model's device.
 struct EditCase {
   std::string name;
   model::RoutingIntervention intervention;
@@ -24,6 +24,7 @@ inline std::size_t some_source(std::size_t i, std::size_t sources) {
 }
 
 /// Ablations of source `which` (modulo the sources) of `reads`, and one edit of everything at once.
+// NOLINTNEXTLINE(readability-function-size): a table of cases.
 inline std::vector<EditCase> edit_cases(const model::Model& model, const std::vector<int>& reads, std::size_t which) {
   const auto d = static_cast<std::size_t>(model.config().hidden_size);
   const auto columns_of = [&](int r) { return model.plan().reads[static_cast<std::size_t>(r)].columns.size(); };

@@ -1,5 +1,5 @@
-// Edits of reads: a Pass computes what plain loops in double precision compute, leaves nothing behind, and refuses what
-// does not fit.
+// Edits of reads: a Pass computes what plain loops in double precision compute, keeps nothing afterwards, and refuses
+// what does not fit.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -163,10 +163,10 @@ TEST_P(Edits, AnExtraStandsForASourceOfTheSameValue) {
   for (std::size_t t = 0; t < found.size(); ++t) EXPECT_NEAR(found[t], expected[t], tolerance);
 }
 
-TEST_P(Edits, TakenUpPassEqualsWholePassAndLeavesNothingBehind) {
+TEST_P(Edits, ResumedPassEqualsWholePassAndLeavesNothingBehind) {
   model::Pass shared = pass_of(model::Pass::Kind::infer), whole = pass_of(model::Pass::Kind::infer);
-  const bool reordered =
-      GetParam().phases == model::ReadPhases::two;  // reads are prepared from where the pass is taken up
+  // A resumed pass prepares reads from the read where it resumes.
+  const bool reordered = GetParam().phases == model::ReadPhases::two;
   const auto expect_same = [&](const std::vector<float>& a, const std::vector<float>& b, int r, const char* what) {
     for (std::size_t t = 0; t < a.size(); ++t)
       EXPECT_NEAR(a[t], b[t], reordered ? (GetParam().dtype == kernels::DType::bf16 ? 2e-2 : 1e-5) : 0)
@@ -179,7 +179,7 @@ TEST_P(Edits, TakenUpPassEqualsWholePassAndLeavesNothingBehind) {
     for (const EditCase& edit : edit_cases(model, {r}, 0)) {
       if (edit.name != "zero" && edit.name != "replace") continue;
       shared.forward(ids, &edit.intervention, r);
-      // What the read weighed itself, not what it was made to use.
+      // The weights that the read computed, not the edited ones.
       const std::vector<double> own = kernels::host_values<double>(shared.alpha(r), shared.stream());
       for (std::size_t i = 0; i < own.size(); ++i) EXPECT_NEAR(own[i], alpha[i], reordered ? 1e-5 : 0);
       whole.forward(ids, &edit.intervention);
@@ -202,7 +202,7 @@ TEST_P(Edits, ChangeNothingOfTrainingThatFollows) {
   const EditCase edit = std::move(edit_cases(model, {3}, 0)[2]);
   edited.forward(ids, &edit.intervention);
   EXPECT_THROW(gradient(edited), std::logic_error);
-  edited.forward(ids, nullptr, 4);  // takes over what the edited read made
+  edited.forward(ids, nullptr, 4);  // keeps what the edited read computed
   EXPECT_THROW(gradient(edited), std::logic_error);
   edited.forward(ids, nullptr, 3);
   plain.forward(ids);
@@ -214,24 +214,25 @@ TEST_P(Edits, ChangeNothingOfTrainingThatFollows) {
   EXPECT_EQ(gradient(edited), gradient(plain));
 }
 
-std::string variant_name(const Variant& v) {
-  return v.mode.name +
-         (v.dtype == kernels::DType::f64   ? "_f64"
-          : v.dtype == kernels::DType::f32 ? "_f32"
-                                           : "_bf16") +
-         (v.phases == model::ReadPhases::two ? "_two" : "");
+std::string variant_name(const ::testing::TestParamInfo<Variant>& info) {
+  const Variant& v = info.param;
+  const char* dtype = v.dtype == kernels::DType::f64 ? "_f64" : v.dtype == kernels::DType::f32 ? "_f32" : "_bf16";
+  return v.mode.name + dtype + (v.phases == model::ReadPhases::two ? "_two" : "");
 }
 
-INSTANTIATE_TEST_SUITE_P(Variants, Edits, ::testing::ValuesIn(variants([](const Variant&) { return true; })),
-                         [](const auto& p) { return variant_name(p.param); });
-INSTANTIATE_TEST_SUITE_P(Variants, UnroundedEdits, ::testing::ValuesIn(variants([](const Variant& v) {
-                           return v.dtype != kernels::DType::bf16;
-                         })),
-                         [](const auto& p) { return variant_name(p.param); });
-INSTANTIATE_TEST_SUITE_P(Variants, FusedEdits, ::testing::ValuesIn(variants([](const Variant& v) {
-                           return v.phases == model::ReadPhases::fused;
-                         })),
-                         [](const auto& p) { return variant_name(p.param); });
+bool any(const Variant&) {
+  return true;
+}
+bool is_unrounded(const Variant& v) {
+  return v.dtype != kernels::DType::bf16;
+}
+bool is_fused(const Variant& v) {
+  return v.phases == model::ReadPhases::fused;
+}
+
+INSTANTIATE_TEST_SUITE_P(Variants, Edits, ::testing::ValuesIn(variants(any)), variant_name);
+INSTANTIATE_TEST_SUITE_P(Variants, UnroundedEdits, ::testing::ValuesIn(variants(is_unrounded)), variant_name);
+INSTANTIATE_TEST_SUITE_P(Variants, FusedEdits, ::testing::ValuesIn(variants(is_fused)), variant_name);
 
 class Gradients : public ::testing::TestWithParam<micro::Mode> {};
 

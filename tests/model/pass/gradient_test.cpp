@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <functional>
 
 #include "model/pass/pass.h"
 #include "tests/model/pass/micro.h"
@@ -32,6 +33,55 @@ std::vector<Variant> variants() {
   return out;
 }
 
+/// An intervention, and the tensors that it refers to.
+struct Given {
+  RoutingIntervention intervention;
+  std::vector<kernels::OwnedTensor> alpha;
+};
+
+Given given(const Variant& variant, const ReadPlan& plan) {
+  Given out;
+  if (variant.masked) {
+    for (const Read& read : plan.reads) {
+      if (!read.routed) continue;
+      out.intervention.logit_bias.emplace_back(static_cast<std::size_t>(plan.num_columns()), 0.25);
+      if (read.sources.size() > 1) out.intervention.logit_bias.back()[1] = -INFINITY;
+    }
+  }
+  if (variant.given_alpha) {
+    for (int r : {3, 5}) {
+      const auto n = static_cast<std::int64_t>(plan.reads[static_cast<std::size_t>(r)].columns.size());
+      out.alpha.emplace_back(kernels::DType::f64, kernels::Device::cpu,
+                             std::initializer_list<std::int64_t>{kBatch * kLength, n});
+      for (std::int64_t i = 0; i < kBatch * kLength * n; ++i)
+        out.alpha.back().tensor.as<double>()[i] = 0.1 + 0.05 * static_cast<double>(i % 7);
+      out.intervention.alpha_override[r] = out.alpha.back().tensor;
+    }
+  }
+  return out;
+}
+
+/// The largest difference of `gradient` from finite differences of `loss` over at least 40 elements of a parameter,
+/// relative to the largest gradient among them. A gradient that is zero by construction has the rounding floor instead.
+double relative_error(kernels::Tensor parameter, const double* gradient, const std::function<double()>& loss) {
+  double largest = 0, error = 0;
+  const std::int64_t size = parameter.numel(), stride = std::max<std::int64_t>(1, size / 40);
+  for (std::int64_t i = 0; i < size; i += stride) {
+    double& value = parameter.as<double>()[i];
+    const double original = value, step = 1e-5;
+    const auto at = [&](double offset) {
+      value = original + offset;
+      return loss();
+    };
+    // Fourth order: the truncation error is step^4, so that only rounding is left (about 1e-16 / step).
+    const double difference = (8 * (at(step) - at(-step)) - (at(2 * step) - at(-2 * step))) / (12 * step);
+    value = original;
+    error = std::max(error, std::abs(difference - gradient[i]));
+    largest = std::max({largest, std::abs(gradient[i]), std::abs(difference)});
+  }
+  return error / std::max(largest, 1e-4);
+}
+
 class ModelGradient : public ::testing::TestWithParam<Variant> {};
 
 TEST_P(ModelGradient, EqualsFiniteDifferences) {
@@ -44,61 +94,22 @@ TEST_P(ModelGradient, EqualsFiniteDifferences) {
   auto targets = micro::tokens(kBatch * kLength, config.vocab_size, 12);
   targets[3] = -1;  // a position that is not predicted
   const double scale = 1.0 / static_cast<double>(targets.size() - 1);
-
-  RoutingIntervention intervention;
-  if (variant.masked) {
-    for (const Read& read : model.plan().reads) {
-      if (!read.routed) continue;
-      intervention.logit_bias.emplace_back(static_cast<std::size_t>(model.plan().num_columns()), 0.25);
-      if (read.sources.size() > 1) intervention.logit_bias.back()[1] = -INFINITY;
-    }
-  }
-  std::vector<kernels::OwnedTensor> given;
-  if (variant.given_alpha) {
-    for (int r : {3, 5}) {
-      const auto n = static_cast<std::int64_t>(model.plan().reads[static_cast<std::size_t>(r)].columns.size());
-      given.emplace_back(kernels::DType::f64, kernels::Device::cpu,
-                         std::initializer_list<std::int64_t>{kBatch * kLength, n});
-      for (std::int64_t i = 0; i < kBatch * kLength * n; ++i)
-        given.back().tensor.as<double>()[i] = 0.1 + 0.05 * static_cast<double>(i % 7);
-      intervention.alpha_override[r] = given.back().tensor;
-    }
-  }
+  const Given change = given(variant, model.plan());
 
   Pass pass(model, kBatch, kLength, Pass::Kind::train);
-  const auto loss = [&] {
-    pass.forward(ids, &intervention);
-    return scale * pass.loss(targets);
-  };
   kernels::OwnedTensor gradient(kernels::DType::f64, kernels::Device::cpu, {model.layout().total()});
-  pass.forward(ids, &intervention);
+  pass.forward(ids, &change.intervention);
   pass.backward(targets, scale, gradient.tensor);
 
   double worst = 0;
   std::string worst_name;
   for (const ParameterInfo& info : model.layout().all()) {
-    const kernels::Tensor parameter = model.parameter(info.name);
-    double largest = 0, error = 0;
-    const std::int64_t stride = std::max<std::int64_t>(1, info.size / 40);  // at least 40 elements of each tensor
-    for (std::int64_t i = 0; i < info.size; i += stride) {
-      double& value = parameter.as<double>()[i];
-      const double original = value, step = 1e-5;
-      const auto at = [&](double offset) {
-        value = original + offset;
-        return loss();
-      };
-      // Fourth order: truncation step^4, so that rounding (about 1e-16 / step) is what is left.
-      const double difference = (8 * (at(step) - at(-step)) - (at(2 * step) - at(-2 * step))) / (12 * step);
-      value = original;
-      const double exact = gradient.tensor.as<double>()[info.offset + i];
-      error = std::max(error, std::abs(difference - exact));
-      largest = std::max({largest, std::abs(exact), std::abs(difference)});
-    }
-    // Relative to the tensor's largest gradient; a gradient that is zero by construction has the rounding floor
-    // instead.
-    const double relative = error / std::max(largest, 1e-4);
-    if (relative > worst) {
-      worst = relative;
+    const double error = relative_error(model.parameter(info.name), gradient.tensor.as<double>() + info.offset, [&] {
+      pass.forward(ids, &change.intervention);
+      return scale * pass.loss(targets);
+    });
+    if (error > worst) {
+      worst = error;
       worst_name = info.name;
     }
   }

@@ -1,5 +1,4 @@
-// What a pass tells while it goes on: parameters are asked for before they are read, gradients are announced after they
-// were last added to.
+// The hooks of a pass: `needed` comes before parameters are read, `complete` after gradients were last added to.
 #include <gtest/gtest.h>
 
 #include <cstring>
@@ -75,7 +74,7 @@ TEST_P(Hooks, GradientsAreAnnouncedWhenTheyAreComplete) {
   EXPECT_EQ(final, gradients());
 }
 
-// Nothing is there before it was asked for.
+// No parameter exists before `needed` asked for it.
 TEST_P(Hooks, ParametersAreAskedForBeforeTheyAreRead) {
   const std::vector<float> expected = gradients();
   const kernels::Tensor matrices = model_.operand_matrices();
@@ -113,7 +112,7 @@ INSTANTIATE_TEST_SUITE_P(Modes, Hooks, ::testing::ValuesIn(variants()), [](const
          (v.recompute == Recompute::attention ? "_recomputed" : "");
 });
 
-// ---- the layout that they speak of ----
+// ---- the layout that hooks refer to ----
 
 TEST(Layout, MatricesThenVectorsPaddedForEveryShard) {
   for (const micro::Mode& mode : micro::modes()) {

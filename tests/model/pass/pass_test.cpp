@@ -1,4 +1,4 @@
-// Properties of a pass: weights sum to one, masks mask, a pass taken up equals a whole one, precisions and threads
+// Properties of a pass: weights sum to one, masks mask, a resumed pass equals a whole one, precisions and threads
 // agree.
 #include "model/pass/pass.h"
 

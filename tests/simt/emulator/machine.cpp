@@ -3,7 +3,7 @@
 // A thread runs until it has to wait; then the next ready thread is chosen and the fibers are switched directly. A
 // thread that leaves gives its fiber to the next one that has not started, so that a kernel without barriers runs on
 // one fiber.
-#include "tests/simt/machine.h"
+#include "tests/simt/emulator/machine.h"
 
 #include <sanitizer/asan_interface.h>
 #include <sys/mman.h>
@@ -16,8 +16,8 @@
 #include <stdexcept>
 #include <utility>
 
-#include "tests/simt/device_memory.h"
-#include "tests/simt/streams.h"
+#include "tests/simt/emulator/device_memory.h"
+#include "tests/simt/emulator/streams.h"
 
 uint3 threadIdx{};
 uint3 blockIdx{};

@@ -7,7 +7,7 @@
 #include <concepts>
 #include <cstdint>
 
-#include "tests/simt/simt.h"
+#include "tests/simt/emulator/simt.h"
 
 #define __global__
 #define __device__

@@ -12,9 +12,9 @@
 #include <utility>
 #include <vector>
 
-#include "tests/simt/device_memory.h"
-#include "tests/simt/pinned.h"
-#include "tests/simt/streams.h"
+#include "tests/simt/emulator/device_memory.h"
+#include "tests/simt/emulator/pinned.h"
+#include "tests/simt/emulator/streams.h"
 
 namespace simt {
 

@@ -1,12 +1,12 @@
 // What kernels and their launches call (simt.h), in terms of the machine.
-#include "tests/simt/simt.h"
+#include "tests/simt/emulator/simt.h"
 
 #include <memory>
 #include <string>
 #include <utility>
 
-#include "tests/simt/machine.h"
-#include "tests/simt/streams.h"
+#include "tests/simt/emulator/machine.h"
+#include "tests/simt/emulator/streams.h"
 
 namespace simt {
 

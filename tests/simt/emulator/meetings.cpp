@@ -6,7 +6,7 @@
 #include <string>
 #include <utility>
 
-#include "tests/simt/machine.h"
+#include "tests/simt/emulator/machine.h"
 
 namespace simt {
 

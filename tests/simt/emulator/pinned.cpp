@@ -1,5 +1,5 @@
 // Pinned memory (pinned.h): a list of the copies under way, each with the bytes that it moves.
-#include "tests/simt/pinned.h"
+#include "tests/simt/emulator/pinned.h"
 
 #include <cstdio>
 #include <cstdlib>

@@ -1,5 +1,5 @@
 // Fiber (fiber.h) over Boost.Context.
-#include "tests/simt/fiber.h"
+#include "tests/simt/emulator/fiber.h"
 
 #include <sanitizer/asan_interface.h>
 

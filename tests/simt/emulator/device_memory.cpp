@@ -1,6 +1,6 @@
 // Device memory (device_memory.h): an allocation is a mapping of its own, closed to everybody (PROT_NONE) while the
 // device rests, so that host code which follows a device pointer dies at that very access.
-#include "tests/simt/device_memory.h"
+#include "tests/simt/emulator/device_memory.h"
 
 #include <sanitizer/asan_interface.h>
 #include <sys/mman.h>

@@ -11,7 +11,7 @@
 #include <stdexcept>
 #include <type_traits>
 
-#include "tests/simt/types.h"
+#include "tests/simt/emulator/types.h"
 
 namespace simt {
 

@@ -10,9 +10,9 @@
 #include <string>
 #include <vector>
 
-#include "tests/simt/fiber.h"
-#include "tests/simt/order.h"
-#include "tests/simt/simt.h"
+#include "tests/simt/emulator/fiber.h"
+#include "tests/simt/emulator/order.h"
+#include "tests/simt/emulator/simt.h"
 
 // Set whenever a thread goes on.
 extern uint3 threadIdx;

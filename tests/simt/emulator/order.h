@@ -6,7 +6,7 @@
 #include <bit>
 #include <cstdint>
 
-#include "tests/simt/random.h"
+#include "tests/simt/emulator/random.h"
 
 namespace simt {
 

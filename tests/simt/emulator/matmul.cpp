@@ -3,8 +3,8 @@
 #include <string>
 
 #include "kernels/backends.h"
-#include "tests/simt/device_memory.h"
-#include "tests/simt/streams.h"
+#include "tests/simt/emulator/device_memory.h"
+#include "tests/simt/emulator/streams.h"
 
 namespace routescope::kernels::cuda {
 
