@@ -1,10 +1,8 @@
 // routescope-analyze: probe models, follow a run's emergence, draw its report.
 #include <fmt/format.h>
 
-#include <memory>
-
+#include "analysis/commands/checkpoints.h"
 #include "analysis/commands/inspect.h"
-#include "analysis/commands/options.h"
 #include "analysis/commands/probe_commands.h"
 #include "analysis/record/study_file.h"
 #include "analysis/report/claim_text.h"
@@ -16,7 +14,6 @@
 #include "data/base/command_line.h"
 #include "data/base/files.h"
 #include "kernels/comm/launch.h"
-#include "kernels/device.h"
 
 namespace {
 
@@ -66,22 +63,7 @@ int main(int argc, char** argv) {
   app.set_version_flag("--version", data::routescope_version());
   app.require_subcommand(1);
   app.get_formatter()->column_width(34);
-  ProbeArguments a;
-  const auto add_run = [&](CLI::App* command) { return command->add_option("--run", a.run, "Run directory"); };
-
-  CLI::App* probe = app.add_subcommand(
-      "probe", "Mass of every slice (or set of routes), the effect of ablating it and of controls, with intervals");
-  add_run(probe);
-  probe->add_option("--model", a.model, "Model directory, in place of a run");
-  probe->add_option("--step", a.step, "Of a run: a saved step, latest or all")->capture_default_str();
-  probe->add_option("--out", a.out, "analysis.h5 to write (of a run: DIR/analysis.h5)");
-  add_measurement_options(*probe, a);
-
-  CLI::App* track = app.add_subcommand("track", "Probe every saved step of a run that was not probed yet");
-  add_run(track)->required();
-  track->add_flag("--follow", a.follow, "Wait for further steps until the run has saved its last; oldest first");
-  track->add_option("--out", a.out, "analysis.h5 to write (DIR/analysis.h5)");
-  add_measurement_options(*track, a);
+  const Subcommand probe = add_probe_command(app), track = add_track_command(app);
 
   CLI::App* report = app.add_subcommand("report", "Draw a run as one self-contained HTML page");
   ReportArguments r;
@@ -102,26 +84,19 @@ int main(int argc, char** argv) {
   compare->add_option("--out", r.out, "Directory for study.h5 and index.html")->required();
 
   CLI::App* inspect = app.add_subcommand("inspect", "What there is of a run and where it stands");
-  add_run(inspect)->required();
+  std::string inspected;
+  inspect->add_option("--run", inspected, "Run directory")->required();
 
   const auto tool = [&]() -> int {
     if (const auto done = data::parse_command_line(app, argc, argv)) return *done;
-    if (*probe || *track) {
-      settle(a);
-      // Only values on the host are exchanged, whatever computes them.
-      kernels::CommunicatorOptions options;
-      options.timeout_seconds = a.timeout;
-      const std::unique_ptr<kernels::Communicator> communicator =
-          kernels::start_communicator(kernels::Device::cpu, options);
-      if (a.device != "cpu" && kernels::device_count() > 0)
-        kernels::select_device(communicator->place().local_rank % kernels::device_count());
-      return *probe ? probe_command(a, *communicator) : track_command(a, *communicator);
+    for (const Subcommand& command : {probe, track}) {
+      if (*command.options) return command.run();
     }
     if (kernels::launched_place().rank != 0) return 0;  // the rest is work for one
     if (*report) return run_report(r);
     if (*compare) return run_compare(r, baseline);
-    check_run(a.run);
-    fmt::print("{}", inspect_run(a.run));
+    check_run(inspected);
+    fmt::print("{}", inspect_run(inspected));
     return 0;
   };
   return data::run_tool("routescope-analyze", [&]() -> int {

@@ -65,7 +65,7 @@ std::string inspect_run(const std::filesystem::path& run_dir) {
   const auto analysis_file = run_dir / "analysis.h5";
   if (!std::filesystem::exists(analysis_file))
     return out + "probes       none yet (routescope-analyze track --run DIR)\n";
-  const AnalysisRecord analysis = AnalysisRecord::load(analysis_file);
+  const AnalysisRecord analysis = load_record(analysis_file);
   out += fmt::format("probes       {} of {} checkpoints\n", analysis.rows.size(), checkpoints.size());
   if (analysis.rows.empty()) return out;
   return out + "\n" + step_line(analysis.rows.back(), analysis.identity) + "\n" +

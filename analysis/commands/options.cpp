@@ -1,5 +1,7 @@
 #include "analysis/commands/options.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <limits>
 
@@ -14,7 +16,9 @@ std::vector<Ablation> parse_ablations(const std::vector<std::string>& names) {
   std::vector<Ablation> out;
   for (const std::string& name : names) {
     if (name == "all") {
-      out.insert(out.end(), {Ablation::mask, Ablation::zero, Ablation::mean, Ablation::resample, Ablation::freeze});
+      for (Ablation one : all_ablations()) {
+        if (one != Ablation::patch) out.push_back(one);
+      }
       continue;
     }
     try {
@@ -29,37 +33,48 @@ std::vector<Ablation> parse_ablations(const std::vector<std::string>& names) {
   return out;
 }
 
-}  // namespace
+std::vector<std::string> trimmed_sets(std::vector<std::string> sets) {
+  for (std::string& set : sets) {
+    const std::size_t first = set.find_first_not_of(' '), last = set.find_last_not_of(' ');
+    if (first == std::string::npos) throw data::UsageError("--sets: found an empty name, expected READS[:SOURCES]");
+    set = set.substr(first, last - first + 1);
+  }
+  return sets;
+}
 
-void add_measurement_options(CLI::App& command, ProbeArguments& a) {
-  ProbeRequest& request = a.request;
-  ProbeSettings& settings = request.settings;
+void add_token_options(CLI::App& command, ProbeSettings& settings) {
   command
-      .add_option("--tokens", request.tokens,
+      .add_option("--tokens", settings.tokens,
                   "What to measure on: HDF5 file with `tokens` [B, T], or a token shard; without it a run's own probe "
                   "tokens")
       ->group("Tokens");
-  command.add_option("--sequences", request.sequences, "Only the first N sequences (of a shard: 32)")
+  command.add_option("--sequences", settings.sequences, "Only the first N sequences (of a shard: 32)")
       ->check(CLI::PositiveNumber)
       ->group("Tokens");
-  command.add_option("--sequence-length", request.positions, "Of a token shard: tokens a sequence")
+  command.add_option("--sequence-length", settings.positions, "Of a token shard: tokens a sequence")
       ->check(CLI::Range(2, 1 << 20))
       ->capture_default_str()
       ->group("Tokens");
+}
 
+void add_intervention_options(CLI::App& command, ProbeSettings& settings) {
+  using Names = std::vector<std::string>;
+  std::string ablations;
+  for (Ablation one : all_ablations())
+    ablations += fmt::format("{}{} ({})", ablations.empty() ? "" : ", ", to_string(one), describe_briefly(one));
   command
-      .add_option("--ablation", a.ablations,
-                  "LIST of what is done to each set of routes: mask (out of the softmax), zero (term dropped), mean "
-                  "(mean value), resample (another token's weight), freeze (mean weight), patch (weight under "
-                  "--patch-from); all: all but patch. Commas between")
+      .add_option_function<Names>(
+          "--ablation", [&settings](const Names& names) { settings.ablations = parse_ablations(names); },
+          "LIST of what is done to each set of routes: " + ablations + "; all: all but patch. Commas between")
       ->delimiter(',')
       ->allow_extra_args(false)
-      ->capture_default_str()
+      ->default_str("[mask]")
       ->group("Interventions");
   command
-      .add_option("--sets,--set", settings.sets,
-                  "Sets of routes, READS[:SOURCES] or a slice's name, semicolons between, or repeated: "
-                  "'3.attn:block_2; 2.attn-5.mlp:history; all:current'. Without: the 18 slices")
+      .add_option_function<Names>(
+          "--sets,--set", [&settings](const Names& sets) { settings.sets = trimmed_sets(sets); },
+          "Sets of routes, READS[:SOURCES] or a slice's name, semicolons between, or repeated: "
+          "'3.attn:block_2; 2.attn-5.mlp:history; all:current'. Without: the 18 slices")
       ->delimiter(';')
       ->allow_extra_args(false)
       ->group("Interventions");
@@ -70,16 +85,18 @@ void add_measurement_options(CLI::App& command, ProbeArguments& a) {
       ->capture_default_str()
       ->group("Interventions");
   command
-      .add_option("--patch-from", request.patch_from,
+      .add_option("--patch-from", settings.patch_from,
                   "For patch: tokens aligned one by one with those of the measurement (file as for --tokens)")
       ->group("Interventions");
-  command.add_flag("--atlas", request.atlas, "First-order effect of every single route, checked on some")
+  command.add_flag("--atlas", settings.atlas, "First-order effect of every single route, checked on some")
       ->group("Interventions");
-  command.add_option("--atlas-checks", request.atlas_checks, "Routes really masked to check the atlas")
+  command.add_option("--atlas-checks", settings.atlas_checks, "Routes really masked to check the atlas")
       ->check(CLI::Range(0, most_checks))
       ->capture_default_str()
       ->group("Interventions");
+}
 
+void add_statistics_options(CLI::App& command, ProbeSettings& settings) {
   command
       .add_option("--margin", settings.margin,
                   "Nats a token: an effect shown to lie within it, either way, counts as absent")
@@ -95,9 +112,13 @@ void add_measurement_options(CLI::App& command, ProbeArguments& a) {
       ->capture_default_str()
       ->group("Statistics");
   command
-      .add_option("--by", a.by,
-                  "Effects also by class of predicted token: position, repeat (seen before in its sequence). Commas "
-                  "between")
+      .add_option_function<std::vector<std::string>>(
+          "--by",
+          [&settings](const std::vector<std::string>& names) {
+            for (const std::string& by : names) (by == "position" ? settings.by_position : settings.by_repeat) = true;
+          },
+          "Effects also by class of predicted token: position, repeat (seen before in its sequence). Commas "
+          "between")
       ->delimiter(',')
       ->allow_extra_args(false)
       ->check(CLI::IsMember({"position", "repeat"}))
@@ -110,29 +131,14 @@ void add_measurement_options(CLI::App& command, ProbeArguments& a) {
       ->check(CLI::Range(std::int64_t{0}, std::numeric_limits<std::int64_t>::max()))
       ->capture_default_str()
       ->group("Statistics");
-
-  command.add_option("--device", a.device, "Where to compute")
-      ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
-      ->capture_default_str();
-  command
-      .add_option("--timeout", a.timeout,
-                  "Of several ranks: seconds that one may take over its sequences before it counts as lost")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
 }
 
-void settle(ProbeArguments& a) {
-  ProbeSettings& settings = a.request.settings;
-  settings.ablations = parse_ablations(a.ablations);
-  for (std::string& set : settings.sets) {
-    const std::size_t first = set.find_first_not_of(' '), last = set.find_last_not_of(' ');
-    if (first == std::string::npos) throw data::UsageError("--sets: found an empty name, expected READS[:SOURCES]");
-    set = set.substr(first, last - first + 1);
-  }
-  for (const std::string& by : a.by) (by == "position" ? settings.by_position : settings.by_repeat) = true;
-  const bool patch = std::count(settings.ablations.begin(), settings.ablations.end(), Ablation::patch) > 0;
-  if (patch && a.request.patch_from.empty()) throw data::UsageError("--ablation patch needs --patch-from");
-  if (!patch && !a.request.patch_from.empty()) throw data::UsageError("--patch-from needs --ablation patch");
+}  // namespace
+
+void add_measurement_options(CLI::App& command, ProbeSettings& settings) {
+  add_token_options(command, settings);
+  add_intervention_options(command, settings);
+  add_statistics_options(command, settings);
 }
 
 }  // namespace routescope::analysis

@@ -1,18 +1,19 @@
 // The subcommands that measure: `probe` (given models) and `track` (all saved steps of a run, also while it goes on).
 #pragma once
 
-#include <filesystem>
-
-#include "analysis/commands/options.h"
-#include "kernels/comm/communicator.h"
+#include <CLI/CLI.hpp>
+#include <functional>
 
 namespace routescope::analysis {
 
-/// Throws Error if it is not a directory.
-void check_run(const std::filesystem::path& run);
+/// A subcommand of the tool, and what it does once the command line is parsed. run() returns the exit status.
+struct Subcommand {
+  CLI::App* options;
+  std::function<int()> run;
+};
 
-/// Both print tables on rank 0 and return the exit status. Throw Error, UsageError.
-int probe_command(const ProbeArguments& arguments, kernels::Communicator& communicator);
-int track_command(const ProbeArguments& arguments, kernels::Communicator& communicator);
+/// All ranks of a job run them together; rank 0 prints tables. They throw Error, UsageError.
+Subcommand add_probe_command(CLI::App& tool);
+Subcommand add_track_command(CLI::App& tool);
 
 }  // namespace routescope::analysis

@@ -14,7 +14,6 @@ namespace routescope::analysis {
 namespace {
 
 constexpr std::size_t emergence_columns = 3, name_width = 21;
-constexpr double significant = 0.05;
 
 std::string number(const char* format, double value) {
   return std::isnan(value) ? "-" : fmt::format(fmt::runtime(format), value);
@@ -41,8 +40,8 @@ std::string verdict(const SetEffect& set, bool until_decided) {
     constexpr const char* names[] = {"open", "effect", "absent"};
     return names[static_cast<std::size_t>(set.decision)];
   }
-  if (set.p_equivalence_adjusted < significant) return "absent";
-  return set.p_adjusted < significant ? "effect" : "open";
+  if (set.p_equivalence_adjusted < significance) return "absent";
+  return set.p_adjusted < significance ? "effect" : "open";
 }
 
 void trim(std::string& line) {

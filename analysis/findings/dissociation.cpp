@@ -1,10 +1,12 @@
-// Does the mass of a slice tell its effect?
+#include "analysis/findings/dissociation.h"
+
 #include <algorithm>
 #include <cmath>
 #include <limits>
 #include <set>
 
-#include "analysis/findings/findings_parts.h"
+#include "analysis/routes/ablation.h"
+#include "analysis/routes/route_sets.h"
 
 namespace routescope::analysis {
 namespace {

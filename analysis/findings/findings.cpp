@@ -4,8 +4,8 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
-#include "analysis/findings/findings_parts.h"
-#include "analysis/record/settings.h"
+#include "analysis/findings/resampled.h"
+#include "analysis/routes/slices.h"
 #include "data/base/error.h"
 #include "model/files/config.h"
 
@@ -77,11 +77,7 @@ void check_alike(std::span<const AnalysisRecord* const> records) {
       throw data::Error("run {} of {}: its probe settings differ from those of run 1: {}", i + 1, records.size(),
                         difference);
     expect(alike(other.patch, first.patch), "aligned tokens differ from those");
-    expect(std::equal(other.classes.begin(), other.classes.end(), first.classes.begin(), first.classes.end(),
-                      [](const TokenClasses& a, const TokenClasses& b) {
-                        return a.name == b.name && a.labels == b.labels && a.of_token == b.of_token;
-                      }),
-           "token classes differ from those");
+    expect(other.classes == first.classes, "token classes differ from those");
   }
 }
 

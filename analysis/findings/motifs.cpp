@@ -1,10 +1,12 @@
-// The motifs of the paper and those that a record adds, over training.
+#include "analysis/findings/motifs.h"
+
 #include <algorithm>
 #include <cmath>
 #include <limits>
 
-#include "analysis/findings/findings_parts.h"
 #include "analysis/findings/onset.h"
+#include "analysis/routes/route_sets.h"
+#include "analysis/routes/slices.h"
 #include "model/pass/wrap.h"
 
 namespace routescope::analysis {

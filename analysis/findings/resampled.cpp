@@ -61,8 +61,8 @@ double mean_of(std::span<const double> values, bool skip_nan) {
 ResampledCurves::ResampledCurves(std::size_t rows, std::size_t sets, std::size_t resamples)
     : sets_(sets), resamples_(resamples), values_(rows * sets, 0.0), resampled_(rows * sets * resamples, 0.0) {}
 
-Curves make_curves(std::span<const std::vector<const ProbeRow*>> runs, std::size_t sets, std::size_t sequences,
-                   std::uint64_t seed, int resamples, bool until_decided) {
+Curves make_curves(std::span<const Rows> runs, std::size_t sets, std::size_t sequences, std::uint64_t seed,
+                   int resamples, bool until_decided) {
   const auto draws_wanted = static_cast<std::size_t>(resamples);
   Curves curves;
   curves.rows = runs.front().size();

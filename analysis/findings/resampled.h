@@ -1,5 +1,5 @@
-// The curves that findings are computed from: masses and effects of a run's sets over its rows, each with its values on
-// resamples of the sequences; or their weighted means over several runs.
+// The curves from which findings are computed: masses and effects of a run's sets over its rows, each with its values
+// on resamples of the sequences; or weighted means of these curves over several runs.
 #pragma once
 
 #include <cstddef>
@@ -7,12 +7,12 @@
 #include <span>
 #include <vector>
 
-#include "analysis/probe/probe.h"
+#include "analysis/results/row.h"
 
 namespace routescope::analysis {
 
-/// A quantity of every row and set: its value, and its value on each resample. NaN where it was not measured, and where
-/// a value of the model's is NaN.
+/// A quantity of every row and set: its value, and its value on each resample. NaN if it was not measured, or if the
+/// model gave NaN.
 class ResampledCurves {
  public:
   ResampledCurves() = default;
@@ -36,13 +36,15 @@ struct Curves {
   std::size_t rows = 0, sets = 0, sequences = 0, resamples = 0;
   bool until_decided = false;
   ResampledCurves effect, control, excess, mass;  // of each row's first ablation; control and excess NaN without it
-  std::vector<std::size_t> used;  // [row, set] sequences that effects are of, in the run with the fewest
+  std::vector<std::size_t> used;  // [row, set] number of sequences of the effects, in the run with the fewest
 };
 
+using Rows = std::vector<const ProbeRow*>;
+
 /// runs [run][row]: the rows of every run at the same steps, measured on the same sequences; each has an ablation. A
-/// mean is over all sequences; with until_decided, over those on which the set was measured, the others being NaN. A
-/// function of the rows and the seed.
-Curves make_curves(std::span<const std::vector<const ProbeRow*>> runs, std::size_t sets, std::size_t sequences,
-                   std::uint64_t seed, int resamples, bool until_decided);
+/// mean is over all sequences; with until_decided, over the sequences on which the set was measured (the others are
+/// NaN). A pure function of the rows and the seed.
+Curves make_curves(std::span<const Rows> runs, std::size_t sets, std::size_t sequences, std::uint64_t seed,
+                   int resamples, bool until_decided);
 
 }  // namespace routescope::analysis

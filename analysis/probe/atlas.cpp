@@ -146,22 +146,21 @@ double resampled_rank_correlation(const std::vector<std::vector<double>>& first_
 
 }  // namespace
 
-Atlas make_atlas(const model::Model& model, const ProbeTokens& tokens, const AtlasOptions& options,
-                 kernels::Communicator& communicator) {
+Atlas make_atlas(const model::Model& model, const ProbeIdentity& identity, std::int64_t step,
+                 kernels::Communicator& communicator, std::size_t batch_bytes) {
   const model::ReadPlan& plan = model.plan();
-  expect_reads(plan);
-  check_probe_tokens(tokens, model.config().vocab_size);
+  const ProbeTokens& tokens = identity.tokens;
+  const ProbeSettings& settings = identity.settings;
   const std::size_t columns = index(plan.num_columns()), routes = index(plan.num_routed()) * columns,
                     sequences = index(tokens.sequences);
   const double predicted = static_cast<double>(tokens.positions - 1);
   const auto key = [&](What what, std::size_t route) {
-    return RandomKey{options.seed, static_cast<std::uint64_t>(options.step), route, what};
+    return RandomKey{settings.seed, static_cast<std::uint64_t>(step), route, what};
   };
 
-  const std::vector<std::vector<double>> gradients =
-      share_sequences(0, tokens.sequences, "atlas: gradients", communicator, [&](std::int64_t begin, std::int64_t end) {
-        return gate_gradients(model, tokens, begin, end, options.batch_bytes);
-      });
+  const std::vector<std::vector<double>> gradients = share_sequences(
+      0, tokens.sequences, "atlas: gradients", communicator,
+      [&](std::int64_t begin, std::int64_t end) { return gate_gradients(model, tokens, begin, end, batch_bytes); });
   const auto effects_of = [&](std::size_t route) {
     std::vector<double> values;
     for (const std::vector<double>& of_sequence : gradients) values.push_back(of_sequence[route] / predicted);
@@ -177,10 +176,10 @@ Atlas make_atlas(const model::Model& model, const ProbeTokens& tokens, const Atl
     atlas.first_order[route] = {mean(values), bootstrap_interval(values, key(first_order_of_route, route))};
   }
 
-  const std::vector<Route> checked = draw_routes(maskable, options.checks, options.seed);
+  const std::vector<Route> checked = draw_routes(maskable, settings.atlas_checks, settings.seed);
   std::vector<std::vector<double>> estimates, truth;  // [check][sequence]
   if (!checked.empty()) {
-    const auto by_check = true_effects(model, tokens, checked, options.batch_bytes, communicator);
+    const auto by_check = true_effects(model, tokens, checked, batch_bytes, communicator);
     for (std::size_t i = 0; i < checked.size(); ++i) {
       std::vector<double>& values = truth.emplace_back();
       for (const std::vector<double>& of_sequence : by_check) values.push_back(of_sequence[i] / predicted);

@@ -8,47 +8,17 @@
 #pragma once
 
 #include <cstdint>
-#include <vector>
 
-#include "analysis/probe/probe_tokens.h"
-#include "analysis/statistics/statistics.h"
+#include "analysis/probe/measure.h"
+#include "analysis/results/identity.h"
+#include "analysis/results/row.h"
 #include "kernels/comm/communicator.h"
 #include "model/pass/model.h"
 
 namespace routescope::analysis {
 
-/// A route that was really masked.
-struct CheckedRoute {
-  int read = 0, column = 0;
-  Estimate true_effect;  // as Atlas::first_order
-};
-
-/// Effects are of `mask` on single routes, nats a token, mean over predicted tokens and sequences.
-struct Atlas {
-  /// [reads, columns]: minus the gradient of the nll with respect to a gate on exp(logit), summed over tokens: the
-  /// linear estimate of the nll without the route minus the nll. 95 % BCa over sequences. NaN for a route that is not
-  /// there or cannot be masked.
-  std::vector<Estimate> first_order;
-  /// By read and column. Drawn without replacement from all routes that can be masked, by the seed alone, so that all
-  /// steps of a run check the same ones.
-  std::vector<CheckedRoute> checked;
-  // Over `checked`; NaN without any.
-  Estimate rank_correlation;           // Spearman, of first_order and true_effect; 95 % percentiles over sequences
-  double median_relative_error = nan;  // |first_order - true| / |true|
-
-  bool empty() const { return first_order.empty(); }
-};
-
-struct AtlasOptions {
-  std::uint64_t seed = 1;
-  std::int64_t step = 0;
-  int checks = 48;  // as many true ablations, or all routes if there are fewer
-  /// What a pass takes, about: sequences go in batches (at least one at a time).
-  std::size_t batch_bytes = std::size_t{512} << 20;
-};
-
-/// `model` in f32 (or f64). Ranks share the sequences. Throws Error as probe() does.
-Atlas make_atlas(const model::Model& model, const ProbeTokens& tokens, const AtlasOptions& options,
-                 kernels::Communicator& communicator);
+/// `model` in f32 (or f64). Ranks share the sequences. `step` tells the resampling of one row from that of another.
+Atlas make_atlas(const model::Model& model, const ProbeIdentity& identity, std::int64_t step,
+                 kernels::Communicator& communicator, std::size_t batch_bytes = default_batch_bytes);
 
 }  // namespace routescope::analysis

@@ -1,10 +1,10 @@
-// The intact model on the probe tokens: what a row says of it, and what ablations refer to.
+// Measurements of the intact model: for the row, and as the reference of ablations.
 #pragma once
 
 #include <vector>
 
 #include "analysis/probe/measure.h"
-#include "analysis/probe/probe_tokens.h"
+#include "analysis/results/probe_tokens.h"
 #include "analysis/routes/ablation.h"
 #include "analysis/statistics/statistics.h"
 #include "model/pass/model.h"

@@ -1,5 +1,5 @@
-// Batches of sequences under the intact model and under interventions, compared token by token, and how ranks share
-// them.
+// Batches of sequences under the intact model and under interventions, compared token by token. Ranks share the
+// batches.
 #pragma once
 
 #include <cstdint>
@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "analysis/probe/probe_tokens.h"
+#include "analysis/results/probe_tokens.h"
 #include "kernels/comm/communicator.h"
 #include "kernels/memory.h"
 #include "kernels/ops.h"
@@ -18,17 +18,18 @@
 
 namespace routescope::analysis {
 
-/// Of one forward pass, by token [batch * positions]; 0 for the last token of a sequence, which predicts nothing.
+/// Values of one forward pass for each token [batch * positions]; 0 for the last token of a sequence, which predicts
+/// nothing.
 struct PassValues {
   std::vector<double> nll;    // nats
   std::vector<double> kl;     // KL(intact || this pass), nats
   std::vector<double> agree;  // 1: the same first choice as the intact model
 };
 
-/// [sequence] sums over the tokens of each.
+/// [sequence] the sum over the tokens of each sequence.
 std::vector<double> by_sequence(std::span<const double> by_token, std::int64_t positions);
 
-/// Of a clock that only rises.
+/// The time of a clock that never goes back.
 double seconds_now();
 
 /// An intact pass whose logits are kept, then a pass for each intervention, compared with it.
@@ -39,23 +40,24 @@ class BatchProbe {
   std::int64_t batch() const { return pass_.batch(); }
   std::int64_t positions() const { return pass_.seq_len(); }
 
-  /// ids [batch * positions]: of this and of what follows, until the next call. kl and agree stay empty.
+  /// ids [batch * positions]: also those of the calls that follow, until the next call of this. kl and agree stay
+  /// empty.
   PassValues intact(std::span<const std::int32_t> ids);
-  /// Everything before `first_read` is taken over from the pass that ran last, where it was intact: the same bits as
-  /// from the first read on, for every read is computed for itself (ReadPhases::fused). kl and agree only
-  /// if they are to be `compared`.
+  /// Everything before `first_read` is taken over from the last pass, in which it was intact. The bits are those of a
+  /// pass from the first read on, because every read is computed by itself (ReadPhases::fused). Sets kl and agree only
+  /// if `compared`.
   PassValues intervened(const model::RoutingIntervention& intervention, int first_read, bool compared);
-  /// alpha [tokens, n+1] of every routed read on other ids. intact() is due before anything else.
+  /// alpha [tokens, n+1] of every routed read on other ids. Call intact() before anything else.
   std::vector<std::vector<double>> alpha_of(std::span<const std::int32_t> ids);
 
-  /// Of the pass that ran last, on the host: alpha [tokens, n+1] of a routed read, and the partial [tokens, d] of any.
+  /// Of the last pass, on the host: alpha [tokens, n+1] of a routed read, and the partial [tokens, d] of any read.
   std::vector<double> alpha(int read) const { return kernels::host_values<double>(pass_.alpha(read), pass_.stream()); }
   std::vector<double> partial(int read) const {
     return kernels::host_values<double>(pass_.partial(read), pass_.stream());
   }
 
  private:
-  /// Logits and nll of all tokens, a chunk at a time; `each` is told of every chunk.
+  /// Logits and nll of all tokens, a chunk at a time; calls `each` for every chunk.
   template <class Each>
   PassValues evaluate(const Each& each);
 
@@ -68,6 +70,9 @@ class BatchProbe {
 /// ids [count * positions] of `count` sequences.
 std::span<const std::int32_t> ids_of(const ProbeTokens& tokens, std::int64_t first, std::int64_t count);
 
+/// Memory for the intact logits and the shared activations of a batch, about.
+inline constexpr std::size_t default_batch_bytes = std::size_t{512} << 20;
+
 /// Sequences in batches whose intact logits and shared activations take about `batch_bytes` (at least one sequence at a
 /// time), each measured by one rank.
 class SharedBatches {
@@ -76,10 +81,10 @@ class SharedBatches {
                 kernels::Communicator& communicator)
       : model_(model), tokens_(tokens), batch_bytes_(batch_bytes), communicator_(communicator) {}
 
-  /// Puts the numbers of each sequence of a batch, as many for each, into its vector; `first`: the batch's first
-  /// sequence.
+  /// Appends the numbers of each sequence of a batch to the sequence's vector, as many for each; `first` is the batch's
+  /// first sequence.
   using Body = std::function<void(BatchProbe& batch, std::int64_t first, std::span<std::vector<double>> values)>;
-  /// The numbers of sequences [begin, end), on all ranks. An error of one rank is one of all (agree()).
+  /// The numbers of sequences [begin, end), on all ranks. If one rank fails, all throw (agree()).
   std::vector<std::vector<double>> measure(std::int64_t begin, std::int64_t end, const std::string& what,
                                            const Body& body);
 

@@ -3,11 +3,10 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <stdexcept>
 
 #include "analysis/probe/intact.h"
-#include "analysis/probe/measure.h"
-#include "data/base/error.h"
+#include "analysis/probe/summarize.h"
+#include "analysis/routes/route_sets.h"
 
 namespace routescope::analysis {
 namespace {
@@ -51,15 +50,16 @@ std::vector<Job> make_jobs(const model::Model& model, std::span<const RouteSet> 
 /// What a probe is made of while it goes on.
 class Prober {
  public:
-  Prober(const model::Model& model, const ProbeTokens& tokens, const ProbeOptions& options,
-         kernels::Communicator& communicator)
+  Prober(const model::Model& model, const ProbeIdentity& identity, std::int64_t step,
+         kernels::Communicator& communicator, std::size_t batch_bytes, bool share_prefix)
       : model_(model),
-        tokens_(tokens),
-        options_(options),
-        settings_(options.settings),
-        sets_(route_sets(settings_.sets, model.plan())),
-        classes_(token_classes(tokens, settings_)),
-        batches_(model, tokens, options.batch_bytes, communicator) {
+        identity_(identity),
+        tokens_(identity.tokens),
+        settings_(identity.settings),
+        step_(step),
+        share_prefix_(share_prefix),
+        sets_(route_sets(identity.settings.sets, model.plan())),
+        batches_(model, identity.tokens, batch_bytes, communicator) {
     for (const RouteSet& set : sets_) {
       for (Ablation ablation : settings_.ablations) expect_room(ablation, set, whole(set));
     }
@@ -74,7 +74,7 @@ class Prober {
     ProbeCost& cost = row_.cost;
     const double tokens = static_cast<double>(tokens_.ids.size());
     cost.plain = cost.computed = cost.unshared = cost.undecided = tokens * static_cast<double>(plan().reads.size());
-    if (any_open()) cost.undecided += tokens * reads_per_token(options_.share_prefix);
+    if (any_open()) cost.undecided += tokens * reads_per_token(share_prefix_);
     const std::int64_t step = settings_.until_decided ? settings_.look_every : tokens_.sequences;
     for (std::int64_t begin = 0; begin < tokens_.sequences && any_open(); begin += step) {
       const std::int64_t end = std::min(begin + step, tokens_.sequences);
@@ -103,7 +103,7 @@ class Prober {
     const bool source_means = std::find(wanted.begin(), wanted.end(), Ablation::mean) != wanted.end();
     Intact intact = measure_intact(model_, tokens_, source_means, batches_);
     reference_ = std::move(intact.reference);
-    row_.step = options_.step;
+    row_.step = step_;
     row_.cost.plain_seconds = intact.seconds;
     row_.intact_nll = mean(intact.nll_sequence);
     row_.intact_nll_sequence = std::move(intact.nll_sequence);
@@ -130,7 +130,8 @@ class Prober {
         effect.coverage = coverage(plan(), ablation, set);
         effect.delta_nll_sequence.assign(sequences(), nan);
         if (settings_.controls > 0) effect.control.delta_nll_sequence.assign(sequences(), nan);
-        for (const TokenClasses& classes : classes_) effect.delta_nll_class.emplace_back(classes.labels.size(), 0.0);
+        for (const TokenClasses& classes : identity_.classes)
+          effect.delta_nll_class.emplace_back(classes.labels.size(), 0.0);
         const bool tested = effect.coverage > 0;
         open_.back().push_back(tested);
         if (tested) effect.kl = effect.top1_agreement = 0;
@@ -170,7 +171,7 @@ class Prober {
       }
     }
     const double tokens = static_cast<double>((end - begin) * tokens_.positions);
-    row_.cost.computed += tokens * reads_per_token(options_.share_prefix);
+    row_.cost.computed += tokens * reads_per_token(share_prefix_);
     row_.cost.unshared += tokens * reads_per_token(false);
   }
 
@@ -182,7 +183,7 @@ class Prober {
       for (std::size_t i = 0; i < sums.size(); ++i) of_sequence[i].push_back(sums[i]);
     };
     std::vector<std::vector<double>> donor_alpha;
-    if (patches()) donor_alpha = batch.alpha_of(ids_of(*options_.patch, first, batch.batch()));
+    if (patches()) donor_alpha = batch.alpha_of(ids_of(identity_.patch, first, batch.batch()));
     const PassValues intact = batch.intact(ids_of(tokens_, first, batch.batch()));
     const BatchPlace place{first, batch.batch(), batch.positions(), settings_.seed, donor_alpha};
     put(intact.nll);
@@ -195,12 +196,13 @@ class Prober {
       const PreparedAblation prepared =
           prepare_ablation(model_, settings_.ablations[job.ablation], job.routes, reference_, place);
       const PassValues values =
-          batch.intervened(prepared.intervention, options_.share_prefix ? job.first_read : 0, !job.control);
+          batch.intervened(prepared.intervention, share_prefix_ ? job.first_read : 0, !job.control);
       put(values.nll);
       if (job.control) continue;
       put(values.kl);
       put(values.agree);
-      for (const TokenClasses& classes : classes_) put_classes(classes, values.nll, intact.nll, first, of_sequence);
+      for (const TokenClasses& classes : identity_.classes)
+        put_classes(classes, values.nll, intact.nll, first, of_sequence);
     }
   }
 
@@ -236,7 +238,7 @@ class Prober {
 
   void finish_effects() {
     for (AblationEffects& effects : row_.ablations) {
-      summarize(effects, settings_, options_.step);
+      summarize(effects, settings_, step_);
       for (std::size_t s = 0; s < sets_.size(); ++s) {
         SetEffect& effect = effects.sets[s];
         effect.kl /= effect.sequences_used;
@@ -250,11 +252,11 @@ class Prober {
   /// From sums to means. A set that was not tested has no tokens.
   void finish_classes(SetEffect& effect) const {
     const std::size_t used = std::isnan(effect.sequences_used) ? 0 : static_cast<std::size_t>(effect.sequences_used);
-    for (std::size_t c = 0; c < classes_.size(); ++c) {
+    for (std::size_t c = 0; c < identity_.classes.size(); ++c) {
       std::vector<double>& of_label = effect.delta_nll_class[c];
       std::vector<double> tokens(of_label.size(), 0.0);
       for (std::size_t i = 0; i < index(tokens_.positions - 1) * used; ++i) {
-        if (const int label = classes_[c].of_token[i]; label >= 0) ++tokens[index(label)];
+        if (const int label = identity_.classes[c].of_token[i]; label >= 0) ++tokens[index(label)];
       }
       for (std::size_t l = 0; l < tokens.size(); ++l) of_label[l] = tokens[l] > 0 ? of_label[l] / tokens[l] : nan;
     }
@@ -290,11 +292,12 @@ class Prober {
   }
 
   const model::Model& model_;
+  const ProbeIdentity& identity_;
   const ProbeTokens& tokens_;
-  const ProbeOptions& options_;
   const ProbeSettings& settings_;
+  std::int64_t step_;
+  bool share_prefix_;
   std::vector<RouteSet> sets_;
-  std::vector<TokenClasses> classes_;
   SharedBatches batches_;
   Reference reference_;
   std::vector<Job> jobs_;
@@ -302,58 +305,15 @@ class Prober {
   ProbeRow row_;
 };
 
-void check(const ProbeTokens& tokens, const ProbeOptions& options, std::int64_t vocab_size) {
-  const ProbeSettings& settings = options.settings;
-  check_probe_tokens(tokens, vocab_size);
-  if (settings.look_every < 1)
-    throw data::UsageError("look_every: found {}, expected at least 1 sequence", settings.look_every);
-  if (settings.until_decided && tokens.sequences < sequential_least_n)
-    throw data::UsageError("--until-decided: found {} sequences, expected at least {}, before which nothing is decided",
-                           tokens.sequences, sequential_least_n);
-  if (std::find(settings.ablations.begin(), settings.ablations.end(), Ablation::patch) == settings.ablations.end())
-    return;
-  if (!options.patch) throw data::UsageError("ablation patch: found no aligned tokens to take the routing of");
-  check_probe_tokens(*options.patch, vocab_size);
-  if (options.patch->sequences != tokens.sequences || options.patch->positions != tokens.positions) {
-    throw data::Error("{}: found {} sequences of {} tokens, expected {} of {}, aligned with {}", options.patch->origin,
-                      options.patch->sequences, options.patch->positions, tokens.sequences, tokens.positions,
-                      tokens.origin);
-  }
-}
-
 }  // namespace
 
-std::size_t AblationEffects::tested() const {
-  return static_cast<std::size_t>(
-      std::count_if(sets.begin(), sets.end(), [](const SetEffect& set) { return set.coverage > 0; }));
+ProbeRow probe(const model::Model& model, const ProbeIdentity& identity, std::int64_t step,
+               kernels::Communicator& communicator, std::size_t batch_bytes, bool share_prefix) {
+  return Prober(model, identity, step, communicator, batch_bytes, share_prefix).run();
 }
 
-std::vector<double> AblationEffects::delta_nll() const {
-  std::vector<double> values;
-  for (const SetEffect& set : sets) values.push_back(set.delta_nll.value);
-  return values;
-}
-
-const AblationEffects* ProbeRow::find(Ablation ablation) const {
-  const auto found =
-      std::find_if(ablations.begin(), ablations.end(), [&](const auto& one) { return one.ablation == ablation; });
-  return found == ablations.end() ? nullptr : &*found;
-}
-
-const AblationEffects& ProbeRow::effects(Ablation ablation) const {
-  if (const AblationEffects* found = find(ablation)) return *found;
-  throw std::logic_error("the ablation " + to_string(ablation) + " was not measured");
-}
-
-ProbeRow probe(const model::Model& model, const ProbeTokens& tokens, const ProbeOptions& options) {
-  return probe(model, tokens, options, *kernels::single_communicator());
-}
-
-ProbeRow probe(const model::Model& model, const ProbeTokens& tokens, const ProbeOptions& options,
-               kernels::Communicator& communicator) {
-  expect_reads(model.plan());
-  check(tokens, options, model.config().vocab_size);
-  return Prober(model, tokens, options, communicator).run();
+ProbeRow probe(const model::Model& model, const ProbeIdentity& identity, std::int64_t step) {
+  return probe(model, identity, step, *kernels::single_communicator());
 }
 
 }  // namespace routescope::analysis

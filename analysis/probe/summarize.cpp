@@ -1,10 +1,10 @@
-// From effects by sequence to what may be said of them.
+#include "analysis/probe/summarize.h"
+
 #include <algorithm>
 #include <cmath>
 #include <limits>
 
-#include "analysis/probe/probe.h"
-#include "analysis/statistics/statistics.h"
+#include "analysis/statistics/sequential.h"
 
 namespace routescope::analysis {
 namespace {

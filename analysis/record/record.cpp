@@ -1,24 +1,22 @@
 #include "analysis/record/record.h"
 
 #include <fmt/chrono.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <ctime>
-#include <nlohmann/json.hpp>
 
 #include "analysis/findings/findings.h"
 #include "analysis/record/record_findings.h"
 #include "analysis/record/record_read.h"
 #include "analysis/record/record_write.h"
-#include "analysis/record/settings.h"
 #include "data/base/error.h"
 #include "data/base/files.h"
-#include "model/files/config.h"
 
 namespace routescope::analysis {
 namespace {
 
-/// What two sets of tokens differ in; empty if in nothing.
+/// How two sets of tokens differ; empty if they do not.
 std::string first_difference(const ProbeTokens& found, const ProbeTokens& expected) {
   if (found.sequences != expected.sequences || found.positions != expected.positions) {
     return fmt::format("found {} sequences of {} tokens, expected {} of {}", found.sequences, found.positions,
@@ -43,50 +41,24 @@ std::string first_difference(const std::vector<TokenClasses>& found, const std::
 
 }  // namespace
 
-model::ReadPlan ProbeIdentity::plan() const {
-  const std::string where = "attribute model_config";
-  nlohmann::json json;
-  try {
-    json = nlohmann::json::parse(model_config);
-  } catch (const nlohmann::json::exception& wrong) {
-    throw data::Error("{}: {}", where, wrong.what());
-  }
-  return model::ReadPlan(model::ModelConfig::from_json(json, where));
-}
-
-const ProbeRow* AnalysisRecord::find(std::int64_t step) const {
-  const auto found = std::find_if(rows.begin(), rows.end(), [&](const ProbeRow& row) { return row.step == step; });
-  return found == rows.end() ? nullptr : &*found;
-}
-
-void AnalysisRecord::put(ProbeRow row) {
-  const auto place = std::lower_bound(rows.begin(), rows.end(), row.step,
-                                      [](const ProbeRow& r, std::int64_t step) { return r.step < step; });
-  if (place != rows.end() && place->step == row.step) {
-    *place = std::move(row);
-  } else {
-    rows.insert(place, std::move(row));
-  }
-}
-
-AnalysisRecord AnalysisRecord::load(const std::filesystem::path& file) {
+AnalysisRecord load_record(const std::filesystem::path& file) {
   return read_record(file);
 }
 
-void AnalysisRecord::save(const std::filesystem::path& file) {
-  if (created.empty()) created = fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(std::time(nullptr)));
-  const Findings findings = rows.empty() ? Findings{} : routescope::analysis::find(*this);
+void save_record(AnalysisRecord& record, const std::filesystem::path& file) {
+  if (record.created.empty()) record.created = fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(std::time(nullptr)));
+  const Findings findings = record.rows.empty() ? Findings{} : find(record);
   data::write_atomically(file, [&](const std::filesystem::path& partial) {
     data::hdf5::File out = data::hdf5::File::create(partial);
-    write_record(out, *this);
-    write_findings(out, identity, findings);
+    write_record(out, record);
+    write_findings(out, record.identity, findings);
     out.close();
   });
 }
 
 AnalysisRecord open_record(const std::filesystem::path& file, const ProbeIdentity& identity) {
   if (!std::filesystem::exists(file)) return AnalysisRecord{identity, {}, {}};
-  AnalysisRecord record = AnalysisRecord::load(file);
+  AnalysisRecord record = load_record(file);
   const ProbeIdentity& was = record.identity;
   const auto refuse_if = [&](const char* what, const std::string& difference) {
     if (difference.empty()) return;

@@ -8,6 +8,7 @@
 #include <stdexcept>
 
 #include "analysis/record/list_field.h"
+#include "analysis/statistics/sequential.h"
 #include "model/files/config.h"
 
 namespace routescope::analysis {

@@ -4,7 +4,6 @@
 #include <sstream>
 
 #include "analysis/record/record_fields.h"
-#include "analysis/record/settings.h"
 #include "data/base/error.h"
 #include "data/hdf5/file.h"
 

@@ -4,7 +4,6 @@
 #include <numeric>
 
 #include "analysis/record/record_fields.h"
-#include "analysis/record/settings.h"
 #include "analysis/routes/route_sets.h"
 #include "data/base/build.h"
 

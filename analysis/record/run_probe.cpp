@@ -2,9 +2,12 @@
 
 #include <yaml-cpp/yaml.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "analysis/probe/atlas.h"
+#include "analysis/probe/probe.h"
 #include "data/base/error.h"
 #include "data/base/files.h"
 #include "kernels/comm/agree.h"
@@ -42,37 +45,25 @@ std::string model_sha256(const std::filesystem::path& model_dir) {
   }
 }
 
-ProbeIdentity identify(const ProbeRequest& request, const std::filesystem::path& model_dir,
+ProbeIdentity identify(const ProbeSettings& settings, const std::filesystem::path& model_dir,
                        const std::filesystem::path& run_dir) {
+  const auto& ablations = settings.ablations;
+  const bool patches = std::find(ablations.begin(), ablations.end(), Ablation::patch) != ablations.end();
+  if (patches && settings.patch_from.empty()) throw data::UsageError("--ablation patch needs --patch-from");
+  if (!patches && !settings.patch_from.empty()) throw data::UsageError("--patch-from needs --ablation patch");
   const model::ModelConfig config = model::ModelConfig::load(model_dir / "config.json");
-  ProbeIdentity identity;
-  if (request.tokens.empty()) {
-    identity.tokens = run_probe_tokens(run_dir).first(request.sequences);
-  } else {
-    identity.tokens = load_probe_tokens(request.tokens, request.sequences, request.positions, config.vocab_size);
-  }
-  const ProbeTokens& tokens = identity.tokens;
+  const ProbeTokens tokens = settings.tokens.empty() ? run_probe_tokens(run_dir).first(settings.sequences)
+                                                     : load_probe_tokens(settings.tokens, settings.sequences,
+                                                                         settings.positions, config.vocab_size);
   check_probe_tokens(tokens, config.vocab_size);
-  if (!request.patch_from.empty()) {
-    ProbeTokens& patch = identity.patch;
-    patch = load_probe_tokens(request.patch_from, tokens.sequences, tokens.positions, config.vocab_size);
-    check_probe_tokens(patch, config.vocab_size);
-    if (patch.positions != tokens.positions) {
-      throw data::Error("{}: found sequences of {} tokens, expected {} as in {}, token by token", patch.origin,
-                        patch.positions, tokens.positions, tokens.origin);
-    }
-  }
-  identity.settings = request.settings;
-  for (const RouteSet& set : route_sets(request.settings.sets, model::ReadPlan(config)))
-    identity.sets.push_back(set.name);
-  identity.classes = token_classes(tokens, request.settings);
-  identity.model_config = config.to_json().dump();
-  return identity;
+  ProbeTokens patch;
+  if (patches) patch = load_probe_tokens(settings.patch_from, tokens.sequences, tokens.positions, config.vocab_size);
+  return identify(config, tokens, settings, patch);
 }
 
-RecordedProbe::RecordedProbe(std::filesystem::path file, const ProbeRequest& request, const ProbeIdentity& identity,
+RecordedProbe::RecordedProbe(std::filesystem::path file, const ProbeIdentity& identity,
                              const model::ModelOptions& options, kernels::Communicator& communicator)
-    : file_(std::move(file)), request_(request), options_(options), communicator_(communicator) {
+    : file_(std::move(file)), identity_(identity), options_(options), communicator_(communicator) {
   kernels::agree(communicator_, "the record of probes", [&] {
     record_ = file_.empty() ? AnalysisRecord{identity, {}, {}} : open_record(file_, identity);
   });
@@ -80,7 +71,7 @@ RecordedProbe::RecordedProbe(std::filesystem::path file, const ProbeRequest& req
 
 bool RecordedProbe::has(std::int64_t step) const {
   const ProbeRow* row = record_.find(step);
-  return row && !(request_.atlas && row->atlas.empty());
+  return row && !(identity_.settings.atlas && row->atlas.empty());
 }
 
 bool RecordedProbe::is_of(std::int64_t step, const std::filesystem::path& model_dir) const {
@@ -114,26 +105,17 @@ const ProbeRow& RecordedProbe::row(std::int64_t step, const std::filesystem::pat
                         file_.string());
     }
   });
-  const ProbeIdentity& identity = record_.identity;
   ProbeRow row;
   if (const ProbeRow* found = record_.find(step); found && same) {
     row = *found;
   } else {
-    row = probe(*model, identity.tokens,
-                {.settings = identity.settings,
-                 .step = step,
-                 .patch = identity.patch.sequences > 0 ? &identity.patch : nullptr},
-                communicator_);
+    row = probe(*model, identity_, step, communicator_);
     row.model_sha256 = sha256;
   }
-  if (request_.atlas && row.atlas.empty()) {
-    row.atlas =
-        make_atlas(*model, identity.tokens,
-                   {.seed = identity.settings.seed, .step = step, .checks = request_.atlas_checks}, communicator_);
-  }
+  if (identity_.settings.atlas && row.atlas.empty()) row.atlas = make_atlas(*model, identity_, step, communicator_);
   record_.put(std::move(row));
   kernels::agree(communicator_, "the record of probes", [&] {
-    if (!file_.empty() && communicator_.rank() == 0) record_.save(file_);
+    if (!file_.empty() && communicator_.rank() == 0) save_record(record_, file_);
   });
   return *record_.find(step);
 }

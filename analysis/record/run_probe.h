@@ -17,20 +17,9 @@ std::int64_t planned_steps(const std::filesystem::path& run_dir);
 /// The checksum of DIR/model.safetensors: a checkpoint's manifest knows it, elsewhere it is computed.
 std::string model_sha256(const std::filesystem::path& model_dir);
 
-/// What to probe with, as the command line gave it.
-struct ProbeRequest {
-  std::string tokens;            // FILE; empty: the run's own
-  std::int64_t sequences = 0;    // 0: all
-  std::int64_t positions = 256;  // of a token shard
-  std::string patch_from;        // FILE of the aligned tokens of Ablation::patch
-  ProbeSettings settings = {};
-  bool atlas = false;
-  int atlas_checks = 48;
-};
-
-/// The tokens, settings, sets and model of a request, for a model directory (of run `run_dir`, if that is not empty).
-/// Throws Error; UsageError for sets that the model does not have.
-ProbeIdentity identify(const ProbeRequest& request, const std::filesystem::path& model_dir,
+/// identify() (identity.h) with the tokens that the settings name, for a model directory (of run `run_dir`, whose probe
+/// tokens serve where the settings name none). Throws Error, UsageError.
+ProbeIdentity identify(const ProbeSettings& settings, const std::filesystem::path& model_dir,
                        const std::filesystem::path& run_dir);
 
 /// What to do about a step whose row is of other weights than are saved now.
@@ -41,10 +30,11 @@ enum class OtherWeights { refuse, probe_again };
 class RecordedProbe {
  public:
   /// Throws Error if the file holds what was measured otherwise. An empty `file` keeps the record in memory.
-  RecordedProbe(std::filesystem::path file, const ProbeRequest& request, const ProbeIdentity& identity,
-                const model::ModelOptions& options, kernels::Communicator& communicator);
+  RecordedProbe(std::filesystem::path file, const ProbeIdentity& identity, const model::ModelOptions& options,
+                kernels::Communicator& communicator);
 
-  /// Whether row() would give the recorded row of a step. False also where the request wants an atlas that it lacks.
+  /// Whether row() would give the recorded row of a step. False also where the settings ask for an atlas and it has
+  /// none.
   bool has(std::int64_t step) const;
   /// Whether the recorded row of a step, if there is one, is of the weights that `model_dir` has now. Rank 0's word.
   bool is_of(std::int64_t step, const std::filesystem::path& model_dir) const;
@@ -57,7 +47,7 @@ class RecordedProbe {
 
  private:
   std::filesystem::path file_;
-  ProbeRequest request_;
+  ProbeIdentity identity_;
   model::ModelOptions options_;
   kernels::Communicator& communicator_;
   AnalysisRecord record_;

@@ -8,7 +8,6 @@
 
 #include "analysis/record/record_fields.h"
 #include "analysis/record/record_findings.h"
-#include "analysis/record/settings.h"
 #include "analysis/routes/slices.h"
 #include "data/base/build.h"
 #include "data/base/error.h"

@@ -32,7 +32,7 @@ std::string name_of(const std::filesystem::path& directory) {
 AnalysisRecord load_probes(const std::filesystem::path& file) {
   if (!std::filesystem::exists(file))
     throw data::Error("{}: no such file, expected probe results (routescope-analyze track)", file.string());
-  AnalysisRecord record = AnalysisRecord::load(file);
+  AnalysisRecord record = load_record(file);
   if (record.rows.empty()) throw data::Error("{}: found no row, expected a probed step", file.string());
   if (record.identity.sets.empty()) {
     for (std::size_t slice = 0; slice < num_slices; ++slice) record.identity.sets.push_back(slice_name(slice));

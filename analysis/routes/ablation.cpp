@@ -17,23 +17,25 @@ namespace {
 struct Named {
   Ablation ablation;
   const char* name;
+  const char* brief;
   const char* what;
 };
 
 constexpr std::array<Named, 6> named = {{
-    {Ablation::mask, "mask",
+    {Ablation::mask, "mask", "out of the softmax",
      "mask: logit = -inf on the set's routes, softmax over the rest; a read that would keep no source is left alone"},
-    {Ablation::zero, "zero", "zero: the term alpha_i v_i of each of the set's routes is removed, the rest unchanged"},
-    {Ablation::mean, "mean",
+    {Ablation::zero, "zero", "term dropped",
+     "zero: the term alpha_i v_i of each of the set's routes is removed, the rest unchanged"},
+    {Ablation::mean, "mean", "mean value",
      "mean: v_i of each of the set's routes is replaced by its mean over all probed tokens under the intact model, "
      "alpha kept"},
-    {Ablation::resample, "resample",
+    {Ablation::resample, "resample", "another token's weight",
      "resample: alpha_i of each of the set's routes is that of another token of the same sequence, drawn uniformly; "
      "not renormalised"},
-    {Ablation::freeze, "freeze",
+    {Ablation::freeze, "freeze", "mean weight",
      "freeze: alpha_i of each of the set's routes is its mean over all probed tokens under the intact model; not "
      "renormalised"},
-    {Ablation::patch, "patch",
+    {Ablation::patch, "patch", "weight under --patch-from",
      "patch: alpha_i of each of the set's routes is that of the same position of the aligned sequence under the intact "
      "model; not renormalised"},
 }};
@@ -191,6 +193,16 @@ Ablation ablation_from_string(const std::string& text) {
 
 std::string describe(Ablation ablation) {
   return entry(ablation).what;
+}
+
+std::string describe_briefly(Ablation ablation) {
+  return entry(ablation).brief;
+}
+
+std::vector<Ablation> all_ablations() {
+  std::vector<Ablation> all;
+  for (const Named& one : named) all.push_back(one.ablation);
+  return all;
 }
 
 std::int64_t resample_donor(std::uint64_t seed, std::int64_t sequence, std::int64_t position, std::int64_t positions) {

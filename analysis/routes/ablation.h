@@ -1,4 +1,4 @@
-// What is done to a set of routes, and how much of it, as a change of a forward pass (MATH.md, "Ablations").
+// Ablations of a set of routes (MATH.md, "Ablations") as changes of a forward pass, and mass-matched controls.
 #pragma once
 
 #include <cstdint>
@@ -14,39 +14,43 @@
 
 namespace routescope::analysis {
 
-/// `mask` takes the routes out of the softmax, which hands their weight to the rest of the read. All others change the
-/// routes' own terms alpha_i v_i of h = sum_i alpha_i v_i and nothing else, given the weights alpha that the ablated
-/// model computes:
+/// `mask` takes the routes out of the softmax, which gives their weight to the rest of the read. The other ablations
+/// change only the routes' own terms alpha_i v_i of h = sum_i alpha_i v_i, where alpha are the weights that the ablated
+/// model computes. In place of a term they put:
 ///   zero      0
 ///   mean      alpha_i mean(v_i)       the source's mean over the reference tokens (expect_room_for_means())
 ///   resample  alpha_i' v_i            of another token of the same sequence, drawn uniformly
 ///   freeze    mean(alpha_i) v_i       over the reference tokens
 ///   patch     alpha_i' v_i            of the same position of another, aligned sequence under the intact model
-/// Only `mask` renormalises: a read's weights under the others need not sum to one. The RMSNorm that follows a read
-/// sees only the direction of h (up to its eps), so that `mask` and `zero` part only where little or nothing is left of
-/// h.
+/// Only `mask` renormalises: under the others the weights of a read need not sum to one. The RMSNorm that follows a
+/// read depends only on the direction of h (up to its eps), so that `mask` and `zero` differ only where little or
+/// nothing is left of h.
 enum class Ablation { mask, zero, mean, resample, freeze, patch };
 
 std::string to_string(Ablation ablation);
-/// Throws UsageError naming the known ones.
+/// Throws UsageError naming the known ablations.
 Ablation ablation_from_string(const std::string& text);
 /// One sentence, for the attribute `intervention` of files.
 std::string describe(Ablation ablation);
+/// A few words, for help texts.
+std::string describe_briefly(Ablation ablation);
+/// In the order of the enumeration. Only `patch` needs aligned sequences.
+std::vector<Ablation> all_ablations();
 
-/// A share in (0, 1] of one route: 1 is the whole ablation. The share g of `mask` multiplies exp(logit) by 1 - g; of
-/// the others it mixes the changed term (g) with the term as it was (1 - g).
+/// One route, and the share of it that is ablated, in (0, 1]. A share g of `mask` multiplies exp(logit) by 1 - g; a
+/// share g of another ablation mixes the new term (g) with the old term (1 - g).
 struct GatedRoute {
   int read = 0, column = 0;
   double share = 1;
 };
 
-/// What `mean` and `freeze` put in place, over all tokens that are probed, under the intact model.
+/// The means that `mean` and `freeze` use: over all probed tokens, under the intact model.
 struct Reference {
   std::vector<double> alpha_mean;                // [reads, columns]
   std::vector<std::vector<double>> source_mean;  // [read of the plan][d]: of the read's partial, its current source
 };
 
-/// What the ablations need of the sequences in a pass.
+/// The sequences of a pass, as far as ablations need them.
 struct BatchPlace {
   std::int64_t first_sequence = 0, sequences = 0, positions = 0;
   std::uint64_t seed = 1;  // of `resample`
@@ -58,38 +62,39 @@ struct BatchPlace {
 /// the seed and the token's own place, the same for all reads and ablations.
 std::int64_t resample_donor(std::uint64_t seed, std::int64_t sequence, std::int64_t position, std::int64_t positions);
 
-/// The reads, ascending, that an ablation of these routes can change: not those of which `mask` would leave no source,
-/// nor, for `resample`, `freeze` and `patch`, those with a single source, whose weight is 1 for every token.
+/// The reads, ascending, that an ablation of these routes can change. `mask` cannot change a read if it would leave no
+/// source of it; `resample`, `freeze` and `patch` cannot change a read with a single source, whose weight is 1 for
+/// every token.
 std::vector<int> changed_reads(const model::ReadPlan& plan, Ablation ablation, std::span<const GatedRoute> routes);
-/// The share of a set's reads among them. NaN for a set without reads.
+/// The share of a set's reads that the ablation can change. NaN for a set without reads.
 double coverage(const model::ReadPlan& plan, Ablation ablation, const RouteSet& set);
-/// The whole of every route of a set.
+/// Every route of a set, with share 1.
 std::vector<GatedRoute> whole(const RouteSet& set);
 
 /// The most completed sources and means together of one read on CUDA (kernels/cuda/read.h).
 inline constexpr std::size_t most_cuda_sources = 128;
 /// `mean` gives a read one further source for each of its routes among `routes`: their weights differ from token to
-/// token, so that no sum of their means could stand for them. On CUDA there is room for so many only (a read of a model
-/// with 33 or more layers and a source for each sublayer may need more). Throws Error naming the set, the ablation and
-/// the first read that lacks the room.
+/// token, so that one sum of their means cannot replace them. CUDA limits the number of sources (a read of a model with
+/// 33 or more layers and a source for each sublayer may need more). Throws Error naming the set, the ablation and the
+/// first read with too many.
 void expect_room_for_means(const model::ReadPlan& plan, kernels::Device device, Ablation ablation,
                            const std::string& set, std::span<const GatedRoute> routes);
 
-/// An intervention ready for Pass::forward(), with what it owns.
+/// An intervention ready for Pass::forward(), with the tensors that it refers to.
 struct PreparedAblation {
   model::RoutingIntervention intervention;
   std::vector<kernels::OwnedTensor> owned;
   std::vector<int> changed_reads;
 };
-/// Routes are by read, each at most once. Throws std::invalid_argument where the reference or the donors that the
+/// Routes are sorted by read, each at most once. Throws std::invalid_argument if the reference or the donors that the
 /// ablation needs are missing.
 PreparedAblation prepare_ablation(const model::Model& model, Ablation ablation, std::span<const GatedRoute> routes,
                                   const Reference& reference, const BatchPlace& place);
 
-/// A mass-matched control of a set: in each of its reads, sources in random order (its own among them: the family's
-/// name is what is at stake, not its weight) until they hold the mass, on average over the reference tokens, that the
-/// set holds there; the last one taken in part. A read whose every source is the set's is as in the set. A pure
-/// function of the seed, the draw, the set's place in the list and the masses.
+/// A mass-matched control of a set: in each of its reads, sources in random order until they hold the mass that the set
+/// holds there, on average over the reference tokens; the last source is taken in part. The set's own sources may be
+/// among them: the question is whether it matters which sources hold the mass. A read whose every source belongs to the
+/// set is as in the set. A pure function of the seed, the draw, the set's place in the list and the masses.
 std::vector<GatedRoute> draw_control(const model::ReadPlan& plan, const RouteSet& set,
                                      std::span<const double> alpha_mean, std::uint64_t seed, int set_index, int draw);
 

@@ -1,4 +1,4 @@
-// Sets of routes under a name: what is ablated, and whose mass is measured.
+// Named sets of routes: probes ablate them and measure their mass.
 #pragma once
 
 #include <span>
@@ -11,10 +11,10 @@
 
 namespace routescope::analysis {
 
-/// Routes under a name: a slice, or whatever a study asks for.
+/// A slice, or other routes that a study names.
 struct RouteSet {
   std::string name;                         // "embedding.mlp.early", "3.attn:block_2", "2.attn-5.mlp:history"
-  std::vector<int> reads;                   // the reads that it speaks of, also those that have none of its sources
+  std::vector<int> reads;                   // all its reads, also those without any of its sources
   std::vector<std::pair<int, int>> routes;  // (read, column), by read
 
   bool operator==(const RouteSet&) const = default;
@@ -25,18 +25,18 @@ void expect_reads(const model::ReadPlan& plan);
 /// The 18 slices as sets.
 std::vector<RouteSet> slice_sets(const model::ReadPlan& plan);
 /// `READS[:SOURCES]`, or a slice's name. READS: one read (`3.attn`, `final`), a range `2.attn-5.mlp` (both included, in
-/// the order of the model), `attn`, `mlp` or `all`; SOURCES: columns and families, separated by commas; all of them
-/// without. Throws UsageError naming what is unknown and what there is, or that none of the reads has such a source;
-/// Error for a model without reads.
+/// the order of the model), `attn`, `mlp` or `all`; SOURCES: columns and families, separated by commas; without
+/// SOURCES, all columns. Throws UsageError naming what is unknown and what there is, or that none of the reads has such
+/// a source; Error for a model without reads.
 RouteSet parse_route_set(const std::string& text, const model::ReadPlan& plan);
-/// One of each name; the 18 slices if there are none. Throws UsageError for a name that comes twice and for two names
-/// of the same routes, and as above.
+/// The set of each name; the 18 slices if there are no names. Throws UsageError for a name that comes twice and for two
+/// names of the same routes, and as parse_route_set().
 std::vector<RouteSet> route_sets(std::span<const std::string> names, const model::ReadPlan& plan);
 
 /// The mass of every set: the mean, over all its reads and all tokens, of the weight on its routes. A read without a
 /// source of the set weighs 0, so that the masses of the three families sum to one for each sublayer kind and depth.
 /// NaN for a set without reads. alpha_mean [reads, columns]: each route's mean over the tokens; entries of columns that
-/// a read lacks are not looked at.
+/// a read lacks are ignored.
 std::vector<double> set_masses(std::span<const RouteSet> sets, std::span<const double> alpha_mean, int columns);
 
 }  // namespace routescope::analysis

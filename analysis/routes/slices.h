@@ -1,4 +1,4 @@
-// The 18 slices that probes and records speak of: family x sublayer kind x depth, as sets of routes of a ReadPlan.
+// The 18 slices: family x sublayer kind x depth, as sets of routes of a ReadPlan.
 #pragma once
 
 #include <string>
@@ -17,7 +17,7 @@ struct Slice {
   model::Family family = model::Family::embedding;
   model::Sublayer sublayer = model::Sublayer::attn;
   model::Depth depth = model::Depth::early;
-  std::vector<int> reads;                   // every routed read of this kind and depth, also where it lacks the family
+  std::vector<int> reads;                   // every routed read of this kind and depth, also one without such a source
   std::vector<std::pair<int, int>> routes;  // (read, column) of the family in those reads, by read
 
   /// "embedding.mlp.early"

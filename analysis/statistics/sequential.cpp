@@ -1,16 +1,16 @@
-// Confidence sequences: the t statistic's likelihood ratio between effects of a normal prior, in units of the unknown
-// standard deviation, and none. Under the hypothesis it is a nonnegative martingale that starts at 1, so that it ever
-// exceeds 1/a with probability at most a (Ville): the means for which it does not exceed 1/a hold the true one at all
-// n.
+#include "analysis/statistics/sequential.h"
+
 #include <algorithm>
 #include <cmath>
 #include <limits>
 
-#include "analysis/statistics/statistics.h"
-
 namespace routescope::analysis {
 namespace {
 
+// Confidence sequences: the t statistic's likelihood ratio between effects of a normal prior, in units of the unknown
+// standard deviation, and none. Under the hypothesis it is a nonnegative martingale that starts at 1, so that it ever
+// exceeds 1/a with probability at most a (Ville): the means for which it does not exceed 1/a hold the true one at all
+// n.
 /// ln of (1 + n g)^(-1/2) [(1 + q) / (1 + q / (1 + n g))]^(n/2) with q = t^2 / (n - 1), g = effect_scale^2.
 double log_evidence(double t, double n, double effect_scale) {
   const double widening = 1 + n * effect_scale * effect_scale;

@@ -1,10 +1,10 @@
 #include "analysis/statistics/statistics.h"
 
 #include <algorithm>
-#include <bit>
+#include <boost/math/distributions/normal.hpp>
+#include <boost/math/distributions/students_t.hpp>
 #include <cmath>
 #include <limits>
-#include <numbers>
 #include <numeric>
 #include <random>
 
@@ -39,22 +39,6 @@ std::size_t below(std::uint32_t bits, std::size_t n) {
 // A few tens of values show less skewness than their distribution has (of a lognormal one, a third); the correction is
 // made for this many times the sample's, the factor that held coverage best over README.md's distributions.
 constexpr double skewness_allowance = 1.5;
-
-double normal_cdf(double x) {
-  return 0.5 * std::erfc(-x / std::numbers::sqrt2);
-}
-
-template <class Cdf>
-double invert(const Cdf& cdf, double p) {
-  double low = -1, high = 1;
-  while (cdf(low) > p) low *= 2;
-  while (cdf(high) < p) high *= 2;
-  for (int i = 0; i < 100; ++i) {
-    const double middle = 0.5 * (low + high);
-    (cdf(middle) < p ? low : high) = middle;
-  }
-  return 0.5 * (low + high);
-}
 
 // Linear between order statistics; the k-th of n stands at level k / (n + 1).
 double quantile_of_sorted(std::span<const double> sorted, double level) {
@@ -95,31 +79,20 @@ std::vector<double> ranks_of(std::span<const double> values) {
 
 }  // namespace
 
-// Abramowitz & Stegun 26.7.3 and 26.7.4: a finite sum for whole degrees of freedom, exact to rounding of 1.
-double student_t_cdf(double t, int degrees_of_freedom) {
-  const double theta = std::atan(t / std::sqrt(degrees_of_freedom));
-  const double sine = std::sin(theta), cosine = std::cos(theta);
-  double term = 1, sum = 0;
-  if (degrees_of_freedom % 2 == 0) {
-    for (int k = 0; k < degrees_of_freedom / 2; ++k) {
-      sum += term;
-      term *= cosine * cosine * (2 * k + 1) / (2 * k + 2);
-    }
-    return std::clamp(0.5 + 0.5 * sine * sum, 0.0, 1.0);
-  }
-  for (int k = 0; k < (degrees_of_freedom - 1) / 2; ++k) {
-    sum += term;
-    term *= cosine * cosine * (2 * k + 2) / (2 * k + 3);
-  }
-  return std::clamp(0.5 + (theta + sine * cosine * sum) / std::numbers::pi, 0.0, 1.0);
+double normal_cdf(double x) {
+  return boost::math::cdf(boost::math::normal(), x);
 }
 
 double normal_quantile(double p) {
-  return invert(normal_cdf, p);
+  return boost::math::quantile(boost::math::normal(), p);
+}
+
+double student_t_cdf(double t, int degrees_of_freedom) {
+  return std::isnan(t) ? nan : boost::math::cdf(boost::math::students_t(degrees_of_freedom), t);
 }
 
 double student_t_quantile(double p, int degrees_of_freedom) {
-  return invert([&](double t) { return student_t_cdf(t, degrees_of_freedom); }, p);
+  return boost::math::quantile(boost::math::students_t(degrees_of_freedom), p);
 }
 
 double mean(std::span<const double> values) {

@@ -64,7 +64,7 @@ class AnalyzeTool : public ::testing::Test {
     testing::make_run(dir / name,
                       testing::micro_config(model::Residual::block_attn_res, model::AttnResSource::block_sum), steps);
   }
-  std::size_t rows(const std::string& file) const { return AnalysisRecord::load(dir / file).rows.size(); }
+  std::size_t rows(const std::string& file) const { return load_record(dir / file).rows.size(); }
 };
 
 TEST_F(AnalyzeTool, ProbesARunStepByStepOrAllAtOnce) {
@@ -76,7 +76,7 @@ TEST_F(AnalyzeTool, ProbesARunStepByStepOrAllAtOnce) {
   expect_done("probe --run run --step all", "run/analysis.h5: step 1 is there already");
   EXPECT_EQ(rows("run/analysis.h5"), 4U);
   expect_done("probe --run run --step all --seed 2 --sequences 4 --out other.h5", "other.h5: 4 rows");
-  EXPECT_EQ(AnalysisRecord::load(dir / "other.h5").identity.tokens.sequences, 4);
+  EXPECT_EQ(load_record(dir / "other.h5").identity.tokens.sequences, 4);
 }
 
 TEST_F(AnalyzeTool, MeasuresWhatItIsAskedFor) {
@@ -99,7 +99,7 @@ TEST_F(AnalyzeTool, MeasuresWhatItIsAskedFor) {
   std::istringstream lines(result.output);
   for (std::string line; std::getline(lines, line);) EXPECT_LE(line.size(), 120U) << line;
 
-  const AnalysisRecord record = AnalysisRecord::load(dir / "run/analysis.h5");
+  const AnalysisRecord record = load_record(dir / "run/analysis.h5");
   const ProbeSettings& settings = record.identity.settings;
   EXPECT_EQ(settings.ablations, (std::vector<Ablation>{Ablation::mask, Ablation::zero, Ablation::mean,
                                                        Ablation::resample, Ablation::freeze, Ablation::patch}));
@@ -171,10 +171,10 @@ class Follower {
   bool ended() const { return !status().empty(); }
   std::size_t rows() const {
     const auto file = dir_ / "run/analysis.h5";
-    return std::filesystem::exists(file) ? AnalysisRecord::load(file).rows.size() : 0;
+    return std::filesystem::exists(file) ? load_record(file).rows.size() : 0;
   }
   std::string sha256(std::int64_t step) const {
-    const AnalysisRecord record = AnalysisRecord::load(dir_ / "run/analysis.h5");
+    const AnalysisRecord record = load_record(dir_ / "run/analysis.h5");
     return record.find(step) ? record.find(step)->model_sha256 : "";
   }
 
@@ -231,7 +231,7 @@ TEST_F(AnalyzeTool, RanksShareTheSequences) {
   EXPECT_EQ(result.status, 0) << result.output;
   EXPECT_NE(result.output.find("ranks.h5: 4 rows"), std::string::npos) << result.output;
   EXPECT_EQ(result.output.find("ranks.h5: 4 rows"), result.output.rfind("ranks.h5: 4 rows")) << "said once";
-  const AnalysisRecord alone = AnalysisRecord::load(dir / "alone.h5"), shared = AnalysisRecord::load(dir / "ranks.h5");
+  const AnalysisRecord alone = load_record(dir / "alone.h5"), shared = load_record(dir / "ranks.h5");
   ASSERT_EQ(shared.rows.size(), 4U);
   for (std::size_t i = 0; i < 4; ++i) {
     const ProbeRow &found = shared.rows[i], &expected = alone.rows[i];
@@ -277,7 +277,7 @@ TEST_F(AnalyzeTool, ProbesABareModelOnGivenTokens) {
   expect_done("probe --model model --tokens tokens.h5 --out a.h5", "a.h5: 1 rows");
   expect_done("probe --model model --tokens tokens.bin --sequence-length 6 --out b.h5",
               "4 sequences of 6 tokens (tokens.bin)");
-  EXPECT_EQ(AnalysisRecord::load(dir / "a.h5").rows[0].step, 0);
+  EXPECT_EQ(load_record(dir / "a.h5").rows[0].step, 0);
   expect_refused("probe --model model --tokens tokens.h5 --sequences 4", 1,
                  "found 3 sequences of 8 tokens, expected 4");
   expect_refused("probe --model model --tokens tokens.bin --sequence-length 6 --sequences 5", 1, "expected 5");

@@ -14,12 +14,12 @@ TEST(CudaAtlas, AgreesWithTheCpu) {
   if (!kernels::cuda_available()) GTEST_SKIP() << "no CUDA device";
   for (const model::AttnResSource source : {model::AttnResSource::block_sum, model::AttnResSource::cumulative}) {
     const model::ModelConfig config = micro_config(model::Residual::block_attn_res, source, 4);
-    const analysis::ProbeTokens tokens = micro_tokens(2, 6);
-    const analysis::AtlasOptions options{.seed = 5, .checks = 3};
-    const analysis::Atlas expected =
-        analysis::make_atlas(micro_model(config), tokens, options, *kernels::single_communicator());
-    const analysis::Atlas found = analysis::make_atlas(micro_model(config, {.device = kernels::Device::cuda}), tokens,
-                                                       options, *kernels::single_communicator());
+    const analysis::ProbeIdentity identity =
+        analysis::identify(config, micro_tokens(2, 6), {.seed = 5, .atlas_checks = 3});
+    const auto alone = kernels::single_communicator();
+    const analysis::Atlas expected = analysis::make_atlas(micro_model(config), identity, 0, *alone);
+    const analysis::Atlas found =
+        analysis::make_atlas(micro_model(config, {.device = kernels::Device::cuda}), identity, 0, *alone);
     ASSERT_EQ(found.first_order.size(), expected.first_order.size());
     for (std::size_t i = 0; i < found.first_order.size(); ++i) {
       EXPECT_EQ(std::isnan(found.first_order[i].value), std::isnan(expected.first_order[i].value)) << i;

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "tests/analysis/probe/micro_model.h"
+#include "tests/analysis/probe/probe_of.h"
 
 namespace routescope::testing {
 namespace {
@@ -38,10 +39,9 @@ TEST_P(CudaProbe, AgreesWithTheCpu) {
   if (!kernels::cuda_available()) GTEST_SKIP() << "no CUDA device";
   const model::ModelConfig config = micro_config(GetParam().residual, GetParam().source, 4);
   const analysis::ProbeTokens tokens = micro_tokens(3, 8);
-  const analysis::ProbeRow expected =
-      analysis::probe(micro_model(config), tokens, {.settings = {.seed = 5, .controls = 0}, .step = 0});
-  const analysis::ProbeRow found = analysis::probe(micro_model(config, {.device = kernels::Device::cuda}), tokens,
-                                                   {.settings = {.seed = 5, .controls = 0}, .step = 0});
+  const analysis::ProbeRow expected = probe_of(micro_model(config), tokens, {.seed = 5, .controls = 0});
+  const analysis::ProbeRow found =
+      probe_of(micro_model(config, {.device = kernels::Device::cuda}), tokens, {.seed = 5, .controls = 0});
   // Differences of f32 likelihoods of order 4 nats, summed over 7 predicted tokens.
   expect_near(found.intact_nll_sequence, expected.intact_nll_sequence, 1e-5, "intact nll");
   expect_near(found.mass, expected.mass, 1e-6, "mass");
@@ -60,16 +60,16 @@ TEST_P(CudaProbe, AgreesWithTheCpuUnderEveryAblation) {
   if (!kernels::cuda_available()) GTEST_SKIP() << "no CUDA device";
   const model::ModelConfig config = micro_config(GetParam().residual, GetParam().source, 4);
   const analysis::ProbeTokens tokens = micro_tokens(2, 6), aligned = micro_tokens(2, 6, 14);
-  const analysis::ProbeOptions options{
-      .settings = {.seed = 5,
-                   .ablations = {analysis::Ablation::mask, analysis::Ablation::zero, analysis::Ablation::mean,
-                                 analysis::Ablation::resample, analysis::Ablation::freeze, analysis::Ablation::patch},
-                   .sets = {"embedding.mlp.early", "2.mlp-3.mlp:history", "3.attn:current"},
-                   .controls = 1},
-      .patch = &aligned};
-  const analysis::ProbeRow expected = analysis::probe(micro_model(config), tokens, options);
-  const analysis::ProbeRow found =
-      analysis::probe(micro_model(config, {.device = kernels::Device::cuda}), tokens, options);
+  const analysis::ProbeIdentity identity = analysis::identify(
+      config, tokens,
+      {.seed = 5,
+       .ablations = {analysis::Ablation::mask, analysis::Ablation::zero, analysis::Ablation::mean,
+                     analysis::Ablation::resample, analysis::Ablation::freeze, analysis::Ablation::patch},
+       .sets = {"embedding.mlp.early", "2.mlp-3.mlp:history", "3.attn:current"},
+       .controls = 1},
+      aligned);
+  const analysis::ProbeRow expected = analysis::probe(micro_model(config), identity);
+  const analysis::ProbeRow found = analysis::probe(micro_model(config, {.device = kernels::Device::cuda}), identity);
   for (std::size_t a = 0; a < expected.ablations.size(); ++a) {
     const analysis::AblationEffects &cuda = found.ablations[a], &cpu = expected.ablations[a];
     SCOPED_TRACE(analysis::to_string(cpu.ablation));

@@ -23,7 +23,8 @@ class PlantedAtlas : public ::testing::Test {
   static analysis::Atlas atlas_of(const model::Model& model) {
     const analysis::ProbeTokens tokens = draw_text(its_signal, 0.9, 32, seed);
     // More checks than routes: all are checked.
-    return analysis::make_atlas(model, tokens, {.seed = seed, .checks = 1000}, *kernels::single_communicator());
+    return analysis::make_atlas(model, analysis::identify(model.config(), tokens, {.seed = seed, .atlas_checks = 1000}),
+                                0, *kernels::single_communicator());
   }
 
   static Effect of(const analysis::Atlas& atlas, const model::Model& model, const std::string& read,

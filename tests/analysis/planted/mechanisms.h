@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-#include "analysis/probe/probe_tokens.h"
+#include "analysis/results/probe_tokens.h"
 #include "analysis/routes/ablation.h"
 #include "tests/analysis/planted/micro_machine.h"
 

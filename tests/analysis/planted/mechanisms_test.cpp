@@ -10,6 +10,7 @@
 
 #include "analysis/findings/findings.h"
 #include "analysis/probe/probe.h"
+#include "tests/analysis/probe/probe_of.h"
 
 namespace routescope::planted {
 namespace {
@@ -48,10 +49,8 @@ struct Probed {
     settings_.ablations = all_ablations;
     const model::Model& model = mechanism.machine.model();
     slices = analysis::make_slices(model.plan());
-    row = analysis::probe(model, tokens, {.settings = settings_, .step = 0, .patch = &donors});
-    record.identity = {
-        .tokens = tokens, .settings = settings_, .sets = {}, .model_config = model.config().to_json().dump()};
-    for (const analysis::Slice& slice : slices) record.identity.sets.push_back(slice.name());
+    record.identity = analysis::identify(model.config(), tokens, settings_, donors);
+    row = analysis::probe(model, record.identity);
     record.put(row);
   }
 
@@ -201,8 +200,7 @@ INSTANTIATE_TEST_SUITE_P(Mechanisms, Planted,
 /// Eight controls of one slice under `mask`.
 analysis::AblationEffects controlled(const Mechanism& mechanism, const char* slice) {
   const analysis::ProbeTokens tokens = draw_text(mechanism.intact, right, sequences, seed);
-  return analysis::probe(mechanism.machine.model(), tokens,
-                         {.settings = {.seed = seed, .sets = {slice}, .controls = 8}})
+  return testing::probe_of(mechanism.machine.model(), tokens, {.seed = seed, .sets = {slice}, .controls = 8})
       .effects(analysis::Ablation::mask);
 }
 

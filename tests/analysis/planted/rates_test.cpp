@@ -7,7 +7,10 @@
 #include <cstdio>
 
 #include "analysis/probe/probe.h"
+#include "analysis/probe/summarize.h"
+#include "analysis/statistics/sequential.h"
 #include "tests/analysis/planted/mechanisms.h"
+#include "tests/analysis/probe/probe_of.h"
 
 namespace routescope::planted {
 namespace {
@@ -35,8 +38,7 @@ struct Pool {
                                            .controls = controls,
                                            .until_decided = true,
                                            .look_every = tokens.sequences};
-    effects =
-        analysis::probe(mechanism.machine.model(), tokens, {.settings = settings}).effects(analysis::Ablation::mask);
+    effects = testing::probe_of(mechanism.machine.model(), tokens, settings).effects(analysis::Ablation::mask);
   }
 
   /// Effects of one set on the first sequences of a repetition.

@@ -29,8 +29,10 @@ void PrintTo(const Mode& mode, std::ostream* out) {
 }
 
 analysis::Atlas atlas_of(const model::Model& model, const analysis::ProbeTokens& tokens,
-                         const analysis::AtlasOptions& options) {
-  return analysis::make_atlas(model, tokens, options, *kernels::single_communicator());
+                         const analysis::ProbeSettings& settings, std::int64_t step = 0,
+                         std::size_t batch_bytes = analysis::default_batch_bytes) {
+  return analysis::make_atlas(model, analysis::identify(model.config(), tokens, settings), step,
+                              *kernels::single_communicator(), batch_bytes);
 }
 
 std::size_t columns_of(const model::Model& model, int read) {
@@ -98,7 +100,7 @@ std::vector<double> true_effects(const analysis::Atlas& atlas) {
 TEST_P(AtlasOf, EveryRouteIsTheSlopeOfItsGate) {
   eps = 1e-16;  // see the end
   const model::Model model = exact();
-  const analysis::Atlas atlas = atlas_of(model, tokens, {.checks = all_routes});
+  const analysis::Atlas atlas = atlas_of(model, tokens, {.atlas_checks = all_routes});
   model::Pass pass(model, tokens.sequences, tokens.positions, model::Pass::Kind::infer);
   double largest = 0, worst_mask = 0, worst_zero = 0, worst_true = 0;
   std::size_t routes = 0;
@@ -136,7 +138,7 @@ TEST_P(AtlasOf, EveryRouteIsTheSlopeOfItsGate) {
 
 TEST_P(AtlasOf, TrueEffectsAreThoseOfPlainLoops) {
   const model::Model model = exact();
-  const analysis::Atlas atlas = atlas_of(model, tokens, {.seed = 4, .checks = 5});
+  const analysis::Atlas atlas = atlas_of(model, tokens, {.seed = 4, .atlas_checks = 5});
   ASSERT_EQ(atlas.checked.size(), 5u);
   PlainModel plain(model);
   const auto mean_nll = [&](const PlainModel::Rule& rule) {
@@ -172,7 +174,7 @@ TEST_P(AtlasOf, ErrsBySecondOrderInTheWeightsOfRoutes) {
     const model::Model model = exact(bias[k]);
     if (config().has_learned_bias())
       for (const model::ReadWeights& read : model.weights().reads) kernels::fill(read.bias, bias[k], kernels::Stream{});
-    const analysis::Atlas atlas = atlas_of(model, tokens, {.checks = all_routes});
+    const analysis::Atlas atlas = atlas_of(model, tokens, {.atlas_checks = all_routes});
     effect[k] = missed[k] = 0;
     for (std::size_t i = 0; i < atlas.checked.size(); ++i) {
       const auto [r, column, effect_of_mask] = atlas.checked[i];
@@ -201,7 +203,7 @@ class AtlasInF32 : public ::testing::Test {
  protected:
   model::Model model = micro_model(micro_config(model::Residual::block_attn_res, model::AttnResSource::block_sum));
   analysis::ProbeTokens tokens = micro_tokens(7, 8);
-  analysis::Atlas atlas = atlas_of(model, tokens, {.seed = 3, .checks = 12});
+  analysis::Atlas atlas = atlas_of(model, tokens, {.seed = 3, .atlas_checks = 12});
 };
 
 /// The first-order effects and the lower ends of their intervals; NaN where both have none.
@@ -223,29 +225,29 @@ TEST_F(AtlasInF32, ChecksADrawOfRoutesWithoutReplacement) {
   for (const auto& [r, column] : checked)
     EXPECT_FALSE(
         std::isnan(atlas.first_order[static_cast<std::size_t>(r * model.plan().num_columns() + column)].value));
-  const analysis::Atlas other_step = atlas_of(model, tokens, {.seed = 3, .step = 9, .checks = 12}),
-                        other_seed = atlas_of(model, tokens, {.seed = 4, .checks = 12});
+  const analysis::Atlas other_step = atlas_of(model, tokens, {.seed = 3, .atlas_checks = 12}, 9),
+                        other_seed = atlas_of(model, tokens, {.seed = 4, .atlas_checks = 12});
   EXPECT_EQ(routes_of(other_step), checked);
   EXPECT_NE(routes_of(other_seed), checked);
   // Every route comes up: half of them at a time, each is drawn by one of 12 seeds.
   std::set<std::pair<int, int>> drawn;
   const analysis::ProbeTokens one = tokens.first(1);
-  const analysis::Atlas whole = atlas_of(model, one, {.checks = all_routes});
+  const analysis::Atlas whole = atlas_of(model, one, {.atlas_checks = all_routes});
   const int half = static_cast<int>(whole.checked.size() / 2);
   for (std::uint64_t seed = 0; seed < 12; ++seed) {
-    const auto some = routes_of(atlas_of(model, one, {.seed = seed, .checks = half}));
+    const auto some = routes_of(atlas_of(model, one, {.seed = seed, .atlas_checks = half}));
     drawn.insert(some.begin(), some.end());
   }
   EXPECT_EQ(drawn.size(), whole.checked.size());
 }
 
 TEST_F(AtlasInF32, RepeatsToTheBitAndSaysHowFarItIsToBeTrusted) {
-  const analysis::Atlas again = atlas_of(model, tokens, {.seed = 3, .checks = 12});
+  const analysis::Atlas again = atlas_of(model, tokens, {.seed = 3, .atlas_checks = 12});
   const std::vector<double> truth = true_effects(atlas);
   EXPECT_EQ(true_effects(again), truth);
   EXPECT_EQ(again.checked[0].true_effect.ci.lower, atlas.checked[0].true_effect.ci.lower);
   EXPECT_EQ(again.rank_correlation.ci.lower, atlas.rank_correlation.ci.lower);
-  const analysis::Atlas other_step = atlas_of(model, tokens, {.seed = 3, .step = 9, .checks = 12});
+  const analysis::Atlas other_step = atlas_of(model, tokens, {.seed = 3, .atlas_checks = 12}, 9);
   EXPECT_EQ(true_effects(other_step), truth);
   // The bootstrap of another step has other noise.
   EXPECT_NE(other_step.checked[0].true_effect.ci.lower, atlas.checked[0].true_effect.ci.lower);
@@ -268,7 +270,7 @@ TEST_F(AtlasInF32, RepeatsToTheBitAndSaysHowFarItIsToBeTrusted) {
 }
 
 TEST_F(AtlasInF32, DoesNotDependOnTheSizeOfBatches) {
-  const analysis::Atlas one_by_one = atlas_of(model, tokens, {.seed = 3, .checks = 12, .batch_bytes = 1});
+  const analysis::Atlas one_by_one = atlas_of(model, tokens, {.seed = 3, .atlas_checks = 12}, 0, 1);
   // f32 sums of nll of order 4 nats, whose products may be cut otherwise.
   expect_near(one_by_one, atlas, 1e-5);
   const std::vector<double> found = true_effects(one_by_one), expected = true_effects(atlas);
@@ -277,7 +279,7 @@ TEST_F(AtlasInF32, DoesNotDependOnTheSizeOfBatches) {
 }
 
 TEST_F(AtlasInF32, WithoutChecksSaysNothingOfItsError) {
-  const analysis::Atlas unchecked = atlas_of(model, tokens, {.seed = 3, .checks = 0});
+  const analysis::Atlas unchecked = atlas_of(model, tokens, {.seed = 3, .atlas_checks = 0});
   expect_near(unchecked, atlas, 0);
   EXPECT_TRUE(unchecked.checked.empty());
   EXPECT_TRUE(std::isnan(unchecked.rank_correlation.value));

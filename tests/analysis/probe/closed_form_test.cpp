@@ -2,6 +2,7 @@
 
 #include <vector>
 
+#include "tests/analysis/probe/probe_of.h"
 #include "tests/analysis/probe/wrapped.h"
 
 namespace routescope::testing {
@@ -37,10 +38,10 @@ TEST(ClosedForm, IsOfModelsWhoseQueriesAreAllZero) {
   model::Model untrained(config, {});
   untrained.initialize(1);
   EXPECT_TRUE(analysis::has_closed_form(untrained));
-  EXPECT_LT(analysis::probe(untrained, micro_tokens(2, 6), {.settings = {.controls = 0}}).closed_form_error, 1e-6);
+  EXPECT_LT(probe_of(untrained, micro_tokens(2, 6), {.controls = 0}).closed_form_error, 1e-6);
   const model::Model routed = micro_model(config);
   EXPECT_FALSE(analysis::has_closed_form(routed));
-  EXPECT_TRUE(std::isnan(analysis::probe(routed, micro_tokens(2, 6), {.settings = {.controls = 0}}).closed_form_error));
+  EXPECT_TRUE(std::isnan(probe_of(routed, micro_tokens(2, 6), {.controls = 0}).closed_form_error));
   EXPECT_FALSE(
       analysis::has_closed_form(micro_model(micro_config(model::Residual::standard, model::AttnResSource::block_sum))));
 }

@@ -9,10 +9,13 @@
 #include <fstream>
 
 #include "analysis/probe/probe.h"
+#include "analysis/probe/summarize.h"
+#include "analysis/statistics/sequential.h"
 #include "analysis/statistics/statistics.h"
 #include "data/base/error.h"
 #include "model/pass/pass.h"
 #include "tests/analysis/probe/micro_model.h"
+#include "tests/analysis/probe/probe_of.h"
 
 namespace routescope::analysis {
 namespace {
@@ -20,6 +23,7 @@ namespace {
 using testing::micro_config;
 using testing::micro_model;
 using testing::micro_tokens;
+using testing::probe_of;
 
 model::Model block_sum_model() {
   return testing::micro_model(testing::micro_config(model::Residual::block_attn_res, model::AttnResSource::block_sum));
@@ -51,28 +55,62 @@ TEST(Decide, ByTheConfidenceSequenceAndTheMargin) {
   EXPECT_GT(among, alone);
 }
 
+/// `cut` is `full` as if it had ended after the look that decided. Returns the number of sequences used.
+std::size_t expect_cut(const SetEffect& full, const SetEffect& cut, std::size_t tested, const ProbeSettings& settings) {
+  const std::size_t sequences = full.delta_nll_sequence.size();
+  const auto look_every = static_cast<std::size_t>(settings.look_every);
+  EXPECT_EQ(full.sequences_used, static_cast<double>(sequences));
+  std::size_t used = 0;
+  Decision expected = Decision::open;
+  while (used < sequences && expected == Decision::open) {
+    used = std::min(used + look_every, sequences);
+    expected = decide(std::span(full.delta_nll_sequence).first(used), tested, settings.margin);
+  }
+  EXPECT_EQ(cut.decision, expected);
+  EXPECT_EQ(cut.sequences_used, static_cast<double>(used));
+  for (std::size_t i = 0; i < sequences; ++i) {
+    const double effect = cut.delta_nll_sequence[i], control = cut.control.delta_nll_sequence[i];
+    if (i < used) {
+      EXPECT_EQ(effect, full.delta_nll_sequence[i]);
+      EXPECT_EQ(control, full.control.delta_nll_sequence[i]);
+    } else {
+      EXPECT_TRUE(std::isnan(effect) && std::isnan(control));
+    }
+  }
+  const auto values = std::span(full.delta_nll_sequence).first(used);
+  const Interval interval = confidence_sequence(values);
+  EXPECT_EQ(cut.delta_nll.value, mean(values));
+  EXPECT_EQ(cut.delta_nll.ci.lower, interval.lower);
+  EXPECT_EQ(cut.delta_nll.ci.upper, interval.upper);
+  EXPECT_EQ(cut.p_value, sequential_p_value(values, settings.look_every));
+  EXPECT_TRUE(std::isnan(cut.p_equivalence));
+  std::vector<double> excess;
+  for (std::size_t i = 0; i < used; ++i) excess.push_back(values[i] - full.control.delta_nll_sequence[i]);
+  EXPECT_EQ(cut.control.excess.value, mean(excess));
+  EXPECT_EQ(cut.control.excess.ci.lower, confidence_sequence(excess).lower);
+  return used;
+}
+
 TEST(UntilDecided, IsTheFullProbeCutAtTheDecision) {
   const model::Model model = block_sum_model();
   constexpr std::size_t sequences = 52, look_every = 8;  // the last block is shorter
-  constexpr double margin = 0.3;
   const ProbeTokens tokens = testing::micro_tokens(sequences, 8);
-  ProbeOptions options{.settings = {.seed = 3,
-                                    .ablations = {Ablation::mask, Ablation::freeze},
-                                    .controls = 1,
-                                    .margin = margin,
-                                    .look_every = look_every,
-                                    .by_repeat = true},
-                       .batch_bytes = 1};
-  const ProbeRow full = probe(model, tokens, options);
-  options.settings.until_decided = true;
-  const ProbeRow cut = probe(model, tokens, options);
+  ProbeIdentity identity = identify(model.config(), tokens,
+                                    {.seed = 3,
+                                     .ablations = {Ablation::mask, Ablation::freeze},
+                                     .controls = 1,
+                                     .margin = 0.3,
+                                     .look_every = look_every,
+                                     .by_repeat = true});
+  const ProbeRow full = probe(model, identity, 0, *kernels::single_communicator(), 1);
+  identity.settings.until_decided = true;
+  const ProbeRow cut = probe(model, identity, 0, *kernels::single_communicator(), 1);
   EXPECT_EQ(cut.intact_nll_sequence, full.intact_nll_sequence);
   EXPECT_EQ(cut.mass, full.mass);
   int early = 0, open = 0;
   double rows_saved = 0;
-  for (Ablation ablation : options.settings.ablations) {
+  for (Ablation ablation : identity.settings.ablations) {
     const AblationEffects &all = full.effects(ablation), &some = cut.effects(ablation);
-    const std::size_t tested = all.tested();
     for (std::size_t s = 0; s < num_slices; ++s) {
       SCOPED_TRACE(to_string(ablation) + " " + std::to_string(s));
       EXPECT_EQ(all.sets[s].decision, Decision::open);
@@ -81,38 +119,10 @@ TEST(UntilDecided, IsTheFullProbeCutAtTheDecision) {
         EXPECT_EQ(some.sets[s].decision, Decision::open);
         continue;
       }
-      EXPECT_EQ(all.sets[s].sequences_used, static_cast<double>(sequences));
-      std::size_t used = 0;
-      Decision expected = Decision::open;
-      while (used < sequences && expected == Decision::open) {
-        used = std::min(used + look_every, sequences);
-        expected = decide(std::span(all.sets[s].delta_nll_sequence).first(used), tested, margin);
-      }
-      EXPECT_EQ(some.sets[s].decision, expected);
-      EXPECT_EQ(some.sets[s].sequences_used, static_cast<double>(used));
+      const std::size_t used = expect_cut(all.sets[s], some.sets[s], all.tested(), identity.settings);
       early += used < sequences;
-      open += expected == Decision::open;
+      open += some.sets[s].decision == Decision::open;
       rows_saved += static_cast<double>(sequences - used);
-      for (std::size_t i = 0; i < sequences; ++i) {
-        const double effect = some.sets[s].delta_nll_sequence[i], control = some.sets[s].control.delta_nll_sequence[i];
-        if (i < used) {
-          EXPECT_EQ(effect, all.sets[s].delta_nll_sequence[i]);
-          EXPECT_EQ(control, all.sets[s].control.delta_nll_sequence[i]);
-        } else {
-          EXPECT_TRUE(std::isnan(effect) && std::isnan(control));
-        }
-      }
-      const auto values = std::span(all.sets[s].delta_nll_sequence).first(used);
-      const Interval interval = confidence_sequence(values);
-      EXPECT_EQ(some.sets[s].delta_nll.value, mean(values));
-      EXPECT_EQ(some.sets[s].delta_nll.ci.lower, interval.lower);
-      EXPECT_EQ(some.sets[s].delta_nll.ci.upper, interval.upper);
-      EXPECT_EQ(some.sets[s].p_value, sequential_p_value(values, look_every));
-      EXPECT_TRUE(std::isnan(some.sets[s].p_equivalence));
-      std::vector<double> excess;
-      for (std::size_t i = 0; i < used; ++i) excess.push_back(values[i] - all.sets[s].control.delta_nll_sequence[i]);
-      EXPECT_EQ(some.sets[s].control.excess.value, mean(excess));
-      EXPECT_EQ(some.sets[s].control.excess.ci.lower, confidence_sequence(excess).lower);
     }
   }
   EXPECT_GT(early, 3);
@@ -127,20 +137,19 @@ TEST(Cost, CountsReadsFromTheFirstThatIsTouched) {
   const model::Model model = block_sum_model();
   const ProbeTokens tokens = testing::micro_tokens(2, 8);
   const double n = 16, reads = 13;
-  ProbeOptions options{.settings = {.ablations = {Ablation::zero}, .sets = {"3.attn:block_1", "final"}, .controls = 0}};
-  const ProbeRow row = probe(model, tokens, options);
+  ProbeSettings settings{.ablations = {Ablation::zero}, .sets = {"3.attn:block_1", "final"}, .controls = 0};
+  const ProbeRow row = probe_of(model, tokens, settings);
   EXPECT_EQ(row.cost.plain, n * reads);
   EXPECT_EQ(row.cost.computed, n * (2 * reads + (reads - 6) + 1));
   EXPECT_EQ(row.cost.unshared, n * 4 * reads);
   EXPECT_EQ(row.cost.undecided, row.cost.computed);
   EXPECT_GE(row.cost.seconds, row.cost.plain_seconds);
-  options.settings.controls = 3;  // of `final`: every source, as the set; of 3.attn: in the same read
-  EXPECT_EQ(probe(model, tokens, options).cost.computed, n * (2 * reads + 4 * (reads - 6) + 4));
-  options.patch = &tokens;
-  options.settings.ablations = {Ablation::patch};
-  EXPECT_EQ(probe(model, tokens, options).cost.computed, n * (3 * reads + 4 * (reads - 6) + 4));
-  options.settings.ablations = {};
-  EXPECT_EQ(probe(model, tokens, options).cost.computed, n * reads);
+  settings.controls = 3;  // of `final`: every source, as the set; of 3.attn: in the same read
+  EXPECT_EQ(probe_of(model, tokens, settings).cost.computed, n * (2 * reads + 4 * (reads - 6) + 4));
+  settings.ablations = {Ablation::patch};
+  EXPECT_EQ(probe_of(model, tokens, settings, 0, tokens).cost.computed, n * (3 * reads + 4 * (reads - 6) + 4));
+  settings.ablations = {};
+  EXPECT_EQ(probe_of(model, tokens, settings).cost.computed, n * reads);
 }
 
 TEST(Controls, AreTheAblationOfTheirDrawsAveraged) {
@@ -148,7 +157,7 @@ TEST(Controls, AreTheAblationOfTheirDrawsAveraged) {
   constexpr std::size_t sequences = 3, positions = 8;
   const ProbeTokens tokens = testing::micro_tokens(sequences, positions);
   for (Ablation ablation : {Ablation::mask, Ablation::zero}) {
-    const ProbeRow row = probe(model, tokens, {.settings = {.seed = 6, .ablations = {ablation}, .controls = 3}});
+    const ProbeRow row = probe_of(model, tokens, {.seed = 6, .ablations = {ablation}, .controls = 3});
     const AblationEffects& effects = row.ablations.front();
     const std::vector<RouteSet> sets = slice_sets(model.plan());
     model::Pass pass(model, sequences, positions, model::Pass::Kind::infer);
@@ -249,7 +258,7 @@ TEST_F(ClassFile, EffectsOfAClassAreTheMeanOverItsTokens) {
   for (int id = 1; id < 18; ++id) low += ", " + std::to_string(id);
   const ProbeSettings settings{
       .ablations = {Ablation::mask}, .controls = 0, .by_position = true, .class_file = file(low + none)};
-  const ProbeRow row = probe(model, tokens, {.settings = settings});
+  const ProbeRow row = probe_of(model, tokens, settings);
   const auto classes = token_classes(tokens, settings);
   const AblationEffects& effects = row.ablations.front();
   const std::size_t s = 16;
@@ -290,21 +299,19 @@ TEST_F(ClassFile, EffectsOfAClassAreTheMeanOverItsTokens) {
 TEST(ProbeErrors, NameWhatPatchingLacks) {
   const model::Model model = block_sum_model();
   const ProbeTokens tokens = testing::micro_tokens(2, 6), other = testing::micro_tokens(2, 5);
-  ProbeOptions options{.settings = {.ablations = {Ablation::patch}}};
-  EXPECT_THROW(probe(model, tokens, options), data::UsageError);
-  options.patch = &other;
+  ProbeSettings settings{.ablations = {Ablation::patch}};
+  EXPECT_THROW(probe_of(model, tokens, settings), data::UsageError);
   try {
-    probe(model, tokens, options);
+    probe_of(model, tokens, settings, 0, other);
     FAIL() << "no error";
   } catch (const data::Error& error) {
     EXPECT_STREQ(error.what(),
                  "random ids, seed 13: found 2 sequences of 5 tokens, expected 2 of 6, aligned with random ids, seed "
                  "13");
   }
-  options = {.settings = {.look_every = 0}};
-  EXPECT_THROW(probe(model, tokens, options), data::UsageError);
-  options = {.settings = {.until_decided = true}};
-  EXPECT_THROW(probe(model, testing::micro_tokens(sequential_least_n - 1, 6), options), data::UsageError);
+  EXPECT_THROW(probe_of(model, tokens, {.look_every = 0}), data::UsageError);
+  EXPECT_THROW(probe_of(model, testing::micro_tokens(sequential_least_n - 1, 6), {.until_decided = true}),
+               data::UsageError);
 }
 
 }  // namespace

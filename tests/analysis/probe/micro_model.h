@@ -4,7 +4,7 @@
 #include <random>
 #include <vector>
 
-#include "analysis/probe/probe_tokens.h"
+#include "analysis/results/probe_tokens.h"
 #include "kernels/ops.h"
 #include "model/pass/model.h"
 

@@ -15,6 +15,7 @@
 #include "data/base/error.h"
 #include "model/pass/pass.h"
 #include "tests/analysis/probe/micro_model.h"
+#include "tests/analysis/probe/probe_of.h"
 #include "tests/analysis/record/filled_record.h"
 #include "tests/data/base/expect_error.h"
 
@@ -24,6 +25,7 @@ namespace {
 using testing::micro_config;
 using testing::micro_model;
 using testing::micro_tokens;
+using testing::probe_of;
 
 struct Mode {
   const char* name;
@@ -78,7 +80,7 @@ TEST_P(Probe, EqualsMaskingAndRunningEverythingAgain) {
   constexpr std::int64_t sequences = 3, positions = 12, vocab = 37;
   const ProbeTokens tokens = testing::micro_tokens(sequences, positions);
   const model::Model fast = model(), exact = model({.storage = kernels::DType::f64, .operands = kernels::DType::f64});
-  const ProbeRow row = probe(fast, tokens, {.settings = {.seed = 1}, .step = 0});
+  const ProbeRow row = probe_of(fast, tokens, {.seed = 1});
   // Logits of order 1 to 10 summed over 16 to 24 products a layer in f32: relative error below 1e-6 of them.
   constexpr double tolerance = 2e-5;
 
@@ -135,7 +137,7 @@ TEST_P(Probe, EqualsMaskingAndRunningEverythingAgain) {
 TEST_P(Probe, InDoublePrecisionEqualsItToTheLastDigits) {
   const ProbeTokens tokens = testing::micro_tokens(2, 9);
   const model::Model exact = model({.storage = kernels::DType::f64, .operands = kernels::DType::f64});
-  const ProbeRow row = probe(exact, tokens, {});
+  const ProbeRow row = probe_of(exact, tokens);
   const std::vector<RouteSet> slices = slice_sets(exact.plan());
   for (std::size_t s = 0; s < slices.size(); ++s) {
     const PreparedAblation mask = prepare_ablation(exact, Ablation::mask, whole(slices[s]), {}, {});
@@ -160,12 +162,10 @@ void expect_same_bits(ProbeRow a, ProbeRow b) {
 TEST_P(Probe, SharedPrefixesGiveTheSameBits) {
   const model::Model fast = model();
   const ProbeTokens tokens = testing::micro_tokens(3, 12), aligned = testing::micro_tokens(3, 12, 14);
-  ProbeOptions options{.settings = {.seed = 3, .ablations = every_ablation, .controls = 2, .by_position = true},
-                       .step = 7,
-                       .patch = &aligned};
-  const ProbeRow shared = probe(fast, tokens, options);
-  options.share_prefix = false;
-  const ProbeRow whole = probe(fast, tokens, options);
+  const ProbeIdentity identity = identify(
+      fast.config(), tokens, {.seed = 3, .ablations = every_ablation, .controls = 2, .by_position = true}, aligned);
+  const ProbeRow shared = probe(fast, identity, 7);
+  const ProbeRow whole = probe(fast, identity, 7, *kernels::single_communicator(), default_batch_bytes, false);
   expect_same_bits(shared, whole);
   EXPECT_EQ(whole.cost.computed, whole.cost.unshared);
   EXPECT_EQ(shared.cost.unshared, whole.cost.unshared);
@@ -175,13 +175,12 @@ TEST_P(Probe, SharedPrefixesGiveTheSameBits) {
 TEST_P(Probe, BatchesOfOneSequenceGiveTheSameNumbers) {
   const model::Model fast = model();
   const ProbeTokens tokens = testing::micro_tokens(5, 12), aligned = testing::micro_tokens(5, 12, 14);
-  ProbeOptions options{.settings = {.ablations = every_ablation, .controls = 1}, .patch = &aligned};
-  const ProbeRow together = probe(fast, tokens, options);
-  options.batch_bytes = 1;
-  const ProbeRow apart = probe(fast, tokens, options);
+  const ProbeIdentity identity = identify(fast.config(), tokens, {.ablations = every_ablation, .controls = 1}, aligned);
+  const ProbeRow together = probe(fast, identity);
+  const ProbeRow apart = probe(fast, identity, 0, *kernels::single_communicator(), 1);
   // 5 sequences over a budget of 2.5: batches of 2, 2 and 1.
-  options.batch_bytes = 12 * sizeof(float) * 5 * (37 + 2 * fast.plan().reads.size() * 16) / 2;
-  const ProbeRow uneven = probe(fast, tokens, options);
+  const std::size_t half = 12 * sizeof(float) * 5 * (37 + 2 * fast.plan().reads.size() * 16) / 2;
+  const ProbeRow uneven = probe(fast, identity, 0, *kernels::single_communicator(), half);
   // Another batch size may take another path through a matrix product; its f32 sums then differ in their last bits.
   constexpr double tolerance = 1e-5;
   const auto expect_near = [&](const std::vector<double>& a, const std::vector<double>& b) {
@@ -266,16 +265,14 @@ TEST_P(Probe, RanksGiveTheBitsOfOneProcess) {
   const model::Model fast = model();
   const ProbeTokens tokens = testing::micro_tokens(5, 8), aligned = testing::micro_tokens(5, 8, 14);
   // One sequence at a time, so that every product has the same shape on any number of ranks.
-  const ProbeOptions options{.settings = {.seed = 2, .ablations = every_ablation, .controls = 1, .by_repeat = true},
-                             .step = 9,
-                             .batch_bytes = 1,
-                             .patch = &aligned};
-  const ProbeRow alone = probe(fast, tokens, options);
+  const ProbeIdentity identity = identify(
+      fast.config(), tokens, {.seed = 2, .ablations = every_ablation, .controls = 1, .by_repeat = true}, aligned);
+  const ProbeRow alone = probe(fast, identity, 9, *kernels::single_communicator(), 1);
   for (int ranks : {2, 7}) {  // more ranks than sequences are too many, but no error
     SCOPED_TRACE(ranks);
     std::vector<ProbeRow> rows(static_cast<std::size_t>(ranks));
     Threads(ranks).run([&](kernels::Communicator& communicator) {
-      rows[static_cast<std::size_t>(communicator.rank())] = probe(fast, tokens, options, communicator);
+      rows[static_cast<std::size_t>(communicator.rank())] = probe(fast, identity, 9, communicator, 1);
     });
     for (const ProbeRow& row : rows) expect_same_bits(row, alone);
   }
@@ -284,7 +281,7 @@ TEST_P(Probe, RanksGiveTheBitsOfOneProcess) {
 TEST_P(Probe, MassIsTheMeanOfAlpha) {
   const model::Model exact = model({.storage = kernels::DType::f64, .operands = kernels::DType::f64});
   const ProbeTokens tokens = testing::micro_tokens(2, 10);
-  const ProbeRow row = probe(exact, tokens, {});
+  const ProbeRow row = probe_of(exact, tokens);
   model::Pass pass(exact, 2, 10, model::Pass::Kind::infer);
   pass.forward(tokens.ids);
   std::vector<double> expected(num_slices, 0.0), reads(num_slices, 0.0);
@@ -307,7 +304,7 @@ TEST_P(Probe, MassIsTheMeanOfAlpha) {
 TEST_P(Probe, AlphaVarianceAndMassesBySequenceArePlainSums) {
   const model::Model exact = model({.storage = kernels::DType::f64, .operands = kernels::DType::f64});
   const ProbeTokens tokens = testing::micro_tokens(3, 10);
-  const ProbeRow row = probe(exact, tokens, {.settings = {.ablations = {}}});
+  const ProbeRow row = probe_of(exact, tokens, {.ablations = {}});
   const std::vector<RouteSet> sets = slice_sets(exact.plan());
   model::Pass pass(exact, 3, 10, model::Pass::Kind::infer);
   pass.forward(tokens.ids);
@@ -359,7 +356,7 @@ TEST(ProbeMasks, MasksThatMaskNothingChangeNothing) {
 TEST(ProbeRows, SummariesFollowFromTheSequences) {
   const model::Model model =
       testing::micro_model(testing::micro_config(model::Residual::block_attn_res, model::AttnResSource::cumulative));
-  const ProbeRow row = probe(model, testing::micro_tokens(6, 10), {.settings = {.seed = 5}, .step = 40});
+  const ProbeRow row = probe_of(model, testing::micro_tokens(6, 10), {.seed = 5}, 40);
   for (std::size_t s = 0; s < num_slices; ++s) {
     const SetEffect& effect = row.effects(Ablation::mask).sets[s];
     const std::vector<double>& values = effect.delta_nll_sequence;
@@ -380,17 +377,17 @@ TEST(ProbeErrors, NameWhatIsWrong) {
   const model::Model standard =
       testing::micro_model(testing::micro_config(model::Residual::standard, model::AttnResSource::block_sum));
   EXPECT_NE(
-      data::error_of([&] { probe(standard, testing::micro_tokens(1, 4), {}); }).find("'standard': it has no reads"),
+      data::error_of([&] { probe_of(standard, testing::micro_tokens(1, 4)); }).find("'standard': it has no reads"),
       std::string::npos);
   const model::Model routed =
       testing::micro_model(testing::micro_config(model::Residual::block_attn_res, model::AttnResSource::block_sum));
   EXPECT_NE(data::error_of([&] {
-              probe(routed, testing::micro_tokens(1, 1), {});
+              probe_of(routed, testing::micro_tokens(1, 1));
             }).find("expected at least one of at least two"),
             std::string::npos);
   ProbeTokens beyond = testing::micro_tokens(2, 4);
   beyond.ids[5] = 37;
-  EXPECT_NE(data::error_of([&] { probe(routed, beyond, {}); }).find("token 5: found id 37, expected 0 to 36"),
+  EXPECT_NE(data::error_of([&] { probe_of(routed, beyond); }).find("token 5: found id 37, expected 0 to 36"),
             std::string::npos);
 }
 

@@ -9,6 +9,7 @@
 #include "model/pass/pass.h"
 #include "model/pass/wrap.h"
 #include "tests/analysis/probe/micro_model.h"
+#include "tests/analysis/probe/probe_of.h"
 
 namespace routescope::analysis {
 namespace {
@@ -81,8 +82,36 @@ struct Plain {
     }
   }
 
-  /// log p with the routes of `set` ablated. `mean` changes values, which no table of weights can say: its weights are
-  /// zeroed and the means come in as values of their own.
+  /// The weights of a read under an ablation of the sources in `of_set`, from its weights `was` [token, n]. Those of
+  /// `mean` are zero.
+  std::vector<double> changed_weights(Ablation ablation, int r, const std::vector<bool>& of_set,
+                                      const std::vector<double>& was, std::uint64_t seed) const {
+    const std::size_t n = of_set.size();
+    std::vector<double> now = was;
+    for (std::size_t token = 0; token < sequences * positions; ++token) {
+      const std::int64_t q = static_cast<std::int64_t>(token) / positions,
+                         t = static_cast<std::int64_t>(token) % positions;
+      double kept = 0;
+      for (std::size_t i = 0; i < n; ++i) kept += of_set[i] ? 0 : was[token * n + i];
+      for (std::size_t i = 0; i < n; ++i) {
+        double& weight = now[token * n + i];
+        if (ablation == Ablation::mask) weight = of_set[i] ? 0 : weight / kept;
+        if (!of_set[i]) continue;
+        const auto other = static_cast<std::size_t>(q * positions + resample_donor(seed, q, t, positions));
+        double mean = 0;
+        for (std::size_t k = 0; k < sequences * positions; ++k)
+          mean += alpha[static_cast<std::size_t>(r)][k * n + i] / (sequences * positions);
+        if (ablation == Ablation::zero || ablation == Ablation::mean) weight = 0;
+        if (ablation == Ablation::resample) weight = was[other * n + i];
+        if (ablation == Ablation::freeze) weight = mean;
+        if (ablation == Ablation::patch) weight = donor[static_cast<std::size_t>(r)][token * n + i];
+      }
+    }
+    return now;
+  }
+
+  /// log p with the routes of `set` ablated. `mean` changes values, which a table of weights cannot express: its
+  /// weights are zero, and the means are further sources.
   std::vector<double> ablated(Ablation ablation, const RouteSet& set, std::uint64_t seed) {
     model::RoutingIntervention changed;
     std::vector<kernels::OwnedTensor> weights, means;
@@ -94,28 +123,9 @@ struct Plain {
         of_set[i] = std::find(set.routes.begin(), set.routes.end(), std::pair{r, read.columns[i]}) != set.routes.end();
       const auto hit = std::count(of_set.begin(), of_set.end(), true);
       if (hit == 0 || (ablation == Ablation::mask && hit == static_cast<std::ptrdiff_t>(n))) continue;
-      pass.forward(tokens.ids, &changed);  // with the reads before this one as they are to be
+      pass.forward(tokens.ids, &changed);  // with the reads before this one changed
       const std::vector<double> was = values(pass.alpha(r));
-      std::vector<double> now = was;
-      for (std::size_t token = 0; token < sequences * positions; ++token) {
-        const std::int64_t q = static_cast<std::int64_t>(token) / positions,
-                           t = static_cast<std::int64_t>(token) % positions;
-        double kept = 0;
-        for (std::size_t i = 0; i < n; ++i) kept += of_set[i] ? 0 : was[token * n + i];
-        for (std::size_t i = 0; i < n; ++i) {
-          double& weight = now[token * n + i];
-          if (ablation == Ablation::mask) weight = of_set[i] ? 0 : weight / kept;
-          if (!of_set[i]) continue;
-          const auto other = static_cast<std::size_t>(q * positions + resample_donor(seed, q, t, positions));
-          double mean = 0;
-          for (std::size_t k = 0; k < sequences * positions; ++k)
-            mean += alpha[static_cast<std::size_t>(r)][k * n + i] / (sequences * positions);
-          if (ablation == Ablation::zero || ablation == Ablation::mean) weight = 0;
-          if (ablation == Ablation::resample) weight = was[other * n + i];
-          if (ablation == Ablation::freeze) weight = mean;
-          if (ablation == Ablation::patch) weight = donor[static_cast<std::size_t>(r)][token * n + i];
-        }
-      }
+      const std::vector<double> now = changed_weights(ablation, r, of_set, was, seed);
       if (ablation == Ablation::mean) {
         model::ReadEdit& edit = changed.edits[r];
         for (std::size_t i = 0; i < n; ++i) {
@@ -159,8 +169,8 @@ void expect_recomputed(const Mode& mode, const std::vector<std::string>& names, 
   const std::vector<Ablation> ablations = {Ablation::mask,     Ablation::zero,   Ablation::mean,
                                            Ablation::resample, Ablation::freeze, Ablation::patch};
   const model::Model fast = testing::micro_model(config), exact = testing::micro_model(config, f64);
-  const ProbeRow row = probe(
-      fast, tokens, {.settings = {.seed = 5, .ablations = ablations, .sets = names, .controls = 0}, .patch = &aligned});
+  const ProbeRow row =
+      testing::probe_of(fast, tokens, {.seed = 5, .ablations = ablations, .sets = names, .controls = 0}, 0, aligned);
   Plain plain(exact, tokens, aligned);
   // f32 sums of some 20 products in each of 6 layers, likelihoods of order 4.
   constexpr double tolerance = 1e-5;
@@ -217,8 +227,8 @@ TEST(RecomputedSets, MeansAtTheFinalReadFollowFromPlainLoops) {
       testing::micro_config(model::Residual::block_attn_res, model::AttnResSource::block_sum);
   const ProbeTokens tokens = testing::micro_tokens(sequences, positions);
   const model::Model exact = testing::micro_model(config, f64);
-  const ProbeRow row = probe(
-      exact, tokens, {.settings = {.ablations = {Ablation::mean}, .sets = {"final:embedding,current"}, .controls = 0}});
+  const ProbeRow row = testing::probe_of(
+      exact, tokens, {.ablations = {Ablation::mean}, .sets = {"final:embedding,current"}, .controls = 0});
   Plain plain(exact, tokens, tokens);
   plain.pass.forward(tokens.ids);
   const int r = exact.plan().num_routed() - 1;
@@ -258,8 +268,9 @@ TEST(RecomputedSets, MeansAtTheFinalReadFollowFromPlainLoops) {
 TEST(RecomputedSets, WeightsOfItselfPatchedInChangeNothing) {
   const ProbeTokens tokens = testing::micro_tokens(sequences, positions);
   for (model::AttnResSource source : {model::AttnResSource::block_sum, model::AttnResSource::cumulative}) {
-    const ProbeRow row = probe(testing::micro_model(testing::micro_config(model::Residual::block_attn_res, source)),
-                               tokens, {.settings = {.ablations = {Ablation::patch}, .controls = 1}, .patch = &tokens});
+    const ProbeRow row =
+        testing::probe_of(testing::micro_model(testing::micro_config(model::Residual::block_attn_res, source)), tokens,
+                          {.ablations = {Ablation::patch}, .controls = 1}, 0, tokens);
     const AblationEffects& effects = row.effects(Ablation::patch);
     for (std::size_t s = 0; s < effects.sets.size(); ++s) {
       if (!(effects.sets[s].coverage > 0)) continue;
@@ -274,8 +285,8 @@ TEST(RecomputedSets, WrappedRoutingDoesNotDependOnContent) {
   const model::Model standard =
       testing::micro_model(testing::micro_config(model::Residual::standard, model::AttnResSource::cumulative));
   const model::Model wrapped = model::wrap(standard, model::Residual::block_attn_res, 3, 1.5);
-  const ProbeRow row = probe(wrapped, testing::micro_tokens(sequences, positions),
-                             {.settings = {.ablations = {Ablation::freeze, Ablation::resample, Ablation::zero}}});
+  const ProbeRow row = testing::probe_of(wrapped, testing::micro_tokens(sequences, positions),
+                                         {.ablations = {Ablation::freeze, Ablation::resample, Ablation::zero}});
   for (Ablation ablation : {Ablation::freeze, Ablation::resample}) {
     const AblationEffects& effects = row.effects(ablation);
     for (std::size_t s = 0; s < effects.sets.size(); ++s) {

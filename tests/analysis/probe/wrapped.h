@@ -11,6 +11,7 @@
 #include "analysis/probe/probe.h"
 #include "model/pass/wrap.h"
 #include "tests/analysis/probe/micro_model.h"
+#include "tests/analysis/probe/probe_of.h"
 
 namespace routescope::testing {
 
@@ -27,9 +28,8 @@ inline void expect_closed_form(const model::ModelOptions& options, const char* a
       if (residual == model::Residual::full_attn_res && blocks > 1) continue;  // which has no blocks
       for (const double bias : {-1.5, 0.0, 2.5, 12.0}) {
         const model::Model wrapped = model::wrap(standard, residual, blocks, bias);
-        const analysis::ProbeRow row = analysis::probe(
-            wrapped, tokens,
-            {.settings = {.ablations = {analysis::Ablation::mask, analysis::Ablation::freeze}, .controls = 0}});
+        const analysis::ProbeRow row = probe_of(
+            wrapped, tokens, {.ablations = {analysis::Ablation::mask, analysis::Ablation::freeze}, .controls = 0});
         largest_error = std::max(largest_error, row.closed_form_error);
         EXPECT_LE(row.closed_form_error, rounding)
             << model::to_string(residual) << " " << blocks << " blocks, bias " << bias;

@@ -23,7 +23,7 @@ bool holds(const std::string& text, const std::string& part) {
 TEST(AnalysisRecordFileTest, EveryDatasetIsLabelledAndEveryResultStatesItsEstimand) {
   const data::TempDir dir;
   AnalysisRecord record = testing::filled_record();
-  record.save(dir / "analysis.h5");
+  save_record(record, dir / "analysis.h5");
   const data::hdf5::File file = data::hdf5::File::open(dir / "analysis.h5");
   EXPECT_EQ(file.text("filetype"), "routescope analysis");
   EXPECT_EQ(file.integers("version"), (std::vector<std::int64_t>{2, 0}));
@@ -62,7 +62,7 @@ TEST(AnalysisRecordFileTest, EveryDatasetIsLabelledAndEveryResultStatesItsEstima
     EXPECT_EQ(control.integer("draws"), 4);
   }
   record.identity.settings.until_decided = true;
-  record.save(dir / "decided.h5");
+  save_record(record, dir / "decided.h5");
   const data::hdf5::File decided = data::hdf5::File::open(dir / "decided.h5");
   EXPECT_TRUE(holds(decided.group("mask").text("stopping_rule"), "every 8 sequences"));
   EXPECT_TRUE(holds(decided.group("mask").text("interval"), "confidence sequence"));
@@ -71,7 +71,7 @@ TEST(AnalysisRecordFileTest, EveryDatasetIsLabelledAndEveryResultStatesItsEstima
 TEST(AnalysisRecordFileTest, LabelsNameSlicesAndRoutes) {
   const data::TempDir dir;
   AnalysisRecord record = testing::filled_record();
-  record.save(dir / "analysis.h5");
+  save_record(record, dir / "analysis.h5");
   const data::hdf5::File file = data::hdf5::File::open(dir / "analysis.h5");
   const auto family = file.read_text("family"), sublayer = file.read_text("sublayer"), depth = file.read_text("depth");
   EXPECT_EQ(file.read_text("slice"), record.identity.sets);
@@ -94,15 +94,15 @@ TEST(AnalysisRecordFileTest, LabelsNameSlicesAndRoutes) {
   record.identity.settings.sets = {"3.attn:embedding", "all"};
   record.identity.sets = record.identity.settings.sets;
   record.rows.clear();
-  record.save(dir / "sets.h5");
+  save_record(record, dir / "sets.h5");
   EXPECT_FALSE(data::hdf5::File::open(dir / "sets.h5").exists("family"));
-  EXPECT_EQ(AnalysisRecord::load(dir / "sets.h5").identity.sets, record.identity.sets);
+  EXPECT_EQ(load_record(dir / "sets.h5").identity.sets, record.identity.sets);
 }
 
 TEST(AnalysisRecordFileTest, HoldsTheFindings) {
   const data::TempDir dir;
   AnalysisRecord record = testing::filled_record();
-  record.save(dir / "analysis.h5");
+  save_record(record, dir / "analysis.h5");
   const Findings findings = find(record);
   const data::hdf5::File file = data::hdf5::File::open(dir / "analysis.h5");
   ASSERT_FALSE(findings.motifs.empty());

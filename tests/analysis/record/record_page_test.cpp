@@ -34,7 +34,7 @@ bool is_finding(const PageField& field) {
 TEST(RecordPageTest, AnalysisPageAndFileAgree) {
   const data::TempDir dir;
   AnalysisRecord record = testing::filled_record();
-  record.save(dir / "analysis.h5");
+  save_record(record, dir / "analysis.h5");
   const data::hdf5::File file = data::hdf5::File::open(dir / "analysis.h5");
   EXPECT_EQ(testing::differences(page("analysis.md"), testing::file_fields(file, placeholders)), Lines{});
 }

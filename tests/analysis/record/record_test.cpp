@@ -29,8 +29,8 @@ TEST(AnalysisRecordTest, RoundTripKeepsEveryBitOfEveryField) {
   const data::TempDir dir;
   AnalysisRecord record = testing::filled_record();
   record.rows[0].mass[3] = -std::numeric_limits<double>::infinity();
-  record.save(dir / "analysis.h5");
-  const AnalysisRecord back = AnalysisRecord::load(dir / "analysis.h5");
+  save_record(record, dir / "analysis.h5");
+  const AnalysisRecord back = load_record(dir / "analysis.h5");
   ASSERT_EQ(back.rows.size(), 3U);
   for (std::size_t i = 0; i < 3; ++i) EXPECT_EQ(testing::text_of(record.rows[i]), testing::text_of(back.rows[i])) << i;
   EXPECT_EQ(back.rows[0].step, 0);
@@ -61,8 +61,8 @@ TEST(AnalysisRecordTest, WhatWasNotMeasuredIsNaN) {
   record.rows[1].ablations[2] = {};
   record.rows[1].ablations[2].ablation = Ablation::mean;
   // What the findings are made of stays: they ask for it.
-  record.save(dir / "analysis.h5");
-  const AnalysisRecord back = AnalysisRecord::load(dir / "analysis.h5");
+  save_record(record, dir / "analysis.h5");
+  const AnalysisRecord back = load_record(dir / "analysis.h5");
   const auto all_nan = [](const std::vector<double>& values, std::size_t size) {
     return values.size() == size && std::all_of(values.begin(), values.end(), [](double v) { return std::isnan(v); });
   };
@@ -73,7 +73,7 @@ TEST(AnalysisRecordTest, WhatWasNotMeasuredIsNaN) {
 
   record.rows[1].ablations[1].sets.pop_back();
   try {
-    record.save(dir / "analysis.h5");
+    save_record(record, dir / "analysis.h5");
     ADD_FAILURE() << "a row with a missing set was written";
   } catch (const std::logic_error& error) {
     EXPECT_STREQ(error.what(), "zero/delta_nll of step 1: found 17 values, expected 18");
@@ -83,47 +83,47 @@ TEST(AnalysisRecordTest, WhatWasNotMeasuredIsNaN) {
 TEST(AnalysisRecordTest, RefusesOtherFilesAndNewerVersions) {
   const data::TempDir dir;
   AnalysisRecord record = testing::filled_record();
-  record.save(dir / "analysis.h5");
+  save_record(record, dir / "analysis.h5");
   {
     data::hdf5::File file = data::hdf5::File::open_writable(dir / "analysis.h5");
     file.set("version", std::vector<std::int64_t>{2, 1});
   }
   EXPECT_NE(error_of([&] {
-              AnalysisRecord::load(dir / "analysis.h5");
+              load_record(dir / "analysis.h5");
             }).find("attribute version: found [2, 1], expected [2, 0] to [2, 0]"),
             std::string::npos);
   {
     data::hdf5::File file = data::hdf5::File::open_writable(dir / "analysis.h5");
     file.set("version", std::vector<std::int64_t>{1, 0});
   }
-  EXPECT_TRUE(holds(error_of([&] { AnalysisRecord::load(dir / "analysis.h5"); }),
+  EXPECT_TRUE(holds(error_of([&] { load_record(dir / "analysis.h5"); }),
                     "found [1, 0], expected [2, 0] to [2, 0]: an older version measured less: remove the file"));
   {
     data::hdf5::File file = data::hdf5::File::create(dir / "other.h5");
     file.set("filetype", "something else");
   }
   EXPECT_NE(error_of([&] {
-              AnalysisRecord::load(dir / "other.h5");
+              load_record(dir / "other.h5");
             }).find("found 'something else', expected 'routescope analysis'"),
             std::string::npos);
   std::ofstream(dir / "text.h5") << "not HDF5";
-  EXPECT_NE(error_of([&] { AnalysisRecord::load(dir / "text.h5"); }).find("text.h5"), std::string::npos);
+  EXPECT_NE(error_of([&] { load_record(dir / "text.h5"); }).find("text.h5"), std::string::npos);
   // One column too few.
-  record.save(dir / "short.h5");
+  save_record(record, dir / "short.h5");
   {
     data::hdf5::File file = data::hdf5::File::open_writable(dir / "short.h5");
     file.remove("mass");
     file.write("mass", std::vector<double>(3 * 17, 0.5), {3, 17});
   }
   EXPECT_NE(
-      error_of([&] { AnalysisRecord::load(dir / "short.h5"); }).find("/mass: found shape [3, 17], expected [3, 18]"),
+      error_of([&] { load_record(dir / "short.h5"); }).find("/mass: found shape [3, 17], expected [3, 18]"),
       std::string::npos);
-  record.save(dir / "settings.h5");
+  save_record(record, dir / "settings.h5");
   {
     data::hdf5::File file = data::hdf5::File::open_writable(dir / "settings.h5");
     file.set("settings", R"({"seed": 1})");
   }
-  EXPECT_TRUE(holds(error_of([&] { AnalysisRecord::load(dir / "settings.h5"); }),
+  EXPECT_TRUE(holds(error_of([&] { load_record(dir / "settings.h5"); }),
                     "settings.h5: attribute settings: key ablations"));
 }
 
@@ -132,7 +132,7 @@ TEST(AnalysisRecordTest, WhatAnOlderFileLacksIsNotMeasured) {
   const data::TempDir dir;
   const auto file = dir / "analysis.h5";
   AnalysisRecord record = testing::filled_record();
-  record.save(file);
+  save_record(record, file);
   {
     data::hdf5::File older = data::hdf5::File::open_writable(file);
     for (const char* path : {"alpha_variance", "mask/kl", "zero/decision", "atlas/true_effect_ci", "cost"})
@@ -152,8 +152,8 @@ TEST(AnalysisRecordTest, WhatAnOlderFileLacksIsNotMeasured) {
 
   // A new row brings the datasets back, for all rows.
   back.put(record.rows[2]);
-  back.save(file);
-  const AnalysisRecord again = AnalysisRecord::load(file);
+  save_record(back, file);
+  const AnalysisRecord again = load_record(file);
   EXPECT_EQ(testing::text_of(again.rows[0]), lacking(record.rows[0]));
   EXPECT_EQ(testing::text_of(again.rows[2]), testing::text_of(record.rows[2]));
 }
@@ -162,12 +162,12 @@ TEST(AnalysisRecordTest, AFullDiskLeavesTheFileAsItWas) {
   const data::TempDir dir;
   const auto file = dir / "analysis.h5";
   AnalysisRecord record = testing::filled_record();
-  record.save(file);
+  save_record(record, file);
   const std::string before = data::sha256_file(file);
   record.rows[1].intact_nll = 1;
   for (rlim_t bytes : {0, 500, 5000, 20000}) {
     const std::string said = data::on_full_disk(bytes, [&] {
-      record.save(file);
+      save_record(record, file);
       return std::string("saved");
     });
     EXPECT_NE(said.find("analysis.h5: cannot "), std::string::npos) << bytes << " bytes: " << said;
@@ -181,7 +181,7 @@ TEST(AnalysisRecordTest, RefusesRowsMeasuredOtherwise) {
   const data::TempDir dir;
   const auto file = dir / "analysis.h5";
   AnalysisRecord record = testing::filled_record();
-  record.save(file);
+  save_record(record, file);
   EXPECT_EQ(open_record(file, record.identity).rows.size(), 3U);
   EXPECT_TRUE(open_record(dir / "absent.h5", record.identity).rows.empty());
 

@@ -29,22 +29,22 @@ TEST(RecordedProbeTest, ProbesWhatIsNewAndNothingElse) {
   const ProbeIdentity identity = identify({}, checkpoint(0), dir / "run");
   EXPECT_EQ(identity.tokens.sequences, 6);
   {
-    RecordedProbe probe(file, {}, identity, {}, *alone);
+    RecordedProbe probe(file, identity, {}, *alone);
     probe.row(0, checkpoint(0));
   }
-  const AnalysisRecord first = AnalysisRecord::load(file);
+  const AnalysisRecord first = load_record(file);
   ASSERT_EQ(first.rows.size(), 1U);
   {
     // A number that no probe yields shows whether the row was computed again.
     AnalysisRecord marked = first;
     marked.rows[0].intact_nll = 123;
-    marked.save(file);
+    save_record(marked, file);
   }
-  RecordedProbe probe(file, {}, identity, {}, *alone);
+  RecordedProbe probe(file, identity, {}, *alone);
   EXPECT_EQ(probe.row(0, checkpoint(0)).intact_nll, 123);
   EXPECT_FALSE(probe.has(1));
   probe.row(1, checkpoint(1));
-  const AnalysisRecord second = AnalysisRecord::load(file);
+  const AnalysisRecord second = load_record(file);
   ASSERT_EQ(second.rows.size(), 2U);
   EXPECT_EQ(second.rows[0].intact_nll, 123);
   EXPECT_EQ(second.rows[1].model_sha256, data::sha256_file(checkpoint(1) / "model.safetensors"));
@@ -62,14 +62,14 @@ TEST(RecordedProbeTest, RefusesOtherWeightsUnderAKnownStep) {
   testing::make_run(dir / "run", routed(), {0, 1});
   const auto file = dir / "run" / "analysis.h5";
   const auto zero = data::checkpoint_dir(dir / "run", 0), one = data::checkpoint_dir(dir / "run", 1);
-  RecordedProbe probe(file, {}, identify({}, zero, dir / "run"), {}, *alone);
+  RecordedProbe probe(file, identify({}, zero, dir / "run"), {}, *alone);
   probe.row(0, zero);
   EXPECT_NE(error_of([&] { probe.row(0, one); }).find("step 0 was probed on other weights"), std::string::npos);
   EXPECT_FALSE(probe.is_of(0, one));
   EXPECT_TRUE(probe.is_of(0, zero));
   EXPECT_TRUE(probe.is_of(1, one)) << "nothing is recorded that could be of other weights";
   EXPECT_EQ(probe.row(0, one, OtherWeights::probe_again).model_sha256, data::sha256_file(one / "model.safetensors"));
-  EXPECT_EQ(AnalysisRecord::load(file).rows.size(), 1U);
+  EXPECT_EQ(load_record(file).rows.size(), 1U);
 }
 
 TEST(RecordedProbeTest, AnAtlasIsAddedToARowThatLacksIt) {
@@ -77,20 +77,19 @@ TEST(RecordedProbeTest, AnAtlasIsAddedToARowThatLacksIt) {
   testing::make_run(dir / "run", routed(), {0, 1});
   const auto file = dir / "run" / "analysis.h5";
   const auto one = data::checkpoint_dir(dir / "run", 1);
-  const ProbeIdentity identity = identify({}, one, dir / "run");
-  RecordedProbe(file, {}, identity, {}, *alone).row(1, one);
-  AnalysisRecord marked = AnalysisRecord::load(file);
+  ProbeIdentity identity = identify({}, one, dir / "run");
+  RecordedProbe(file, identity, {}, *alone).row(1, one);
+  AnalysisRecord marked = load_record(file);
   EXPECT_TRUE(marked.rows[0].atlas.empty());
   marked.rows[0].intact_nll = 123;  // shows whether the rest was measured again
-  marked.save(file);
-  ProbeRequest request;
-  request.atlas = true;
-  request.atlas_checks = 4;
-  RecordedProbe probe(file, request, identity, {}, *alone);
+  save_record(marked, file);
+  identity.settings.atlas = true;
+  identity.settings.atlas_checks = 4;
+  RecordedProbe probe(file, identity, {}, *alone);
   EXPECT_FALSE(probe.has(1));
   probe.row(1, one);
   EXPECT_TRUE(probe.has(1));
-  const AnalysisRecord after = AnalysisRecord::load(file);
+  const AnalysisRecord after = load_record(file);
   ASSERT_EQ(after.rows.size(), 1U);
   EXPECT_EQ(after.rows[0].intact_nll, 123);
   EXPECT_EQ(after.rows[0].atlas.checked.size(), 4U);
@@ -101,7 +100,7 @@ TEST(RecordedProbeTest, RefusesADamagedCheckpointAndKeepsTheRecord) {
   testing::make_run(dir / "run", routed(), {0, 1});
   const auto file = dir / "run" / "analysis.h5";
   const auto zero = data::checkpoint_dir(dir / "run", 0), one = data::checkpoint_dir(dir / "run", 1);
-  RecordedProbe probe(file, {}, identify({}, zero, dir / "run"), {}, *alone);
+  RecordedProbe probe(file, identify({}, zero, dir / "run"), {}, *alone);
   probe.row(0, zero);
   {
     std::fstream weights(one / "model.safetensors", std::ios::in | std::ios::out | std::ios::binary);
@@ -111,7 +110,7 @@ TEST(RecordedProbeTest, RefusesADamagedCheckpointAndKeepsTheRecord) {
     weights.put(byte);
   }
   EXPECT_NE(error_of([&] { probe.row(1, one); }).find("model.safetensors: SHA-256"), std::string::npos);
-  EXPECT_EQ(AnalysisRecord::load(file).rows.size(), 1U);
+  EXPECT_EQ(load_record(file).rows.size(), 1U);
 }
 
 TEST(RecordedProbeTest, PlannedStepsComeFromTheConfiguration) {

@@ -38,7 +38,7 @@ class FiguresTest : public ::testing::Test {
 
 TEST_F(FiguresTest, EveryFigureOfOneRunAndTheSameTwice) {
   AnalysisRecord record = testing::study_record(1);
-  record.save(dir / "analysis.h5");
+  save_record(record, dir / "analysis.h5");
   ASSERT_TRUE(draw("--analysis " + file("analysis.h5") + " --format svg", "a")) << data::read_text(log());
   ASSERT_TRUE(draw("--analysis " + file("analysis.h5") + " --format svg", "b")) << data::read_text(log());
   for (const char* name : {"emergence", "plane", "slices", "atlas", "content"}) {
@@ -63,7 +63,7 @@ TEST_F(FiguresTest, AStudyAndItsRuns) {
     StudyRun run;
     run.name = "study-" + std::to_string(seed);
     run.record = testing::study_record(seed);
-    run.record.save(dir / (run.name + ".h5"));
+    save_record(run.record, dir / (run.name + ".h5"));
     files += " " + file(run.name + ".h5");
     runs.push_back(std::move(run));
   }
@@ -88,7 +88,7 @@ TEST_F(FiguresTest, AStudyAndItsRuns) {
 TEST_F(FiguresTest, WhatIsMissingIsLeftOutAndSaid) {
   AnalysisRecord record = testing::study_record(1);
   for (ProbeRow& row : record.rows) row.atlas = {};
-  record.save(dir / "analysis.h5");
+  save_record(record, dir / "analysis.h5");
   ASSERT_TRUE(draw("--analysis " + file("analysis.h5") + " --format pdf", "out")) << data::read_text(log());
   EXPECT_NE(data::read_text(log()).find("figures.py: skipped atlas:"), std::string::npos) << data::read_text(log());
   EXPECT_FALSE(std::filesystem::exists(dir / "out" / "atlas.pdf"));

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <random>
 
+#include "analysis/probe/summarize.h"
 #include "analysis/report/routed_text.h"
 #include "analysis/report/study.h"
 #include "analysis/routes/slices.h"

@@ -89,10 +89,12 @@ TEST(StudyTest, LoadsRunDirectories) {
   for (std::uint64_t seed : {1, 2}) {
     const auto run = dir / ("study-" + std::to_string(seed));
     testing::make_run(run, testing::micro_config(model::Residual::block_attn_res, model::AttnResSource::block_sum));
-    testing::study_record(seed).save(run / "analysis.h5");
+    AnalysisRecord record = testing::study_record(seed);
+    save_record(record, run / "analysis.h5");
     request.runs.push_back(run);
   }
-  testing::study_baseline().save(dir / "wrapped.h5");
+  AnalysisRecord wrapped = testing::study_baseline();
+  save_record(wrapped, dir / "wrapped.h5");
   request.baselines = {dir / "wrapped.h5", dir / "study-1" / "analysis.h5"};
   const Study study = load_study(request);
   ASSERT_EQ(study.runs.size(), 2U);
@@ -122,7 +124,8 @@ TEST(StudyTest, NamesTheFileThatIsMissing) {
   request.runs.push_back(run);
   EXPECT_NE(error().find("run/analysis.h5: no such file"), std::string::npos) << error();
   request.runs = {run};
-  testing::study_record(1).save(run / "analysis.h5");
+  AnalysisRecord record = testing::study_record(1);
+  save_record(record, run / "analysis.h5");
   request.baselines = {dir / "absent.h5"};
   EXPECT_NE(error().find("absent.h5: no such file"), std::string::npos) << error();
   request.baselines = {};

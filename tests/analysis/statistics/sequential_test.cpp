@@ -1,4 +1,6 @@
 // Confidence sequences hold the mean at every n at once, and are what the algebra says.
+#include "analysis/statistics/sequential.h"
+
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -6,8 +8,6 @@
 #include <functional>
 #include <limits>
 #include <random>
-
-#include "analysis/statistics/statistics.h"
 
 namespace routescope::analysis {
 namespace {

@@ -1,4 +1,4 @@
-#include "analysis/probe/probe_tokens.h"
+#include "analysis/results/probe_tokens.h"
 
 #include "data/base/error.h"
 #include "data/hdf5/file.h"

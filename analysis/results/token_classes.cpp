@@ -1,3 +1,5 @@
+#include "analysis/results/token_classes.h"
+
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -6,7 +8,6 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
-#include "analysis/probe/probe.h"
 #include "data/base/error.h"
 #include "data/base/files.h"
 

@@ -1,4 +1,4 @@
-#include "analysis/record/settings.h"
+#include "analysis/results/settings.h"
 
 #include <nlohmann/json.hpp>
 
@@ -9,7 +9,7 @@ namespace {
 
 using json = nlohmann::ordered_json;
 
-/// Every member once: its key and itself.
+/// Every member that the file keeps: its key and the member.
 template <class Settings, class Visit>
 void each_member(Settings& settings, const Visit& visit) {
   visit("seed", settings.seed);

@@ -1,0 +1,34 @@
+// Does the mass of a slice tell its effect?
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "analysis/findings/resampled.h"
+#include "analysis/statistics/statistics.h"
+#include "model/pass/reads.h"
+
+namespace routescope::analysis {
+
+/// Mass against effect over those of the 18 slices that were tested, at one row. Mass is here the mean over the reads
+/// that the ablation can change. In the other reads it is 0 (the read has none of the slice's sources) or 1 (it has no
+/// other source), whatever the model does. Hence mass_changed = (mass * reads - reads with no other source) / changed
+/// reads.
+struct Dissociation {
+  Estimate rank_correlation;  // Spearman, bootstrap over sequences
+  int largest_mass = -1;      // slice; -1: none
+  int largest_effect = -1;    // slice with the largest delta_nll
+  double p_same = nan;        // share of resamples in which the two are the same slice (not a p value)
+  /// p value of the hypothesis that no slice has a larger effect than the slice of the largest mass: t tests against
+  /// each of the others, paired over sequences; the least p value times their number. NaN with until_decided, because
+  /// the test needs a number of sequences that is fixed beforehand.
+  double p_largest = nan;
+  std::vector<int> idle;  // slices with at least `appreciable_mass` whose effect is shown to be within the margin
+};
+inline constexpr double appreciable_mass = 0.1;
+
+/// Of one row; runs [run][row] are the rows that the curves are made of.
+Dissociation dissociation_of(const Curves& curves, std::size_t row, std::span<const Rows> runs,
+                             const model::ReadPlan& plan);
+
+}  // namespace routescope::analysis

@@ -1,0 +1,62 @@
+#include "analysis/results/identity.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "analysis/routes/route_sets.h"
+#include "analysis/statistics/sequential.h"
+#include "data/base/error.h"
+
+namespace routescope::analysis {
+namespace {
+
+void check(const ProbeIdentity& identity, std::int64_t vocab_size) {
+  const ProbeSettings& settings = identity.settings;
+  const ProbeTokens &tokens = identity.tokens, &patch = identity.patch;
+  check_probe_tokens(tokens, vocab_size);
+  if (settings.look_every < 1)
+    throw data::UsageError("look_every: found {}, expected at least 1 sequence", settings.look_every);
+  if (settings.until_decided && tokens.sequences < sequential_least_n)
+    throw data::UsageError("--until-decided: found {} sequences, expected at least {}, before which nothing is decided",
+                           tokens.sequences, sequential_least_n);
+  if (std::find(settings.ablations.begin(), settings.ablations.end(), Ablation::patch) == settings.ablations.end())
+    return;
+  if (patch.sequences == 0) throw data::UsageError("ablation patch: found no aligned tokens, expected --patch-from");
+  check_probe_tokens(patch, vocab_size);
+  if (patch.sequences != tokens.sequences || patch.positions != tokens.positions) {
+    throw data::Error("{}: found {} sequences of {} tokens, expected {} of {}, aligned with {}", patch.origin,
+                      patch.sequences, patch.positions, tokens.sequences, tokens.positions, tokens.origin);
+  }
+}
+
+}  // namespace
+
+model::ReadPlan ProbeIdentity::plan() const {
+  const std::string where = "attribute model_config";
+  nlohmann::json json;
+  try {
+    json = nlohmann::json::parse(model_config);
+  } catch (const nlohmann::json::exception& wrong) {
+    throw data::Error("{}: {}", where, wrong.what());
+  }
+  return model::ReadPlan(model::ModelConfig::from_json(json, where));
+}
+
+ProbeIdentity identify(const model::ModelConfig& config, ProbeTokens tokens, ProbeSettings settings,
+                       ProbeTokens patch) {
+  ProbeIdentity identity{.tokens = std::move(tokens),
+                         .settings = std::move(settings),
+                         .sets = {},
+                         .model_config = config.to_json().dump(),
+                         .classes = {},
+                         .patch = std::move(patch)};
+  const model::ReadPlan plan(config);
+  expect_reads(plan);
+  check(identity, config.vocab_size);
+  for (const RouteSet& set : route_sets(identity.settings.sets, plan)) identity.sets.push_back(set.name);
+  identity.classes = token_classes(identity.tokens, identity.settings);
+  return identity;
+}
+
+}  // namespace routescope::analysis

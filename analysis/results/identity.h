@@ -1,0 +1,34 @@
+// What is measured: the settings of a probe as they apply to one model and its tokens.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "analysis/results/probe_tokens.h"
+#include "analysis/results/settings.h"
+#include "analysis/results/token_classes.h"
+#include "model/files/config.h"
+#include "model/pass/reads.h"
+
+namespace routescope::analysis {
+
+/// What all rows of one file share. Rows that were measured otherwise do not belong into it.
+struct ProbeIdentity {
+  ProbeTokens tokens;
+  ProbeSettings settings = {};
+  std::vector<std::string> sets;           // names of the sets of routes that are ablated; the slices by default
+  std::string model_config;                // config.json, one line
+  std::vector<TokenClasses> classes = {};  // token_classes(tokens, settings)
+  ProbeTokens patch = {};                  // the aligned sequences that Ablation::patch takes weights from; else empty
+
+  /// Of the model. Throws Error if model_config does not describe one.
+  model::ReadPlan plan() const;
+};
+
+/// The settings for a model of this configuration. Throws Error for a model without reads, or tokens that do not fit it
+/// or each other; UsageError for sets that the model does not have, Ablation::patch without aligned tokens, or too few
+/// sequences to decide anything by.
+ProbeIdentity identify(const model::ModelConfig& config, ProbeTokens tokens, ProbeSettings settings = {},
+                       ProbeTokens patch = {});
+
+}  // namespace routescope::analysis

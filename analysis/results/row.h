@@ -1,0 +1,115 @@
+// The results of a probe of one model: a row of a record.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "analysis/routes/ablation.h"
+#include "analysis/statistics/statistics.h"
+
+namespace routescope::analysis {
+
+/// Not decided; the effect is not zero; it is within the margin.
+enum class Decision { open, effect, absent };
+
+/// The effect of the control of a set: the same ablation of random sources that hold the set's mass in the same reads,
+/// mean over draws. Without controls everything is NaN, and there are no sequences.
+struct ControlEffect {
+  std::vector<double> delta_nll_sequence;  // [sequence] as SetEffect::delta_nll_sequence
+  double delta_nll = nan;                  // its mean over the sequences measured
+  Estimate excess;                         // the set's delta_nll minus this, paired over sequences; interval as there
+  double excess_p = nan, excess_p_adjusted = nan;  // as p_value and p_adjusted of the set
+  /// Share of the control's mass that was the set's own, in the reads that the ablation changes; NaN if there are none.
+  double overlap = nan;
+};
+
+/// The effect of an ablation of one set of routes. A set that the ablation cannot change (coverage 0) is not tested:
+/// everything is NaN but its coverage.
+struct SetEffect {
+  double coverage = nan;                   // ablation.h
+  std::vector<double> delta_nll_sequence;  // [sequence] nats a token: ablated minus intact, mean over predicted tokens;
+                                           // NaN where the set was decided before this sequence
+  double sequences_used = nan;             // all of them without until_decided
+  /// Mean over the sequences measured. The interval is paired over sequences: BCa, or with until_decided the confidence
+  /// sequence.
+  Estimate delta_nll;
+  /// Sign-flip test, or with until_decided the anytime-valid p value; Holm over the sets that were tested.
+  double p_value = nan, p_adjusted = nan;
+  double p_equivalence = nan, p_equivalence_adjusted = nan;  // |effect| >= margin as null hypothesis (TOST)
+  Decision decision = Decision::open;                        // by the confidence sequence; `open` without until_decided
+  double kl = nan;                                           // KL(intact || ablated), nats, mean over predicted tokens
+  double top1_agreement = nan;                               // share of predicted tokens with the same first choice
+  /// [token classes, in their order][label] mean over the predicted tokens of that label.
+  std::vector<std::vector<double>> delta_nll_class;
+  ControlEffect control;
+};
+
+/// The effect of one kind of ablation on every set. Adjusted p values count the sets that were tested.
+struct AblationEffects {
+  Ablation ablation = Ablation::mask;
+  std::vector<SetEffect> sets;  // in the order of the probe's sets; empty: not measured
+
+  std::size_t tested() const;             // sets with coverage > 0
+  std::vector<double> delta_nll() const;  // [set] its value
+};
+
+/// The work of a measurement, in tokens times computed reads, which does not depend on the clock. A pass over N tokens
+/// from read r of R on counts N (R - r). A read counts with the sublayer that it feeds, the last read with the head, so
+/// that the head counts as one read whatever the vocabulary. Two intact passes are counted (one gives the means for
+/// `mean`, `freeze` and controls; ablations are compared with the other), and one more for `patch`. The comparison of
+/// logits and the atlas are not counted.
+struct ProbeCost {
+  double plain = 0;          // one pass over the tokens: a plain evaluation
+  double computed = 0;       // the passes of this measurement
+  double unshared = 0;       // the same passes, each from the first read
+  double undecided = 0;      // the passes if no set were stopped early
+  double seconds = 0;        // of the measurement, on the first rank
+  double plain_seconds = 0;  // of its first intact passes with the head, which are a plain evaluation
+};
+
+/// A route that was really masked.
+struct CheckedRoute {
+  int read = 0, column = 0;
+  Estimate true_effect;  // as Atlas::first_order
+};
+
+/// Effects are of `mask` on single routes, nats a token, mean over predicted tokens and sequences.
+struct Atlas {
+  /// [reads, columns]: minus the gradient of the nll with respect to a gate on exp(logit), summed over tokens: the
+  /// linear estimate of the nll without the route minus the nll. 95 % BCa over sequences. NaN for a route that is not
+  /// there or cannot be masked.
+  std::vector<Estimate> first_order;
+  /// By read and column. Drawn without replacement from all routes that can be masked, by the seed alone, so that all
+  /// steps of a run check the same ones.
+  std::vector<CheckedRoute> checked;
+  // Over `checked`; NaN without any.
+  Estimate rank_correlation;           // Spearman, of first_order and true_effect; 95 % percentiles over sequences
+  double median_relative_error = nan;  // |first_order - true| / |true|
+
+  bool empty() const { return first_order.empty(); }
+};
+
+/// One row of a record.
+struct ProbeRow {
+  std::int64_t step = 0;
+  std::string model_sha256;                 // of model.safetensors
+  std::vector<double> mass;                 // [set] slices.h
+  std::vector<double> mass_sequence;        // [set, sequence] of one sequence's tokens
+  std::vector<double> alpha_mean;           // [reads, columns] over all tokens; NaN for a column that a read lacks
+  std::vector<double> alpha_variance;       // [reads, columns] over all tokens: 0 where content does not matter
+  double intact_nll = 0;                    // nats a token, mean over predicted tokens
+  std::vector<double> intact_nll_sequence;  // [sequence]
+  std::vector<AblationEffects> ablations;   // in the order of settings.ablations
+  Atlas atlas;                              // of make_atlas(); probe() leaves it empty
+  ProbeCost cost;
+
+  /// Of alpha, over all reads and tokens (claims.h); NaN for a model that has no closed form.
+  double closed_form_error = nan;
+
+  const AblationEffects* find(Ablation ablation) const;
+  /// Throws std::logic_error if it was not measured.
+  const AblationEffects& effects(Ablation ablation) const;
+};
+
+}  // namespace routescope::analysis

@@ -1,0 +1,45 @@
+// What a probe is asked to measure, and the part of it that a file keeps as JSON.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "analysis/routes/ablation.h"
+
+namespace routescope::analysis {
+
+/// Everything that the command line says about a measurement.
+struct ProbeSettings {
+  // Kept in the file as JSON. Two probes that differ in one of these do not belong into one file.
+  std::uint64_t seed = 1;  // of resampling, controls and donors; the measurement itself is not random
+  std::vector<Ablation> ablations = {Ablation::mask};
+  std::vector<std::string> sets = {};  // names of parse_route_set(); empty: the 18 slices
+  int controls = 4;                    // draws of a mass-matched control for every set and ablation; 0: none
+  double margin = 0.01;                // nats a token: what is shown to lie within it counts as no effect
+  bool until_decided = false;          // stop with a set as soon as its confidence sequence decides (sequential.h)
+  std::int64_t look_every = 8;         // sequences between two looks at the confidence sequences
+  bool by_position = false, by_repeat = false;
+  std::string class_file = {};  // JSON: {"class": [token ids], ...}; empty: none
+
+  // Not in the JSON: the file keeps the tokens themselves, and a row may have an atlas or not.
+  std::string tokens = {};       // FILE; empty: the run's own probe tokens
+  std::int64_t sequences = 0;    // 0: all
+  std::int64_t positions = 256;  // of a token shard
+  std::string patch_from = {};   // FILE of the aligned tokens of Ablation::patch
+  bool atlas = false;
+  int atlas_checks = 48;  // true ablations that the atlas is checked by, or all routes if there are fewer
+
+  bool operator==(const ProbeSettings&) const = default;
+};
+
+/// One line of JSON, a key for each member that the file keeps.
+std::string to_json(const ProbeSettings& settings);
+/// Throws Error naming `where` and the key that is missing, unknown or of another kind.
+ProbeSettings settings_from_json(const std::string& text, const std::string& where);
+
+/// The first member in the JSON that differs: "controls: found 4, expected 8" (`found`'s value first); empty if none
+/// does. The name of the class file does not count: callers compare the classes that it holds.
+std::string first_difference(const ProbeSettings& found, const ProbeSettings& expected);
+
+}  // namespace routescope::analysis
