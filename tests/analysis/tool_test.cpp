@@ -331,7 +331,7 @@ TEST_F(AnalyzeTool, BadInputEndsWithOneLineAndLeavesNothing) {
     file.write("tokens", std::vector<std::int32_t>(12, 1), {6, 2});
   }
   expect_refused("probe --run run --ablation patch --patch-from few.h5 --out c.h5", 1,
-                 "few.h5: found sequences of 2 tokens, expected 10 as in routing.h5 /probe_tokens");
+                 "few.h5: found 6 sequences of 2 tokens, expected 6 of 10, aligned with routing.h5 /probe_tokens");
   std::ofstream(dir / "run/analysis.h5", std::ios::trunc) << "torn";
   expect_refused("track --run run", 1, "run/analysis.h5");
 }
