@@ -28,6 +28,7 @@ try:
 except ImportError as missing:
     sys.exit(f"figures.py: error: needs the Python package {missing.name} (apt-get install python3-h5py python3-matplotlib)")
 
+# In this order; others follow.
 ABLATIONS = ("mask", "zero", "mean", "resample", "freeze", "patch")
 # Okabe and Ito's colours: told apart with every kind of colour vision.
 FAMILY = {"embedding": "#e69f00", "history": "#0072b2", "current": "#009e73"}
@@ -96,7 +97,8 @@ class Results:
         return self.file[path][()].astype(float)
 
     def ablations(self):
-        found = [name for name in ABLATIONS if f"{name}/delta_nll" in self.file]
+        present = [name for name in self.file if f"{name}/delta_nll" in self.file]
+        found = [name for name in ABLATIONS if name in present] + [name for name in present if name not in ABLATIONS]
         if not found:
             raise Missing(f"{self.file.filename}: no ablation")
         return found

@@ -82,6 +82,6 @@ runs/quickstart/
   routing.h5               routing and training, step by step
   analysis.h5              what every route does, at every checkpoint
   checkpoints/step-*/      model directories
-Next: README.md, "Look at the results" and "Your own data".
+Next: README.md, "Look at the results" and "Your own text and models".
 END
 printf 'in all %d min %d s\n' $((SECONDS / 60)) $((SECONDS % 60))

@@ -11,7 +11,8 @@ double greatest_spread(const ProbeRow& row);
 bool holds_closed_form(const ProbeRow& row);
 /// Claim 2: the motif's excess is shown to be above zero at the last row, by the test of `shown_from` (one-sided, 5 %).
 bool shown_above_control(const Motif& motif);
-/// Claim 3: the slice of the largest mass is shown not to have the largest effect; of pooled findings, in every run.
+/// Claim 3: a test shows (5 %) that another slice has a larger effect than the slice of the largest mass. For pooled
+/// findings every run must show it.
 bool largest_differ(const Dissociation& row);
 
 }  // namespace routescope::analysis

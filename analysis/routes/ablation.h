@@ -71,7 +71,7 @@ double coverage(const model::ReadPlan& plan, Ablation ablation, const RouteSet& 
 /// Every route of a set, with share 1.
 std::vector<GatedRoute> whole(const RouteSet& set);
 
-/// The most completed sources and means together of one read on CUDA (kernels/cuda/read.h).
+/// The most completed sources and means together of one read on CUDA (kernels/cuda/reads/read.h).
 inline constexpr std::size_t most_cuda_sources = 128;
 /// `mean` gives a read one further source for each of its routes among `routes`: their weights differ from token to
 /// token, so that one sum of their means cannot replace them. CUDA limits the number of sources (a read of a model with

@@ -113,8 +113,8 @@ std::string inspect_hdf5(const std::filesystem::path& name) {
   return out + list_datasets(file);
 }
 
-/// How many ranks wrote a checkpoint's training state (formats/checkpoint.md); 0: there is none. Throws Error if parts
-/// of it are missing.
+/// How many ranks wrote a checkpoint's training state (data/formats/checkpoint.md); 0: there is none. Throws Error if
+/// parts of it are missing.
 std::size_t state_ranks(const std::filesystem::path& dir, const std::vector<ManifestEntry>& files) {
   std::size_t found = 0, expected = 0;
   for (const ManifestEntry& file : files) {

@@ -54,7 +54,7 @@ class Communicator {
 
   /// After an error, before the tensors of collectives are freed: waits until no collective runs any more. If this
   /// takes longer than `seconds`, because other ranks do not come, all collectives stop, and every later call but
-  /// abandon() (comm/launch.h) throws std::runtime_error.
+  /// abandon() (kernels/comm/launch.h) throws std::runtime_error.
   virtual void quiesce(double /*seconds*/) {}
 
   // ---- Host values. These return when they are done. ----
@@ -100,7 +100,7 @@ class QuietUnwinding {
 /// Exit status of a process that lost another rank (EX_TEMPFAIL: the same command may succeed).
 inline constexpr int lost_rank_status = 75;
 
-/// A process alone: collectives are copies. comm/launch.h makes the communicators of several processes.
+/// A process alone: collectives are copies. kernels/comm/launch.h makes the communicators of several processes.
 std::unique_ptr<Communicator> single_communicator();
 
 }  // namespace routescope::kernels

@@ -1,6 +1,6 @@
-// The wrappers of kernels/cuda/mma.h, in emulation, against the fragment tables of the PTX ISA ("Matrix Fragments for
-// mma.m16n8k16" and "ldmatrix"), which are written out here once more, and against plain products: what stands in for
-// the tensor cores has to lay numbers out as they do.
+// The wrappers of kernels/cuda/parts/mma.h, in emulation, against the fragment tables of the PTX ISA ("Matrix Fragments
+// for mma.m16n8k16" and "ldmatrix"), which are written out here once more, and against plain products: what stands in
+// for the tensor cores has to lay numbers out as they do.
 #include "kernels/cuda/parts/mma.h"
 
 #include <gtest/gtest.h>

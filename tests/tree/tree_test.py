@@ -293,6 +293,20 @@ def rule_places():
                     yield f"{path}:{number}: names {name}, which does not exist"
 
 
+def rule_comments():
+    """A file of this tree that a comment names exists."""
+    tops = "|".join(FOLDERS + ["tests", "scripts", "configs"])
+    name = re.compile(rf"(?<![\w/.])((?:{tops})/[\w./-]+\.(?:h|cpp|cu|inc|md|py|sh|yaml|js|html))\b")
+    for path in files(CODE):
+        if path.startswith("tests/tree/"):
+            continue
+        for number, line in enumerate(read(path).splitlines(), 1):
+            comment = re.search(r"(?://|#(?!\s*include)|^\s*\*)(.*)", line)
+            for named in name.findall(comment[1]) if comment else ():
+                if not os.path.exists(os.path.join(ROOT, named)):
+                    yield f"{path}:{number}: names {named}, which does not exist"
+
+
 def rule_citations():
     """A cited section of model/MATH.md exists. Nothing cites a document that the tree does not have."""
     math = "model/MATH.md"

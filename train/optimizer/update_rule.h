@@ -1,5 +1,6 @@
 // An update rule: how one step changes parameters, given their gradients. It treats every element alike and knows
-// nothing of ranks, buckets or files. A second rule is a header like adamw.h and a line in update_rule.cpp.
+// nothing of ranks, buckets or files. A second rule is a header like adamw.h and a line in update_rule.cpp, and for
+// every backend an operation that computes it (kernels/op_declarations.inc).
 #pragma once
 
 #include <cstdint>

@@ -60,7 +60,8 @@ class AtlasOf : public ::testing::TestWithParam<Mode> {
     pass.forward(tokens.ids, &intervention);
     return pass.loss(analysis::next_tokens(tokens.ids, tokens.positions)) / predicted;
   }
-  /// -d(nll)/d(gate) where `gated` makes an intervention of a gate; fourth order, as in tests/model/gradient_test.cpp.
+  /// -d(nll)/d(gate) where `gated` makes an intervention of a gate; fourth order, as in
+  /// tests/model/pass/gradient_test.cpp.
   template <class Gated>
   double slope(model::Pass& pass, const Gated& gated) const {
     const double step = 2e-4;

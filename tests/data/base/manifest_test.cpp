@@ -64,7 +64,7 @@ TEST_F(ManifestTest, NoticesEveryFlippedBitInItself) {
   EXPECT_EQ(list_manifest(checkpoint_).size(), 2u);  // all of them were turned back
 }
 
-// As formats/checkpoint.md says it.
+// As data/formats/checkpoint.md says it.
 TEST_F(ManifestTest, ItsChecksumIsOfItsTextWithZerosInPlaceOfIt) {
   std::string text = read_text(manifest());
   std::smatch match;
