@@ -102,10 +102,9 @@ TEST(AnalysisRecordTest, RefusesOtherFilesAndNewerVersions) {
     data::hdf5::File file = data::hdf5::File::create(dir / "other.h5");
     file.set("filetype", "something else");
   }
-  EXPECT_NE(error_of([&] {
-              load_record(dir / "other.h5");
-            }).find("found 'something else', expected 'routescope analysis'"),
-            std::string::npos);
+  EXPECT_NE(
+      error_of([&] { load_record(dir / "other.h5"); }).find("found 'something else', expected 'routescope analysis'"),
+      std::string::npos);
   std::ofstream(dir / "text.h5") << "not HDF5";
   EXPECT_NE(error_of([&] { load_record(dir / "text.h5"); }).find("text.h5"), std::string::npos);
   // One column too few.
@@ -115,16 +114,15 @@ TEST(AnalysisRecordTest, RefusesOtherFilesAndNewerVersions) {
     file.remove("mass");
     file.write("mass", std::vector<double>(3 * 17, 0.5), {3, 17});
   }
-  EXPECT_NE(
-      error_of([&] { load_record(dir / "short.h5"); }).find("/mass: found shape [3, 17], expected [3, 18]"),
-      std::string::npos);
+  EXPECT_NE(error_of([&] { load_record(dir / "short.h5"); }).find("/mass: found shape [3, 17], expected [3, 18]"),
+            std::string::npos);
   save_record(record, dir / "settings.h5");
   {
     data::hdf5::File file = data::hdf5::File::open_writable(dir / "settings.h5");
     file.set("settings", R"({"seed": 1})");
   }
-  EXPECT_TRUE(holds(error_of([&] { load_record(dir / "settings.h5"); }),
-                    "settings.h5: attribute settings: key ablations"));
+  EXPECT_TRUE(
+      holds(error_of([&] { load_record(dir / "settings.h5"); }), "settings.h5: attribute settings: key ablations"));
 }
 
 // A dataset that was added later: of the root, of a group, of the atlas, and a whole group.
