@@ -101,8 +101,7 @@ TEST_F(AnalyzeTool, MeasuresWhatItIsAskedFor) {
 
   const AnalysisRecord record = load_record(dir / "run/analysis.h5");
   const ProbeSettings& settings = record.identity.settings;
-  EXPECT_EQ(settings.ablations, (std::vector<Ablation>{Ablation::mask, Ablation::zero, Ablation::mean,
-                                                       Ablation::resample, Ablation::freeze, Ablation::patch}));
+  EXPECT_EQ(settings.ablations, all_ablations());
   EXPECT_EQ(record.identity.sets,
             (std::vector<std::string>{"3.attn:block_1", "2.attn-4.mlp:current", "embedding.mlp.early"}));
   EXPECT_EQ(settings.controls, 2);
