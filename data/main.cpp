@@ -2,6 +2,9 @@
 #include "data/base/build.h"
 #include "data/base/command_line.h"
 #include "data/base/error.h"
+#include "data/base/paths.h"
+#include "data/base/text.h"
+#include "data/journal/journal.h"
 #include "data/records/inspect.h"
 #include "data/records/routing_record.h"
 #include "data/tokens/tokenize.h"
@@ -9,17 +12,18 @@
 namespace routescope::data {
 namespace {
 
+std::string shown(const std::filesystem::path& file) {
+  return printable(file.string());
+}
+
 void check_usage(const TokenizeOptions& options, bool has_fraction) {
   if (options.valid_output.has_value() != has_fraction)
     throw UsageError("--valid-output and --valid-fraction go together");
-  if (options.valid_output && *options.valid_output == options.output)
-    throw UsageError("--valid-output {}: is also the --output", options.output.string());
-  for (const auto& input : options.inputs)
-    for (const auto& output : {options.output, options.valid_output.value_or("")}) {
-      std::error_code absent;
-      if (std::filesystem::equivalent(input, output, absent))
-        throw UsageError("--output {}: is also an --input", output.string());
-    }
+  if (has_fraction && !(options.valid_fraction < 1))
+    throw UsageError("--valid-fraction: found {}, expected a number between 0 and 1", options.valid_fraction);
+  std::vector<NamedPath> inputs;
+  for (const auto& input : options.inputs) inputs.push_back({"--input", input});
+  require_apart({{"--output", options.output}, {"--valid-output", options.valid_output.value_or("")}}, inputs);
 }
 
 int run(int argc, char** argv) {
@@ -37,16 +41,10 @@ int run(int argc, char** argv) {
       ->check(CLI::IsMember({"bytes"}))
       ->capture_default_str();
   tokenize_command->add_option("--valid-output", options.valid_output, "A second shard, for validation");
-  CLI::Option* fraction = tokenize_command
-                              ->add_option("--valid-fraction", options.valid_fraction,
-                                           "Share of every document, from its end, that goes to --valid-output")
-                              ->check(CLI::Validator(
-                                  [](std::string& text) {
-                                    double value = 0;
-                                    const bool good = CLI::detail::lexical_cast(text, value) && value > 0 && value < 1;
-                                    return good ? std::string() : "expected a number between 0 and 1, found " + text;
-                                  },
-                                  "(0, 1)"));
+  const CLI::Option* fraction =
+      add_number(*tokenize_command, "--valid-fraction", options.valid_fraction,
+                 "Share of every document, from its end, that goes to --valid-output", above_zero, 1)
+          ->default_str("");
 
   CLI::App* inspect_command =
       app.add_subcommand("inspect", "Summarise a shard, an HDF5 record or a checkpoint directory");
@@ -65,12 +63,16 @@ int run(int argc, char** argv) {
   if (*tokenize_command) {
     check_usage(options, fraction->count() > 0);
     const TokenizeResult result = tokenize(options);
-    fmt::print("{}: {} tokens of {} documents\n", options.output.string(), result.tokens, result.documents);
-    if (options.valid_output) fmt::print("{}: {} tokens\n", options.valid_output->string(), result.valid_tokens);
+    fmt::print("{}: {} tokens of {} documents\n", shown(options.output), result.tokens, result.documents);
+    if (options.valid_output) fmt::print("{}: {} tokens\n", shown(*options.valid_output), result.valid_tokens);
   }
   if (*inspect_command)
-    for (const auto& file : files) fmt::print("{}: {}", file.string(), inspect(file));
-  if (*salvage_command) fmt::print("{}: {}\n", salvaged.string(), salvage(damaged, salvaged));
+    for (const auto& file : files) fmt::print("{}: {}", shown(file), printable_lines(inspect(file)));
+  if (*salvage_command) {
+    require_apart({{"--output", salvaged}, {"the journal of --output", journal_name(salvaged)}},
+                  {{"file", damaged}, {"the journal of", journal_name(damaged)}});
+    fmt::print("{}: {}\n", shown(salvaged), printable_lines(salvage(damaged, salvaged)));
+  }
   return 0;
 }
 

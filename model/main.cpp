@@ -3,15 +3,22 @@
 #include <fmt/ranges.h>
 
 #include <CLI/CLI.hpp>
+#include <limits>
 
+#include "data/base/command_line.h"
 #include "data/base/error.h"
+#include "data/base/paths.h"
 #include "model/commands/commands.h"
 #include "model/files/config.h"
 
 namespace {
 
+namespace data = routescope::data;
 using routescope::model::Arguments;
 using routescope::model::ModelConfig;
+
+constexpr std::int64_t most_extent = 1 << 30;
+constexpr double most_bias = std::numeric_limits<float>::max();
 
 void add_model(CLI::App& command, Arguments& a) {
   command.add_option("--model", a.model, "Model directory")->required();
@@ -22,12 +29,8 @@ CLI::Option* add_out(CLI::App& command, Arguments& a, const char* text) {
 }
 
 CLI::Option* add_tokens(CLI::App& command, Arguments& a) {
-  command.add_option("--sequences", a.sequences, "Of a shard: how many sequences")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
-  command.add_option("--sequence-length", a.sequence_length, "Of a shard: tokens a sequence")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
+  data::add_number(command, "--sequences", a.sequences, "Of a shard: how many sequences", 1, most_extent);
+  data::add_number(command, "--sequence-length", a.sequence_length, "Of a shard: tokens a sequence", 1, most_extent);
   return command.add_option("--tokens", a.tokens,
                             "Ids like 1,2,3; an HDF5 file with `tokens` [B, T]; or a token shard");
 }
@@ -49,10 +52,10 @@ CLI::App* add_init(CLI::App& app, Arguments& a) {
   init->add_option("--source", a.source, "What the sources of a routed model are")
       ->check(CLI::IsMember({"block_sum", "cumulative"}))
       ->capture_default_str();
-  init->add_option("--num-blocks", a.num_blocks, "Blocks of block_attn_res")->capture_default_str();
-  init->add_option("--recency-bias", a.bias, "Bias on the current source's logit")->capture_default_str();
+  data::add_number(*init, "--num-blocks", a.num_blocks, "Blocks of block_attn_res", 1, most_extent);
+  data::add_number(*init, "--recency-bias", a.bias, "Bias on the current source's logit", -most_bias, most_bias);
   init->add_option("--set", a.set, "A Hugging Face key, as hidden_size=256; may be repeated")->take_all();
-  init->add_option("--seed", a.seed, "Seed")->capture_default_str();
+  data::add_number(*init, "--seed", a.seed, "Seed");
   add_out(*init, a, "New model directory")->required();
   return init;
 }
@@ -60,8 +63,10 @@ CLI::App* add_init(CLI::App& app, Arguments& a) {
 CLI::App* add_wrap(CLI::App& app, Arguments& a) {
   CLI::App* wrap = app.add_subcommand("wrap", "Give a standard model a deterministic recency-biased routing");
   add_model(*wrap, a);
-  wrap->add_option("--bias", a.bias, "Bias b on the current source's logit")->required();
-  wrap->add_option("--num-blocks", a.num_blocks, "Blocks (at most one a layer)")->capture_default_str();
+  data::add_number(*wrap, "--bias", a.bias, "Bias b on the current source's logit", -most_bias, most_bias)
+      ->required()
+      ->default_str("");
+  data::add_number(*wrap, "--num-blocks", a.num_blocks, "Blocks (at most one a layer)", 1, most_extent);
   wrap->add_flag_callback(
       "--full", [&] { a.residual = "full_attn_res"; }, "A source after every sublayer");
   add_out(*wrap, a, "New model directory");
@@ -103,9 +108,7 @@ CLI::App* add_eval(CLI::App& app, Arguments& a) {
   return eval;
 }
 
-}  // namespace
-
-int main(int argc, char** argv) {
+int run(int argc, char** argv) {
   using namespace routescope;
   CLI::App app("Make, convert, look into and evaluate model directories (config.json + model.safetensors).",
                "routescope-model");
@@ -115,20 +118,22 @@ int main(int argc, char** argv) {
   const CLI::App *init = add_init(app, a), *wrap = add_wrap(app, a);
   add_convert(app, a);
   const CLI::App *dump = add_dump(app, a), *eval = add_eval(app, a);
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? 0 : 2;
+  if (const auto done = data::parse_command_line(app, argc, argv)) return *done;
+  data::require_apart({{"--out", a.out}},
+                      {{"--model", a.model}, {"--tokens", a.tokens}, {"--logit-bias", a.logit_bias}});
+  if (wrap->parsed()) {
+    if (a.residual == "standard") a.residual = "block_attn_res";
+    if (a.out.empty() && a.tokens.empty()) throw data::UsageError("wrap: expected --out, --tokens or both");
+    return model::run_wrap(a);
   }
-  return data::run_tool("routescope-model", [&]() -> int {
-    if (wrap->parsed()) {
-      if (a.residual == "standard") a.residual = "block_attn_res";
-      if (a.out.empty() && a.tokens.empty()) throw data::UsageError("wrap: expected --out, --tokens or both");
-      return model::run_wrap(a);
-    }
-    if (init->parsed()) return model::run_init(a);
-    if (dump->parsed()) return model::run_dump(a);
-    if (eval->parsed()) return model::run_eval(a);
-    return model::run_convert(a);
-  });
+  if (init->parsed()) return model::run_init(a);
+  if (dump->parsed()) return model::run_dump(a);
+  if (eval->parsed()) return model::run_eval(a);
+  return model::run_convert(a);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  return data::run_tool("routescope-model", [&] { return run(argc, argv); });
 }

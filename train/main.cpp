@@ -4,7 +4,6 @@
 
 #include <CLI/CLI.hpp>
 #include <chrono>
-#include <csignal>
 #include <memory>
 #include <new>
 #include <string>
@@ -91,7 +90,7 @@ int train_command(int argc, char** argv, int rank) {
   app.add_option("CONFIG", file, "configuration (YAML)")->required();
   app.add_option("key.path=value", overrides, "values that replace those of the file, e.g. train.steps=100");
   app.add_flag("--plan", plan, "print memory, arithmetic and time of a step, and train nothing");
-  app.add_option("--world-size", plan_options.world_size, "number of ranks to plan for")->needs("--plan");
+  data::add_number(app, "--world-size", plan_options.world_size, "number of ranks to plan for")->needs("--plan");
   app.add_option("--cluster", cluster,
                  "plan for the cluster that FILE describes (configs/clusters/), not for this machine")
       ->needs("--plan")
@@ -118,10 +117,8 @@ int train_command(int argc, char** argv, int rank) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  std::signal(SIGXFSZ, SIG_IGN);  // beyond the limit on file sizes a write fails instead
   return data::run_tool(kTool, [&] {
     const kernels::Place place = kernels::launched_place();
-    spdlog::set_pattern("%H:%M:%S %v");
     if (place.rank != 0) spdlog::set_level(spdlog::level::err);
     try {
       return train_command(argc, argv, place.rank);

@@ -2,9 +2,8 @@
 
 #include <fmt/format.h>
 
-#include <charconv>
-
 #include "data/base/error.h"
+#include "data/base/number.h"
 
 namespace routescope::analysis {
 
@@ -30,9 +29,10 @@ std::vector<data::CheckpointEntry> chosen_checkpoints(const fs::path& run, const
   std::vector<data::CheckpointEntry> checkpoints = some_checkpoints(run);
   if (step == "all") return checkpoints;
   if (step == "latest") return {checkpoints.back()};
-  std::int64_t number = -1;
-  const auto [end, status] = std::from_chars(step.data(), step.data() + step.size(), number);
-  if (status != std::errc{} || end != step.data() + step.size()) {
+  std::int64_t number = 0;
+  try {
+    number = data::parse_number<std::int64_t>(step, "--step", 0);
+  } catch (const data::Error&) {
     throw data::UsageError("--step: found '{}', expected a number, latest or all", step);
   }
   for (const data::CheckpointEntry& entry : checkpoints) {

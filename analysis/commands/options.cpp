@@ -5,12 +5,13 @@
 #include <algorithm>
 #include <limits>
 
+#include "data/base/command_line.h"
 #include "data/base/error.h"
 
 namespace routescope::analysis {
 namespace {
 
-constexpr int most_controls = 1000, most_checks = 1 << 20;
+constexpr int most_controls = 1000, most_checks = 1 << 20, most_positions = 1 << 20, most_sequences = 1 << 30;
 
 std::vector<Ablation> parse_ablations(const std::vector<std::string>& names) {
   std::vector<Ablation> out;
@@ -48,12 +49,12 @@ void add_token_options(CLI::App& command, ProbeSettings& settings) {
                   "What to measure on: HDF5 file with `tokens` [B, T], or a token shard; without it a run's own probe "
                   "tokens")
       ->group("Tokens");
-  command.add_option("--sequences", settings.sequences, "Only the first N sequences (of a shard: 32)")
-      ->check(CLI::PositiveNumber)
+  data::add_number(command, "--sequences", settings.sequences, "Only the first N sequences (of a shard: 32)", 1,
+                   most_sequences)
+      ->default_str("")
       ->group("Tokens");
-  command.add_option("--sequence-length", settings.positions, "Of a token shard: tokens a sequence")
-      ->check(CLI::Range(2, 1 << 20))
-      ->capture_default_str()
+  data::add_number(command, "--sequence-length", settings.positions, "Of a token shard: tokens a sequence", 2,
+                   most_positions)
       ->group("Tokens");
 }
 
@@ -78,11 +79,9 @@ void add_intervention_options(CLI::App& command, ProbeSettings& settings) {
       ->delimiter(';')
       ->allow_extra_args(false)
       ->group("Interventions");
-  command
-      .add_option("--controls", settings.controls,
-                  "Draws of random sources with the set's mass, ablated alike beside every set; 0: none")
-      ->check(CLI::Range(0, most_controls))
-      ->capture_default_str()
+  data::add_number(command, "--controls", settings.controls,
+                   "Draws of random sources with the set's mass, ablated alike beside every set; 0: none", 0,
+                   most_controls)
       ->group("Interventions");
   command
       .add_option("--patch-from", settings.patch_from,
@@ -90,26 +89,21 @@ void add_intervention_options(CLI::App& command, ProbeSettings& settings) {
       ->group("Interventions");
   command.add_flag("--atlas", settings.atlas, "First-order effect of every single route, checked on some")
       ->group("Interventions");
-  command.add_option("--atlas-checks", settings.atlas_checks, "Routes really masked to check the atlas")
-      ->check(CLI::Range(0, most_checks))
-      ->capture_default_str()
+  data::add_number(command, "--atlas-checks", settings.atlas_checks, "Routes really masked to check the atlas", 0,
+                   most_checks)
       ->group("Interventions");
 }
 
 void add_statistics_options(CLI::App& command, ProbeSettings& settings) {
-  command
-      .add_option("--margin", settings.margin,
-                  "Nats a token: an effect shown to lie within it, either way, counts as absent")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str()
+  data::add_number(command, "--margin", settings.margin,
+                   "Nats a token: an effect shown to lie within it, either way, counts as absent", data::above_zero)
       ->group("Statistics");
   command
       .add_flag("--until-decided", settings.until_decided,
                 "Stop with a set as soon as its confidence sequence decides: effect or absent")
       ->group("Statistics");
-  command.add_option("--look-every", settings.look_every, "Of --until-decided: sequences between two looks")
-      ->check(CLI::Range(std::int64_t{1}, std::numeric_limits<std::int64_t>::max()))
-      ->capture_default_str()
+  data::add_number(command, "--look-every", settings.look_every, "Of --until-decided: sequences between two looks", 1,
+                   most_sequences)
       ->group("Statistics");
   command
       .add_option_function<std::vector<std::string>>(
@@ -127,9 +121,8 @@ void add_statistics_options(CLI::App& command, ProbeSettings& settings) {
       .add_option("--classes", settings.class_file,
                   "Effects also by these classes of tokens: JSON file {\"class\": [token ids], ...}")
       ->group("Statistics");
-  command.add_option("--seed", settings.seed, "Of resampling, controls, intervals and p values")
-      ->check(CLI::Range(std::int64_t{0}, std::numeric_limits<std::int64_t>::max()))
-      ->capture_default_str()
+  data::add_number(command, "--seed", settings.seed, "Of resampling, controls, intervals and p values", 0,
+                   std::numeric_limits<std::int64_t>::max())
       ->group("Statistics");
 }
 

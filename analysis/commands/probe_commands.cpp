@@ -12,6 +12,7 @@
 #include "analysis/commands/tracker.h"
 #include "analysis/findings/findings.h"
 #include "analysis/record/run_probe.h"
+#include "data/base/command_line.h"
 #include "data/base/error.h"
 #include "kernels/comm/agree.h"
 #include "kernels/comm/launch.h"
@@ -43,11 +44,10 @@ void add_place_options(CLI::App& command, Place& place) {
   command.add_option("--device", place.device, "Where to compute")
       ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
       ->capture_default_str();
-  command
-      .add_option("--timeout", place.timeout,
-                  "Of several ranks: seconds that one may take over its sequences before it counts as lost")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
+  constexpr double most_seconds = 1e9;
+  data::add_number(command, "--timeout", place.timeout,
+                   "Of several ranks: seconds that one may take over its sequences before it counts as lost",
+                   data::above_zero, most_seconds);
 }
 
 /// Gives every rank of the job its device, and runs `body`.

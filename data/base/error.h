@@ -25,8 +25,9 @@ class UsageError : public Error {
   using Error::Error;
 };
 
-/// Runs a tool's body; prints a caught exception as "TOOL: error: ..." on one line and returns the exit status
-/// (0 done, 1 failed, 2 wrong usage).
+/// Runs a tool's body; prints a caught exception as "TOOL: error: ..." on one line of printable text and returns the
+/// exit status (0 done, 1 failed, 2 wrong usage). First of all it opens standard streams that are missing on /dev/null,
+/// lets writing fail where SIGPIPE and SIGXFSZ would end the process, and makes the lines of the log printable.
 int run_tool(const std::string& tool, const std::function<int()>& body);
 
 }  // namespace routescope::data

@@ -89,6 +89,7 @@ File File::open(const std::filesystem::path& file) {
   const std::string name = file.string();
   std::error_code ignored;
   if (!std::filesystem::exists(file, ignored)) throw Error("{}: no such file", name);
+  require_regular(file);
   check_texts(file);
   const Handle access = file_access(name);
   // First without SWMR, which old formats need, then as a SWMR reader. Between the two a writer may close the file or

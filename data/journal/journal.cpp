@@ -122,15 +122,17 @@ int Journal::rewrite() {
   const auto raw = std::as_bytes(std::span(&head, 1));
   std::vector<std::byte> all(raw.begin(), raw.end());
   for (const auto& [address, bytes] : image_.pieces()) add_entry(all, address, bytes);
-  const auto partial = partial_name(file_);
-  const int made = ::open(partial.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-  int reason = made < 0 ? errno : write_all(made, all);
-  if (reason == 0 && ::fsync(made) != 0) reason = errno;
-  if (reason == 0 && std::rename(partial.c_str(), file_.c_str()) != 0) reason = errno;
+  int reason = 0, made = -1;
+  try {
+    Unfinished partial(file_);
+    made = ::open(partial.path().c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666);
+    reason = made < 0 ? errno : write_all(made, all);
+    if (reason == 0) partial.publish();
+  } catch (const Error&) {
+    reason = errno != 0 ? errno : EIO;
+  }
   if (reason != 0) {
     if (made >= 0) ::close(made);
-    std::error_code ignored;
-    std::filesystem::remove(partial, ignored);
     return reason;
   }
   if (descriptor_ >= 0) ::close(descriptor_);

@@ -4,8 +4,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cerrno>
-#include <cstring>
 #include <limits>
 #include <numeric>
 #include <optional>
@@ -51,18 +49,6 @@ std::int64_t write_row(Table& table, const std::vector<RowField<Row>>& fields, c
   const std::int64_t value = sum.value();
   table.checksum->append(std::span(&value, 1));
   return row.step;
-}
-
-// Removes the unfinished files of killed processes.
-void remove_partial_files(const std::filesystem::path& file) {
-  const std::string prefix = file.filename().string() + ".";
-  const auto dir = file.has_parent_path() ? file.parent_path() : std::filesystem::path(".");
-  std::error_code ignored;
-  for (std::filesystem::directory_iterator entry(dir, ignored), end; !ignored && entry != end;
-       entry.increment(ignored)) {
-    const std::string name = entry->path().filename().string();
-    if (name.starts_with(prefix) && name.ends_with(".partial")) std::filesystem::remove(entry->path(), ignored);
-  }
 }
 
 template <class T>
@@ -184,30 +170,24 @@ RoutingRecord::~RoutingRecord() {
 
 RoutingRecord RoutingRecord::start(const std::filesystem::path& file, const RoutingRecordInfo& info,
                                    const std::string& created, const std::function<void(Impl&)>& fill) {
-  remove_partial_files(file);
-  const auto partial = partial_name(file);
+  Unfinished partial(file);
   auto impl = std::make_unique<Impl>(file, info);
   try {
-    impl->file = File::create_for_swmr(partial);
+    impl->file = File::create_for_swmr(partial.path());
     impl->guarded([&] {
       const JournalMark mark = routing_format::create(impl->file, info, created);
       impl->tables.emplace(impl->file);
       fill(*impl);
       impl->file.start_swmr();
       impl->file.flush();
-      sync_path(partial);
       // A moment without the right journal: the file is whole, and nobody is writing it.
-      if (std::rename(partial.c_str(), file.c_str()) != 0)
-        throw Error("{}: cannot rename to {}: {}", partial.string(), file.string(), std::strerror(errno));
+      partial.publish();
       impl->file.publish_journal(journal_name(file), mark);
     });
   } catch (...) {
     impl.reset();
-    std::error_code ignored;
-    std::filesystem::remove(partial, ignored);
     throw;
   }
-  sync_path(file.has_parent_path() ? file.parent_path() : ".");
   return RoutingRecord(std::move(impl));
 }
 

@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <cstring>
 #include <limits>
+#include <utility>
 
 #include "data/base/error.h"
 #include "data/base/files.h"
@@ -14,11 +15,17 @@ namespace routescope::data {
 using namespace shard_format;
 
 struct ShardWriter::Impl {
-  std::filesystem::path file, partial;
+  explicit Impl(std::filesystem::path target) : file(std::move(target)), partial(file) {}
+  std::filesystem::path file;
+  Unfinished partial;
   std::int64_t vocab_size = 0;
   shard_format::Kind kind{};
   std::FILE* out = nullptr;
   std::int64_t tokens = 0;
+
+  ~Impl() {
+    if (out) std::fclose(out);
+  }
 
   [[noreturn]] void fail() const { throw Error("{}: cannot write: {}", file.string(), std::strerror(errno)); }
   void put(const void* data, std::size_t bytes) {
@@ -26,33 +33,17 @@ struct ShardWriter::Impl {
   }
 };
 
-ShardWriter::ShardWriter(std::filesystem::path file, std::int64_t vocab_size) : impl_(std::make_unique<Impl>()) {
-  impl_->partial = partial_name(file);
-  impl_->file = std::move(file);
+ShardWriter::ShardWriter(std::filesystem::path file, std::int64_t vocab_size)
+    : impl_(std::make_unique<Impl>(std::move(file))) {
   impl_->vocab_size = vocab_size;
   impl_->kind = shard_format::kinds[vocab_size - 1 <= std::numeric_limits<std::uint16_t>::max() ? 0 : 1];
-  impl_->out = std::fopen(impl_->partial.c_str(), "wb");
+  impl_->out = std::fopen(impl_->partial.path().c_str(), "wbx");
   if (!impl_->out) throw Error("{}: cannot create: {}", impl_->file.string(), std::strerror(errno));
   const std::array<std::byte, shard_format::header_bytes> empty{};
-  try {
-    impl_->put(empty.data(), empty.size());
-  } catch (...) {
-    discard();
-    throw;
-  }
+  impl_->put(empty.data(), empty.size());
 }
 
-ShardWriter::~ShardWriter() {
-  discard();
-}
-
-void ShardWriter::discard() noexcept {
-  if (!impl_->out) return;
-  std::fclose(impl_->out);
-  impl_->out = nullptr;
-  std::error_code ignored;
-  std::filesystem::remove(impl_->partial, ignored);
-}
+ShardWriter::~ShardWriter() = default;
 
 void ShardWriter::append(std::span<const std::int32_t> tokens) {
   for (std::size_t i = 0; i < tokens.size(); ++i)
@@ -77,11 +68,8 @@ void ShardWriter::finish() {
   if (std::fseek(impl_->out, 0, SEEK_SET) != 0) impl_->fail();
   impl_->put(header.data(), sizeof header);
   if (std::fflush(impl_->out) != 0) impl_->fail();
-  sync_path(impl_->partial);
-  if (std::rename(impl_->partial.c_str(), impl_->file.c_str()) != 0) impl_->fail();
-  std::fclose(impl_->out);
-  impl_->out = nullptr;
-  sync_path(impl_->file.has_parent_path() ? impl_->file.parent_path() : ".");
+  impl_->partial.publish();
+  std::fclose(std::exchange(impl_->out, nullptr));
 }
 
 }  // namespace routescope::data

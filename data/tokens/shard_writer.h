@@ -18,7 +18,6 @@ class ShardWriter {
   void finish();
 
  private:
-  void discard() noexcept;
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
-#include <functional>
 #include <nlohmann/json.hpp>
 #include <optional>
 
@@ -40,24 +39,6 @@ void require_new(const fs::path& out) {
   if (!out.empty() && fs::exists(out)) throw data::Error("{}: exists already, expected a new directory", out.string());
 }
 
-/// Creates the directory `out` with the files that `fill` writes, complete or absent.
-void make_directory(const fs::path& out, const std::function<void(const fs::path&)>& fill) {
-  const fs::path target = fs::absolute(out).lexically_normal();
-  const fs::path temporary = target.parent_path() / (target.filename().string() + ".partial");
-  std::error_code ignored;
-  try {
-    fs::create_directories(temporary);
-    fill(temporary);
-    fs::rename(temporary, target);
-  } catch (const fs::filesystem_error& error) {
-    fs::remove_all(temporary, ignored);
-    throw data::Error("{}: {}", out.string(), error.code().message());
-  } catch (...) {
-    fs::remove_all(temporary, ignored);
-    throw;
-  }
-}
-
 void describe(const Model& model, const std::string& where) {
   const ModelConfig& c = model.config();
   std::string routing = to_string(c.residual);
@@ -88,7 +69,7 @@ int run_init(const Arguments& a) {
   config.validate("init");
   Model model(config, {});
   model.initialize(a.seed);
-  make_directory(a.out, [&](const fs::path& dir) { model.save(dir); });
+  data::write_directory_atomically(a.out, [&](const fs::path& dir) { model.save(dir); });
   describe(model, a.out);
   return 0;
 }
@@ -101,7 +82,7 @@ int run_wrap(const Arguments& a) {
   std::optional<TokenBatch> tokens;
   if (!a.tokens.empty()) tokens = read_tokens(a.tokens, a.sequences, a.sequence_length, standard.config().vocab_size);
   if (!a.out.empty()) {
-    make_directory(a.out, [&](const fs::path& dir) { wrapped.save(dir); });
+    data::write_directory_atomically(a.out, [&](const fs::path& dir) { wrapped.save(dir); });
     describe(wrapped, a.out);
   }
   if (tokens) {
@@ -118,7 +99,7 @@ int run_convert(const Arguments& a) {
   require_new(a.out);
   const Model model = Model::load(a.model, {});
   const kernels::DType dtype = a.dtype == "bf16" ? kernels::DType::bf16 : kernels::DType::f32;
-  make_directory(a.out, [&](const fs::path& dir) {
+  data::write_directory_atomically(a.out, [&](const fs::path& dir) {
     if (dtype == kernels::DType::f32) return model.save(dir);
     std::vector<SafetensorsItem> items;
     for (const ParameterInfo& info : model.layout().all())

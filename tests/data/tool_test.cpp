@@ -131,7 +131,7 @@ TEST_F(ToolTest, HasOtherExitStatusesForWrongUseAndBadInput) {
   expect_failure("tokenize --output x", 2, {"--input"});
   expect_failure("tokenize --input " + good + " --output x --nonsense", 2, {"--nonsense"});
   expect_failure("tokenize --input " + good + " --output x --tokenizer bpe", 2, {"--tokenizer", "bytes"});
-  expect_failure("tokenize --input " + good + " --output " + good, 2, {"also an --input"});
+  expect_failure("tokenize --input " + good + " --output " + good, 2, {"the same file as --input"});
   expect_failure("tokenize --input " + good + " --output x --valid-output y", 2, {"--valid-fraction"});
   for (const std::string fraction : {"0", "1", "-1", "nan", "half"})
     expect_failure("tokenize --input " + good + " --output x --valid-output y --valid-fraction=" + fraction, 2,

@@ -19,6 +19,7 @@ using namespace routescope;
 using namespace routescope::train;
 
 constexpr int kNoDevice = 3;
+constexpr std::int64_t kMostExtent = 1 << 30;
 
 struct Extent {
   const char* option;
@@ -65,11 +66,11 @@ struct Arguments {
 void add_options(CLI::App& app, Arguments& a) {
   app.add_option("--device", a.device)->check(CLI::IsMember({"cpu", "cuda"}))->capture_default_str();
   for (const Extent& extent : kExtents)
-    app.add_option(extent.option, a.model.*extent.member)->check(CLI::PositiveNumber);
+    data::add_number(app, extent.option, a.model.*extent.member, "", 1, kMostExtent)->default_str("");
   app.add_option("--source", a.source, "block_sum or cumulative")->capture_default_str();
-  app.add_option("--sequence-length", a.sequence_length)->check(CLI::PositiveNumber);
-  app.add_option("--batch", a.batch, "sequences in a pass")->check(CLI::PositiveNumber);
-  app.add_option("--rounds", a.rounds, "of training steps")->check(CLI::PositiveNumber)->capture_default_str();
+  data::add_number(app, "--sequence-length", a.sequence_length, "", 1, kMostExtent);
+  data::add_number(app, "--batch", a.batch, "sequences in a pass", 1, kMostExtent);
+  data::add_number(app, "--rounds", a.rounds, "of training steps", 1, kMostExtent);
 
   app.add_option("--precision", a.cpu.precision, "on the CPU; on a card it is bf16")
       ->check(CLI::IsMember({"f32", "bf16", "both"}))
@@ -79,9 +80,7 @@ void add_options(CLI::App& app, Arguments& a) {
       "on the CPU, also under mpirun: measure only the time that training loses to a checkpoint, in this new "
       "directory");
 
-  app.add_option("--accumulate", a.card.accumulate, "on a card: passes in a training step")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
+  data::add_number(app, "--accumulate", a.card.accumulate, "on a card: passes in a training step", 1, kMostExtent);
   app.add_option("--parts", a.card.parts, "on a card: what to measure")
       ->check(CLI::IsMember(CardBench::all_parts()))
       ->delimiter(',')
