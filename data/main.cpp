@@ -34,12 +34,16 @@ int run(int argc, char** argv) {
   CLI::App* tokenize_command = app.add_subcommand("tokenize", "Write a token shard (data/formats/shard.md) from text");
   TokenizeOptions options;
   std::string tokenizer = "bytes";
-  tokenize_command->add_option("--input", options.inputs, "Text files, plain or gzip; each is one document")
+  tokenize_command
+      ->add_option("--input", options.inputs,
+                   "Text files, plain or compressed (gzip, bzip2, xz, zstd); each is one document")
       ->required();
   tokenize_command->add_option("--output", options.output, "The shard to write")->required();
   tokenize_command->add_option("--tokenizer", tokenizer, "bytes: ids 0..255, 256 ends a document")
       ->check(CLI::IsMember({"bytes"}))
       ->capture_default_str();
+  tokenize_command->add_flag("--any-bytes", options.any_bytes,
+                             "Take files that are not text in UTF-8 too: NUL bytes, other encodings, archives");
   tokenize_command->add_option("--valid-output", options.valid_output, "A second shard, for validation");
   const CLI::Option* fraction =
       add_number(*tokenize_command, "--valid-fraction", options.valid_fraction,

@@ -8,7 +8,7 @@ set -euo pipefail
 source "$(dirname "$0")/phases.sh"
 
 build=(g++ cmake ninja-build git ca-certificates libdnnl-dev libhdf5-dev libyaml-cpp-dev libcli11-dev libfmt-dev
-  libspdlog-dev nlohmann-json3-dev libssl-dev zlib1g-dev libboost-math-dev)
+  libspdlog-dev nlohmann-json3-dev libssl-dev zlib1g-dev libarchive-dev libboost-math-dev)
 test=(python3 libgtest-dev libboost-context-dev libopenmpi-dev openmpi-bin clang-format-14 shellcheck)
 # The page is tested in a browser. Ubuntu has no package of one, only a script that installs a snap; tests skip it there.
 if ! grep -qs '^ID=ubuntu' /etc/os-release; then
@@ -45,7 +45,7 @@ if ! command -v apt-get >/dev/null || ! command -v dpkg-query >/dev/null; then
   cat >&2 <<'END'
 install_packages.sh: error: no apt-get here. Install by your system's means
   to build: a C++20 compiler with OpenMP (g++ 12 or newer), CMake 3.25 or newer, Ninja, git, and with headers
-            oneDNN 2.6, HDF5 1.10 or newer (C), yaml-cpp, CLI11, fmt 9, spdlog, nlohmann-json, OpenSSL, zlib, Boost.Math
+            oneDNN 2.6, HDF5 1.10 or newer (C), yaml-cpp, CLI11, fmt 9, spdlog, nlohmann-json, OpenSSL, zlib, libarchive, Boost.Math
   to train with several processes: an MPI (Open MPI), and on CUDA devices NCCL
   to test:  Python 3, GoogleTest, Boost.Context, Open MPI (clang-format 14 and shellcheck, which check the style; chromium for the page; as root Slurm and munge)
   for the quickstart's text: nothing, if you give your own with --text FILE...

@@ -35,7 +35,7 @@ bool is_place(const fs::path& path) {
 std::string kind_of(mode_t mode) {
   if (S_ISREG(mode)) return "a regular file";
   if (S_ISDIR(mode)) return "a directory";
-  if (S_ISFIFO(mode)) return "a FIFO";
+  if (S_ISFIFO(mode)) return "a FIFO (or pipe, as of <(command))";
   if (S_ISSOCK(mode)) return "a socket";
   return "a device";
 }
@@ -110,7 +110,7 @@ void require_replaceable(const fs::path& file) {
 
 Unfinished::Unfinished(const fs::path& target) : target_(follow_links(target)) {
   constexpr int most_attempts = 100;
-  require_replaceable(target_);
+  require_replaceable(target);  // /dev/stdout is a link to a pipe without a name
   remove_abandoned(parent_of(target_));
   for (int attempt = 0; attempt < most_attempts; ++attempt) {
     std::string name = (target_.parent_path() / (place_prefix + "XXXXXX")).string();

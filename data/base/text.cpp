@@ -55,6 +55,13 @@ std::size_t utf8_length(std::string_view text) {
   return overlong || (code >= 0xd800 && code < 0xe000) || code > 0x10ffff ? 0 : length;
 }
 
+bool begins_utf8(std::string_view text) {
+  // Each first byte allows the smallest or the largest continuation.
+  for (const char more : {'\x80', '\xbf'})
+    if (utf8_length(std::string(text) + std::string(3, more)) > text.size()) return !text.empty();
+  return false;
+}
+
 std::optional<std::size_t> invalid_utf8(std::string_view text) {
   for (std::size_t at = 0; at < text.size();) {
     const std::size_t length = utf8_length(text.substr(at));

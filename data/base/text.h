@@ -11,6 +11,8 @@ namespace routescope::data {
 /// The bytes of the character of UTF-8 that `text` begins with: 1 to 4, or 0 if it begins with none (RFC 3629: no
 /// overlong forms, no surrogates, at most U+10FFFF). A text that ends within a character begins with none.
 std::size_t utf8_length(std::string_view text);
+/// Whether `text` ends within a character of UTF-8, of which it has the beginning and nothing else.
+bool begins_utf8(std::string_view text);
 /// The offset of the first byte that is not part of a character of UTF-8.
 std::optional<std::size_t> invalid_utf8(std::string_view text);
 

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "data/base/error.h"
+#include "data/base/files.h"
 #include "data/base/manifest.h"
 #include "data/hdf5/file.h"
 #include "data/records/routing_view.h"
@@ -143,6 +144,7 @@ std::string inspect_checkpoint(const std::filesystem::path& dir) {
 }
 
 bool is_hdf5(const std::filesystem::path& file) {
+  require_regular(file);
   constexpr std::array<char, 8> signature{'\x89', 'H', 'D', 'F', '\r', '\n', '\x1a', '\n'};
   std::array<char, 8> found{};
   std::ifstream(file, std::ios::binary).read(found.data(), found.size());

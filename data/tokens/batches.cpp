@@ -43,7 +43,7 @@ Batches::Batches(const TokenStream& stream, std::int64_t seq_len, std::int64_t s
   if (sequences_per_step < 1) throw Error("{} sequences a step, expected at least 1", sequences_per_step);
   windows_ = (stream.size() - 1) / seq_len;
   if (stream.size() < seq_len + 1)
-    throw Error("the token shards hold {} tokens, expected at least {} (one sequence and the token after it)",
+    throw Error("{}: found {} tokens, expected at least {} (one sequence and the token after it)", stream.name(),
                 stream.size(), seq_len + 1);
 }
 
@@ -79,7 +79,8 @@ Batch Batches::get(std::int64_t step, std::int64_t begin, std::int64_t end) cons
 
 Batch Batches::in_order(std::int64_t begin, std::int64_t end) const {
   if (begin < 0 || begin > end || end > windows_)
-    throw Error("windows {} to {} asked for, the token shards hold {} of {} tokens", begin, end, windows_, seq_len_);
+    throw Error("{}: windows {} to {} asked for, there are {} of {} tokens", stream_->name(), begin, end, windows_,
+                seq_len_);
   Batch batch;
   std::vector<std::int32_t> tokens;
   for (std::int64_t window = begin; window < end; ++window) take_window(*stream_, window, seq_len_, tokens, batch);

@@ -1,7 +1,6 @@
 #include "data/tokens/shard.h"
 
 #include <fcntl.h>
-#include <glob.h>
 #include <openssl/evp.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -14,6 +13,7 @@
 #include <utility>
 
 #include "data/base/error.h"
+#include "data/tokens/shard_files.h"
 #include "data/tokens/shard_format.h"
 
 namespace routescope::data {
@@ -107,32 +107,22 @@ std::int32_t Shard::largest_id(std::int64_t* offset) const {
   return largest;
 }
 
-namespace {
-
-std::vector<std::filesystem::path> expand(const std::string& pattern) {
-  glob_t found{};
-  const int status = ::glob(pattern.c_str(), 0, nullptr, &found);
-  std::vector<std::filesystem::path> out(found.gl_pathv, found.gl_pathv + (status == 0 ? found.gl_pathc : 0));
-  ::globfree(&found);
-  if (out.empty()) throw Error("{}: no such file (nothing matches)", pattern);
-  return out;
+TokenStream::TokenStream(const std::vector<std::string>& patterns, std::int64_t vocab_size) {
+  for (const auto& file : shard_files(patterns)) {
+    const Shard& shard = shards_.emplace_back(file);
+    starts_.push_back(total_);
+    total_ += shard.size();
+    if (vocab_size <= 0 || shard.size() == 0) continue;
+    std::int64_t offset = 0;
+    if (const std::int32_t largest = shard.largest_id(&offset); largest >= vocab_size)
+      throw Error("{}: token {}: id {}, expected below the vocabulary size {}", file.string(), offset, largest,
+                  vocab_size);
+  }
 }
 
-}  // namespace
-
-TokenStream::TokenStream(const std::vector<std::string>& patterns, std::int64_t vocab_size) {
-  if (patterns.empty()) throw Error("no token shards were named");
-  for (const std::string& pattern : patterns)
-    for (const auto& file : expand(pattern)) {
-      const Shard& shard = shards_.emplace_back(file);
-      starts_.push_back(total_);
-      total_ += shard.size();
-      if (vocab_size <= 0 || shard.size() == 0) continue;
-      std::int64_t offset = 0;
-      if (const std::int32_t largest = shard.largest_id(&offset); largest >= vocab_size)
-        throw Error("{}: token {}: id {}, expected below the vocabulary size {}", file.string(), offset, largest,
-                    vocab_size);
-    }
+std::string TokenStream::name() const {
+  const std::string first = shards_.front().file().string();
+  return shards_.size() == 1 ? first : fmt::format("{} and {} more", first, shards_.size() - 1);
 }
 
 void TokenStream::read(std::int64_t begin, std::span<std::int32_t> out) const {

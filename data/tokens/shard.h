@@ -37,9 +37,11 @@ class Shard {
 /// Several shards as one stream of tokens, in the order given. Patterns like train-*.bin are expanded, sorted.
 class TokenStream {
  public:
-  /// Throws Error if a pattern matches nothing, or a token is not below vocab_size (vocab_size 0: not checked).
+  /// Throws Error as shard_files() does, or if a token is not below vocab_size (vocab_size 0: not checked).
   TokenStream(const std::vector<std::string>& patterns, std::int64_t vocab_size);
   std::int64_t size() const { return total_; }
+  /// The first shard's file and how many there are beside it, for messages.
+  std::string name() const;
   /// Tokens [begin, begin + out.size()), across shard ends.
   void read(std::int64_t begin, std::span<std::int32_t> out) const;
   /// A digest of sizes and of the ends of the shards that tells one data set from another.

@@ -46,6 +46,10 @@ ShardWriter::ShardWriter(std::filesystem::path file, std::int64_t vocab_size)
 ShardWriter::~ShardWriter() = default;
 
 void ShardWriter::append(std::span<const std::int32_t> tokens) {
+  constexpr std::int64_t most = std::numeric_limits<std::int32_t>::max();
+  if (impl_->tokens + std::ssize(tokens) > most)
+    throw Error("{}: found more than {} tokens, which a shard's header cannot count: expected several shards",
+                impl_->file.string(), most);
   for (std::size_t i = 0; i < tokens.size(); ++i)
     if (tokens[i] < 0 || tokens[i] >= impl_->vocab_size)
       throw Error("{}: token {}: id {}, expected 0 to {}", impl_->file.string(),
@@ -60,9 +64,6 @@ void ShardWriter::append(std::span<const std::int32_t> tokens) {
 }
 
 void ShardWriter::finish() {
-  if (impl_->tokens > std::numeric_limits<std::int32_t>::max())
-    throw Error("{}: {} tokens, a shard's header counts up to {}", impl_->file.string(), impl_->tokens,
-                std::numeric_limits<std::int32_t>::max());
   const std::array<std::int32_t, 3> header{impl_->kind.magic, impl_->kind.version,
                                            static_cast<std::int32_t>(impl_->tokens)};
   if (std::fseek(impl_->out, 0, SEEK_SET) != 0) impl_->fail();

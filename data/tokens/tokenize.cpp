@@ -1,64 +1,86 @@
 #include "data/tokens/tokenize.h"
 
 #include <spdlog/spdlog.h>
-#include <zlib.h>
 
-#include <cerrno>
-#include <cstring>
-#include <memory>
-#include <string_view>
+#include <algorithm>
+#include <limits>
 
 #include "data/base/error.h"
 #include "data/tokens/shard_writer.h"
+#include "data/tokens/text_file.h"
 #include "data/tokens/tokenizer.h"
 
 namespace routescope::data {
 
-std::string read_document(const std::filesystem::path& file) {
-  if (std::filesystem::is_directory(file)) throw Error("{}: is a directory, expected a text file", file.string());
-  errno = 0;
-  gzFile in = ::gzopen(file.c_str(), "rb");  // a file that is not gzip is read as it is
-  if (!in) throw Error("{}: cannot open: {}", file.string(), std::strerror(errno ? errno : ENOMEM));
-  const std::unique_ptr<gzFile_s, int (*)(gzFile)> closer(in, ::gzclose_r);
-  ::gzbuffer(in, 1 << 18);
-  std::string out;
-  std::vector<char> piece(1 << 20);
-  int count = 0;
-  while ((count = ::gzread(in, piece.data(), static_cast<unsigned>(piece.size()))) > 0)
-    out.append(piece.data(), static_cast<std::size_t>(count));
-  int status = Z_OK;
-  const char* message = ::gzerror(in, &status);
-  if (status == Z_ERRNO) throw Error("{}: cannot read: {}", file.string(), std::strerror(errno));
-  // Z_BUF_ERROR at the end of the data: the file stops in the middle of a gzip stream.
-  if (status != Z_OK && status != Z_STREAM_END)
-    throw Error("{}: damaged gzip file after {} bytes of text: {}", file.string(), out.size(),
-                status == Z_BUF_ERROR ? "it ends too early" : message);
-  return out;
-}
-
-std::size_t split_point(const std::string& text, double fraction) {
-  auto at = static_cast<std::size_t>(static_cast<double>(text.size()) * (1 - fraction));
-  if (at == 0 || at >= text.size()) return at;
-  const std::size_t line = text.find('\n', at - 1);
-  if (line != std::string::npos && line + 1 < text.size()) return line + 1;
-  const auto continues = [&](std::size_t i) { return (static_cast<unsigned char>(text[i]) & 0xc0) == 0x80; };
-  while (at < text.size() && continues(at)) ++at;
-  return at;
+std::int64_t split_point(const TextPieces& text, std::int64_t bytes, double fraction) {
+  const auto at = static_cast<std::int64_t>(static_cast<double>(bytes) * (1 - fraction));
+  if (at == 0 || at >= bytes) return at;
+  std::int64_t begin = 0, line = bytes, character = bytes;
+  text([&](std::string_view piece) {
+    const std::int64_t end = begin + static_cast<std::int64_t>(piece.size());
+    for (std::int64_t i = std::max(begin, at - 1); i < end && line == bytes; ++i) {
+      const char byte = piece[static_cast<std::size_t>(i - begin)];
+      if (byte == '\n') line = i + 1;
+      if (i >= at && character == bytes && (static_cast<unsigned char>(byte) & 0xc0) != 0x80) character = i;
+    }
+    begin = end;
+    return line == bytes;
+  });
+  return line < bytes ? line : character;
 }
 
 namespace {
 
-// Writes one document, in pieces: its tokens are never in memory all at once.
-std::int64_t append_document(ShardWriter& writer, std::string_view text) {
-  constexpr std::size_t piece = 1 << 18;
-  std::vector<std::int32_t> tokens;
-  for (std::size_t begin = 0; begin < text.size(); begin += piece) {
-    tokens.clear();
-    byte_tokenizer::encode(text.substr(begin, piece), tokens);
-    writer.append(tokens);
+/// Writes a document's tokens, the first `split` of them to one shard and the others to a second.
+class Document {
+ public:
+  Document(ShardWriter& writer, ShardWriter* valid, std::int64_t split)
+      : writer_(writer), valid_(valid), split_(split) {}
+
+  void append(std::string_view piece) {
+    const auto first = static_cast<std::size_t>(std::clamp<std::int64_t>(split_ - bytes_, 0, std::ssize(piece)));
+    write(writer_, piece.substr(0, first));
+    if (first < piece.size()) write(*valid_, piece.substr(first));
+    bytes_ += std::ssize(piece);
   }
-  writer.append(std::vector<std::int32_t>{byte_tokenizer::end_of_document});
-  return static_cast<std::int64_t>(text.size()) + 1;
+  void finish(TokenizeResult& result) {
+    if (bytes_ == 0) return;
+    ++result.documents;
+    const std::int64_t first = std::min(split_, bytes_);
+    if (first > 0) result.tokens += end(writer_, first);
+    if (first < bytes_) result.valid_tokens += end(*valid_, bytes_ - first);
+  }
+  std::int64_t bytes() const { return bytes_; }
+
+ private:
+  void write(ShardWriter& writer, std::string_view text) {
+    tokens_.clear();
+    byte_tokenizer::encode(text, tokens_);
+    writer.append(tokens_);
+  }
+  std::int64_t end(ShardWriter& writer, std::int64_t bytes) {
+    writer.append(std::vector<std::int32_t>{byte_tokenizer::end_of_document});
+    return bytes + 1;
+  }
+
+  ShardWriter& writer_;
+  ShardWriter* valid_;
+  std::int64_t split_, bytes_ = 0;
+  std::vector<std::int32_t> tokens_;
+};
+
+TextPieces pieces_of(const std::filesystem::path& file, bool any_bytes) {
+  return [file, any_bytes](const std::function<bool(std::string_view)>& take) {
+    TextFile text(file, any_bytes);
+    for (std::string_view piece = text.next(); !piece.empty() && take(piece); piece = text.next()) {
+    }
+  };
+}
+
+std::int64_t bytes_of(const TextPieces& text) {
+  std::int64_t bytes = 0;
+  text([&](std::string_view piece) { return bytes += std::ssize(piece), true; });
+  return bytes;
 }
 
 }  // namespace
@@ -69,16 +91,16 @@ TokenizeResult tokenize(const TokenizeOptions& options) {
   if (options.valid_output) valid.emplace(*options.valid_output, byte_tokenizer::vocab_size);
   TokenizeResult result;
   for (const auto& file : options.inputs) {
-    const std::string text = read_document(file);
-    if (text.empty()) {
-      spdlog::warn("{}: empty, left out", file.string());
-      continue;
-    }
-    ++result.documents;
-    const std::size_t split = valid ? split_point(text, options.valid_fraction) : text.size();
-    const std::string_view all = text;
-    if (split > 0) result.tokens += append_document(writer, all.substr(0, split));
-    if (split < text.size()) result.valid_tokens += append_document(*valid, all.substr(split));
+    const TextPieces text = pieces_of(file, options.any_bytes);
+    const std::int64_t bytes = valid ? bytes_of(text) : 0;
+    const std::int64_t split =
+        valid ? split_point(text, bytes, options.valid_fraction) : std::numeric_limits<std::int64_t>::max();
+    Document document(writer, valid ? &*valid : nullptr, split);
+    text([&](std::string_view piece) { return document.append(piece), true; });
+    if (valid && document.bytes() != bytes)
+      throw Error("{}: found {} bytes of text, then {}: it changed meanwhile", file.string(), bytes, document.bytes());
+    if (document.bytes() == 0) spdlog::warn("{}: empty, left out", file.string());
+    document.finish(result);
   }
   if (result.documents == 0) throw Error("{}: found only empty inputs, expected text", options.output.string());
   if (valid) valid->finish();

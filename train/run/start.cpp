@@ -9,6 +9,7 @@
 
 #include "data/base/error.h"
 #include "data/records/routing_view.h"
+#include "data/tokens/shard_files.h"
 #include "kernels/attention_kernel.h"
 #include "kernels/comm/agree.h"
 #include "kernels/cuda/products.h"
@@ -52,6 +53,7 @@ Streams::Streams(const TrainConfig& config)
                     static_cast<std::uint64_t>(config.run.seed)),
       valid_batches(valid, config.data.sequence_length, 1, static_cast<std::uint64_t>(config.run.seed)),
       valid_windows(std::min(config.valid.tokens / config.data.sequence_length, valid_batches.windows())) {
+  data::require_apart_shards(config.data.train, "data.train", config.data.valid, "data.valid");
   if (valid_batches.windows() < config.routing.sequences) {
     throw data::Error("routing.sequences: found {}, expected at most {}, the windows of {} tokens in data.valid",
                       config.routing.sequences, valid_batches.windows(), config.data.sequence_length);
