@@ -6,6 +6,7 @@
 #include <fstream>
 
 #include "data/base/error.h"
+#include "data/base/files.h"
 #include "data/hdf5/file.h"
 #include "data/tokens/shard.h"
 
@@ -38,6 +39,7 @@ std::vector<std::int32_t> parse_ids(const std::string& text) {
 bool is_hdf5(const std::string& file) {
   constexpr char kSignature[] = "\x89HDF\r\n\x1a\n";
   char head[8] = {};
+  data::require_regular(file);
   std::ifstream in(file, std::ios::binary);
   return in.read(head, 8) && std::equal(head, head + 8, kSignature);
 }
