@@ -5,7 +5,7 @@
 #   scripts/study.sh
 #
 # Settings, from the environment:
-#   PYTHON      a Python with tokenizers and numpy; without PYTHON a virtual environment is made in shards/study/venv from
+#   PYTHON      a Python with the package tokenizers; without PYTHON a virtual environment is made in shards/study/venv from
 #               the Python package index
 #   SEEDS       the seeds, one run each ("1 2 3")
 #   SEQUENCES   how many of the run's 64 probe sequences are used (32)
@@ -37,12 +37,12 @@ scripts/install_packages.sh build study
 python=${PYTHON:-}
 if [[ -z $python ]]; then
   python=$shards/venv/bin/python
-  if ! "$python" -c "import tokenizers, numpy" 2>/dev/null; then
+  if ! "$python" -c "import tokenizers" 2>/dev/null; then
     python3 -m venv "$shards/venv"
-    "$shards/venv/bin/pip" install --quiet tokenizers numpy
+    "$shards/venv/bin/pip" install --quiet tokenizers
   fi
 fi
-"$python" -c "import tokenizers, numpy" || fail "PYTHON: $python lacks the packages tokenizers and numpy"
+"$python" -c "import tokenizers" || fail "PYTHON: $python lacks the package tokenizers"
 
 phase "build"
 cmake -S . -B build -G Ninja -DCMAKE_BUILD_TYPE=Release -DROUTESCOPE_TESTS=OFF
