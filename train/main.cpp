@@ -16,6 +16,7 @@
 #include "kernels/comm/agree.h"
 #include "kernels/comm/launch.h"
 #include "train/config/config.h"
+#include "train/config/run_directory.h"
 #include "train/plan/memory.h"
 #include "train/plan/plan_text.h"
 #include "train/run/loop.h"
@@ -79,8 +80,8 @@ int train_command(int argc, char** argv, int rank) {
   app.set_version_flag("--version", data::routescope_version());
   app.footer(
       "Under mpirun or srun every process is a rank of one run.\n\n"
-      "Exit status: 0 the run is finished; 1 error; 2 wrong usage; 75 another rank was lost; 130 (SIGINT), 138\n"
-      "(SIGUSR1) or 143 (SIGTERM) stopped after a checkpoint. After the last four the same command resumes the run.");
+      "Exit status: 0 the run is finished; 1 error; 2 wrong usage; 75 another rank was lost; 128 + N\n"
+      "stopped by signal N after a checkpoint. After the last two the same command resumes the run.");
   std::string file;
   std::vector<std::string> overrides;
   std::string key;
@@ -99,6 +100,7 @@ int train_command(int argc, char** argv, int rank) {
   if (const auto done = data::parse_command_line(app, argc, argv)) return *done;
 
   TrainConfig config = load_config(file, overrides);
+  if (!plan) check_place(file, overrides, config);
   if (!key.empty()) {
     const std::string value = config_value(config, key);
     if (rank == 0) fmt::print("{}\n", value);

@@ -2,7 +2,7 @@
 
 #include <fcntl.h>
 #include <openssl/evp.h>
-#include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -20,27 +20,40 @@ namespace routescope::data {
 
 using namespace shard_format;
 
-Shard::Shard(const std::filesystem::path& file) : file_(file) {
-  const std::string name = file.string();
-  const int descriptor = ::open(file.c_str(), O_RDONLY | O_CLOEXEC);
-  if (descriptor < 0) throw Error("{}: cannot open: {}", name, std::strerror(errno));
-  struct stat status {};
-  const bool regular = ::fstat(descriptor, &status) == 0 && S_ISREG(status.st_mode);
-  map_size_ = regular ? static_cast<std::size_t>(status.st_size) : 0;
-  void* map = nullptr;
-  if (map_size_ >= shard_format::header_bytes) map = ::mmap(nullptr, map_size_, PROT_READ, MAP_SHARED, descriptor, 0);
-  const int reason = errno;
-  ::close(descriptor);
-  if (!regular) throw Error("{}: not a regular file, expected a token shard", name);
-  if (map_size_ < shard_format::header_bytes)
-    throw Error("{}: {} bytes, expected a token shard of at least {} (its header)", name, map_size_,
-                shard_format::header_bytes);
-  if (map == MAP_FAILED) throw Error("{}: cannot map: {}", name, std::strerror(reason));
-  map_ = static_cast<const std::byte*>(map);
+namespace {
 
+/// Opens a file for reading. If the process may open no more files, it raises its own limit as far as it may.
+int open_file(const std::filesystem::path& file) {
+  const auto open = [&file] { return ::open(file.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK); };
+  int descriptor = open();
+  rlimit limit{};
+  if (descriptor < 0 && errno == EMFILE && ::getrlimit(RLIMIT_NOFILE, &limit) == 0) {
+    limit.rlim_cur = limit.rlim_max;
+    ::setrlimit(RLIMIT_NOFILE, &limit);
+    descriptor = open();
+  }
+  if (descriptor < 0) throw Error("{}: cannot open: {}", file.string(), std::strerror(errno));
+  return descriptor;
+}
+
+std::int64_t nanoseconds(const timespec& time) {
+  return static_cast<std::int64_t>(time.tv_sec) * 1'000'000'000 + time.tv_nsec;
+}
+
+}  // namespace
+
+Shard::Shard(const std::filesystem::path& file) : file_(file), descriptor_(open_file(file)) {
   try {
+    const std::string name = file.string();
+    struct stat status {};
+    if (::fstat(descriptor_, &status) != 0 || !S_ISREG(status.st_mode))
+      throw Error("{}: not a regular file, expected a token shard", name);
+    opened_ = {status.st_dev, status.st_ino, status.st_size, nanoseconds(status.st_mtim)};
+    if (opened_.bytes < static_cast<std::int64_t>(shard_format::header_bytes))
+      throw Error("{}: {} bytes, expected a token shard of at least {} (its header)", name, opened_.bytes,
+                  shard_format::header_bytes);
     std::array<std::int32_t, 3> header{};
-    std::memcpy(header.data(), map_, sizeof header);
+    read_bytes(0, std::as_writable_bytes(std::span(header)));
     const shard_format::Kind* kind = shard_format::kind_of_magic(header[0]);
     if (!kind)
       throw Error("{}: offset 0: magic {}, expected {} (uint16) or {} (uint32)", name, header[0],
@@ -50,41 +63,72 @@ Shard::Shard(const std::filesystem::path& file) : file_(file) {
     width_ = kind->width;
     tokens_ = header[2];
     const std::int64_t expected = static_cast<std::int64_t>(shard_format::header_bytes) + tokens_ * width_;
-    if (tokens_ < 0 || expected != static_cast<std::int64_t>(map_size_))
-      throw Error("{}: {} bytes, expected {} for the {} tokens of {} bytes that offset 8 announces", name, map_size_,
-                  expected, tokens_, width_);
+    if (tokens_ < 0 || expected != opened_.bytes)
+      throw Error("{}: {} bytes, expected {} for the {} tokens of {} bytes that offset 8 announces", name,
+                  opened_.bytes, expected, tokens_, width_);
   } catch (...) {
-    ::munmap(const_cast<std::byte*>(map_), map_size_);
+    ::close(descriptor_);
     throw;
   }
 }
 
 Shard::~Shard() {
-  if (map_) ::munmap(const_cast<std::byte*>(map_), map_size_);
+  if (descriptor_ >= 0) ::close(descriptor_);
 }
 
 Shard::Shard(Shard&& other) noexcept
     : file_(std::move(other.file_)),
-      map_(std::exchange(other.map_, nullptr)),
-      map_size_(other.map_size_),
+      descriptor_(std::exchange(other.descriptor_, -1)),
+      opened_(other.opened_),
       tokens_(other.tokens_),
       width_(other.width_) {}
 
+void Shard::check_unchanged() const {
+  struct stat status {};
+  if (::stat(file_.c_str(), &status) != 0)
+    throw Error("{}: changed while it was in use: {}, expected the file of {} bytes that was opened", file_.string(),
+                std::strerror(errno), opened_.bytes);
+  const Identity now{status.st_dev, status.st_ino, status.st_size, nanoseconds(status.st_mtim)};
+  if (now == opened_) return;
+  throw Error("{}: changed while it was in use: found {}, expected the file of {} bytes that was opened",
+              file_.string(),
+              now.device != opened_.device || now.inode != opened_.inode ? "another file under its name"
+              : now.bytes != opened_.bytes                               ? fmt::format("{} bytes", now.bytes)
+                                                                         : "another time of its last change",
+              opened_.bytes);
+}
+
+void Shard::read_bytes(std::int64_t offset, std::span<std::byte> out) const {
+  while (!out.empty()) {
+    const ssize_t count = ::pread(descriptor_, out.data(), out.size(), offset);
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) throw Error("{}: offset {}: cannot read: {}", file_.string(), offset, std::strerror(errno));
+    if (count == 0)
+      throw Error("{}: offset {}: found the end of the file, expected {} more bytes (changed while it was in use)",
+                  file_.string(), offset, out.size());
+    offset += count;
+    out = out.subspan(static_cast<std::size_t>(count));
+  }
+}
+
 void Shard::read(std::int64_t begin, std::span<std::int32_t> out) const {
   const auto count = static_cast<std::int64_t>(out.size());
-  if (begin < 0 || begin + count > tokens_)
+  if (begin < 0 || begin > tokens_ || count > tokens_ - begin)
     throw Error("{}: tokens {} to {} asked for, there are {}", file_.string(), begin, begin + count, tokens_);
-  const std::byte* from = map_ + shard_format::header_bytes + begin * width_;
+  check_unchanged();
+  const std::int64_t offset = static_cast<std::int64_t>(shard_format::header_bytes) + begin * width_;
   if (width_ == 2) {
-    // The header is a multiple of the widths, so the tokens are aligned.
-    const auto* tokens = reinterpret_cast<const std::uint16_t*>(from);
-    std::copy(tokens, tokens + count, out.begin());
+    std::vector<std::uint16_t> tokens(out.size());
+    read_bytes(offset, std::as_writable_bytes(std::span(tokens)));
+    std::copy(tokens.begin(), tokens.end(), out.begin());
   } else {
-    const auto* tokens = reinterpret_cast<const std::uint32_t*>(from);
-    for (std::int64_t i = 0; i < count; ++i) {
+    std::vector<std::uint32_t> tokens(out.size());
+    read_bytes(offset, std::as_writable_bytes(std::span(tokens)));
+    for (std::size_t i = 0; i < tokens.size(); ++i) {
       if (tokens[i] > 0x7fffffffu)
-        throw Error("{}: token {}: id {}, expected at most {}", file_.string(), begin + i, tokens[i], 0x7fffffff);
-      out[static_cast<std::size_t>(i)] = static_cast<std::int32_t>(tokens[i]);
+        throw Error("{}: token {}: id {}, expected at most {}", file_.string(), begin + static_cast<std::int64_t>(i),
+                    tokens[i], 0x7fffffff);
+      out[i] = static_cast<std::int32_t>(tokens[i]);
     }
   }
 }
@@ -125,10 +169,24 @@ std::string TokenStream::name() const {
   return shards_.size() == 1 ? first : fmt::format("{} and {} more", first, shards_.size() - 1);
 }
 
+void TokenStream::hold(std::int64_t count) {
+  std::vector<std::int32_t> tokens(static_cast<std::size_t>(std::min(count, total_)));
+  read(0, tokens);
+  held_ = std::move(tokens);
+}
+
+void TokenStream::check_unchanged() const {
+  for (const Shard& shard : shards_) shard.check_unchanged();
+}
+
 void TokenStream::read(std::int64_t begin, std::span<std::int32_t> out) const {
   const auto count = static_cast<std::int64_t>(out.size());
-  if (begin < 0 || begin + count > total_)
+  if (begin < 0 || begin > total_ || count > total_ - begin)
     throw Error("token stream: tokens {} to {} asked for, there are {}", begin, begin + count, total_);
+  if (begin + count <= std::ssize(held_)) {
+    std::copy_n(held_.begin() + begin, count, out.begin());
+    return;
+  }
   std::size_t done = 0;
   auto index = static_cast<std::size_t>(std::upper_bound(starts_.begin(), starts_.end(), begin) - starts_.begin()) - 1;
   while (done < out.size()) {

@@ -2,14 +2,19 @@
 
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <charconv>
+#include <cmath>
 #include <fstream>
+#include <functional>
+#include <numeric>
 #include <string>
 #include <string_view>
 
 #include "data/base/error.h"
 #include "data/base/files.h"
 #include "data/base/sha256.h"
+#include "model/files/safetensors.h"
 
 namespace routescope::train {
 
@@ -73,10 +78,35 @@ bool is_intact(const data::CheckpointEntry& checkpoint, const std::atomic<bool>&
         sum.add(piece.data(), static_cast<std::size_t>(in.gcount()));
       } while (in);
       if (in.bad() || sum.hex() != expected.sha256) return false;
+      if (holds_tensors(expected.name)) check_finite(checkpoint.dir / expected.name);
     }
     return true;
   } catch (const std::exception&) {
     return false;
+  }
+}
+
+bool holds_tensors(const fs::path& file) {
+  return file.extension() == ".safetensors";
+}
+
+void check_finite(const fs::path& file) {
+  constexpr std::int64_t kPiece = std::int64_t{1} << 18;
+  const model::SafetensorsReader reader(file);
+  std::vector<float> values;
+  for (const model::SafetensorsEntry& entry : reader.entries()) {
+    const std::int64_t size =
+        std::accumulate(entry.shape.begin(), entry.shape.end(), std::int64_t{1}, std::multiplies<>());
+    for (std::int64_t first = 0; first < size; first += kPiece) {
+      values.resize(static_cast<std::size_t>(std::min(kPiece, size - first)));
+      reader.read_elements(
+          entry.name, first,
+          kernels::Tensor(values.data(), kernels::DType::f32, kernels::Device::cpu, {std::ssize(values)}));
+      const auto bad = std::ranges::find_if_not(values, [](float value) { return std::isfinite(value); });
+      if (bad != values.end())
+        throw data::Error("{}: {}: element {}: found {}, expected a finite number", file.string(), entry.name,
+                          first + (bad - values.begin()), *bad);
+    }
   }
 }
 

@@ -46,8 +46,11 @@ std::string damage_in_share(const data::CheckpointEntry& checkpoint, const kerne
   try {
     const std::vector<data::ManifestEntry> files = data::list_manifest(checkpoint.dir);
     const auto size = static_cast<std::size_t>(share.size);
-    for (std::size_t i = static_cast<std::size_t>(share.rank); i < files.size(); i += size)
+    for (std::size_t i = static_cast<std::size_t>(share.rank); i < files.size(); i += size) {
       data::verify_entry(checkpoint.dir, files[i]);
+      // A checkpoint of this program is finite. Nothing could go on from one that is not.
+      if (holds_tensors(files[i].name)) check_finite(checkpoint.dir / files[i].name);
+    }
   } catch (const std::exception& error) {
     return error.what();
   }

@@ -1,6 +1,8 @@
 #include "train/config/config.h"
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 #include <map>
 #include <optional>
 #include <set>
@@ -122,6 +124,17 @@ void check(const TrainConfig& c, const Leaves& leaves, const std::string& file) 
         "{}: train.tokens_per_step: found {}, expected a multiple of data.sequence_length * train.micro_batch = {} * "
         "{}",
         where("train.tokens_per_step"), c.train.tokens_per_step, length, c.train.micro_batch);
+  }
+  if (std::int64_t tokens = 0; __builtin_mul_overflow(c.train.steps, c.train.tokens_per_step, &tokens)) {
+    throw data::Error("{}: train.steps: found {}, expected at most {} steps of train.tokens_per_step = {} tokens",
+                      where("train.steps"), c.train.steps,
+                      std::numeric_limits<std::int64_t>::max() / c.train.tokens_per_step, c.train.tokens_per_step);
+  }
+  const OptimizerSettings& optimizer = c.train.optimizer;
+  if (!std::isfinite(static_cast<float>(optimizer.learning_rate * optimizer.weight_decay))) {
+    throw data::Error(
+        "{}: train.optimizer.weight_decay: found {}, expected a product with learning_rate = {} that f32 holds",
+        where("train.optimizer.weight_decay"), optimizer.weight_decay, optimizer.learning_rate);
   }
   const TrainConfig::Schedule& schedule = c.train.schedule;
   if (schedule.warmup_steps > c.train.steps) {

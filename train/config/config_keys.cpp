@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "data/base/error.h"
+#include "data/base/paths.h"
 #include "train/optimizer/update_rule.h"
 
 namespace routescope::train {
@@ -17,6 +18,11 @@ namespace routescope::train {
 namespace {
 
 constexpr std::int64_t kMaxInteger = std::numeric_limits<std::int64_t>::max();
+// Bounds far above any use, below which sums and products of two counts do not overflow.
+constexpr std::int64_t kMaxSequences = std::int64_t{1} << 31;
+constexpr std::int64_t kMaxTokens = std::int64_t{1} << 53;
+constexpr std::int64_t kMaxMebibytes = std::int64_t{1} << 20;
+constexpr double kMaxSeconds = 1e9;
 
 /// Whether a node is a scalar without quotes. A quoted scalar is always a text.
 bool is_plain(const YAML::Node& node) {
@@ -63,8 +69,10 @@ ConfigKey integer(std::string path, std::int64_t& value, std::int64_t minimum, s
   const auto read = [&value, minimum, maximum](const ConfigLeaf& leaf) {
     const auto number = parse_number<std::int64_t>(leaf.node);
     if (!number || *number < minimum || *number > maximum) {
-      throw_config_error(leaf, maximum == kMaxInteger ? fmt::format("an integer of at least {}", minimum)
-                                                      : fmt::format("an integer between {} and {}", minimum, maximum));
+      // A bound that only keeps sums from overflowing is named to those who meet it.
+      const bool near = maximum < kMaxMebibytes || (number && *number > maximum);
+      throw_config_error(leaf, near ? fmt::format("an integer between {} and {}", minimum, maximum)
+                                    : fmt::format("an integer of at least {}", minimum));
     }
     value = *number;
   };
@@ -78,6 +86,26 @@ ConfigKey real(std::string path, double& value, std::string expected, std::funct
     value = *number;
   };
   return {std::move(path), read, [&value] { return fmt::format("{}", value); }};
+}
+
+ConfigKey real_f32(std::string path, double& value, std::string expected, std::function<bool(double)> within) {
+  using Limits = std::numeric_limits<float>;
+  ConfigKey key = real(std::move(path), value, expected, within);
+  key.read = [&value, expected = std::move(expected), within = std::move(within),
+              read = key.read](const ConfigLeaf& leaf) {
+    const double before = value;
+    read(leaf);
+    const auto rounded = static_cast<float>(value);
+    const bool normal = value == 0 || (std::isfinite(rounded) && std::fabs(rounded) >= Limits::min());
+    if (normal && within(static_cast<double>(rounded))) return;
+    const bool vanishes_or_overflows = !normal;
+    value = before;
+    throw_config_error(leaf, vanishes_or_overflows
+                                 ? fmt::format("{} that f32 can hold (a size between {:.3g} and {:.3g})", expected,
+                                               Limits::min(), Limits::max())
+                                 : fmt::format("{} also when it is rounded to f32", expected));
+  };
+  return key;
 }
 
 ConfigKey text(std::string path, std::string& value, std::string expected) {
@@ -104,8 +132,27 @@ namespace {
 
 using namespace config_key;
 
-/// A list of texts, or a single one.
-ConfigKey text_list(std::string path, std::vector<std::string>& value, std::string expected) {
+/// The path that a text stands for. Throws "WHERE: KEY: ...".
+std::string path_of(const ConfigLeaf& leaf, const std::string& text) {
+  try {
+    return data::expand_path(text, leaf.where + ": " + leaf.path);
+  } catch (const data::Error& error) {
+    if (leaf.command_line) throw data::UsageError("{}", error.what());
+    throw;
+  }
+}
+
+ConfigKey directory(std::string path, std::string& value) {
+  ConfigKey key = text(std::move(path), value, "a directory");
+  key.read = [&value, read = key.read](const ConfigLeaf& leaf) {
+    read(leaf);
+    value = path_of(leaf, value);
+  };
+  return key;
+}
+
+/// A list of paths or patterns, or a single one.
+ConfigKey path_list(std::string path, std::vector<std::string>& value, std::string expected) {
   const auto read = [&value, expected = std::move(expected)](const ConfigLeaf& leaf) {
     std::vector<std::string> items;
     if (leaf.node.IsScalar()) {
@@ -117,6 +164,7 @@ ConfigKey text_list(std::string path, std::vector<std::string>& value, std::stri
       }
     }
     if (items.empty() || std::ranges::any_of(items, &std::string::empty)) throw_config_error(leaf, expected);
+    for (std::string& item : items) item = path_of(leaf, item);
     value = std::move(items);
   };
   const auto write = [&value] {
@@ -206,7 +254,7 @@ void add_model_keys(std::vector<ConfigKey>& keys, model::ModelConfig& model) {
       [&model] { return model::to_string(model.source); });
   keys.push_back(integer("model.attn_res.num_blocks", model.num_blocks, 1));
   keys.push_back(
-      real("model.attn_res.recency_bias", model.recency_bias, "a finite number", [](double) { return true; }));
+      real_f32("model.attn_res.recency_bias", model.recency_bias, "a finite number", [](double) { return true; }));
 }
 
 void add_train_keys(std::vector<ConfigKey>& keys, TrainConfig::Train& train) {
@@ -217,23 +265,24 @@ void add_train_keys(std::vector<ConfigKey>& keys, TrainConfig::Train& train) {
   OptimizerSettings& optimizer = train.optimizer;
   TrainConfig::Schedule& schedule = train.schedule;
 
-  keys.push_back(integer("train.steps", train.steps, 1));
-  keys.push_back(integer("train.tokens_per_step", train.tokens_per_step, 1));
-  keys.push_back(integer("train.micro_batch", train.micro_batch, 1));
+  keys.push_back(integer("train.steps", train.steps, 1, kMaxTokens));
+  keys.push_back(integer("train.tokens_per_step", train.tokens_per_step, 1, kMaxTokens));
+  keys.push_back(integer("train.micro_batch", train.micro_batch, 1, kMaxSequences));
   // The default rule is not written: runs from before this key existed compare equal to runs of today.
   ConfigKey rule = word("train.optimizer.rule", optimizer.rule, update_rule_names());
   rule.write = [&optimizer] { return optimizer.rule == OptimizerSettings{}.rule ? "" : optimizer.rule; };
   keys.push_back(rule);
-  keys.push_back(real("train.optimizer.learning_rate", optimizer.learning_rate, "a number above 0", positive));
-  keys.push_back(real("train.optimizer.beta1", optimizer.beta1, "a number in [0, 1)", decay_rate));
-  keys.push_back(real("train.optimizer.beta2", optimizer.beta2, "a number in [0, 1)", decay_rate));
-  keys.push_back(real("train.optimizer.eps", optimizer.eps, "a number above 0", positive));
-  keys.push_back(real("train.optimizer.weight_decay", optimizer.weight_decay, "a number of at least 0", not_negative));
+  keys.push_back(real_f32("train.optimizer.learning_rate", optimizer.learning_rate, "a number above 0", positive));
+  keys.push_back(real_f32("train.optimizer.beta1", optimizer.beta1, "a number in [0, 1)", decay_rate));
+  keys.push_back(real_f32("train.optimizer.beta2", optimizer.beta2, "a number in [0, 1)", decay_rate));
+  keys.push_back(real_f32("train.optimizer.eps", optimizer.eps, "a number above 0", positive));
+  keys.push_back(
+      real_f32("train.optimizer.weight_decay", optimizer.weight_decay, "a number of at least 0", not_negative));
   keys.push_back(word("train.schedule.kind", schedule.kind, {"cosine", "wsd", "constant"}));
   keys.push_back(integer("train.schedule.warmup_steps", schedule.warmup_steps, 0));
-  keys.push_back(real("train.schedule.final_fraction", schedule.final_fraction, "a number in [0, 1]", fraction));
+  keys.push_back(real_f32("train.schedule.final_fraction", schedule.final_fraction, "a number in [0, 1]", fraction));
   keys.push_back(real("train.schedule.decay_fraction", schedule.decay_fraction, "a number in [0, 1]", fraction));
-  keys.push_back(real("train.grad_clip", train.grad_clip, "a number of at least 0 (0: no clipping)", not_negative));
+  keys.push_back(real_f32("train.grad_clip", train.grad_clip, "a number of at least 0 (0: no clipping)", not_negative));
   keys.push_back(integer("train.non_finite.skip", train.non_finite.skip, 0));
   keys.push_back(integer("train.non_finite.roll_back", train.non_finite.roll_back, 0));
 }
@@ -248,31 +297,31 @@ void throw_config_error(const ConfigLeaf& leaf, const std::string& expected) {
 }
 
 std::vector<ConfigKey> config_keys(TrainConfig& c) {
-  const auto positive = [](double x) { return x > 0; };
+  const auto seconds = [](double x) { return x > 0 && x <= kMaxSeconds; };
   std::vector<ConfigKey> keys;
-  keys.push_back(text("run.dir", c.run.dir, "a directory"));
+  keys.push_back(directory("run.dir", c.run.dir));
   keys.push_back(integer("run.seed", c.run.seed, 0));
   keys.push_back(word("device", c.device, {"auto", "cpu", "cuda"}));
   keys.push_back(word("precision", c.precision, {"auto", "f32", "bf16"}));
   add_model_keys(keys, c.model);
-  keys.push_back(text_list("data.train", c.data.train, "a list of token shards"));
-  keys.push_back(text_list("data.valid", c.data.valid, "a list of token shards"));
-  keys.push_back(integer("data.sequence_length", c.data.sequence_length, 1));
+  keys.push_back(path_list("data.train", c.data.train, "a list of token shards"));
+  keys.push_back(path_list("data.valid", c.data.valid, "a list of token shards"));
+  keys.push_back(integer("data.sequence_length", c.data.sequence_length, 1, kMaxSequences));
   add_train_keys(keys, c.train);
   keys.push_back(integer("valid.every", c.valid.every, 0));
-  keys.push_back(integer("valid.tokens", c.valid.tokens, 1));
+  keys.push_back(integer("valid.tokens", c.valid.tokens, 1, kMaxTokens));
   keys.push_back(integer("checkpoint.every", c.checkpoint.every, 0));
   keys.push_back(integer("checkpoint.log_spaced_until", c.checkpoint.log_spaced_until, 0));
   keys.push_back(all_or_count("checkpoint.keep", c.checkpoint.keep));
   keys.push_back(word("checkpoint.async", c.checkpoint.async, {"on", "off"}));
   keys.push_back(integer("routing.every", c.routing.every, 0));
   keys.push_back(integer("routing.log_spaced_until", c.routing.log_spaced_until, 0));
-  keys.push_back(integer("routing.sequences", c.routing.sequences, 1));
+  keys.push_back(integer("routing.sequences", c.routing.sequences, 1, kMaxSequences));
   keys.push_back(integer("routing.per_token_every", c.routing.per_token_every, 0));
   keys.push_back(integer("distributed.zero", c.distributed.zero, 0, 1));
-  keys.push_back(integer("distributed.bucket_mb", c.distributed.bucket_mb, 1));
-  keys.push_back(
-      real("distributed.timeout_seconds", c.distributed.timeout_seconds, "a number of seconds above 0", positive));
+  keys.push_back(integer("distributed.bucket_mb", c.distributed.bucket_mb, 1, kMaxMebibytes));
+  keys.push_back(real("distributed.timeout_seconds", c.distributed.timeout_seconds,
+                      "a number of seconds above 0 and up to 1e9", seconds));
   keys.push_back(word("kernels.attention", c.kernels.attention, {"auto", "builtin", "cudnn"}));
   keys.push_back(word("kernels.reads", c.kernels.reads, {"auto", "fused", "two_phase"}));
   keys.push_back(word("kernels.recompute", c.kernels.recompute, {"auto", "none", "swiglu", "norms", "attention"}));

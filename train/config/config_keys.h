@@ -38,6 +38,9 @@ namespace config_key {
 ConfigKey integer(std::string path, std::int64_t& value, std::int64_t minimum,
                   std::int64_t maximum = std::numeric_limits<std::int64_t>::max());
 ConfigKey real(std::string path, double& value, std::string expected, std::function<bool(double)> within);
+/// The same for a number that is computed with in f32: it must be allowed before and after it is rounded, and neither
+/// vanish nor overflow.
+ConfigKey real_f32(std::string path, double& value, std::string expected, std::function<bool(double)> within);
 ConfigKey text(std::string path, std::string& value, std::string expected);
 ConfigKey word(std::string path, std::string& value, std::vector<std::string> words);
 }  // namespace config_key

@@ -4,6 +4,7 @@
 #include <sys/file.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <map>
@@ -25,6 +26,11 @@ bool may_change(const std::string& path) {
   return path == "run.dir" || path == "device" || path == "data.train" || path == "data.valid" ||
          path.starts_with("checkpoint.") || path.starts_with("train.non_finite.") || path.starts_with("distributed.") ||
          path.starts_with("kernels.");
+}
+
+bool holds_run(const fs::path& dir) {
+  std::error_code error;
+  return fs::exists(dir / "routing.h5", error) || fs::exists(dir / "checkpoints", error);
 }
 
 std::string value_or(const std::map<std::string, std::string>& values, const std::string& path) {
@@ -56,13 +62,26 @@ RunLock::~RunLock() {
 
 std::optional<TrainConfig> held_config(const fs::path& run_dir) {
   const fs::path file = run_dir / "config.yaml";
-  if (!fs::exists(run_dir / "routing.h5") && !fs::exists(run_dir / "checkpoints")) return std::nullopt;
+  if (!holds_run(run_dir)) return std::nullopt;
   if (!fs::exists(file)) {
     throw data::Error(
         "{}: found routing.h5 or checkpoints without config.yaml, expected a run of this program or nothing",
         run_dir.string());
   }
   return load_config(file, {});
+}
+
+void check_place(const fs::path& file, const std::vector<std::string>& overrides, const TrainConfig& config) {
+  const fs::path parent = file.has_parent_path() ? file.parent_path() : ".";
+  std::error_code error;
+  if (file.filename() != "config.yaml" || !holds_run(parent) || fs::equivalent(parent, config.run.dir, error)) return;
+  if (std::ranges::any_of(
+          overrides, [](const std::string& text) { return text.starts_with("run.dir=") || text.starts_with("run="); }))
+    return;
+  throw data::Error(
+      "{}: run.dir: found {}, expected {}, the run directory that this file lies in (was it copied or moved?); "
+      "run.dir={} on the command line goes on here, run.dir={} in the other directory",
+      file.string(), config.run.dir, parent.string(), parent.string(), config.run.dir);
 }
 
 void check_config(const fs::path& run_dir, const TrainConfig& config) {

@@ -3,6 +3,8 @@
 
 #include <filesystem>
 #include <optional>
+#include <string>
+#include <vector>
 
 #include "train/config/config.h"
 
@@ -23,6 +25,11 @@ class RunLock {
 
 /// The configuration of the run in the directory, if there is one.
 std::optional<TrainConfig> held_config(const std::filesystem::path& run_dir);
+
+/// Throws Error if `file` is the config.yaml of a run in another directory than config.run.dir: the run was copied or
+/// moved, or the path is relative to another working directory. A run.dir among the overrides says what is meant.
+void check_place(const std::filesystem::path& file, const std::vector<std::string>& overrides,
+                 const TrainConfig& config);
 
 /// Compares `config` with the configuration of the run in the directory. Throws Error with the first key that would
 /// make it another run (train/README.md, "Resume"). A directory without a record and checkpoints has no run.

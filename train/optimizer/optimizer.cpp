@@ -1,6 +1,7 @@
 #include "train/optimizer/optimizer.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <utility>
 
@@ -36,7 +37,8 @@ Optimizer::Optimizer(model::Model& model, const OptimizerSettings& settings, ker
                      const Sharding& sharding)
     : parameters_(model, communicator, sharding),
       rule_(make_update_rule(settings)),
-      scale_(model.options().storage, model.options().device, {1}) {
+      scale_(model.options().storage, model.options().device, {1}),
+      squares_(kernels::DType::f64, model.options().device, {1}) {
   const std::int64_t elements = parameters_.share_elements() + parameters_.vectors().numel();
   for (std::size_t slot = 0; slot < rule_->slots().size(); ++slot)
     arrays_.emplace_back(model.options().storage, model.options().device,
@@ -79,6 +81,18 @@ OptimizerState Optimizer::make_state() const {
   add({layout.matrices_end(), layout.total()}, parameters_.share_elements(), parameters_.vectors(),
       parameters_.communicator().rank() == 0);
   return out;
+}
+
+bool Optimizer::finite(const kernels::Stream& stream) {
+  // Squares of f32 numbers, added in f64, overflow only if one of the numbers is not finite.
+  kernels::fill(squares_.tensor, 0.0, stream);
+  for (const StateRange& range : state_.ranges) {
+    kernels::sum_of_squares(squares_.tensor, range.parameters, stream);
+    for (const kernels::Tensor& slot : range.state) kernels::sum_of_squares(squares_.tensor, slot, stream);
+  }
+  double sum = kernels::host_values<double>(squares_.tensor, stream).front();
+  parameters_.communicator().all_reduce({&sum, 1}, kernels::Reduction::sum, "whether the weights are finite");
+  return std::isfinite(sum);
 }
 
 void Optimizer::update(kernels::Tensor gradients, double scale, double learning_rate, std::int64_t step,

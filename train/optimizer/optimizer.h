@@ -35,6 +35,9 @@ class Optimizer {
   ShardedParameters& parameters() { return parameters_; }
   const OptimizerState& state() const { return state_; }
 
+  /// Whether every parameter and every number of the rule's state is finite, on all ranks. Collective.
+  bool finite(const kernels::Stream& stream);
+
   /// Update number `step` (1, 2, ...) with `scale` times the summed gradients. The updated parameters are published:
   /// see ShardedParameters::need().
   void update(kernels::Tensor gradients, double scale, double learning_rate, std::int64_t step,
@@ -48,6 +51,7 @@ class Optimizer {
   std::unique_ptr<UpdateRule> rule_;
   std::vector<kernels::OwnedTensor> arrays_;  // by slot: [elements of all shares, then the vectors]
   kernels::OwnedTensor scale_;                // [1]
+  kernels::OwnedTensor squares_;              // [1] f64
   OptimizerState state_;
 };
 

@@ -40,7 +40,7 @@ class ShardedParameters {
   ShardedParameters(model::Model& model, kernels::Communicator& communicator, const Sharding& sharding);
 
   const model::Model& model() const { return model_; }
-  const kernels::Communicator& communicator() const { return communicator_; }
+  kernels::Communicator& communicator() const { return communicator_; }
   const Buckets& buckets() const { return buckets_; }
   bool shares_only() const { return holding_.shares_only; }
   /// The matrices' elements that this rank updates, in the order of the flat arrays: with shares_only() the piece of

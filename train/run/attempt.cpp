@@ -4,6 +4,7 @@
 
 #include <array>
 
+#include "data/base/error.h"
 #include "kernels/comm/agree.h"
 #include "train/plan/memory.h"
 #include "train/plan/throughput.h"
@@ -60,17 +61,16 @@ std::optional<LoopResult> Attempt::run() {
   progress.begin();
   begin_ = {.time = Clock::now(), .traffic = communicator_.traffic(), .checkpoint_seconds = writer_.seconds_lost()};
   while (true) {
-    const int stopped = exchange_votes();
-    if (stopped != 0 || state_.step == config_.train.steps) {
-      if (checkpointed_ != state_.step) checkpoint();
+    const auto [stopped, data_lost] = exchange_votes();
+    const bool ends = stopped != 0 || data_lost || state_.step == config_.train.steps;
+    if (ends && checkpointed_ != state_.step) checkpoint();
+    if (!ends) update(progress);
+    if (ends || !failure_.empty()) {
       writer_.finish();
+      if (!failure_.empty()) return std::nullopt;
       log_waiting();
+      if (state_.step < config_.train.steps) report_input_error();
       return LoopResult{.step = state_.step, .stopped = state_.step == config_.train.steps ? 0 : stopped};
-    }
-    const StepResult result = update(progress);
-    if (result.outcome == StepOutcome::not_finite && state_.skipped > config_.train.non_finite.skip) {
-      writer_.finish();
-      return std::nullopt;
     }
   }
 }
@@ -118,24 +118,42 @@ void Attempt::log_waiting() const {
     spdlog::info("checkpoints took {:.1f} s of training, {:.1f}% of the time", lost, 100 * lost / seconds);
 }
 
-/// At the end of every step the ranks vote: whether to stop, and how far their part of a checkpoint is. Returns why to
-/// stop, or 0; the same on every rank.
-int Attempt::exchange_votes() {
-  std::array<double, 2> votes{static_cast<double>(options_.stop(state_.step)), static_cast<double>(writer_.vote())};
+/// At the end of every step the ranks vote: whether to stop, how far their part of a checkpoint is, and whether their
+/// data can no longer be read. The same on every rank.
+Attempt::Votes Attempt::exchange_votes() {
+  if (input_error_.empty()) {
+    try {
+      // The windows for validation are held in memory. But if their files have changed, no resume is possible.
+      streams_.valid.check_unchanged();
+    } catch (const data::Error& error) {
+      input_error_ = error.what();
+    }
+  }
+  std::array<double, 3> votes{static_cast<double>(options_.stop(state_.step)), static_cast<double>(writer_.vote()),
+                              input_error_.empty() ? 0.0 : 1.0};
   communicator_.all_reduce(votes, kernels::Reduction::max, fmt::format("votes after step {}", state_.step));
   writer_.settle(static_cast<int>(votes[1]));
-  return static_cast<int>(votes[0]);
+  return {.stop = static_cast<int>(votes[0]), .data_lost = votes[2] > 0};
 }
 
-StepResult Attempt::update(Progress& progress) {
+/// After the last checkpoint of a run whose data can no longer be read on some rank. Throws its error on every rank.
+void Attempt::report_input_error() {
+  kernels::agree(communicator_, "reading the data", [this] {
+    if (!input_error_.empty())
+      throw data::Error("{}; stopped with a checkpoint of step {}", input_error_, checkpointed_);
+  });
+}
+
+void Attempt::update(Progress& progress) {
   const Clock::time_point begin = Clock::now();
   const std::int64_t step = state_.step + 1;
   const double rate = learning_rate(config_.train, step);
-  const StepResult result = last_result_ = train_step(
+  const StepResult result = train_step(
       model_, optimizer_, gradients_.tensor, pass_, streams_.train_batches, communicator_,
       {.step = step, .batch = state_.next_batch, .learning_rate = rate, .grad_clip = config_.train.grad_clip},
       {.meanwhile = [this] { write_snapshot(); }, .interrupted = options_.interrupted});
-  if (result.outcome == StepOutcome::interrupted) return result;
+  input_error_ = result.input_error;
+  if (result.outcome == StepOutcome::interrupted) return;
   const double seconds = seconds_since(begin);
   state_.step = step;
   ++state_.next_batch;
@@ -156,8 +174,10 @@ StepResult Attempt::update(Progress& progress) {
                      .tokens_per_second = row.tokens_per_second});
   }
   // If the run is about to go back, the record of this step would be removed at once.
-  if (state_.skipped <= config_.train.non_finite.skip) observe(progress, row);
-  return result;
+  if (state_.skipped <= config_.train.non_finite.skip) return observe(progress, row);
+  failure_ =
+      fmt::format("found loss {} and gradient norm {}, expected finite numbers; {} steps in a row were not finite",
+                  result.loss, result.grad_norm, state_.skipped);
 }
 
 /// Writes what is due at this step. The order makes a crash at any point harmless: the record is durable before the
@@ -202,7 +222,15 @@ void Attempt::flush(bool sync) {
   flushed_ = Clock::now();
 }
 
+/// Begins a checkpoint of this step, unless its numbers are not finite: then nothing could go on from it, and failure_
+/// says so.
 void Attempt::checkpoint() {
+  if (!optimizer_.finite(pass_.stream())) {
+    failure_ =
+        "found weights or optimizer state that are not finite after a finite loss and gradient, expected finite "
+        "numbers";
+    return;
+  }
   kernels::agree(communicator_, fmt::format("the record up to step {}", state_.step), [this] {
     write_snapshot();
     flush(true);

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <filesystem>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "data/records/routing_record.h"
@@ -28,12 +29,14 @@ class Attempt {
   Attempt(const TrainConfig& config, const LoopOptions& options, const Streams& streams,
           kernels::Communicator& communicator, const StartPoint& start);
 
-  /// Trains. Returns nothing if too many steps in a row were not finite and the run must go back to a checkpoint.
+  /// Trains. Returns nothing if the run must go back to a checkpoint: too many steps in a row were not finite, or the
+  /// weights of a checkpoint that was due are not (failure()).
   std::optional<LoopResult> run();
 
   /// What the run had reached when run() returned.
   const TrainState& state() const { return state_; }
-  const StepResult& last_result() const { return last_result_; }
+  /// Why run() returned nothing: "found ..., expected finite numbers".
+  const std::string& failure() const { return failure_; }
 
  private:
   bool first_rank() const { return communicator_.rank() == 0; }
@@ -41,8 +44,13 @@ class Attempt {
   void log_start(const Progress& progress) const;
   void log_waiting() const;
 
-  int exchange_votes();
-  StepResult update(Progress& progress);
+  struct Votes {
+    int stop = 0;            // why to stop, or 0
+    bool data_lost = false;  // a rank can no longer read its data
+  };
+  Votes exchange_votes();
+  void report_input_error();
+  void update(Progress& progress);
   void observe(Progress& progress, const std::optional<data::TrainRow>& row);
   void measure_snapshot();
   void write_snapshot();
@@ -56,7 +64,7 @@ class Attempt {
   std::filesystem::path dir_;
   TrainState state_;
   std::int64_t checkpointed_ = -1;  // step of the newest checkpoint
-  StepResult last_result_;
+  std::string failure_, input_error_;
   model::Model model_;
   Optimizer optimizer_;
   kernels::OwnedTensor gradients_;

@@ -25,21 +25,21 @@ struct RollBacks {
   std::int64_t count = 0;  // in a row, to this checkpoint
 };
 
-/// Counts one more return to `start`, after an attempt that ended at `end` with `result`. Throws AgreedError if there
+/// Counts one more return to `start`, after an attempt that ended at `end` with `failure`. Throws AgreedError if there
 /// is no checkpoint or if the run went back to it too often.
-RollBacks roll_back(const TrainConfig& config, const RollBacks& before, const StepResult& result, const TrainState& end,
-                    const StartPoint& start) {
+RollBacks roll_back(const TrainConfig& config, const RollBacks& before, const std::string& failure,
+                    const TrainState& end, const StartPoint& start) {
   RollBacks now{.step = start.checkpoint ? start.checkpoint->step : -1, .count = 1};
   if (now.step == before.step) now.count = before.count + 1;
   if (!start.checkpoint || now.count > config.train.non_finite.roll_back) {
     throw kernels::AgreedError(fmt::format(
-        "step {}: found loss {} and gradient norm {}, expected finite numbers; {} steps in a row were not finite{}. "
-        "The record and earlier checkpoints stay (a lower train.optimizer.learning_rate or train.grad_clip may help)",
-        end.step, result.loss, result.grad_norm, end.skipped,
+        "step {}: {}{}. The record and earlier checkpoints stay (a lower train.optimizer.learning_rate or "
+        "train.grad_clip, or a larger train.optimizer.eps may help)",
+        end.step, failure,
         before.count > 0 ? fmt::format(", after going back {} times to step {}", before.count, before.step) : ""));
   }
-  spdlog::warn("{} steps in a row were not finite: back to the checkpoint of step {} (time {} of {}), on with batch {}",
-               end.skipped, now.step, now.count, config.train.non_finite.roll_back, end.next_batch);
+  spdlog::warn("step {}: {}: back to the checkpoint of step {} (time {} of {}), on with batch {}", end.step, failure,
+               now.step, now.count, config.train.non_finite.roll_back, end.next_batch);
   return now;
 }
 
@@ -52,11 +52,11 @@ LoopResult train_from(StartPoint start, const TrainConfig& config, const Streams
     const kernels::QuietUnwinding quiet(communicator);
     if (const std::optional<LoopResult> result = attempt->run()) return *result;
     const TrainState end = attempt->state();
-    const StepResult last = attempt->last_result();
+    const std::string failure = attempt->failure();
     attempt.reset();  // releases memory, and the record
     // Checkpoints that a stop wrote between skipped steps are not considered: the steps before them failed, too.
     start = find_start(config, streams, communicator, end.step - end.skipped);
-    roll_backs = roll_back(config, roll_backs, last, end, start);
+    roll_backs = roll_back(config, roll_backs, failure, end, start);
     start.state.next_batch = std::max(start.state.next_batch, end.next_batch);  // failed batches are not tried again
     // The record will be cut back to this checkpoint: no later one may be resumed from.
     kernels::agree(communicator, "going back", [&] {
@@ -94,6 +94,9 @@ LoopResult run_training(const TrainConfig& config, kernels::Communicator& commun
     if (start.checkpoint) set_aside_checkpoints_after(dir, start.checkpoint->step);
   });
   if (start.checkpoint && start.checkpoint->step >= config.train.steps) {
+    kernels::agree(communicator, "the record of a finished run", [&] {
+      if (first) check_record(dir / "routing.h5", start.checkpoint->step);
+    });
     spdlog::info("{}: finished, {} steps", dir.string(), start.checkpoint->step);
     return {.step = start.checkpoint->step};
   }

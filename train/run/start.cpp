@@ -58,6 +58,7 @@ Streams::Streams(const TrainConfig& config)
     throw data::Error("routing.sequences: found {}, expected at most {}, the windows of {} tokens in data.valid",
                       config.routing.sequences, valid_batches.windows(), config.data.sequence_length);
   }
+  valid.hold(std::max(valid_windows, config.routing.sequences) * config.data.sequence_length + 1);
   if (const std::int64_t asked = config.valid.tokens / config.data.sequence_length; asked > valid_windows) {
     spdlog::warn(
         "valid.tokens: found {}, but data.valid has only {} windows of {} tokens: validation takes all of them",
@@ -119,6 +120,14 @@ model::Model start_model(const TrainConfig& config, int ranks, const std::option
                       checkpoint->dir.string());
   }
   return model;
+}
+
+void check_record(const fs::path& file, std::int64_t step) {
+  const data::RoutingRecordView record = data::RoutingRecordView::load(file);
+  const std::int64_t last = record.train.empty() ? 0 : record.train.back().step;
+  if (last < step || std::ssize(record.train) < step)
+    throw data::Error("{}: found {} training steps up to step {}, expected all {} of this run", file.string(),
+                      record.train.size(), last, step);
 }
 
 data::RoutingRecord start_record(const fs::path& file, const data::RoutingRecordInfo& info,

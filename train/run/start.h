@@ -50,6 +50,9 @@ StartPoint find_start(const TrainConfig& config, const Streams& streams, kernels
 /// not the one of the configuration.
 model::Model start_model(const TrainConfig& config, int ranks, const std::optional<data::CheckpointEntry>& checkpoint);
 
+/// Throws Error unless `file` is a record with every step up to `step`.
+void check_record(const std::filesystem::path& file, std::int64_t step);
+
 /// A new record, or the existing one cut back to the checkpoint's step. Without a checkpoint, an existing record that
 /// holds no training step is replaced: a process wrote it and was killed before its first checkpoint. Throws Error for
 /// a record with training steps and no checkpoint.

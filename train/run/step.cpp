@@ -4,6 +4,7 @@
 #include <cmath>
 #include <stdexcept>
 
+#include "data/base/error.h"
 #include "kernels/ops.h"
 
 namespace routescope::train {
@@ -44,9 +45,18 @@ StepResult train_step(model::Model& model, Optimizer& optimizer, kernels::Tensor
   // the host fetches the next one.
   kernels::fill(gradients, 0.0, stream);
   GradientSum sum = parameters.sum(gradients);
+  StepResult result;
   bool interrupted = false;
   for (std::int64_t begin = mine.begin; begin < mine.end && !interrupted; begin += pass.batch()) {
-    const data::Batch batch = batches.get(spec.batch, begin, begin + pass.batch());
+    data::Batch batch;
+    try {
+      batch = batches.get(spec.batch, begin, begin + pass.batch());
+    } catch (const data::Error& error) {
+      // The other ranks go on to the sums, where they learn that this step is given up.
+      result.input_error = error.what();
+      interrupted = true;
+      break;
+    }
     model::PassHooks hooks_of_pass;
     // The first forward pass waits for the parameters of the last update, layer by layer.
     if (communicator.size() > 1 && begin == mine.begin)
@@ -65,7 +75,6 @@ StepResult train_step(model::Model& model, Optimizer& optimizer, kernels::Tensor
   communicator.all_reduce(sums, kernels::Reduction::sum, "loss and gradient norm");
 
   // 3. Clip and update. All ranks have the same sums, so they decide the same.
-  StepResult result;
   result.step = spec.step;
   result.learning_rate = spec.learning_rate;
   result.loss = sums[0] / tokens;

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <string>
 
 #include "data/records/routing_rows.h"
 #include "data/tokens/batches.h"
@@ -36,6 +37,7 @@ enum class StepOutcome {
 /// The step's row of the training record, as far as the step itself measures it: all but tokens_seen and the times.
 struct StepResult : data::TrainRow {
   StepOutcome outcome = StepOutcome::updated;
+  std::string input_error;  // of an interrupted step: why this rank could not read its tokens, or ""
 };
 
 /// The sequences [begin, end) of a step that a rank computes. The ranks' numbers of micro-batches differ by at most
@@ -45,7 +47,8 @@ struct SequenceRange {
 };
 SequenceRange sequences_of_rank(std::int64_t sequences_per_step, std::int64_t micro_batch, const kernels::Place& place);
 
-/// Does one step and returns the same result on every rank. `gradients` is scratch, laid out like the parameters.
+/// Does one step and returns the same result on every rank, but for input_error. `gradients` is scratch, laid out like
+/// the parameters.
 StepResult train_step(model::Model& model, Optimizer& optimizer, kernels::Tensor gradients, model::Pass& pass,
                       const data::Batches& batches, kernels::Communicator& communicator, const StepSpec& spec,
                       const StepHooks& hooks = {});

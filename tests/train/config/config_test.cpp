@@ -124,6 +124,55 @@ TEST_F(Config, WrongValuesNameKeyFoundAndExpected) {
                   .starts_with("command line: model: found 'qwen3_0.6b', expected a mapping with keys among preset, "));
 }
 
+TEST_F(Config, NumbersThatVanishOrOverflowInTheirTypeAreRefused) {
+  const char* held = " that f32 can hold (a size between 1.18e-38 and 3.4e+38)";
+  EXPECT_EQ(message(kBase, {"train.optimizer.eps=1e-46"}),
+            std::string("command line: train.optimizer.eps: found '1e-46', expected a number above 0") + held);
+  for (const char* key : {"eps", "learning_rate", "weight_decay"})
+    for (const char* value : {"1e-39", "1e39", "4e38"})
+      EXPECT_NE(message(kBase, {fmt::format("train.optimizer.{}={}", key, value)}).find(held), std::string::npos)
+          << key << " " << value;
+  EXPECT_NE(message(kBase, {"train.grad_clip=1e300"}).find(held), std::string::npos);
+  EXPECT_NE(
+      message(std::string(kBase) + "model: {residual: block_attn_res, attn_res: {recency_bias: -1e39}}\n").find(held),
+      std::string::npos);
+  // 1 - beta is used in f32, and becomes 0.
+  EXPECT_EQ(message(kBase, {"train.optimizer.beta1=0.999999999999"}),
+            "command line: train.optimizer.beta1: found '0.999999999999', expected a number in [0, 1) also when it is "
+            "rounded to f32");
+  EXPECT_NE(message(kBase, {"train.optimizer.weight_decay=1e30", "train.optimizer.learning_rate=1e30"})
+                .find("train.optimizer.weight_decay: found 1e+30, expected a product with learning_rate"),
+            std::string::npos);
+  EXPECT_EQ(load(kBase, {"train.optimizer.weight_decay=0", "train.grad_clip=0"}).train.grad_clip, 0);
+
+  EXPECT_EQ(message(kBase, {"train.steps=9999999999999999"}),
+            "command line: train.steps: found '9999999999999999', expected an integer between 1 and 9007199254740992");
+  EXPECT_NE(message(kBase, {"train.steps=9007199254740992"}).find("expected at most 9007199254740991 steps"),
+            std::string::npos)
+      << message(kBase, {"train.steps=9007199254740992"});
+  for (const char* text : {"run.seed=99999999999999999999999", "run.seed=-1", "run.seed=0x10", "run.seed=1e3",
+                           "run.seed=", "run.seed=+5", "run.seed=5.0", "run.seed=1_000"})
+    EXPECT_NE(message(kBase, {text}).find("expected an integer of at least 0"), std::string::npos) << text;
+  EXPECT_EQ(load(kBase, {"run.seed=010"}).run.seed, 10);
+}
+
+TEST_F(Config, HomeAndVariablesInPathsAreExpanded) {
+  ::setenv("ROUTESCOPE_TEST_SCRATCH", "/scratch/me", 1);
+  const std::string home = std::getenv("HOME") ? std::getenv("HOME") : "";
+  EXPECT_EQ(load(kBase, {"run.dir=$ROUTESCOPE_TEST_SCRATCH/x"}).run.dir, "/scratch/me/x");
+  EXPECT_EQ(load(kBase, {"run.dir=${ROUTESCOPE_TEST_SCRATCH}/x"}).run.dir, "/scratch/me/x");
+  EXPECT_EQ(load(kBase, {"run.dir=~/x"}).run.dir, home + "/x");
+  EXPECT_EQ(load(kBase, {"data.train=['~/a-*.bin', $ROUTESCOPE_TEST_SCRATCH/b.bin]"}).data.train,
+            (std::vector<std::string>{home + "/a-*.bin", "/scratch/me/b.bin"}));
+  EXPECT_EQ(load(kBase, {"data.valid=~/v.bin"}).data.valid, std::vector<std::string>{home + "/v.bin"});
+  for (const char* key : {"run.dir", "data.train", "data.valid"}) {
+    const std::string refused = message(kBase, {std::string(key) + "=$ROUTESCOPE_TEST_ABSENT/x"});
+    EXPECT_NE(refused.find(key), std::string::npos) << refused;
+    EXPECT_NE(refused.find("ROUTESCOPE_TEST_ABSENT"), std::string::npos) << refused;
+    EXPECT_NE(message(kBase, {std::string(key) + "=\"caf\xe9\""}).find("UTF-8"), std::string::npos) << key;
+  }
+}
+
 TEST_F(Config, ConditionsBetweenKeys) {
   EXPECT_EQ(message(kBase, {"train.tokens_per_step=1000"}),
             "command line: train.tokens_per_step: found 1000, expected a multiple of data.sequence_length * "

@@ -6,6 +6,7 @@
 
 #include <cmath>
 #include <limits>
+#include <utility>
 #include <vector>
 
 #include "kernels/ops.h"
@@ -74,6 +75,30 @@ TEST_F(OptimizerTest, TwoUpdatesAreAdamW) {
     if (info.decay) ++decayed;
   }
   EXPECT_EQ(decayed, 1u + 4 * 7);  // the embedding, and q k v o gate up down of each layer
+}
+
+TEST_F(OptimizerTest, FiniteLooksAtEveryWeightAndTheState) {
+  const OptimizerSettings settings{.learning_rate = 0};
+  Optimizer optimizer(model_, settings, *communicator_, {});
+  EXPECT_TRUE(optimizer.finite(stream_));
+  for (const double bad : {static_cast<double>(INFINITY), std::nan("")}) {
+    for (const model::ParameterInfo& info : model_.layout().all()) {
+      float& last = model_.flat().as<float>()[info.offset + info.size - 1];
+      const float before = std::exchange(last, static_cast<float>(bad));
+      EXPECT_FALSE(optimizer.finite(stream_)) << info.name;
+      last = before;
+    }
+  }
+  EXPECT_TRUE(optimizer.finite(stream_));
+  // The largest numbers are finite.
+  model_.flat().as<float>()[0] = std::numeric_limits<float>::max();
+  EXPECT_TRUE(optimizer.finite(stream_));
+  // The square of this gradient overflows in the state. No weight shows it: the update becomes 0.
+  kernels::fill(gradients_.tensor, 0.0, stream_);
+  gradients_.tensor.as<float>()[3] = 1e25F;
+  optimizer.update(gradients_.tensor, 1.0, 1e-3, 1, stream_);
+  for (const float weight : model_.flat().span<float>()) ASSERT_TRUE(std::isfinite(weight));
+  EXPECT_FALSE(optimizer.finite(stream_));
 }
 
 TEST_F(OptimizerTest, PaddingStaysZero) {

@@ -10,6 +10,7 @@
 #include <csignal>
 #include <filesystem>
 #include <fstream>
+#include <limits>
 #include <random>
 #include <thread>
 
@@ -134,8 +135,8 @@ TEST_F(Crash, AReaderThatPollsDuringARunNeverFails) {
   EXPECT_EQ(micro_->wait(child, "polled").status, 0);
 }
 
-TEST_F(Crash, SigtermWritesACheckpointAndALineInTheLog) {
-  for (const int signal : {SIGTERM, SIGINT}) {
+TEST_F(Crash, ASignalWritesACheckpointAndALineInTheLog) {
+  for (const int signal : {SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2, SIGXCPU}) {
     // If the run has ended before the signal, the log has no such line: try again.
     for (int attempt = 0;; ++attempt) {
       ASSERT_LT(attempt, 20);
@@ -158,6 +159,37 @@ TEST_F(Crash, SigtermWritesACheckpointAndALineInTheLog) {
   }
 }
 
+TEST_F(Crash, IgnoredSignalsStayIgnored) {
+  const pid_t child = micro_->start("nohup", kLonger, [] { std::signal(SIGHUP, SIG_IGN); });
+  const fs::path checkpoints = micro_->dir("nohup") / "checkpoints";
+  while (!ended(child) && !fs::exists(checkpoints / "step-00000020")) {
+    if (fs::exists(checkpoints / "step-00000001")) ::kill(child, SIGHUP);
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  EXPECT_EQ(micro_->wait(child, "nohup").status, 0);
+}
+
+// The reader of the log is gone: the run goes on.
+TEST_F(Crash, AClosedPipeBehindTheLogDoesNotEndTheRun) {
+  const MicroRun::Finished finished = micro_->execute("pipe", {}, [] {
+    int ends[2];
+    if (::pipe(ends) != 0) ::_exit(99);
+    ::close(ends[0]);
+    ::dup2(ends[1], STDOUT_FILENO);
+  });
+  EXPECT_EQ(checkpoint_names(micro_->dir("pipe")).back(), "step-00000012") << finished.err;
+}
+
+// A limit on processor time sends SIGXCPU before it kills.
+TEST_F(Crash, TheLimitOnProcessorTimeEndsItWithACheckpoint) {
+  const MicroRun::Finished finished = micro_->execute("limited", {"train.steps=1000000", "valid.every=0"}, [] {
+    const rlimit seconds{2, 60};
+    ::setrlimit(RLIMIT_CPU, &seconds);
+  });
+  EXPECT_EQ(finished.status, 128 + SIGXCPU) << finished.err;
+  EXPECT_NE(finished.out.find("stopped by signal 24 after step "), std::string::npos) << finished.out;
+}
+
 /// Threads of a process that a signal can reach (SigBlk of /proc/PID/task/*/status, a hexadecimal mask), and all
 /// threads.
 std::pair<int, int> threads_open_to(pid_t process, int signal) {
@@ -171,6 +203,27 @@ std::pair<int, int> threads_open_to(pid_t process, int signal) {
     }
   }
   return {open, all};
+}
+
+// While a run reads its shards there is nothing to save.
+TEST_F(Crash, ASignalDuringTheStartEndsIt) {
+  std::string shards;
+  for (int i = 0; i < 4; ++i) {
+    // Sparse files of 4 GiB: no disk, but seconds of reading.
+    const fs::path file = micro_->directory() / fmt::format("sparse{}.bin", i);
+    const std::int32_t header[]{20240520, 1, std::numeric_limits<std::int32_t>::max()};
+    std::ofstream(file, std::ios::binary).write(reinterpret_cast<const char*>(header), sizeof header);
+    fs::resize_file(file, 1024 + 2 * std::uintmax_t{std::numeric_limits<std::int32_t>::max()});
+    shards += fmt::format("{}'{}'", i == 0 ? "" : ", ", file.string());
+  }
+  const pid_t child = micro_->start("starting", {"data.train=[" + shards + "]"});
+  while (!ended(child) && (threads_open_to(child, SIGTERM).first != 1 || threads_open_to(child, SIGTERM).second < 2))
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  ::kill(child, SIGTERM);
+  const MicroRun::Finished finished = micro_->wait(child, "starting");
+  EXPECT_EQ(finished.status, 128 + SIGTERM) << finished.err;
+  EXPECT_NE(finished.err.find("stopped by signal 15 before the first step"), std::string::npos) << finished.err;
+  EXPECT_FALSE(fs::exists(micro_->dir("starting")));
 }
 
 TEST_F(Crash, NoSignalInterruptsAThreadThatComputes) {

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <limits>
 #include <utility>
 #include <vector>
@@ -194,6 +195,26 @@ TEST_F(Ranks, AnInterruptionOrNanOnOneRankChangesNothingOnAnyRank) {
 
     EXPECT_EQ(trainer.step(2).outcome, train::StepOutcome::updated);
     EXPECT_NE(state_of(trainer), before);
+  });
+}
+
+TEST_F(Ranks, DataThatOneRankCannotReadChangeNothingOnAnyRank) {
+  const std::filesystem::path copy = micro_.directory() / "copy.bin";
+  std::filesystem::copy(micro_.directory() / "train.bin", copy);
+  StrictRanks::run(3, [&](kernels::Communicator& communicator) {
+    const bool last = communicator.rank() == 2;
+    std::vector<std::string> data;
+    if (last) data.push_back("data.train=['" + copy.string() + "']");
+    data.push_back("train.micro_batch=1");
+    const train::TrainConfig mine = config(1, 1, "f32", data);
+    Trainer trainer(mine, communicator);
+    EXPECT_EQ(trainer.step(1).outcome, train::StepOutcome::updated);
+    const std::vector<std::byte> before = state_of(trainer);
+    if (last) std::filesystem::resize_file(copy, std::filesystem::file_size(copy) / 2);
+    const train::StepResult result = trainer.step(2);
+    EXPECT_EQ(result.outcome, train::StepOutcome::interrupted);
+    EXPECT_EQ(result.input_error.empty(), !last) << result.input_error;
+    EXPECT_EQ(state_of(trainer), before);
   });
 }
 

@@ -2,9 +2,13 @@
 // choose the step.
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <csignal>
 #include <fstream>
+#include <functional>
 #include <stdexcept>
+#include <utility>
+#include <vector>
 
 #include "data/base/error.h"
 #include "data/base/files.h"
@@ -187,7 +191,8 @@ TEST_F(Resume, AnotherRunIsRefusedWithTheKey) {
   expect_refused("data.sequence_length=8", "data.sequence_length: found 8, expected 16");
   expect_refused("precision=bf16", "precision: found bf16, expected f32");
   expect_refused("valid.every=5", "valid.every: found 5, expected 4");
-  expect_refused(fmt::format("data.train=['{}']", (micro_->directory() / "valid.bin").string()),
+  fs::copy(micro_->directory() / "valid.bin", micro_->directory() / "other.bin");
+  expect_refused(fmt::format("data.train=['{}']", (micro_->directory() / "other.bin").string()),
                  "data.train (fingerprint)");
   EXPECT_EQ(data::read_text(micro_->dir("mine") / "config.yaml"), config);
   EXPECT_EQ(data::sha256_file(micro_->dir("mine") / "routing.h5"), record);
@@ -203,6 +208,108 @@ TEST_F(Resume, AMovedDirectoryAndMovedDataAreTheSameRun) {
   testing::expect_same_run(micro_->dir("there"), micro_->dir("whole"));
   const TrainConfig now = load_config(micro_->dir("there") / "config.yaml", {});
   EXPECT_EQ(now.run.dir, micro_->dir("there").string());
+}
+
+TEST_F(Resume, TheConfigurationOfARunThatWasCopiedOrMovedIsRefused) {
+  crash_after("original", 5);
+  const fs::path original = micro_->dir("original"), copy = micro_->dir("copy");
+  fs::copy(original, copy, fs::copy_options::recursive);
+  const auto refused = [&](const fs::path& file, const std::vector<std::string>& overrides) -> std::string {
+    try {
+      check_place(file, overrides, load_config(file, overrides));
+    } catch (const data::Error& error) {
+      return error.what();
+    }
+    return "";
+  };
+  EXPECT_EQ(refused(original / "config.yaml", {}), "");
+  const std::string text = refused(copy / "config.yaml", {"train.steps=20"});
+  EXPECT_NE(text.find("run.dir: found " + original.string()), std::string::npos) << text;
+  EXPECT_NE(text.find("run.dir=" + copy.string() + " on the command line"), std::string::npos) << text;
+  // What the message advises, a link to the run, and other ways to write its path.
+  EXPECT_EQ(refused(copy / "config.yaml", {"run.dir=" + copy.string()}), "");
+  EXPECT_EQ(refused(copy / "config.yaml", {"run={dir: " + copy.string() + "}"}), "");
+  fs::create_directory_symlink(original, micro_->dir("link"));
+  EXPECT_EQ(refused(micro_->dir("link") / "config.yaml", {}), "");
+  EXPECT_EQ(refused(original / ".." / "original" / "config.yaml", {}), "");
+  // A configuration in no run directory.
+  EXPECT_EQ(refused(micro_->config_file(), {}), "");
+  fs::create_directory(micro_->dir("recipes"));
+  fs::copy(original / "config.yaml", micro_->dir("recipes") / "config.yaml");
+  EXPECT_EQ(refused(micro_->dir("recipes") / "config.yaml", {}), "");
+  // Moved: the directory that run.dir names is not there.
+  fs::rename(original, micro_->dir("moved"));
+  EXPECT_NE(refused(micro_->dir("moved") / "config.yaml", {}), "");
+}
+
+class ResumeData : public Resume {
+ protected:
+  ResumeData() : train_(micro_->directory() / "changing.bin"), valid_(micro_->directory() / "changing-valid.bin") {
+    fs::copy(micro_->directory() / "train.bin", train_, fs::copy_options::overwrite_existing);
+    fs::copy(micro_->directory() / "valid.bin", valid_, fs::copy_options::overwrite_existing);
+  }
+  std::vector<std::string> overrides() const {
+    return {"data.train=['" + train_.string() + "']", "data.valid=['" + valid_.string() + "']"};
+  }
+  fs::path train_, valid_;
+};
+
+// The run ends with a line and a checkpoint, and goes on to the same bits once the file is back.
+TEST_F(ResumeData, FilesThatChangeDuringARunEndItWithACheckpoint) {
+  const std::vector<std::pair<std::string, std::function<void(const fs::path&)>>> changes{
+      {"shrinks", [](const fs::path& file) { fs::resize_file(file, fs::file_size(file) / 2); }},
+      {"is empty", [](const fs::path& file) { fs::resize_file(file, 0); }},
+      {"grows", [](const fs::path& file) { std::ofstream(file, std::ios::app) << "more"; }},
+      {"is replaced",
+       [](const fs::path& file) {
+         fs::copy(file, file.string() + ".new");
+         fs::rename(file.string() + ".new", file);
+       }},
+      {"is written again",
+       [](const fs::path& file) { fs::last_write_time(file, fs::last_write_time(file) + std::chrono::seconds(2)); }},
+      {"is removed", [](const fs::path& file) { fs::remove(file); }},
+      {"is a directory", [](const fs::path& file) {
+         fs::remove(file);
+         fs::create_directory(file);
+       }}};
+  for (const auto& [name, change] : changes) {
+    for (const fs::path& file : {train_, valid_}) {
+      const std::string run = name + " " + file.filename().string();
+      SCOPED_TRACE(run);
+      const fs::path saved = file.string() + ".saved";
+      fs::copy(file, saved);
+      std::string message = "(it went on)";
+      try {
+        micro_->train(run, overrides(), [&change = change, &file](std::int64_t at) {
+          if (at == 5) change(file);
+          return 0;
+        });
+      } catch (const std::exception& error) {
+        message = error.what();
+      }
+      fs::remove_all(file);
+      fs::rename(saved, file);
+      EXPECT_NE(message.find(file.string()), std::string::npos) << message;
+      EXPECT_NE(message.find("changed while it was in use"), std::string::npos) << message;
+      EXPECT_NE(message.find("stopped with a checkpoint of step "), std::string::npos) << message;
+      const std::int64_t last = data::list_checkpoints(micro_->dir(run)).back().step;
+      EXPECT_GE(last, 5);
+      EXPECT_LE(last, 6);
+      EXPECT_EQ(micro_->train(run, overrides()).step, 12);
+      testing::expect_same_run(micro_->dir(run), micro_->dir("whole"));
+    }
+  }
+}
+
+TEST_F(Resume, AFinishedRunWithoutItsRecordIsNotFinished) {
+  micro_->train("record");
+  const fs::path record = micro_->dir("record") / "routing.h5";
+  for (const char* kind : {"absent", "directory", "text"}) {
+    fs::remove_all(record);
+    if (kind == std::string("directory")) fs::create_directory(record);
+    if (kind == std::string("text")) std::ofstream(record) << "no record";
+    EXPECT_NE(refusal("record", {}).find("routing.h5"), std::string::npos) << kind << ": " << refusal("record", {});
+  }
 }
 
 TEST_F(Resume, AConstantRateRunCanBeMadeLonger) {
