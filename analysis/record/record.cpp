@@ -8,6 +8,7 @@
 
 #include "analysis/findings/findings.h"
 #include "analysis/record/record_findings.h"
+#include "analysis/record/record_parts.h"
 #include "analysis/record/record_read.h"
 #include "analysis/record/record_write.h"
 #include "data/base/error.h"
@@ -41,40 +42,63 @@ std::string first_difference(const std::vector<TokenClasses>& found, const std::
 
 }  // namespace
 
+bool record_exists(const std::filesystem::path& file) {
+  return std::filesystem::exists(file) || has_parts(file);
+}
+
 AnalysisRecord load_record(const std::filesystem::path& file) {
-  return read_record(file);
+  // The parts first: one that was joined before now is in the file.
+  const std::vector<RecordPart> parts = read_parts(file);
+  AnalysisRecord record = parts.empty() || std::filesystem::exists(file)
+                              ? read_record(data::hdf5::File::open(file))
+                              : AnalysisRecord{parts.front().record.identity, {}, {}};
+  merge_parts(record, parts);
+  return record;
+}
+
+void write_record_file(const AnalysisRecord& record, const std::filesystem::path& path) {
+  const Findings findings = record.rows.empty() ? Findings{} : find(record);
+  data::hdf5::File out = data::hdf5::File::create(path);
+  write_record(out, record);
+  write_findings(out, record.identity, findings);
+  out.close();
 }
 
 void save_record(AnalysisRecord& record, const std::filesystem::path& file) {
-  if (record.created.empty()) record.created = fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(std::time(nullptr)));
-  const Findings findings = record.rows.empty() ? Findings{} : find(record);
-  data::write_atomically(file, [&](const std::filesystem::path& partial) {
-    data::hdf5::File out = data::hdf5::File::create(partial);
-    write_record(out, record);
-    write_findings(out, record.identity, findings);
-    out.close();
-  });
+  if (record.created.empty()) record.created = now();
+  data::write_atomically(file, [&](const std::filesystem::path& partial) { write_record_file(record, partial); });
 }
 
 AnalysisRecord open_record(const std::filesystem::path& file, const ProbeIdentity& identity) {
-  if (!std::filesystem::exists(file)) return AnalysisRecord{identity, {}, {}};
+  if (!record_exists(file)) return AnalysisRecord{identity, {}, {}};
   AnalysisRecord record = load_record(file);
-  const ProbeIdentity& was = record.identity;
-  const auto refuse_if = [&](const char* what, const std::string& difference) {
-    if (difference.empty()) return;
-    throw data::Error("{}: {}: {}: name another file with --out, or remove this one", file.string(), what, difference);
-  };
-  refuse_if("attribute settings", first_difference(was.settings, identity.settings));
-  refuse_if("/probe_tokens", first_difference(was.tokens, identity.tokens));
-  refuse_if("/patch_tokens", first_difference(was.patch, identity.patch));
-  refuse_if("token classes", first_difference(was.classes, identity.classes));
-  if (was.model_config != identity.model_config) {
-    refuse_if("attribute model_config", fmt::format("found {}, expected {}", was.model_config, identity.model_config));
-  }
-  if (was.sets != identity.sets) {
-    refuse_if("/slice", fmt::format("found {}, expected {}", fmt::join(was.sets, " "), fmt::join(identity.sets, " ")));
-  }
+  const std::string difference = difference_of(record.identity, identity);
+  if (!difference.empty())
+    throw data::Error("{}: {}: name another file with --out, or remove this one", file.string(), difference);
   return record;
+}
+
+std::string difference_of(const ProbeIdentity& found, const ProbeIdentity& expected) {
+  const auto named = [](const char* what, const std::string& difference) {
+    return difference.empty() ? "" : fmt::format("{}: {}", what, difference);
+  };
+  for (const std::string& difference :
+       {named("attribute settings", first_difference(found.settings, expected.settings)),
+        named("/probe_tokens", first_difference(found.tokens, expected.tokens)),
+        named("/patch_tokens", first_difference(found.patch, expected.patch)),
+        named("token classes", first_difference(found.classes, expected.classes))})
+    if (!difference.empty()) return difference;
+  if (found.model_config != expected.model_config) {
+    return named("attribute model_config",
+                 fmt::format("found {}, expected {}", found.model_config, expected.model_config));
+  }
+  if (found.sets == expected.sets) return "";
+  return named("/slice",
+               fmt::format("found {}, expected {}", fmt::join(found.sets, " "), fmt::join(expected.sets, " ")));
+}
+
+std::string now() {
+  return fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(std::time(nullptr)));
 }
 
 }  // namespace routescope::analysis

@@ -100,17 +100,17 @@ void read_group(const data::hdf5::File& file, const RecordGroup& group, data::Ax
 
 }  // namespace
 
-AnalysisRecord read_record(const std::filesystem::path& path) {
-  const data::hdf5::File file = data::hdf5::File::open(path);
-  check_format(file, path.string());
+AnalysisRecord read_record(const data::hdf5::File& file) {
+  const std::string& path = file.file_state().name;
+  check_format(file, path);
   AnalysisRecord record;
   record.created = file.text("created");
-  record.identity = read_identity(file, path.string());
+  record.identity = read_identity(file, path);
 
   const auto steps = file.read<std::int64_t>("step");
   const auto sha256 = file.read_text("model_sha256");
   if (sha256.size() != steps.size())
-    throw data::Error("{}: /model_sha256: found {} rows, expected {}", path.string(), sha256.size(), steps.size());
+    throw data::Error("{}: /model_sha256: found {} rows, expected {}", path, sha256.size(), steps.size());
   record.rows.resize(steps.size());
   std::vector<ProbeRow*> rows;
   for (std::size_t i = 0; i < steps.size(); ++i) {
@@ -124,7 +124,7 @@ AnalysisRecord read_record(const std::filesystem::path& path) {
   try {
     axes = record_axes(record.identity);
   } catch (const data::Error& wrong) {
-    throw data::Error("{}: {}", path.string(), wrong.what());
+    throw data::Error("{}: {}", path, wrong.what());
   }
   for (const RecordGroup& group : record_groups(record.identity)) read_group(file, group, axes, rows);
   return record;

@@ -8,6 +8,7 @@
 
 #include "analysis/probe/atlas.h"
 #include "analysis/probe/probe.h"
+#include "analysis/record/record_parts.h"
 #include "data/base/error.h"
 #include "data/base/files.h"
 #include "kernels/comm/agree.h"
@@ -65,8 +66,36 @@ RecordedProbe::RecordedProbe(std::filesystem::path file, const ProbeIdentity& id
                              const model::ModelOptions& options, kernels::Communicator& communicator)
     : file_(std::move(file)), identity_(identity), options_(options), communicator_(communicator) {
   kernels::agree(communicator_, "the record of probes", [&] {
-    record_ = file_.empty() ? AnalysisRecord{identity, {}, {}} : open_record(file_, identity);
+    if (!file_.empty() && communicator_.rank() == 0) join_parts(file_);
   });
+  load();
+}
+
+void RecordedProbe::load() {
+  // Other programs may add rows while the ranks read.
+  for (bool same = false; !same;) {
+    std::string steps;
+    kernels::agree(communicator_, "the record of probes", [&] {
+      record_ = file_.empty() ? AnalysisRecord{identity_, {}, {}} : open_record(file_, identity_);
+      for (const ProbeRow& row : record_.rows)
+        steps += fmt::format("{} {} {}\n", row.step, row.model_sha256, row.atlas.empty());
+    });
+    const std::string of_first = communicator_.broadcast(steps, "the rows that are recorded");
+    double others = steps == of_first ? 0 : 1;
+    communicator_.all_reduce({&others, 1}, kernels::Reduction::max, "the rows that are recorded");
+    same = others == 0;
+  }
+}
+
+void RecordedProbe::refresh() {
+  if (!file_.empty()) load();
+}
+
+void RecordedProbe::refuse(std::int64_t step, const std::string& found, const std::filesystem::path& model_dir) const {
+  throw data::Error(
+      "{}: /model_sha256: step {} was probed on other weights ({}) than {} has ({}): name another file with --out, or "
+      "remove this one",
+      file_.string(), step, found, model_dir.string(), model_sha256(model_dir));
 }
 
 bool RecordedProbe::has(std::int64_t step) const {
@@ -92,10 +121,7 @@ const ProbeRow& RecordedProbe::row(std::int64_t step, const std::filesystem::pat
   kernels::agree(communicator_, "the model to probe", [&] {
     sha256 = model_sha256(model_dir);
     if (!same && other == OtherWeights::refuse) {
-      throw data::Error(
-          "{}: /model_sha256: step {} was probed on other weights ({}) than {} has ({}): name another file with --out, "
-          "or remove this one",
-          file_.string(), step, record_.find(step)->model_sha256, model_dir.string(), sha256);
+      refuse(step, record_.find(step)->model_sha256, model_dir);
     }
     if (communicator_.rank() == 0 && std::filesystem::exists(model_dir / "MANIFEST.json"))
       data::verify_manifest(model_dir);
@@ -113,11 +139,28 @@ const ProbeRow& RecordedProbe::row(std::int64_t step, const std::filesystem::pat
     row.model_sha256 = sha256;
   }
   if (identity_.settings.atlas && row.atlas.empty()) row.atlas = make_atlas(*model, identity_, step, communicator_);
-  record_.put(std::move(row));
-  kernels::agree(communicator_, "the record of probes", [&] {
-    if (!file_.empty() && communicator_.rank() == 0) save_record(record_, file_);
-  });
+  keep(row, model_dir, other);
   return *record_.find(step);
+}
+
+void RecordedProbe::keep(const ProbeRow& row, const std::filesystem::path& model_dir, OtherWeights other) {
+  if (file_.empty()) return record_.put(row);
+  kernels::agree(communicator_, "the record of probes", [&] {
+    if (communicator_.rank() != 0) return;
+    const ProbeRow* was = record_.find(row.step);
+    std::string replaces = was && was->model_sha256 != row.model_sha256 ? was->model_sha256 : "";
+    // Another program may have added a row of this step, of other weights: those that are saved now count.
+    while (true) {
+      add_row(file_, identity_, row, replaces);
+      const AnalysisRecord now = load_record(file_);
+      const std::string& found = now.find(row.step)->model_sha256;
+      if (found == row.model_sha256) break;
+      if (other == OtherWeights::refuse || model_sha256(model_dir) != row.model_sha256)
+        refuse(row.step, found, model_dir);
+      replaces = found;
+    }
+  });
+  load();
 }
 
 }  // namespace routescope::analysis

@@ -25,8 +25,8 @@ ProbeIdentity identify(const ProbeSettings& settings, const std::filesystem::pat
 /// What to do about a step whose row is of other weights than are saved now.
 enum class OtherWeights { refuse, probe_again };
 
-/// A record in a file, and the one way to fill it. Ranks hold the same record and call row() together; rank 0 writes
-/// the file.
+/// A record in a file, and the one way to fill it. Ranks hold the same record and call everything but has() together;
+/// rank 0 writes the file. Any number of these may fill one file.
 class RecordedProbe {
  public:
   /// Throws Error if the file holds what was measured otherwise. An empty `file` keeps the record in memory.
@@ -45,7 +45,16 @@ class RecordedProbe {
                       OtherWeights other = OtherWeights::refuse);
   const AnalysisRecord& record() const { return record_; }
 
+  /// Takes over the rows that other programs have added to the file.
+  void refresh();
+
  private:
+  /// The rows of the file, the same on every rank.
+  void load();
+  /// Adds a row to the file.
+  void keep(const ProbeRow& row, const std::filesystem::path& model_dir, OtherWeights other);
+  [[noreturn]] void refuse(std::int64_t step, const std::string& found, const std::filesystem::path& model_dir) const;
+
   std::filesystem::path file_;
   ProbeIdentity identity_;
   model::ModelOptions options_;

@@ -1,9 +1,6 @@
 #include "analysis/record/study_file.h"
 
-#include <fmt/chrono.h>
-
 #include <algorithm>
-#include <ctime>
 #include <numeric>
 
 #include "analysis/record/record_fields.h"
@@ -28,7 +25,7 @@ void write_root(data::hdf5::File& file, const Study& study) {
   file.set("version", std::vector<std::int64_t>{version_major, version_minor});
   file.set("routescope_version", data::routescope_version());
   if (const std::string commit = data::git_commit(); !commit.empty()) file.set("git_commit", commit);
-  file.set("created", fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(std::time(nullptr))));
+  file.set("created", now());
   file.set("about", study.about);
   file.set("model_config", identity.model_config);
   file.set("settings", to_json(identity.settings));

@@ -30,7 +30,7 @@ std::string name_of(const std::filesystem::path& directory) {
 }
 
 AnalysisRecord load_probes(const std::filesystem::path& file) {
-  if (!std::filesystem::exists(file))
+  if (!record_exists(file))
     throw data::Error("{}: no such file, expected probe results (routescope-analyze track)", file.string());
   AnalysisRecord record = load_record(file);
   if (record.rows.empty()) throw data::Error("{}: found no row, expected a probed step", file.string());
@@ -58,7 +58,7 @@ StudyRun load_run(const std::filesystem::path& directory, bool must_be_probed) {
   run.name = name_of(directory);
   run.seed = seed_of(directory);
   run.checkpoints = data::list_checkpoints(directory).size();
-  if (must_be_probed || std::filesystem::exists(probes)) run.record = load_probes(probes);
+  if (must_be_probed || record_exists(probes)) run.record = load_probes(probes);
   if (std::filesystem::exists(routing)) {
     take_routing(run, data::RoutingRecordView::load(routing));
   } else if (run.record.rows.empty()) {

@@ -128,6 +128,20 @@ Unfinished::~Unfinished() {
   fs::remove_all(place_, ignored);
 }
 
+bool Unfinished::has_others() const {
+  constexpr std::int64_t day = 86400;
+  struct stat own {};
+  struct stat other {};
+  ::stat(place_.c_str(), &own);
+  std::error_code error;
+  for (fs::directory_iterator entry(parent_of(target_), error), end; !error && entry != end; entry.increment(error)) {
+    if (!is_place(entry->path()) || entry->path().filename() == place_.filename()) continue;
+    if (lock_place(entry->path(), LOCK_EX).get() >= 0) continue;
+    if (::stat(entry->path().c_str(), &other) == 0 && other.st_mtime > own.st_mtime - day) return true;
+  }
+  return static_cast<bool>(error);
+}
+
 void Unfinished::publish() {
   sync_path(path_);
   struct stat old {};

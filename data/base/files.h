@@ -49,6 +49,9 @@ class Unfinished {
   /// Syncs and renames to the target. A file replaces one that is there and takes its permissions; a directory replaces
   /// nothing: the last of two files wins, and the first of two directories. Throws Error.
   void publish();
+  /// Whether another Unfinished lies in the same directory, of a process that lives: it may replace a file there with
+  /// what it made from older files. (Where the file system cannot tell who lives: one of the last day.)
+  bool has_others() const;
 
  private:
   std::filesystem::path target_, place_, path_;

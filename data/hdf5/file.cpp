@@ -37,6 +37,8 @@ std::shared_ptr<FileState> create_file(const std::filesystem::path& file, const 
   Handle creation = own(H5Pcreate(H5P_FILE_CREATE), H5Pclose, name, "cannot make a property list");
   check(H5Pset_link_creation_order(creation.id(), H5P_CRT_ORDER_TRACKED | H5P_CRT_ORDER_INDEXED), name,
         "cannot set a property");
+  // Equal content makes equal bytes.
+  check(H5Pset_obj_track_times(creation.id(), false), name, "cannot set a property");
   state->id = H5Fcreate(file.c_str(), H5F_ACC_TRUNC, creation.id(), access.id());
   if (state->id < 0) fail(name, "cannot create");
   return state;

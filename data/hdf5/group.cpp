@@ -87,12 +87,17 @@ Group Group::create_group(const std::string& path) {
   silence();
   const std::string full = absolute(path);
   if (exists(full)) return group(full);
+  create_parent(full);
   const std::string at = file_->name + ": " + full;
-  Handle links = own(H5Pcreate(H5P_LINK_CREATE), H5Pclose, at, "cannot make a property list");
-  check(H5Pset_create_intermediate_group(links.id(), 1), at, "cannot set a property");
-  const hid_t made = H5Gcreate2(id(), full.c_str(), links.id(), H5P_DEFAULT, H5P_DEFAULT);
+  Handle creation = own(H5Pcreate(H5P_GROUP_CREATE), H5Pclose, at, "cannot make a property list");
+  check(H5Pset_obj_track_times(creation.id(), false), at, "cannot set a property");
+  const hid_t made = H5Gcreate2(id(), full.c_str(), H5P_DEFAULT, creation.id(), H5P_DEFAULT);
   if (made < 0) fail_writing(*file_, at, "cannot create the group");
   return Group(Handle(made, H5Gclose, file_), file_, full);
+}
+
+void Group::create_parent(const std::string& full) {
+  if (const std::size_t slash = full.rfind('/'); slash != 0) create_group(full.substr(0, slash));
 }
 
 void Group::remove(const std::string& path) {
@@ -115,9 +120,9 @@ Dataset Group::create_raw(const std::string& path, Type type, const Shape& shape
   const std::string full = absolute(path);
   const std::string at = file_->name + ": " + full;
   if (exists(full)) throw Error("{}: exists already", at);
-  Handle links = own(H5Pcreate(H5P_LINK_CREATE), H5Pclose, at, "cannot make a property list");
-  check(H5Pset_create_intermediate_group(links.id(), 1), at, "cannot set a property");
+  create_parent(full);
   Handle creation = own(H5Pcreate(H5P_DATASET_CREATE), H5Pclose, at, "cannot make a property list");
+  check(H5Pset_obj_track_times(creation.id(), false), at, "cannot set a property");
   const Handle stored = file_type(type);
   const bool empty = !growing && elements(shape) == 0;
   if (growing || (!shape.empty() && !empty && (layout.deflate > 0 || !layout.chunk.empty()))) {
@@ -130,7 +135,7 @@ Dataset Group::create_raw(const std::string& path, Type type, const Shape& shape
     }
   }
   const Handle space = make_space(shape, growing);
-  const hid_t made = H5Dcreate2(id(), full.c_str(), stored.id(), space.id(), links.id(), creation.id(), H5P_DEFAULT);
+  const hid_t made = H5Dcreate2(id(), full.c_str(), stored.id(), space.id(), H5P_DEFAULT, creation.id(), H5P_DEFAULT);
   if (made < 0) fail_writing(*file_, at, "cannot create the dataset");
   Dataset out(Handle(made, H5Dclose, file_), file_, full);
   describe(out, full, layout);

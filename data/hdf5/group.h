@@ -74,6 +74,7 @@ class Group : public Object {
 
  private:
   std::string absolute(const std::string& path) const;
+  void create_parent(const std::string& full);
   Dataset create_raw(const std::string& path, Type type, const Shape& shape, bool growing, const Layout& layout);
   void describe(Dataset& data, const std::string& path, const Layout& layout);
 };
