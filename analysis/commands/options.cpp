@@ -11,7 +11,7 @@
 namespace routescope::analysis {
 namespace {
 
-constexpr int most_controls = 1000, most_checks = 1 << 20, most_positions = 1 << 20, most_sequences = 1 << 30;
+constexpr int most_checks = 1 << 20, most_positions = 1 << 20, most_sequences = 1 << 30;
 
 std::vector<Ablation> parse_ablations(const std::vector<std::string>& names) {
   std::vector<Ablation> out;

@@ -49,8 +49,14 @@ ProbeField list_number(const std::string& path, std::vector<std::string> axes, c
   return list_field(
       path, std::move(axes), units, description, 1, padded, list,
       [at](const auto& item) { return std::vector<double>{static_cast<double>(*at(item))}; },
-      [at](auto& item, const std::vector<double>& values) {
-        *at(item) = static_cast<std::remove_reference_t<decltype(*at(item))>>(values.front());
+      [at, path](auto& item, const std::vector<double>& values) {
+        using Member = std::remove_reference_t<decltype(*at(item))>;
+        if constexpr (std::is_enum_v<Member>)
+          *at(item) = static_cast<Member>(data::whole_number<std::uint8_t>(values.front(), path));
+        else if constexpr (std::is_integral_v<Member>)
+          *at(item) = data::whole_number<Member>(values.front(), path);
+        else
+          *at(item) = static_cast<Member>(values.front());
       });
 }
 

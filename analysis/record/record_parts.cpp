@@ -97,7 +97,8 @@ bool join_once(const fs::path& file, bool& others) {
   const std::vector<RecordPart> parts = read_parts(file);
   if (parts.empty()) return true;
   const bool there = fs::exists(file);
-  AnalysisRecord record = there ? read_record(data::hdf5::File::open(file)) : AnalysisRecord{parts.front().record.identity, {}, {}};
+  AnalysisRecord record =
+      there ? read_record(data::hdf5::File::open(file)) : AnalysisRecord{parts.front().record.identity, {}, {}};
   const std::string before = content_of(record);
   merge_parts(record, parts);
   if (!there || content_of(record) != before) {

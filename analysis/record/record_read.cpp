@@ -4,6 +4,7 @@
 #include <sstream>
 
 #include "analysis/record/record_fields.h"
+#include "analysis/routes/route_sets.h"
 #include "data/base/error.h"
 #include "data/hdf5/file.h"
 
@@ -25,21 +26,25 @@ void check_format(const data::hdf5::File& file, const std::string& name) {
       older ? ": an older version measured less: remove the file, or name another with --out, and probe again" : "");
 }
 
-ProbeTokens read_tokens(const data::hdf5::File& file, const std::string& path) {
-  const data::hdf5::Dataset dataset = file.dataset(path);
-  const data::hdf5::Shape shape = dataset.shape();
-  if (shape.size() != 2) throw data::Error("{}: found {} axes, expected 2", dataset.where(), shape.size());
-  return {shape[0], shape[1], dataset.read<std::int32_t>(), dataset.text("origin")};
+using data::hdf5::Type;
+
+/// Of an axis.
+std::int64_t length(const data::hdf5::File& file, const std::string& path) {
+  return file.dataset(path).rows();
 }
 
-std::vector<double> read_shape(const data::hdf5::File& file, const std::string& path,
-                               const data::hdf5::Shape& expected) {
-  const data::hdf5::Dataset dataset = file.dataset(path);
-  if (dataset.shape() != expected) {
-    throw data::Error("{}: found shape [{}], expected [{}]", dataset.where(), fmt::join(dataset.shape(), ", "),
-                      fmt::join(expected, ", "));
-  }
-  return dataset.read<double>();
+data::hdf5::Dataset checked(const data::hdf5::File& file, const std::string& path, Type type,
+                            const data::hdf5::Shape& shape) {
+  return data::checked_dataset(file, {.path = path, .type = type}, shape);
+}
+
+ProbeTokens read_tokens(const data::hdf5::File& file, const std::string& path) {
+  const data::hdf5::Shape shape{length(file, "seq"), length(file, "pos")};
+  const data::hdf5::Dataset dataset = checked(file, path, Type::i32, shape);
+  if (shape[0] < 1 || shape[1] < 2)
+    throw data::Error("{}: found {} sequences of {} tokens, expected at least one of at least two", dataset.where(),
+                      shape[0], shape[1]);
+  return {shape[0], shape[1], dataset.read<std::int32_t>(), dataset.text("origin")};
 }
 
 std::vector<TokenClasses> read_classes(const data::hdf5::File& file, const ProbeTokens& tokens) {
@@ -48,9 +53,13 @@ std::vector<TokenClasses> read_classes(const data::hdf5::File& file, const Probe
   for (std::string name; names >> name;) {
     TokenClasses classes{name, {}, {}};
     classes.labels = file.read_text(class_axis(classes));
-    const std::vector<double> values = read_shape(file, "token_" + name, {tokens.sequences, tokens.positions});
+    const data::hdf5::Dataset dataset = checked(file, "token_" + name, Type::i32, {tokens.sequences, tokens.positions});
+    const std::vector<std::int32_t> values = dataset.read<std::int32_t>();
     for (std::size_t i = 0; i < values.size(); ++i) {
-      if (static_cast<std::int64_t>(i) % tokens.positions != 0) classes.of_token.push_back(static_cast<int>(values[i]));
+      if (values[i] < -1 || values[i] >= std::ssize(classes.labels))
+        throw data::Error("{}: element {}: found class {}, expected -1 to {}", dataset.where(), i, values[i],
+                          std::ssize(classes.labels) - 1);
+      if (static_cast<std::int64_t>(i) % tokens.positions != 0) classes.of_token.push_back(values[i]);
     }
     out.push_back(std::move(classes));
   }
@@ -65,7 +74,27 @@ ProbeIdentity read_identity(const data::hdf5::File& file, const std::string& nam
   identity.tokens = read_tokens(file, "probe_tokens");
   if (file.exists("patch_tokens")) identity.patch = read_tokens(file, "patch_tokens");
   identity.classes = read_classes(file, identity.tokens);
+  std::vector<std::string> sets;
+  try {
+    for (const RouteSet& set : route_sets(identity.settings.sets, identity.plan())) sets.push_back(set.name);
+  } catch (const data::Error& wrong) {
+    throw data::Error("{}: {}", name, wrong.what());
+  }
+  if (sets != identity.sets)
+    throw data::Error("{}: /slice: found {}, expected {} as in attribute settings", name, fmt::join(identity.sets, " "),
+                      fmt::join(sets, " "));
   return identity;
+}
+
+std::vector<std::int64_t> read_steps(const data::hdf5::File& file, const std::string& path) {
+  const data::hdf5::Dataset dataset = checked(file, path, Type::i64, {length(file, path)});
+  const std::vector<std::int64_t> steps = dataset.read<std::int64_t>();
+  for (std::size_t i = 0; i < steps.size(); ++i) {
+    const std::int64_t before = i == 0 ? -1 : steps[i - 1];
+    if (steps[i] <= before)
+      throw data::Error("{}: found step {} after {}, expected a later one", dataset.where(), steps[i], before);
+  }
+  return steps;
 }
 
 /// The field of `rows`; an older file that lacks the dataset reads as if nothing had been measured.
@@ -74,7 +103,7 @@ std::vector<double> read_rows_of(const data::hdf5::File& file, const RecordGroup
   const std::string path = group.path_of(field);
   data::hdf5::Shape shape = data::shape_of(field, axes);
   shape.insert(shape.begin(), static_cast<std::int64_t>(rows));
-  if (file.exists(path)) return read_shape(file, path, shape);
+  if (file.exists(path)) return checked(file, path, field.type, shape).read<double>();
   return std::vector<double>(rows * static_cast<std::size_t>(data::row_size(field, axes)),
                              data::missing_value(field.type));
 }
@@ -84,9 +113,11 @@ void read_group(const data::hdf5::File& file, const RecordGroup& group, data::Ax
                 std::vector<ProbeRow*> rows) {
   if (group.has) {
     if (!file.exists(group.path)) return;
-    const auto steps = file.read<std::int64_t>(group.path + "/step");
+    const auto steps = read_steps(file, group.path + "/step");
     std::erase_if(rows, [&](const ProbeRow* row) { return std::count(steps.begin(), steps.end(), row->step) == 0; });
-    axes["check"] = file.dataset(group.path + "/check").rows();
+    if (rows.size() != steps.size())
+      throw data::Error("{}: {}/step: found steps that are not in /step", file.file_state().name, group.path);
+    axes["check"] = length(file, group.path + "/check");
   }
   for (const ProbeField& field : group.fields) {
     const std::vector<double> values = read_rows_of(file, group, field, rows.size(), axes);
@@ -95,6 +126,16 @@ void read_group(const data::hdf5::File& file, const RecordGroup& group, data::Ax
       const auto begin = values.begin() + static_cast<std::ptrdiff_t>(i) * width;
       field.set(*rows[i], {begin, begin + width});
     }
+  }
+}
+
+/// The routes that were masked are routes.
+void expect_routes(const ProbeRow& row, const data::AxisLengths& axes, const std::string& name) {
+  for (const CheckedRoute& route : row.atlas.checked) {
+    if (route.read < 0 || route.read >= axes.at("read") || route.column < 0 || route.column >= axes.at("source"))
+      throw data::Error(
+          "{}: atlas/checked_read, checked_source: step {}: found route ({}, {}) of {} reads and {} sources", name,
+          row.step, route.read, route.column, axes.at("read"), axes.at("source"));
   }
 }
 
@@ -107,10 +148,8 @@ AnalysisRecord read_record(const data::hdf5::File& file) {
   record.created = file.text("created");
   record.identity = read_identity(file, path);
 
-  const auto steps = file.read<std::int64_t>("step");
-  const auto sha256 = file.read_text("model_sha256");
-  if (sha256.size() != steps.size())
-    throw data::Error("{}: /model_sha256: found {} rows, expected {}", path, sha256.size(), steps.size());
+  const auto steps = read_steps(file, "step");
+  const auto sha256 = checked(file, "model_sha256", Type::text, {std::ssize(steps)}).read_text();
   record.rows.resize(steps.size());
   std::vector<ProbeRow*> rows;
   for (std::size_t i = 0; i < steps.size(); ++i) {
@@ -127,6 +166,7 @@ AnalysisRecord read_record(const data::hdf5::File& file) {
     throw data::Error("{}: {}", path, wrong.what());
   }
   for (const RecordGroup& group : record_groups(record.identity)) read_group(file, group, axes, rows);
+  for (const ProbeRow& row : record.rows) expect_routes(row, axes, path);
   return record;
 }
 

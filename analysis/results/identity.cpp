@@ -11,12 +11,11 @@
 namespace routescope::analysis {
 namespace {
 
-void check(const ProbeIdentity& identity, std::int64_t vocab_size) {
+void check_identity(const ProbeIdentity& identity, std::int64_t vocab_size) {
   const ProbeSettings& settings = identity.settings;
   const ProbeTokens &tokens = identity.tokens, &patch = identity.patch;
+  check(settings);
   check_probe_tokens(tokens, vocab_size);
-  if (settings.look_every < 1)
-    throw data::UsageError("look_every: found {}, expected at least 1 sequence", settings.look_every);
   if (settings.until_decided && tokens.sequences < sequential_least_n)
     throw data::UsageError("--until-decided: found {} sequences, expected at least {}, before which nothing is decided",
                            tokens.sequences, sequential_least_n);
@@ -53,7 +52,7 @@ ProbeIdentity identify(const model::ModelConfig& config, ProbeTokens tokens, Pro
                          .patch = std::move(patch)};
   const model::ReadPlan plan(config);
   expect_reads(plan);
-  check(identity, config.vocab_size);
+  check_identity(identity, config.vocab_size);
   for (const RouteSet& set : route_sets(identity.settings.sets, plan)) identity.sets.push_back(set.name);
   identity.classes = token_classes(identity.tokens, identity.settings);
   return identity;

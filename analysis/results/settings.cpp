@@ -1,6 +1,10 @@
 #include "analysis/results/settings.h"
 
+#include <cmath>
+#include <limits>
 #include <nlohmann/json.hpp>
+#include <type_traits>
+#include <utility>
 
 #include "data/base/error.h"
 
@@ -36,6 +40,13 @@ json value_of(const std::vector<Ablation>& ablations) {
 
 template <class T>
 void take(const json& value, T& member) {
+  if constexpr (std::is_integral_v<T> && !std::is_same_v<T, bool>) {
+    // get<T>() would cut a fraction off, and wrap what does not fit.
+    const bool fits = value.is_number_unsigned()
+                          ? std::in_range<T>(value.get<std::uint64_t>())
+                          : value.is_number_integer() && std::in_range<T>(value.get<std::int64_t>());
+    if (!fits) throw data::UsageError("found {}, expected a whole number", value.dump());
+  }
   member = value.get<T>();
 }
 void take(const json& value, std::vector<Ablation>& ablations) {
@@ -72,7 +83,25 @@ ProbeSettings settings_from_json(const std::string& text, const std::string& whe
   } catch (const data::UsageError& wrong) {
     throw data::Error("{}: key {}: {}", where, at, wrong.what());
   }
+  try {
+    check(settings);
+  } catch (const data::UsageError& wrong) {
+    throw data::Error("{}: {}", where, wrong.what());
+  }
   return settings;
+}
+
+void check(const ProbeSettings& settings) {
+  constexpr std::uint64_t most_seed = std::numeric_limits<std::int64_t>::max();
+  if (!(settings.margin > 0) || !std::isfinite(settings.margin))
+    throw data::UsageError("margin: found {}, expected a finite number above 0", settings.margin);
+  if (settings.controls < 0 || settings.controls > most_controls)
+    throw data::UsageError("controls: found {}, expected 0 to {}", settings.controls, most_controls);
+  if (settings.look_every < 1)
+    throw data::UsageError("look_every: found {}, expected at least 1 sequence", settings.look_every);
+  if (settings.seed > most_seed)
+    throw data::UsageError("seed: found {}, expected at most {}", settings.seed, most_seed);
+  if (settings.ablations.empty()) throw data::UsageError("ablations: found none, expected at least one");
 }
 
 std::string first_difference(const ProbeSettings& found, const ProbeSettings& expected) {

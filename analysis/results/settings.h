@@ -33,9 +33,14 @@ struct ProbeSettings {
   bool operator==(const ProbeSettings&) const = default;
 };
 
+inline constexpr int most_controls = 1000;
+
+/// Throws UsageError naming the member that has a value which no measurement can have: whatever is written can be read.
+void check(const ProbeSettings& settings);
+
 /// One line of JSON, a key for each member that the file keeps.
 std::string to_json(const ProbeSettings& settings);
-/// Throws Error naming `where` and the key that is missing, unknown or of another kind.
+/// Throws Error naming `where` and the key that is missing, unknown, of another kind or out of range.
 ProbeSettings settings_from_json(const std::string& text, const std::string& where);
 
 /// The first member in the JSON that differs: "controls: found 4, expected 8" (`found`'s value first); empty if none

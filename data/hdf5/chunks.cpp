@@ -1,5 +1,10 @@
 #include "data/hdf5/chunks.h"
 
+#include <algorithm>
+#include <limits>
+
+#include "data/hdf5/guard.h"
+
 namespace routescope::data::hdf5 {
 
 namespace {
@@ -24,7 +29,7 @@ struct Spaces {
 };
 Spaces spaces_of_rows(const Dataset& data, std::int64_t begin, std::int64_t count) {
   const Shape shape = data.shape();
-  if (shape.empty() || begin < 0 || count < 0 || begin + count > shape[0])
+  if (shape.empty() || begin < 0 || count < 0 || begin > shape[0] || count > shape[0] - begin)
     throw Error("{}: rows {} to {} asked for, shape is {}", data.where(), begin, begin + count, to_text(shape));
   Spaces out{own(H5Dget_space(data.id()), H5Sclose, data.where(), "cannot read the shape"),
              make_rows_space(shape, count)};
@@ -88,6 +93,8 @@ std::vector<std::byte> read_chunk(const Dataset& data, const Shape& first, std::
   const auto at = coordinates(first);
   hsize_t size = 0;
   check(H5Dget_chunk_storage_size(data.id(), at.data(), &size), data.where(), "cannot read a chunk");
+  require_room(static_cast<std::int64_t>(std::min<hsize_t>(size, std::numeric_limits<std::int64_t>::max())),
+               data.file_state(), data.where());
   std::vector<std::byte> bytes(size);
   std::uint32_t mask = 0;
   check(H5Dread_chunk(data.id(), H5P_DEFAULT, at.data(), &mask, bytes.data()), data.where(), "cannot read a chunk");

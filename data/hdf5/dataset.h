@@ -19,26 +19,31 @@ class Dataset : public Object {
   std::int64_t rows() const;      // length of the first axis
   std::int64_t row_size() const;  // elements of a row
   Type type() const;              // throws Error for one that this project does not write
+  /// The same as text; of any other type, something like "integers of 2 bytes".
+  std::string type_name() const;
   bool is_integer() const;
   bool is_float() const;
   bool is_text() const;
 
-  /// The whole dataset, converted. Throws Error for text, for floating-point numbers read as integers, and for an
-  /// integer that does not fit.
+  /// The whole dataset, converted. Throws Error for text, for floating-point numbers read as integers, for an integer
+  /// that does not fit, and for more values than the file can hold.
   template <Element T>
   std::vector<T> read() const {
-    std::vector<T> out(static_cast<std::size_t>(size()));
+    std::vector<T> out(room_for(-1));
     read_raw(type_of<T>(), out.data(), -1, 0);
     return out;
   }
   /// Rows [begin, begin + count) of the first axis.
   template <Element T>
   std::vector<T> read_rows(std::int64_t begin, std::int64_t count) const {
-    std::vector<T> out(static_cast<std::size_t>(row_size() * count));
+    std::vector<T> out(room_for(count));
     read_raw(type_of<T>(), out.data(), begin, count);
     return out;
   }
   std::vector<std::string> read_text() const;
+  /// The number of values in `rows` rows (-1: in all). Throws Error if the file cannot hold them, or if they are
+  /// neither numbers nor text.
+  std::size_t room_for(std::int64_t rows) const;
 
   /// Overwrites the rows from `begin` on; values.size() must be whole rows that exist.
   template <Element T>

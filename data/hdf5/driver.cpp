@@ -10,6 +10,7 @@
 #include <cstring>
 #include <functional>
 #include <iterator>
+#include <utility>
 
 #include "data/hdf5/handle.h"
 
@@ -22,6 +23,8 @@ struct OpenFile {
   DriverFile file;
   int descriptor = -1;
   haddr_t end_allocated = 0, end_written = 0;
+  haddr_t length_at_opening = 0;
+  std::pair<dev_t, ino_t> identity;
 };
 
 OpenFile& of(H5FD_t* file) {
@@ -31,11 +34,18 @@ const OpenFile& of(const H5FD_t* file) {
   return *reinterpret_cast<const OpenFile*>(file);
 }
 
-// Puts a failure on HDF5's error stack, in the words of HDF5's own driver, which last_error() looks for.
+// Puts a failure on HDF5's error stack, in the words of HDF5's own driver, which last_error() looks for. HDF5 may go
+// on, and fail later for a reason that follows from this one, so the first is kept.
 herr_t failed(const char* what, int reason) {
   H5Epush2(H5E_DEFAULT, __FILE__, __func__, __LINE__, H5E_ERR_CLS, H5E_IO, H5E_WRITEERROR,
            "%s failed: errno = %d, error message = '%s'", what, reason, std::strerror(reason));
   return -1;
+}
+
+// HDF5 may go on, and fail later for a reason that follows from this one: the first is kept.
+herr_t failed_to_write(const DriverFile& file, const char* what, int reason) {
+  if (file.fault && *file.fault == 0) *file.fault = reason;
+  return failed(what, reason);
 }
 
 const DriverFile* settings(hid_t access) {
@@ -50,11 +60,16 @@ H5FD_t* open_file(const char* name, unsigned flags, hid_t access, haddr_t) {
   if ((flags & H5F_ACC_TRUNC) != 0) mode |= O_TRUNC;
   if ((flags & H5F_ACC_CREAT) != 0) mode |= O_CREAT;
   if ((flags & H5F_ACC_EXCL) != 0) mode |= O_EXCL;
-  const int descriptor = ::open(name, mode | O_CLOEXEC, 0666);
+  const int descriptor = ::open(name, mode | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, 0666);
   struct stat status {};
   if (descriptor < 0 || ::fstat(descriptor, &status) != 0) {
     failed("open", errno);
     if (descriptor >= 0) ::close(descriptor);
+    return nullptr;
+  }
+  if (!S_ISREG(status.st_mode)) {
+    failed("open", S_ISDIR(status.st_mode) ? EISDIR : EINVAL);
+    ::close(descriptor);
     return nullptr;
   }
   if (given->overlay && !stands_in(descriptor, given->overlay->mark)) {
@@ -65,7 +80,8 @@ H5FD_t* open_file(const char* name, unsigned flags, hid_t access, haddr_t) {
   auto out = std::make_unique<OpenFile>();
   out->file = *given;
   out->descriptor = descriptor;
-  out->end_written = static_cast<haddr_t>(status.st_size);
+  out->identity = {status.st_dev, status.st_ino};
+  out->end_written = out->length_at_opening = static_cast<haddr_t>(status.st_size);
   return &out.release()->base;
 }
 
@@ -74,9 +90,12 @@ herr_t close_file(H5FD_t* file) {
   return ::close(ended->descriptor) == 0 ? 0 : failed("close", errno);
 }
 
-// Each opening is a file of its own to HDF5: two may lie under different journals.
+// With a journal each opening is a file of its own to HDF5: two may lie under different journals.
 int compare(const H5FD_t* a, const H5FD_t* b) {
-  return a == b ? 0 : (std::less<>()(a, b) ? -1 : 1);
+  const OpenFile &first = of(a), &second = of(b);
+  const auto plain = [](const OpenFile& open) { return !open.file.writer && !open.file.overlay; };
+  if (!plain(first) || !plain(second)) return a == b ? 0 : (std::less<>()(a, b) ? -1 : 1);
+  return first.identity == second.identity ? 0 : (first.identity < second.identity ? -1 : 1);
 }
 
 // The features that the driver sec2 has.
@@ -116,6 +135,12 @@ herr_t read_bytes(H5FD_t* file, H5FD_mem_t, hid_t, haddr_t address, std::size_t 
     if (count < 0 && errno == EINTR) continue;
     if (count < 0) return failed("file read", errno);
     if (count == 0) {
+      // Of a file that is being written, or of one that was cut before, what is missing reads as zeros.
+      if (!open.file.overlay && address + done < open.length_at_opening) {
+        H5Epush2(H5E_DEFAULT, __FILE__, __func__, __LINE__, H5E_ERR_CLS, H5E_IO, H5E_READERROR, "%s",
+                 "the file became shorter while it was read");
+        return -1;
+      }
       std::fill(out + done, out + size, std::byte{0});
       break;
     }
@@ -130,7 +155,7 @@ herr_t write_bytes(H5FD_t* file, H5FD_mem_t type, hid_t, haddr_t address, std::s
   const auto* bytes = static_cast<const std::byte*>(buffer);
   if (open.file.writer && (type != H5FD_MEM_DRAW || open.file.writer->values_too)) {
     const int reason = open.file.writer->write(static_cast<std::int64_t>(address), {bytes, size});
-    if (reason != 0) return failed("journal write", reason);
+    if (reason != 0) return failed_to_write(open.file, "journal write", reason);
   }
   for (std::size_t done = 0; done < size;) {
     const ssize_t count = ::pwrite(open.descriptor, bytes + done, size - done, static_cast<off_t>(address + done));
@@ -139,7 +164,7 @@ herr_t write_bytes(H5FD_t* file, H5FD_mem_t type, hid_t, haddr_t address, std::s
       const int reason = count < 0 ? errno : ENOSPC;
       // Later entries would describe values that the file does not have.
       if (open.file.writer) open.file.writer->stop();
-      return failed("file write", reason);
+      return failed_to_write(open.file, "file write", reason);
     }
     done += static_cast<std::size_t>(count);
   }
@@ -152,7 +177,7 @@ herr_t cut(H5FD_t* file, hid_t, hbool_t) {
   if (open.end_allocated == open.end_written) return 0;
   // After FileState::give_up() the descriptor is that of /dev/null, which has no length.
   if (::ftruncate(open.descriptor, static_cast<off_t>(open.end_allocated)) != 0 && errno != EINVAL)
-    return failed("file truncate", errno);
+    return failed_to_write(open.file, "file truncate", errno);
   open.end_written = open.end_allocated;
   return 0;
 }
@@ -160,11 +185,13 @@ herr_t cut(H5FD_t* file, hid_t, hbool_t) {
 // Some parallel file systems have no flock() (file.cpp says why that does no harm).
 herr_t lock_file(H5FD_t* file, hbool_t writing) {
   const int status = ::flock(of(file).descriptor, (writing ? LOCK_EX : LOCK_SH) | LOCK_NB);
-  return status == 0 || errno == ENOSYS ? 0 : failed("file lock", errno);
+  return status == 0 || errno == ENOSYS || errno == EOPNOTSUPP ? 0 : failed("file lock", errno);
 }
 
 herr_t unlock_file(H5FD_t* file) {
-  return ::flock(of(file).descriptor, LOCK_UN) == 0 || errno == ENOSYS ? 0 : failed("file unlock", errno);
+  return ::flock(of(file).descriptor, LOCK_UN) == 0 || errno == ENOSYS || errno == EOPNOTSUPP
+             ? 0
+             : failed("file unlock", errno);
 }
 
 H5FD_class_t make_class() {

@@ -24,23 +24,24 @@ Handle file_access(const std::string& name) {
   return access;
 }
 
-std::shared_ptr<FileState> create_file(const std::filesystem::path& file, const DriverFile* driver) {
+// With a journal: for SWMR.
+std::shared_ptr<FileState> create_file(const std::filesystem::path& file, const std::shared_ptr<Journal>& journal) {
   silence();
-  const bool swmr = driver != nullptr;
-  const auto state =
-      std::make_shared<FileState>(FileState{final_name(file).string(), -1, true, "", swmr ? driver->writer : nullptr});
+  const bool swmr = journal != nullptr;
+  const auto state = std::make_shared<FileState>(FileState{final_name(file).string(), -1, true, "", journal});
+  const DriverFile driver{.writer = journal, .fault = state->fault};
   const std::string& name = state->name;
   Handle access = file_access(name);
   check(H5Pset_libver_bounds(access.id(), swmr ? H5F_LIBVER_V110 : H5F_LIBVER_V18, H5F_LIBVER_V110), name,
         "cannot set a property");
-  if (driver) use_driver(access.id(), *driver);
+  use_driver(access.id(), driver);
   Handle creation = own(H5Pcreate(H5P_FILE_CREATE), H5Pclose, name, "cannot make a property list");
   check(H5Pset_link_creation_order(creation.id(), H5P_CRT_ORDER_TRACKED | H5P_CRT_ORDER_INDEXED), name,
         "cannot set a property");
   // Equal content makes equal bytes.
   check(H5Pset_obj_track_times(creation.id(), false), name, "cannot set a property");
   state->id = H5Fcreate(file.c_str(), H5F_ACC_TRUNC, creation.id(), access.id());
-  if (state->id < 0) fail(name, "cannot create");
+  if (state->id < 0) throw Error("{}: cannot create: {}", name, state->reason());
   return state;
 }
 
@@ -68,7 +69,7 @@ void File::close_quietly() noexcept {
   if (!file_ || file_->id < 0) return;
   silence();
   handle_.reset();
-  if (H5Fflush(file_->id, H5F_SCOPE_LOCAL) < 0) file_->give_up(last_error());
+  if (H5Fflush(file_->id, H5F_SCOPE_LOCAL) < 0) file_->give_up(file_->reason());
   H5Fclose(std::exchange(file_->id, -1));
 }
 
@@ -82,8 +83,7 @@ File File::create(const std::filesystem::path& file) {
 }
 
 File File::create_for_swmr(const std::filesystem::path& file) {
-  const DriverFile driver{std::make_shared<Journal>(), nullptr};
-  return File(create_file(file, &driver));
+  return File(create_file(file, std::make_shared<Journal>()));
 }
 
 File File::open(const std::filesystem::path& file) {
@@ -94,6 +94,8 @@ File File::open(const std::filesystem::path& file) {
   require_regular(file);
   check_texts(file);
   const Handle access = file_access(name);
+  const DriverFile driver;
+  use_driver(access.id(), driver);
   // First without SWMR, which old formats need, then as a SWMR reader. Between the two a writer may close the file or
   // put another in its place, so both are tried several times.
   std::string reason;
@@ -118,11 +120,15 @@ std::optional<File> File::open_with_journal(const std::filesystem::path& file) {
   for (int attempt = 0; attempt < 20; ++attempt) {
     auto journal = read_journal(file);
     if (!journal) return std::nullopt;
-    const DriverFile driver{nullptr, std::make_shared<const JournalContent>(std::move(*journal))};
+    const DriverFile driver{.overlay = std::make_shared<const JournalContent>(std::move(*journal))};
     use_driver(access.id(), driver);
     for (const unsigned flags : {H5F_ACC_RDONLY, H5F_ACC_RDONLY | H5F_ACC_SWMR_READ}) {
       const hid_t opened = H5Fopen(name.c_str(), flags, access.id());
-      if (opened >= 0) return File(std::make_shared<FileState>(FileState{name, opened, false, ""}));
+      if (opened >= 0) {
+        auto state = std::make_shared<FileState>(FileState{name, opened, false, ""});
+        state->known = driver.overlay->image.end();
+        return File(std::move(state));
+      }
       reason = last_error();
     }
     if (reason.find(not_this_file) == std::string::npos) break;
@@ -136,9 +142,12 @@ File File::open_writable(const std::filesystem::path& file) {
   silence();
   const std::string name = file.string();
   const Handle access = file_access(name);
-  const hid_t opened = H5Fopen(name.c_str(), H5F_ACC_RDWR, access.id());
-  if (opened < 0) fail(name, "cannot open for writing");
-  return File(std::make_shared<FileState>(FileState{name, opened, true, ""}));
+  auto state = std::make_shared<FileState>(FileState{name, -1, true, ""});
+  const DriverFile driver{.fault = state->fault};
+  use_driver(access.id(), driver);
+  state->id = H5Fopen(name.c_str(), H5F_ACC_RDWR, access.id());
+  if (state->id < 0) fail(name, "cannot open for writing");
+  return File(std::move(state));
 }
 
 void File::start_swmr() {

@@ -3,6 +3,9 @@
 #include <hdf5_hl.h>
 
 #include <algorithm>
+#include <set>
+
+#include "data/hdf5/guard.h"
 
 namespace routescope::data::hdf5 {
 
@@ -50,7 +53,10 @@ bool Group::exists(const std::string& path) const {
   // H5Lexists() is an error where a group on the way is missing, so every prefix is asked for.
   for (std::size_t slash = full.find('/', 1);; slash = full.find('/', slash + 1)) {
     const std::string prefix = full.substr(0, slash);
-    if (prefix != "/" && H5Lexists(id(), prefix.c_str(), H5P_DEFAULT) <= 0) return false;
+    if (prefix != "/") {
+      if (H5Lexists(id(), prefix.c_str(), H5P_DEFAULT) <= 0) return false;
+      require_hard_link(id(), prefix, file_->name + ": " + prefix);
+    }
     if (slash == std::string::npos || slash + 1 == full.size()) return true;
   }
 }
@@ -110,9 +116,10 @@ Dataset Group::dataset(const std::string& path) const {
   silence();
   const std::string full = absolute(path);
   if (!is_dataset(full)) throw Error("{}: {}: no such dataset", file_->name, full);
-  return Dataset(own(H5Dopen2(id(), full.c_str(), H5P_DEFAULT), H5Dclose, file_->name + ": " + full,
-                     "cannot open the dataset", file_),
-                 file_, full);
+  const std::string at = file_->name + ": " + full;
+  Handle opened = own(H5Dopen2(id(), full.c_str(), H5P_DEFAULT), H5Dclose, at, "cannot open the dataset", file_);
+  require_own_storage(opened.id(), *file_, at);
+  return Dataset(std::move(opened), file_, full);
 }
 
 Dataset Group::create_raw(const std::string& path, Type type, const Shape& shape, bool growing, const Layout& layout) {
@@ -190,13 +197,30 @@ Dataset Group::write(const std::string& path, const std::vector<std::string>& va
   return out;
 }
 
-void each_dataset(const Group& group, const std::function<void(const Dataset&)>& visit) {
+namespace {
+
+constexpr int kMostDepth = 100;
+
+// A group may have links to itself or to a group above: each one is visited once.
+void visit_group(const Group& group, const std::function<void(const Dataset&)>& visit, std::set<haddr_t>& seen,
+                 int depth) {
+  if (depth > kMostDepth) throw Error("{}: found more than {} groups in each other", group.where(), kMostDepth);
+  H5O_info_t info;
+  if (H5Oget_info2(group.id(), &info, H5O_INFO_BASIC) < 0) fail(group.where(), "cannot read the group");
+  if (!seen.insert(info.addr).second) return;
   for (const std::string& name : group.names()) {
     if (group.is_group(name))
-      each_dataset(group.group(name), visit);
+      visit_group(group.group(name), visit, seen, depth + 1);
     else if (group.is_dataset(name))
       visit(group.dataset(name));
   }
+}
+
+}  // namespace
+
+void each_dataset(const Group& group, const std::function<void(const Dataset&)>& visit) {
+  std::set<haddr_t> seen;
+  visit_group(group, visit, seen, 0);
 }
 
 }  // namespace routescope::data::hdf5

@@ -28,7 +28,8 @@ struct Layout {
 class Group : public Object {
  public:
   Group() = default;
-  /// Whether a group or dataset of this path exists ("a/b" may be asked for where "a" does not exist).
+  /// Whether a group or dataset of this path exists ("a/b" may be asked for where "a" does not exist). Throws Error for
+  /// soft and external links (guard.h); so does everything below.
   bool exists(const std::string& path) const;
   bool is_group(const std::string& path) const;
   bool is_dataset(const std::string& path) const;
@@ -79,7 +80,8 @@ class Group : public Object {
   void describe(Dataset& data, const std::string& path, const Layout& layout);
 };
 
-/// Calls `visit` with every dataset below a group, in alphabetical order.
+/// Calls `visit` with every dataset below a group, in alphabetical order, each group once. Throws Error for a link that
+/// is none to data of this file.
 void each_dataset(const Group& group, const std::function<void(const Dataset&)>& visit);
 
 }  // namespace routescope::data::hdf5

@@ -1,16 +1,18 @@
 #include "data/hdf5/handle.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstring>
 
 #include "data/journal/journal.h"
 
 namespace routescope::data::hdf5 {
 
 void silence() {
-  thread_local const bool done = H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr) >= 0;
+  thread_local const bool done = H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr) >= 0 && H5PLset_loading_state(0) >= 0;
   (void)done;
 }
 
@@ -39,9 +41,21 @@ void fail(const std::string& where, const std::string& action) {
 }
 
 void fail_writing(FileState& file, const std::string& where, const std::string& action) {
-  const std::string reason = last_error();
+  const std::string reason = file.reason();
   file.give_up(reason);
   throw Error("{}: {}: {}", where, action, reason);
+}
+
+std::string FileState::reason() const {
+  return *fault != 0 ? std::strerror(*fault) : last_error();
+}
+
+std::int64_t FileState::bytes() const {
+  void* descriptor = nullptr;
+  struct stat status {};
+  const bool found =
+      H5Fget_vfd_handle(id, H5P_DEFAULT, &descriptor) >= 0 && ::fstat(*static_cast<int*>(descriptor), &status) == 0;
+  return std::max<std::int64_t>(known, found ? status.st_size : 0);
 }
 
 void FileState::give_up(const std::string& reason) {
@@ -72,8 +86,8 @@ void Handle::reset() {
     silence();
     // Flushed first: a dataset whose closing fails stays half open, and HDF5 crashes on it at the end of the process.
     const bool may_write = file_ && file_->writable && file_->failure.empty();
-    if (may_write && H5Iget_type(id_) == H5I_DATASET && H5Dflush(id_) < 0) file_->give_up(last_error());
-    if (close_(id_) < 0 && file_) file_->give_up(last_error());
+    if (may_write && H5Iget_type(id_) == H5I_DATASET && H5Dflush(id_) < 0) file_->give_up(file_->reason());
+    if (close_(id_) < 0 && file_) file_->give_up(file_->reason());
   }
   id_ = -1;
 }

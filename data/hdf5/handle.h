@@ -23,6 +23,15 @@ struct FileState {
   std::string failure;                         // why a write failed; empty: none did
   std::shared_ptr<Journal> journal = nullptr;  // of a file that has one and is being written
 
+  /// The length of the file now; at least `known` (a journal may know of more).
+  std::int64_t bytes() const;
+  std::int64_t known = 0;
+  /// The errno of the first write that failed (driver.h); 0: none did.
+  std::shared_ptr<int> fault = std::make_shared<int>(0);
+
+  /// Why something failed: the first write that failed, else last_error().
+  std::string reason() const;
+
   /// After a failed write nothing more reaches the file: it stays as the last successful write left it, and closing
   /// works. (HDF5 would repeat the write of everything that it still holds, and crash at the end of the process.)
   void give_up(const std::string& reason);
@@ -49,8 +58,8 @@ class Handle {
   std::shared_ptr<FileState> file_;
 };
 
-/// Stops HDF5 from printing its error stack, of which there is one per thread. Every function of this room that calls
-/// HDF5 calls this first.
+/// Stops HDF5 from printing its error stack, of which there is one per thread, and from loading plug-ins. Every
+/// function of this room that calls HDF5 calls this first.
 void silence();
 /// The innermost message of the error stack; the system's own message where there is one.
 std::string last_error();

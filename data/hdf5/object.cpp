@@ -1,13 +1,19 @@
 #include "data/hdf5/object.h"
 
+#include "data/hdf5/guard.h"
+
 namespace routescope::data::hdf5 {
 
 namespace {
 
-// How many values an attribute holds.
-std::size_t count_of(const Handle& attribute, const std::string& at) {
+// How many values an attribute holds, which the file has room for.
+std::size_t count_of(const Handle& attribute, const FileState& file, const std::string& at) {
   Handle space = own(H5Aget_space(attribute.id()), H5Sclose, at, "cannot read the attribute");
-  return static_cast<std::size_t>(H5Sget_simple_extent_npoints(space.id()));
+  Handle type = own(H5Aget_type(attribute.id()), H5Tclose, at, "cannot read the attribute's type");
+  const std::int64_t count = H5Sget_simple_extent_npoints(space.id());
+  if (count < 0) fail(at, "cannot read the attribute");
+  require_room(multiplied(count, static_cast<std::int64_t>(H5Tget_size(type.id())), at), file, at);
+  return static_cast<std::size_t>(count);
 }
 
 Handle replace_attribute(hid_t object, const std::string& name, const Handle& type, const Handle& space,
@@ -20,8 +26,8 @@ Handle replace_attribute(hid_t object, const std::string& name, const Handle& ty
 }
 
 template <class T>
-std::vector<T> read_values(const Handle& attribute, Type type, const std::string& at) {
-  std::vector<T> out(count_of(attribute, at));
+std::vector<T> read_values(const Handle& attribute, Type type, const FileState& file, const std::string& at) {
+  std::vector<T> out(count_of(attribute, file, at));
   if (!out.empty()) check(H5Aread(attribute.id(), memory_type(type).id(), out.data()), at, "cannot read the attribute");
   return out;
 }
@@ -68,13 +74,14 @@ Handle Object::open_attribute(const std::string& name, H5T_class_t accepted, H5T
   if (found != accepted && found != also)
     throw Error("{}: the attribute is {}, expected {}", at, found == H5T_STRING ? "text" : "not of the kind",
                 accepted == H5T_STRING ? "text" : (also == H5T_FLOAT ? "numbers" : "integers"));
+  require_plain_type(type, at);
   return attribute;
 }
 
 std::string Object::text(const std::string& name) const {
   const std::string at = where() + "@" + name;
   Handle attribute = open_attribute(name, H5T_STRING, H5T_STRING);
-  if (count_of(attribute, at) != 1) throw Error("{}: expected one string", at);
+  if (count_of(attribute, *file_, at) != 1) throw Error("{}: expected one string", at);
   Handle type = own(H5Aget_type(attribute.id()), H5Tclose, at, "cannot read the attribute's type");
   if (H5Tis_variable_str(type.id()) > 0) {
     char* text = nullptr;
@@ -90,11 +97,12 @@ std::string Object::text(const std::string& name) const {
 }
 
 std::vector<std::int64_t> Object::integers(const std::string& name) const {
-  return read_values<std::int64_t>(open_attribute(name, H5T_INTEGER, H5T_INTEGER), Type::i64, where() + "@" + name);
+  return read_values<std::int64_t>(open_attribute(name, H5T_INTEGER, H5T_INTEGER), Type::i64, *file_,
+                                   where() + "@" + name);
 }
 
 std::vector<double> Object::numbers(const std::string& name) const {
-  return read_values<double>(open_attribute(name, H5T_INTEGER, H5T_FLOAT), Type::f64, where() + "@" + name);
+  return read_values<double>(open_attribute(name, H5T_INTEGER, H5T_FLOAT), Type::f64, *file_, where() + "@" + name);
 }
 
 std::int64_t Object::integer(const std::string& name) const {

@@ -7,8 +7,6 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
-#include <fstream>
-#include <iterator>
 #include <utility>
 
 #include "data/base/error.h"
@@ -64,13 +62,6 @@ int write_all(int descriptor, std::span<const std::byte> bytes) {
     bytes = bytes.subspan(static_cast<std::size_t>(count));
   }
   return 0;
-}
-
-std::vector<std::byte> bytes_of(const std::filesystem::path& file) {
-  std::ifstream in(file, std::ios::binary);
-  const std::string text{std::istreambuf_iterator<char>(in), {}};
-  const auto raw = std::as_bytes(std::span(text));
-  return {raw.begin(), raw.end()};
 }
 
 }  // namespace
@@ -146,7 +137,11 @@ std::filesystem::path journal_name(const std::filesystem::path& file) {
 }
 
 std::optional<JournalContent> read_journal(const std::filesystem::path& file) {
-  const std::vector<std::byte> bytes = bytes_of(journal_name(file));
+  // More than any journal holds: it is written anew when it has become long.
+  constexpr std::uintmax_t most_bytes = std::uintmax_t{1} << 32;
+  if (!std::filesystem::exists(journal_name(file))) return std::nullopt;
+  const std::string text = read_text(journal_name(file), most_bytes);
+  const std::span<const std::byte> bytes = std::as_bytes(std::span(text));
   Head head;
   if (bytes.size() < sizeof head) return std::nullopt;
   std::memcpy(&head, bytes.data(), sizeof head);
@@ -156,8 +151,11 @@ std::optional<JournalContent> read_journal(const std::filesystem::path& file) {
     EntryHead entry;
     std::memcpy(&entry, bytes.data() + at, sizeof entry);
     at += sizeof entry;
+    // An address that no file has is no entry of ours.
+    constexpr std::int64_t most_address = std::int64_t{1} << 62;
+    if (entry.address < 0 || entry.address > most_address - std::int64_t{entry.bytes}) break;
     if (bytes.size() - at < entry.bytes || entry.checksum != checksum_of(entry, bytes.data() + at)) break;
-    out.image.write(entry.address, std::span(bytes).subspan(at, entry.bytes));
+    out.image.write(entry.address, bytes.subspan(at, entry.bytes));
     at += entry.bytes;
   }
   return out;

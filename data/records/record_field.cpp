@@ -2,10 +2,13 @@
 
 #include <hdf5_hl.h>
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 #include <limits>
 #include <stdexcept>
+
+#include "data/hdf5/guard.h"
 
 namespace routescope::data {
 
@@ -30,6 +33,14 @@ auto with_type(hdf5::Type type, const Body& body) {
       break;
   }
   throw std::invalid_argument("a field of type " + hdf5::to_text(type) + " has no values in rows");
+}
+
+template <class T>
+T stored_value(double value) {
+  if constexpr (std::is_integral_v<T>)
+    return whole_number<T>(value, "a value of a record");
+  else
+    return static_cast<T>(value);
 }
 
 std::string axis_label(const hdf5::Dataset& data, std::size_t axis) {
@@ -59,15 +70,28 @@ hdf5::Shape shape_of(const RecordField& field, const AxisLengths& lengths) {
 
 std::int64_t row_size(const RecordField& field, const AxisLengths& lengths) {
   std::int64_t out = 1;
-  for (const std::string& axis : field.axes) out *= lengths.at(axis);
+  for (const std::string& axis : field.axes) out = hdf5::multiplied(out, lengths.at(axis), field.path);
   return out;
+}
+
+void expect_field(const hdf5::Dataset& data, const RecordField& field, const hdf5::Shape& shape) {
+  const std::string found = data.type_name();
+  if (found == hdf5::to_text(field.type) && data.shape() == shape) return;
+  throw Error("{}: found {} {}, expected {} {}", data.where(), found, hdf5::to_text(data.shape()),
+              hdf5::to_text(field.type), hdf5::to_text(shape));
+}
+
+hdf5::Dataset checked_dataset(const hdf5::Group& group, const RecordField& field, const hdf5::Shape& shape) {
+  hdf5::Dataset data = group.dataset(field.path);
+  expect_field(data, field, shape);
+  return data;
 }
 
 std::vector<std::byte> to_bytes(hdf5::Type type, std::span<const double> values) {
   return with_type(type, [&](auto example) {
     std::vector<std::byte> out(values.size() * sizeof example);
     for (std::size_t i = 0; i < values.size(); ++i) {
-      const auto stored = static_cast<decltype(example)>(values[i]);
+      const auto stored = stored_value<decltype(example)>(values[i]);
       std::memcpy(out.data() + i * sizeof stored, &stored, sizeof stored);
     }
     return out;
@@ -88,7 +112,8 @@ std::vector<double> from_bytes(hdf5::Type type, std::span<const std::byte> bytes
 hdf5::Dataset write_field(hdf5::Group& group, const RecordField& field, std::span<const double> values,
                           const hdf5::Shape& shape, const hdf5::Layout& layout) {
   return with_type(field.type, [&](auto example) {
-    const std::vector<decltype(example)> stored(values.begin(), values.end());
+    std::vector<decltype(example)> stored(values.size());
+    std::transform(values.begin(), values.end(), stored.begin(), stored_value<decltype(example)>);
     return group.write(field.path, stored, shape, layout);
   });
 }

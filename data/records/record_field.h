@@ -3,9 +3,14 @@
 // descriptions, and tests hold the pages in data/formats/ to them.
 #pragma once
 
+#include <algorithm>
+#include <cmath>
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <iterator>
+#include <limits>
 #include <map>
 #include <span>
 #include <string>
@@ -13,6 +18,7 @@
 #include <utility>
 #include <vector>
 
+#include "data/base/error.h"
 #include "data/hdf5/group.h"
 
 namespace routescope::data {
@@ -42,6 +48,16 @@ struct RowField : RecordField {
   bool padded = false;  // get() may return fewer values than the axes hold; the others are missing
 };
 
+/// The whole number that a file's value is. Throws Error naming the path where it is none, or does not fit.
+template <std::integral T>
+T whole_number(double value, const std::string& path) {
+  // Beyond 2^53 doubles are not exact; the next one after the largest T may be out of its range.
+  if (value >= static_cast<double>(std::numeric_limits<T>::min()) &&
+      value < std::ldexp(1.0, std::numeric_limits<T>::digits) && std::trunc(value) == value)
+    return static_cast<T>(value);
+  throw Error("{}: found {}, expected a whole number", path, value);
+}
+
 /// What stands in a file where nothing was recorded: NaN; -1 for integers, 0 for bytes.
 double missing_value(hdf5::Type type);
 
@@ -50,6 +66,11 @@ hdf5::Layout layout_of(const RecordField& field, const std::vector<std::string>&
 hdf5::Shape shape_of(const RecordField& field, const AxisLengths& lengths);
 /// Number of values in a row.
 std::int64_t row_size(const RecordField& field, const AxisLengths& lengths);
+
+/// The dataset has the field's type, class, width and byte order, and this shape. Throws Error naming what was found.
+void expect_field(const hdf5::Dataset& data, const RecordField& field, const hdf5::Shape& shape);
+/// The dataset of the field in a file, which has this shape.
+hdf5::Dataset checked_dataset(const hdf5::Group& group, const RecordField& field, const hdf5::Shape& shape);
 
 /// Numbers as a file holds them, and back. Every float and every integer up to 2^53 is kept exactly.
 std::vector<std::byte> to_bytes(hdf5::Type type, std::span<const double> values);
@@ -110,11 +131,19 @@ RowField<Row> field_at(std::string path, std::vector<std::string> axes, std::str
     else
       return {member->begin(), member->end()};
   };
-  const auto set = [at](Row& row, const std::vector<double>& values) {
-    if constexpr (single)
-      *at(row) = static_cast<Element>(values.front());
-    else
-      at(row)->assign(values.begin(), values.end());
+  const auto set = [at, path = field.path](Row& row, const std::vector<double>& values) {
+    const auto element = [&path](double value) {
+      if constexpr (std::is_integral_v<Element>)
+        return whole_number<Element>(value, path);
+      else
+        return static_cast<Element>(value);
+    };
+    if constexpr (single) {
+      *at(row) = element(values.front());
+    } else {
+      at(row)->clear();
+      std::transform(values.begin(), values.end(), std::back_inserter(*at(row)), element);
+    }
   };
   return {std::move(field), get, set};
 }

@@ -141,7 +141,9 @@ void expect_size(const char* what, std::size_t found, std::size_t expected) {
 bool is_behind(const std::filesystem::path& file, const File& journaled) {
   Tables tables(journaled);
   for (const Table* table : tables.all()) {
-    const std::int64_t rows = table->step.rows(), chunk = chunk_shape(table->step).at(0);
+    const Shape chunks = chunk_shape(table->step);
+    if (chunks.empty()) continue;
+    const std::int64_t rows = table->step.rows(), chunk = chunks[0];
     if (rows % chunk == 0) continue;
     const std::int64_t address = stored_chunk(table->step, {rows - rows % chunk}).address;
     std::ifstream in(file, std::ios::binary);
@@ -210,18 +212,21 @@ RoutingRecordInfo read_info(const File& file) {
   if (version.empty() || version[0] != routing_version_major)
     throw Error("{}@version: {}, expected {}", file.where(), version.empty() ? -1 : version[0], routing_version_major);
   RoutingRecordInfo info;
-  info.reads = file.read_text(read_field.path);
-  info.layer = file.read<std::int32_t>(layer_field.path);
-  info.sublayer = file.read_text(sublayer_field.path);
-  info.depth = file.read_text(depth_field.path);
-  info.sources = file.read_text(source_field.path);
-  info.hidden_size = file.dataset(d_field.path).rows();
-  Shape tokens;
-  info.probe_tokens = file.read<std::int32_t>(tokens_field.path, &tokens);
-  if (tokens.size() != 2)
-    throw Error("{}: {}: found {} axes, expected 2", file.where(), tokens_field.path, tokens.size());
-  info.sequences = tokens[0];
-  info.positions = tokens[1];
+  const auto length = [&](const RecordField& axis) { return file.dataset(axis.path).rows(); };
+  const Shape reads{length(read_field)}, sources{length(source_field)};
+  info.reads = checked_dataset(file, read_field, reads).read_text();
+  info.layer = checked_dataset(file, layer_field, reads).read<std::int32_t>();
+  info.sublayer = checked_dataset(file, sublayer_field, reads).read_text();
+  info.depth = checked_dataset(file, depth_field, reads).read_text();
+  info.sources = checked_dataset(file, source_field, sources).read_text();
+  info.hidden_size = length(d_field);
+  info.sequences = length(seq_field);
+  info.positions = length(pos_field);
+  for (const RecordField* axis : {&d_field, &seq_field, &pos_field}) checked_dataset(file, *axis, {length(*axis)});
+  info.probe_tokens = checked_dataset(file, tokens_field, {info.sequences, info.positions}).read<std::int32_t>();
+  if ((info.sequences == 0) != (info.positions == 0))
+    throw Error("{}: {}: found {} sequences of {} tokens", file.where(), tokens_field.path, info.sequences,
+                info.positions);
   info.config = file.text("config");
   info.git_commit = file.text("git_commit");
   if (file.has("fixed_crc32") && file.integer("fixed_crc32") != checksum_of(info))

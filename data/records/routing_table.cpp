@@ -7,6 +7,7 @@
 
 #include "data/base/error.h"
 #include "data/hdf5/chunks.h"
+#include "data/hdf5/guard.h"
 
 namespace routescope::data::routing_format {
 
@@ -20,18 +21,40 @@ void RowChecksum::add_bytes(std::span<const std::byte> bytes) {
   value_ = static_cast<std::uint32_t>(::crc32_z(value_, reinterpret_cast<const Bytef*>(bytes.data()), bytes.size()));
 }
 
+namespace {
+
+// A column of a table, whose rows have the shape that the file's axes say. The number of rows is that of the steps, or
+// larger: a writer adds the step last.
+Dataset column_of(const File& file, const RecordField& field, const AxisLengths& lengths) {
+  Dataset out = file.dataset(field.path);
+  Shape shape = shape_of(field, lengths);
+  shape.insert(shape.begin(), out.rows());
+  expect_field(out, field, shape);
+  return out;
+}
+
+AxisLengths stored_lengths(const File& file) {
+  AxisLengths out;
+  for (const char* axis : {"read", "source", "seq", "pos", "d"}) {
+    const Dataset data = file.dataset(fmt::format("/{}", axis));
+    if (data.shape().size() != 1)
+      throw Error("{}: found shape {}, expected one axis", data.where(), hdf5::to_text(data.shape()));
+    out[axis] = data.rows();
+  }
+  return out;
+}
+
+}  // namespace
+
 Table::Table(const File& file, const TableFields& described)
-    : fields(&described), step(file.dataset(described.step.path)) {
+    : fields(&described), step(column_of(file, described.step, {})) {
+  const AxisLengths lengths = stored_lengths(file);
   for (const RecordField& field : described.columns) {
     const bool there = described.chunked || file.exists(field.path);
-    columns.push_back(there ? std::optional(file.dataset(field.path)) : std::nullopt);
-    row_values.push_back(1);
-    if (there)
-      row_values.back() = columns.back()->row_size();
-    else
-      for (const std::string& axis : field.axes) row_values.back() *= file.dataset("/" + axis).rows();
+    columns.push_back(there ? std::optional(column_of(file, field, lengths)) : std::nullopt);
+    row_values.push_back(row_size(field, lengths));
   }
-  if (file.exists(described.checksum.path)) checksum = file.dataset(described.checksum.path);
+  if (file.exists(described.checksum.path)) checksum = column_of(file, described.checksum, {});
 }
 
 void Table::flush_columns() {
@@ -58,8 +81,9 @@ TableReader::TableReader(Table table, bool exact_steps)
     : table_(std::move(table)), exact_steps_(exact_steps), steps_(table_.step.read<std::int64_t>()) {}
 
 std::vector<std::byte> TableReader::read_column(std::size_t c, std::int64_t begin, std::int64_t count) {
-  const std::int64_t values = count * table_.row_values[c];
+  const std::int64_t values = hdf5::multiplied(count, table_.row_values[c], table_.fields->columns[c].path);
   if (!table_.columns[c]) {
+    hdf5::require_room(values, table_.step.file_state(), table_.step.where());
     const hdf5::Type type = table_.fields->columns[c].type;
     return to_bytes(type, std::vector<double>(static_cast<std::size_t>(values), missing_value(type)));
   }
@@ -67,7 +91,7 @@ std::vector<std::byte> TableReader::read_column(std::size_t c, std::int64_t begi
   // The writer wrote the columns before the steps, but this dataset may have been opened before that.
   if (column.rows() < begin + count) column.refresh();
   if (table_.fields->chunked) return {};
-  std::vector<std::byte> out(static_cast<std::size_t>(values * element_bytes(column)));
+  std::vector<std::byte> out(column.room_for(count) * static_cast<std::size_t>(element_bytes(column)));
   read_row_bytes(column, begin, count, out);
   return out;
 }
@@ -111,6 +135,7 @@ std::int64_t alpha_checksum(const Dataset& alpha, std::int64_t row, std::int64_t
   RowChecksum sum;
   sum.add(step);
   const Shape shape = alpha.shape(), chunk = chunk_shape(alpha);
+  if (chunk.empty()) throw Error("{}: is not stored in chunks", alpha.where());
   if (std::find(shape.begin() + 1, shape.end(), 0) != shape.end()) return sum.value();
   Shape at(shape.size(), 0);
   at[0] = row;

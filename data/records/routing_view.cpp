@@ -13,6 +13,10 @@ using hdf5::File;
 using routing_format::Table;
 using routing_format::TableReader;
 
+void expect_later(const hdf5::Dataset& steps, std::int64_t step, std::int64_t before) {
+  if (step <= before) throw Error("{}: found step {} after {}, expected a later one", steps.where(), step, before);
+}
+
 /// All rows of a table; every one must be intact. `fields` are those of the table's columns.
 template <class Row>
 std::vector<Row> read_rows(Table table, bool journaled, const std::vector<RowField<Row>>& fields) {
@@ -26,6 +30,7 @@ std::vector<Row> read_rows(Table table, bool journaled, const std::vector<RowFie
                   std::max<std::int64_t>(reader.step_before(static_cast<std::int64_t>(i)), 0));
     }
     out[i].step = reader.steps()[i];
+    expect_later(reader.table().step, out[i].step, i == 0 ? -1 : out[i - 1].step);
     for (std::size_t c = 0; c < fields.size(); ++c)
       fields[c].set(out[i], from_bytes(fields[c].type, routing_format::row_of(block.columns[c], i, out.size())));
   }
@@ -41,6 +46,8 @@ RoutingRecordView RoutingRecordView::load(const std::filesystem::path& name) {
     routing_format::Tables tables(file);
     out.snapshots = read_rows(std::move(tables.snapshot), journaled, snapshot_fields());
     out.alpha_steps = tables.alpha.step.read<std::int64_t>();
+    for (std::size_t i = 0; i < out.alpha_steps.size(); ++i)
+      expect_later(tables.alpha.step, out.alpha_steps[i], i == 0 ? -1 : out.alpha_steps[i - 1]);
     out.train = read_rows(std::move(tables.train), journaled, train_fields());
     out.valid = read_rows(std::move(tables.valid), journaled, valid_fields());
   });
@@ -49,8 +56,9 @@ RoutingRecordView RoutingRecordView::load(const std::filesystem::path& name) {
 
 std::vector<float> RoutingRecordView::load_alpha(const std::filesystem::path& name, std::int64_t index) {
   std::vector<float> out;
-  routing_format::with_record(name,
-                              [&](const File& file, bool) { out = file.dataset("/alpha").read_rows<float>(index, 1); });
+  routing_format::with_record(name, [&](const File& file, bool) {
+    out = routing_format::Tables(file).alpha.columns.front()->read_rows<float>(index, 1);
+  });
   return out;
 }
 
