@@ -101,7 +101,6 @@ void check(const ProbeSettings& settings) {
     throw data::UsageError("look_every: found {}, expected at least 1 sequence", settings.look_every);
   if (settings.seed > most_seed)
     throw data::UsageError("seed: found {}, expected at most {}", settings.seed, most_seed);
-  if (settings.ablations.empty()) throw data::UsageError("ablations: found none, expected at least one");
 }
 
 std::string first_difference(const ProbeSettings& found, const ProbeSettings& expected) {

@@ -4,7 +4,7 @@
 
 #include "data/base/files.h"
 #include "data/hdf5/driver.h"
-#include "data/hdf5/heap.h"
+#include "data/hdf5/guard.h"
 #include "data/journal/journal.h"
 
 namespace routescope::data::hdf5 {

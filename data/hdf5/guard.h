@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <string>
 
 #include "data/hdf5/type.h"
@@ -23,6 +24,10 @@ void require_plain_type(const Handle& type, const std::string& at);
 
 /// A file can hold as many bytes, deflated: what is claimed is compared before memory is allocated.
 void require_room(std::int64_t bytes, const FileState& file, const std::string& at);
+
+/// The texts of a file are not damaged in a way that would crash HDF5: strings of variable length lie in "global
+/// heaps", the one part of a file whose structure has no checksum, and HDF5 1.10 crashes on a damaged length.
+void check_texts(const std::filesystem::path& file);
 
 /// a * b. Throws Error where that is beyond 2^62.
 std::int64_t multiplied(std::int64_t a, std::int64_t b, const std::string& at);

@@ -114,7 +114,7 @@ TEST(AnalysisRecordTest, RefusesOtherFilesAndNewerVersions) {
     file.remove("mass");
     file.write("mass", std::vector<double>(3 * 17, 0.5), {3, 17});
   }
-  EXPECT_NE(error_of([&] { load_record(dir / "short.h5"); }).find("/mass: found shape [3, 17], expected [3, 18]"),
+  EXPECT_NE(error_of([&] { load_record(dir / "short.h5"); }).find("/mass: found float64 [3, 17], expected float64 [3, 18]"),
             std::string::npos);
   save_record(record, dir / "settings.h5");
   {
