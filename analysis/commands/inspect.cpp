@@ -63,8 +63,7 @@ std::string inspect_run(const std::filesystem::path& run_dir) {
     out += entropy_line(record.snapshots.back(), record.info.sources.size());
 
   const auto analysis_file = run_dir / "analysis.h5";
-  if (!record_exists(analysis_file))
-    return out + "probes       none yet (routescope-analyze track --run DIR)\n";
+  if (!record_exists(analysis_file)) return out + "probes       none yet (routescope-analyze track --run DIR)\n";
   const AnalysisRecord analysis = load_record(analysis_file);
   out += fmt::format("probes       {} of {} checkpoints\n", analysis.rows.size(), checkpoints.size());
   if (analysis.rows.empty()) return out;

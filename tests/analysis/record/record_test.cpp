@@ -114,8 +114,9 @@ TEST(AnalysisRecordTest, RefusesOtherFilesAndNewerVersions) {
     file.remove("mass");
     file.write("mass", std::vector<double>(3 * 17, 0.5), {3, 17});
   }
-  EXPECT_NE(error_of([&] { load_record(dir / "short.h5"); }).find("/mass: found float64 [3, 17], expected float64 [3, 18]"),
-            std::string::npos);
+  EXPECT_NE(
+      error_of([&] { load_record(dir / "short.h5"); }).find("/mass: found float64 [3, 17], expected float64 [3, 18]"),
+      std::string::npos);
   save_record(record, dir / "settings.h5");
   {
     data::hdf5::File file = data::hdf5::File::open_writable(dir / "settings.h5");
