@@ -13,6 +13,8 @@
 #include "data/base/build.h"
 #include "data/base/command_line.h"
 #include "data/base/files.h"
+#include "data/base/paths.h"
+#include "data/base/text.h"
 #include "kernels/comm/launch.h"
 
 namespace {
@@ -22,13 +24,23 @@ using namespace routescope::analysis;
 namespace fs = std::filesystem;
 
 void say_written(const fs::path& file) {
-  fmt::print("{}: {:.1f} kB\n", file.string(), static_cast<double>(fs::file_size(file)) / 1000);
+  fmt::print("{}: {:.1f} kB\n", data::printable(file.string()), static_cast<double>(fs::file_size(file)) / 1000);
 }
 
 struct ReportArguments {
   StudyRequest study;
   fs::path tokenizer, text, out;
 };
+
+/// Throws UsageError if an output would replace what the page is made of.
+void check_outputs(const ReportArguments& a, const std::vector<data::NamedPath>& outputs) {
+  std::vector<data::NamedPath> inputs{{"--tokenizer", a.tokenizer}, {"--text", a.text}};
+  for (const fs::path& run : a.study.runs)
+    for (const char* file : {"analysis.h5", "routing.h5", "routing.h5.journal", "config.yaml"})
+      inputs.push_back({"--run", run / file});
+  for (const fs::path& baseline : a.study.baselines) inputs.push_back({"--baseline", baseline});
+  data::require_apart(outputs, inputs);
+}
 
 /// The page of a study, with a text of its first run.
 void write_page(const ReportArguments& a, const Study& study, const fs::path& file) {
@@ -40,16 +52,22 @@ void write_page(const ReportArguments& a, const Study& study, const fs::path& fi
 }
 
 int run_report(const ReportArguments& a) {
-  write_page(a, load_study(a.study), a.out.empty() ? a.study.runs.front() / "report.html" : a.out);
+  const fs::path out = a.out.empty() ? a.study.runs.front() / "report.html" : a.out;
+  check_outputs(a, {{"--out", out}});
+  write_page(a, load_study(a.study), out);
   return 0;
 }
 
 int run_compare(ReportArguments a, const fs::path& baseline) {
   if (!baseline.empty()) a.study.baselines = {baseline};
+  check_outputs(a, {{"--out", a.out / "study.h5"}, {"--out", a.out / "index.html"}});
   const Study study = load_study(a.study);
-  fs::create_directories(a.out);
+  std::error_code error;
+  fs::create_directories(a.out, error);
+  if (error) throw data::Error("{}: cannot create: {}", a.out.string(), error.message());
   write_study(study, a.out / "study.h5");
-  for (const Claim& claim : claims_of(study)) fmt::print("{}\n  {}\n", claim.claim, claim.verdict);
+  for (const Claim& claim : claims_of(study))
+    fmt::print("{}", data::printable_lines(fmt::format("{}\n  {}\n", claim.claim, claim.verdict)));
   say_written(a.out / "study.h5");
   write_page(a, study, a.out / "index.html");
   return 0;
@@ -96,7 +114,7 @@ int main(int argc, char** argv) {
     if (*report) return run_report(r);
     if (*compare) return run_compare(r, baseline);
     check_run(inspected);
-    fmt::print("{}", inspect_run(inspected));
+    fmt::print("{}", data::printable_lines(inspect_run(inspected)));
     return 0;
   };
   return data::run_tool("routescope-analyze", [&]() -> int {
@@ -105,11 +123,11 @@ int main(int argc, char** argv) {
       return tool();
     } catch (const data::UsageError& error) {
       if (kernels::launched_place().size > 1)
-        kernels::abandon(2, fmt::format("routescope-analyze: error: {}", error.what()));
+        kernels::abandon(2, fmt::format("routescope-analyze: error: {}", data::printable(error.what())));
       throw;
     } catch (const std::exception& error) {
       if (kernels::launched_place().size > 1)
-        kernels::abandon(1, fmt::format("routescope-analyze: error: {}", error.what()));
+        kernels::abandon(1, fmt::format("routescope-analyze: error: {}", data::printable(error.what())));
       throw;
     }
   });

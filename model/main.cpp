@@ -3,6 +3,7 @@
 #include <fmt/ranges.h>
 
 #include <CLI/CLI.hpp>
+#include <filesystem>
 #include <limits>
 
 #include "data/base/command_line.h"
@@ -119,8 +120,10 @@ int run(int argc, char** argv) {
   add_convert(app, a);
   const CLI::App *dump = add_dump(app, a), *eval = add_eval(app, a);
   if (const auto done = data::parse_command_line(app, argc, argv)) return *done;
-  data::require_apart({{"--out", a.out}},
-                      {{"--model", a.model}, {"--tokens", a.tokens}, {"--logit-bias", a.logit_bias}});
+  std::vector<data::NamedPath> inputs{{"--tokens", a.tokens}, {"--logit-bias", a.logit_bias}};
+  for (const char* file : {"", "config.json", "model.safetensors", "model.safetensors.index.json", "MANIFEST.json"})
+    if (!a.model.empty()) inputs.push_back({"--model", std::filesystem::path(a.model) / file});
+  data::require_apart({{"--out", a.out}}, inputs);
   if (wrap->parsed()) {
     if (a.residual == "standard") a.residual = "block_attn_res";
     if (a.out.empty() && a.tokens.empty()) throw data::UsageError("wrap: expected --out, --tokens or both");

@@ -14,6 +14,7 @@
 #include "analysis/record/run_probe.h"
 #include "data/base/command_line.h"
 #include "data/base/error.h"
+#include "data/base/paths.h"
 #include "kernels/comm/agree.h"
 #include "kernels/comm/launch.h"
 #include "kernels/device.h"
@@ -50,8 +51,21 @@ void add_place_options(CLI::App& command, Place& place) {
                    data::above_zero, most_seconds);
 }
 
+/// Throws UsageError if --out would replace what is probed or what it is probed with.
+void check_outputs(const Place& place, const ProbeSettings& settings) {
+  std::vector<data::NamedPath> inputs{
+      {"--tokens", settings.tokens}, {"--patch-from", settings.patch_from}, {"--classes", settings.class_file}};
+  for (const char* file : {"routing.h5", "routing.h5.journal", "config.yaml"})
+    if (!place.run.empty()) inputs.push_back({"--run", fs::path(place.run) / file});
+  for (const char* file : {"config.json", "model.safetensors", "model.safetensors.index.json", "MANIFEST.json"})
+    if (!place.model.empty()) inputs.push_back({"--model", fs::path(place.model) / file});
+  data::require_apart({{"--out", place.out}}, inputs);
+}
+
 /// Gives every rank of the job its device, and runs `body`.
-int on_all_ranks(const Place& place, const std::function<int(const Ranks&, const model::ModelOptions&)>& body) {
+int on_all_ranks(const Place& place, const ProbeSettings& settings,
+                 const std::function<int(const Ranks&, const model::ModelOptions&)>& body) {
+  check_outputs(place, settings);
   kernels::CommunicatorOptions options;
   options.timeout_seconds = place.timeout;
   // Only values on the host are exchanged, whatever computes them.
@@ -124,7 +138,7 @@ Subcommand add_probe_command(CLI::App& tool) {
   add_measurement_options(*command, *settings);
   add_place_options(*command, *place);
   return {command, [=] {
-            return on_all_ranks(*place, [&](const Ranks& ranks, const model::ModelOptions& options) {
+            return on_all_ranks(*place, *settings, [&](const Ranks& ranks, const model::ModelOptions& options) {
               return run_probe(*place, *step, *settings, ranks, options);
             });
           }};
@@ -141,7 +155,7 @@ Subcommand add_track_command(CLI::App& tool) {
   add_measurement_options(*command, *settings);
   add_place_options(*command, *place);
   return {command, [=] {
-            return on_all_ranks(*place, [&](const Ranks& ranks, const model::ModelOptions& options) {
+            return on_all_ranks(*place, *settings, [&](const Ranks& ranks, const model::ModelOptions& options) {
               return run_track(*place, *follow, *settings, ranks, options);
             });
           }};

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "data/base/manifest.h"
+#include "data/base/text.h"
 #include "kernels/comm/communicator.h"
 
 namespace routescope::analysis {
@@ -20,7 +21,7 @@ struct Ranks {
   template <class... Args>
   void print(fmt::format_string<Args...> format, Args&&... args) const {
     if (communicator.rank() != 0) return;
-    fmt::print(format, std::forward<Args>(args)...);
+    fmt::print("{}", data::printable_lines(fmt::format(format, std::forward<Args>(args)...)));
     std::fflush(stdout);
   }
   /// Rank 0's answer, on all ranks: another rank may see the files otherwise a moment later.

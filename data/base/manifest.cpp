@@ -30,6 +30,22 @@ std::vector<std::filesystem::path> regular_files(const std::filesystem::path& di
   return out;
 }
 
+/// What readers of a checkpoint take from it without asking the manifest.
+bool is_of_a_checkpoint(const std::string& name) {
+  return name == "config.json" || name == "model.safetensors.index.json" ||
+         (name.ends_with(".safetensors") && (name.starts_with("model") || name.starts_with("train_state")));
+}
+
+/// No manifest covers only a part of the checkpoint: what it leaves out could be of another step.
+void require_listed(const std::filesystem::path& dir, const std::vector<ManifestEntry>& listed) {
+  for (const auto& file : regular_files(dir)) {
+    const std::string name = file.filename().string();
+    const auto is_it = [&name](const ManifestEntry& entry) { return entry.name == name; };
+    if (is_of_a_checkpoint(name) && std::none_of(listed.begin(), listed.end(), is_it))
+      throw Error("{}: found {} beside it, which it does not list", (dir / manifest_name).string(), name);
+  }
+}
+
 // Stands in the place of a manifest's own checksum while that is computed.
 const std::string no_checksum(64, '0');
 
@@ -88,6 +104,7 @@ std::vector<ManifestEntry> list_manifest(const std::filesystem::path& dir) {
     throw Error("{}: not a manifest: {}", manifest.string(), wrong.what());
   }
   if (out.empty()) throw Error("{}: not a manifest: it lists no file", manifest.string());
+  require_listed(dir, out);
   return out;
 }
 

@@ -21,7 +21,7 @@ void write_manifest(const std::filesystem::path& dir);
 void write_manifest(const std::filesystem::path& dir, const std::vector<ManifestEntry>& files);
 
 /// The files that a manifest lists, by name. Does not read the files. Throws Error if the manifest is missing, is not a
-/// manifest or is damaged.
+/// manifest, is damaged, or does not list a file of a checkpoint that is there.
 std::vector<ManifestEntry> list_manifest(const std::filesystem::path& dir);
 /// Throws Error if the file is missing or has another size or checksum than expected; `by` names the source of these.
 void verify_entry(const std::filesystem::path& dir, const ManifestEntry& expected,

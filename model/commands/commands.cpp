@@ -8,6 +8,7 @@
 
 #include "data/base/error.h"
 #include "data/base/files.h"
+#include "data/base/text.h"
 #include "model/commands/dump.h"
 #include "model/files/safetensors.h"
 #include "model/files/tokens.h"
@@ -45,7 +46,7 @@ void describe(const Model& model, const std::string& where) {
   if (c.routed())
     routing += fmt::format(" ({}, {} reads, {} source columns)", to_string(c.source), model.plan().num_routed(),
                            model.plan().num_columns());
-  fmt::print("{}: {:.3f}M parameters, hidden_size {}, {} layers, vocabulary {}, {}\n", where,
+  fmt::print("{}: {:.3f}M parameters, hidden_size {}, {} layers, vocabulary {}, {}\n", data::printable(where),
              static_cast<double>(model.layout().count()) / 1e6, c.hidden_size, c.num_hidden_layers, c.vocab_size,
              routing);
 }

@@ -69,6 +69,7 @@ bool is_intact(const data::CheckpointEntry& checkpoint, const std::atomic<bool>&
   try {
     std::vector<char> piece(std::size_t{1} << 20);
     for (const data::ManifestEntry& expected : data::list_manifest(checkpoint.dir)) {
+      data::require_regular(checkpoint.dir / expected.name);
       std::ifstream in(checkpoint.dir / expected.name, std::ios::binary);
       if (!in) return false;
       data::Sha256 sum;

@@ -100,7 +100,25 @@ TEST_F(ManifestTest, NoticesBrokenManifests) {
   expect_error([&] { write_manifest(dir_ / "empty"); }, {"empty", "no file"});
 }
 
+// Of what a reader of checkpoints takes, nothing lies beside the manifest without its checksum.
+TEST_F(ManifestTest, CoversEveryFileOfACheckpoint) {
+  write_text_atomically(checkpoint_ / "notes.txt", "a user's own");
+  write_text_atomically(checkpoint_ / "tokenizer.json", "a user's own");
+  EXPECT_EQ(list_manifest(checkpoint_).size(), 2u);
+  for (const char* name : {"train_state.safetensors", "train_state-00001-of-00002.safetensors",
+                           "model-00001-of-00002.safetensors", "model.safetensors.index.json"}) {
+    write_text_atomically(checkpoint_ / name, "added");
+    expect_error([&] { verify_manifest(checkpoint_); }, {"MANIFEST.json: found " + std::string(name) + " beside it"});
+    std::filesystem::remove(checkpoint_ / name);
+  }
+  const std::string config =
+      fmt::format("{{\"config.json\": {{\"bytes\": 3, \"sha256\": \"{}\"}}}}", sha256_text("{}\n"));
+  write_text_atomically(manifest(), "{\"version\": 1, \"files\": " + config + "}");
+  expect_error([&] { verify_manifest(checkpoint_); }, {"MANIFEST.json: found model.safetensors beside it"});
+}
+
 TEST_F(ManifestTest, ReadsTheFirstVersion) {
+  std::filesystem::remove(checkpoint_ / "model.safetensors");
   write_text_atomically(manifest(),
                         fmt::format("{{\"version\": 1, \"files\": {{\"config.json\": {{\"bytes\": 3, \"sha256\": "
                                     "\"{}\"}}}}}}",
