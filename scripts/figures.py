@@ -11,8 +11,10 @@ Needs the Python packages h5py, numpy and matplotlib.
 """
 
 import argparse
+import contextlib
 import os
 import sys
+import tempfile
 import textwrap
 from pathlib import Path
 
@@ -339,16 +341,19 @@ FIGURES = {function.__name__: function for function in (emergence, plane, slices
 # ---- the whole -------------------------------------------------------------------------------------------------------
 
 
-def publish(partial, final):
-    os.replace(partial, final)
+@contextlib.contextmanager
+def complete_or_absent(final):
+    """The path to write `final` under, in a new directory that only this process knows."""
+    with tempfile.TemporaryDirectory(prefix=".figures-", dir=final.parent) as place:
+        yield Path(place) / final.name
+        os.replace(Path(place) / final.name, final)
     print(final)
 
 
 def save(figure, directory, name, formats):
     for kind in formats:
-        partial = directory / f".{name}.{kind}.partial"
-        figure.savefig(partial, format=kind, bbox_inches="tight", metadata={"CreationDate": None} if kind == "pdf" else {"Date": None} if kind == "svg" else None)
-        publish(partial, directory / f"{name}.{kind}")
+        with complete_or_absent(directory / f"{name}.{kind}") as partial:
+            figure.savefig(partial, format=kind, bbox_inches="tight", metadata={"CreationDate": None} if kind == "pdf" else {"Date": None} if kind == "svg" else None)
     plt.close(figure)
 
 
@@ -380,9 +385,8 @@ def main():
                 captions.append(f"## {name}\n\n{textwrap.fill(' '.join(caption.split()), 120)}\n")
         if skipped == len(FIGURES):
             raise InputError(f"{args.analysis[0]}: found nothing to draw, expected the results of probes")
-        partial = directory / ".captions.md.partial"
-        partial.write_text("# Captions\n\n" + "\n".join(captions), encoding="utf-8")
-        publish(partial, directory / "captions.md")
+        with complete_or_absent(directory / "captions.md") as partial:
+            partial.write_text("# Captions\n\n" + "\n".join(captions), encoding="utf-8")
     except (InputError, OSError) as error:
         sys.exit(f"figures.py: error: {error}")
 

@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 END = "<|endoftext|>"
@@ -56,9 +57,9 @@ def learn(texts, vocab_size):
 
 
 def write(file, text):
-    partial = file.with_name(f".{file.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, file)
+    with tempfile.TemporaryDirectory(prefix=".study_text-", dir=file.parent) as place:  # its name is new
+        (Path(place) / file.name).write_text(text, encoding="utf-8")
+        os.replace(Path(place) / file.name, file)
     print(f"{file}: {file.stat().st_size} bytes, sha256 {hashlib.sha256(file.read_bytes()).hexdigest()[:16]}")
 
 

@@ -14,6 +14,16 @@ void require_own_numbers(const CLI::App& app) {
   for (const CLI::App* command : app.get_subcommands(nullptr)) require_own_numbers(*command);
 }
 
+// A shell expands --out ~/x, but not --out=~/x, which would make a directory named ~.
+void require_expanded(const CLI::App& app) {
+  for (const CLI::Option* option : app.get_options())
+    for (const std::string& value : option->results())
+      if (value == "~" || value.starts_with("~/"))
+        throw UsageError("{}: found {}, which the shell did not expand: expected a path (./{} is one of that name)",
+                         option->get_name(), value, value);
+  for (const CLI::App* command : app.get_subcommands()) require_expanded(*command);
+}
+
 }  // namespace
 
 std::optional<int> parse_command_line(CLI::App& app, int argc, const char* const* argv) {
@@ -25,6 +35,7 @@ std::optional<int> parse_command_line(CLI::App& app, int argc, const char* const
   } catch (const CLI::ParseError& wrong) {
     throw UsageError("{} (see --help)", wrong.what());
   }
+  require_expanded(app);
   return std::nullopt;
 }
 

@@ -32,8 +32,8 @@ T parse_number(std::string_view text, const std::string& where, T least = std::n
   std::string range;
   if (least == std::numeric_limits<T>::lowest() && most == std::numeric_limits<T>::max())
     range = std::is_integral_v<T> ? fmt::format(" from {} to {}", least, most) : " that is finite";
-  else if (least > 0 && least < 1 && most == std::numeric_limits<T>::max())
-    range = " above 0";
+  else if (least > 0 && least < std::numeric_limits<T>::min())
+    range = most == std::numeric_limits<T>::max() ? " above 0" : fmt::format(" above 0, at most {}", most);
   else if (most == std::numeric_limits<T>::max())
     range = fmt::format(" of at least {}", least);
   else

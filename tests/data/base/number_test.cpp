@@ -38,6 +38,7 @@ TEST(NumberTest, RefusesEverythingElse) {
     expect_error([&] { parse_number<double>(text, "--margin"); }, {"--margin: found " + text, "finite"});
   for (const std::string text : {"0", "-0.0", "-1"})
     expect_error([&] { parse_number<double>(text, "--margin", above_zero); }, {"expected a number above 0"});
+  expect_error([&] { parse_number<double>("2", "--share", above_zero, 1); }, {"above 0, at most 1"});
   expect_error([&] { parse_number<int>("0", "--n", 1); }, {"--n: found 0, expected a whole number of at least 1"});
   expect_error([&] { parse_number<int>("11", "--n", 1, 10); }, {"expected a whole number from 1 to 10"});
   const std::string message = error_of([&] { parse_number<int>(std::string(300, '9'), "--n"); });
@@ -66,6 +67,17 @@ TEST(NumberTest, OptionsAreNumbersOfThisKind) {
   }
   EXPECT_THROW(parsed({"--margin", "inf"}), UsageError);
   EXPECT_THROW(parsed({"--margin", "0"}), UsageError);
+}
+
+TEST(NumberTest, OptionsAreNotPathsThatNoShellExpanded) {
+  for (const char* value : {"--out=~/x", "--out=~"}) {
+    CLI::App app("", "tool");
+    CLI::App* command = app.add_subcommand("command");
+    std::string out;
+    command->add_option("--out", out);
+    const std::array<const char*, 3> arguments{"tool", "command", value};
+    EXPECT_THROW(parse_command_line(app, 3, arguments.data()), UsageError) << value;
+  }
 }
 
 TEST(NumberTest, OptionsAreNotNumbersOfAnotherKind) {
