@@ -11,12 +11,11 @@
 namespace routescope::analysis {
 namespace {
 
-/// From the mass over all reads of a slice to the mass over those that the ablation can change, of which there must be
-/// one: the others weigh exactly 0 (they have none of its sources) or 1 (they have no other).
-struct ChangedMass {
+/// From the mass of a slice to its free mass. There must be a read that the ablation can change.
+struct FreeMass {
   double reads = 0, certain = 0, changed = 0;
 
-  ChangedMass(const model::ReadPlan& plan, Ablation ablation, const RouteSet& slice)
+  FreeMass(const model::ReadPlan& plan, Ablation ablation, const RouteSet& slice)
       : reads(static_cast<double>(slice.reads.size())),
         changed(static_cast<double>(changed_reads(plan, ablation, whole(slice)).size())) {
     std::set<int> with_sources;
@@ -67,12 +66,13 @@ std::size_t largest(std::span<const double> values) {
 Dissociation dissociation_of(const Curves& curves, std::size_t row, std::span<const Rows> runs,
                              const model::ReadPlan& plan) {
   Dissociation out;
+  out.free_mass.assign(curves.sets, nan);
   const std::vector<RouteSet> slices = slice_sets(plan);
   std::vector<std::size_t> tested;
-  std::vector<ChangedMass> changed;  // [tested]
+  std::vector<FreeMass> changed;  // [tested]
   std::size_t sequences = curves.sequences;
   for (std::size_t s = 0; s < curves.sets; ++s) {
-    const ChangedMass of_slice(plan, runs.front()[row]->ablations.front().ablation, slices[s]);
+    const FreeMass of_slice(plan, runs.front()[row]->ablations.front().ablation, slices[s]);
     if (std::isnan(curves.effect.value(row, s)) || of_slice.changed == 0) continue;
     tested.push_back(s);
     changed.push_back(of_slice);
@@ -84,6 +84,7 @@ Dissociation dissociation_of(const Curves& curves, std::size_t row, std::span<co
     mass[i] = changed[i].of(curves.mass.value(row, tested[i]));
     effect[i] = curves.effect.value(row, tested[i]);
   }
+  for (std::size_t i = 0; i < tested.size(); ++i) out.free_mass[tested[i]] = mass[i];
   out.rank_correlation.value = rank_correlation(mass, effect);
   out.largest_mass = static_cast<int>(tested[largest(mass)]);
   out.largest_effect = static_cast<int>(tested[largest(effect)]);

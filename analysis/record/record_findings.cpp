@@ -46,22 +46,26 @@ void add_estimates(Fields<Row>& fields, const std::string& path, Names axes, con
 Fields<Dissociation> dissociation_fields(std::size_t slices) {
   using Row = Dissociation;
   Fields<Row> fields;
-  add_estimates(fields, "rank_correlation", {}, "1", "Spearman's rank correlation of mass and delta_nll",
+  fields.push_back(data::field_of("free_mass", {"slice"}, "1",
+                                  "mean weight over the reads that the ablation can change; NaN: not tested",
+                                  &Row::free_mass));
+  add_estimates(fields, "rank_correlation", {}, "1", "Spearman's rank correlation of free mass and delta_nll",
                 [](const Row& row) { return std::vector{row.rank_correlation}; });
-  fields.push_back(data::field_of("largest_mass", {}, "1", "slice with the largest mass of those tested; -1: none",
+  fields.push_back(data::field_of("largest_mass", {}, "1", "slice with the largest free mass of those tested; -1: none",
                                   &Row::largest_mass));
   fields.push_back(
       data::field_of("largest_effect", {}, "1", "slice with the largest delta_nll; -1: none", &Row::largest_effect));
   fields.push_back(data::field_of("p_same", {}, "1",
                                   "share of resamples in which the two are the same slice (no p value)", &Row::p_same));
-  fields.push_back(data::field_of(
-      "p_largest", {}, "1",
-      "p value of the hypothesis that no slice has a larger effect than that with the largest mass", &Row::p_largest));
+  fields.push_back(
+      data::field_of("p_largest", {}, "1",
+                     "p value of the hypothesis that no slice has a larger effect than that with the largest free mass",
+                     &Row::p_largest));
   fields.push_back(
       {{"idle",
         {"slice"},
         "1",
-        fmt::format("1: mass of at least {:g} and an effect shown to lie within the margin", appreciable_mass),
+        fmt::format("1: free mass of at least {:g} and an effect shown to lie within the margin", appreciable_mass),
         data::hdf5::Type::u8},
        [slices](const Row& row) {
          Values out(slices, 0);

@@ -172,16 +172,14 @@ Claim motif_claim(const Study& study) {
 
 // ---- 3: mass and effect dissociate ----
 
-/// A slice with its mass and its effect, means over the runs.
+/// A slice with its free mass and its effect at the last step, means over the runs.
 std::string slice_with_numbers(const Study& study, int slice) {
-  std::vector<double> mass, effect;
   const auto at = static_cast<std::size_t>(slice);
-  for (const StudyRun& run : runs_of(study)) {
-    const ProbeRow& row = run.record.rows.back();
-    mass.push_back(row.mass[at]);
-    effect.push_back(row.ablations.front().sets[at].delta_nll.value);
-  }
-  return fmt::format("{} (mass {}, effect {})", slices_text({slice}), number_text("{:.2f}", over_runs(mass).mean),
+  std::vector<double> effect;
+  for (const StudyRun& run : runs_of(study))
+    effect.push_back(run.record.rows.back().ablations.front().sets[at].delta_nll.value);
+  return fmt::format("{} (free mass {}, effect {})", slices_text({slice}),
+                     number_text("{:.2f}", study.findings().dissociation.back().free_mass[at]),
                      number_text("{:+.3f}", over_runs(effect).mean));
 }
 
@@ -189,7 +187,7 @@ std::string rank_sentence(const Study& study, const Estimate& rank) {
   const char* meaning = rank.ci.lower > 0   ? "heavier slices tend to matter more"
                         : rank.ci.upper < 0 ? "heavier slices tend to matter less"
                                             : "whether heavier slices matter more is not shown";
-  return fmt::format("Rank correlation of mass and effect ({}) over the slices: {}; {}.", ablation_name(study),
+  return fmt::format("Rank correlation of free mass and effect ({}) over the slices: {}; {}.", ablation_name(study),
                      estimate_text(rank, "{:+.2f}"), meaning);
 }
 
@@ -204,17 +202,16 @@ std::string largest_sentence(const Study& study, const Dissociation& last, std::
   const std::string test = std::isnan(last.p_largest)
                                ? "Whether any slice is stronger than the heaviest was not tested"
                                : p_text(last.p_largest) + " that none is stronger than the heaviest";
-  return fmt::format("Heaviest over the reads that the ablation can change: {}. Strongest: {}. {}{}.",
-                     slice_with_numbers(study, last.largest_mass), slice_with_numbers(study, last.largest_effect), test,
+  return fmt::format("Heaviest: {}. Strongest: {}. {}{}.", slice_with_numbers(study, last.largest_mass),
+                     slice_with_numbers(study, last.largest_effect), test,
                      of_runs(study, differ, "the heaviest is shown not to be the strongest"));
 }
 
 std::string idle_sentence(const Study& study, const Dissociation& last, std::size_t with_idle) {
   const std::string where = in_every_run(study);
-  const std::string idle = fmt::format(
-      "a mass of {:g} or more over the reads that the ablation can change, and an effect shown to lie within "
-      "\u00b1{:g} nats per token{}",
-      appreciable_mass, study.runs.front().record.identity.settings.margin, where);
+  const std::string idle =
+      fmt::format("a free mass of {:g} or more, and an effect shown to lie within \u00b1{:g} nats per token{}",
+                  appreciable_mass, study.runs.front().record.identity.settings.margin, where);
   if (last.idle.empty()) return "No slice has " + idle + of_runs(study, with_idle, "there is such a slice") + ".";
   std::vector<std::string> names;
   for (int slice : last.idle) names.push_back(slice_with_numbers(study, slice));

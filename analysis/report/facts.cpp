@@ -69,8 +69,12 @@ void add_effects(Entries& out, const ProbeIdentity& identity) {
   out.emplace_back("Mass of a slice.",
                    "The weight on a family of sources (embedding, history, current), averaged over all reads of one "
                    "sublayer kind and depth and over all tokens. A read without such a source weighs 0. The masses of "
-                   "the three families sum to one. The heaviest slice is the one with the largest mass over the reads "
-                   "that the ablation can change.");
+                   "the three families sum to one.");
+  out.emplace_back(
+      "Free mass of a slice.",
+      "The same average over the reads that the ablation can change. In the others the weight is 0 (no "
+      "such source) or 1 (no other source), whatever the model does. Wherever mass and effect are compared, "
+      "it is free mass; the heaviest slice is the one with the largest.");
   out.emplace_back(
       "Effect of a slice.",
       fmt::format(

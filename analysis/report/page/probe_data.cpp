@@ -107,7 +107,8 @@ json dissociation_data(const Findings& findings, const Indices& rows) {
   if (findings.dissociation.empty()) return out;
   for (std::size_t row : rows) {
     const Dissociation& one = findings.dissociation.at(row);
-    out.push_back({{"rank_correlation", json_estimate(one.rank_correlation)},
+    out.push_back({{"free_mass", json_numbers(one.free_mass)},
+                   {"rank_correlation", json_estimate(one.rank_correlation)},
                    {"largest_mass", one.largest_mass},
                    {"largest_effect", one.largest_effect},
                    {"p_same", json_number(one.p_same)},

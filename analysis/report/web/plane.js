@@ -10,7 +10,8 @@ function describeSet(s, subject = probes, row = rowOf(subject)) {
   const range = (low, high) => interval(at(low, s), at(high, s), 4);
   const lines = [
     subject === probes ? "" : subject.name, sets[s].title, `step ${grouped(subject.step[row])}, ${settings.ablation}`,
-    `mass ${digits(at("mass", s), 4)}`, `\u0394 nll ${signed(at("delta", s), 4)}${range("lower", "upper")}`
+    `mass ${digits(at("mass", s), 4)}${sliced ? `, free mass ${digits(at("free_mass", s), 4)}` : ""}`,
+    `\u0394 nll ${signed(at("delta", s), 4)}${range("lower", "upper")}`
   ];
   if (known(at("control", s))) {
     lines.push(`control ${signed(at("control", s), 4)}, excess ${signed(at("excess", s), 4)}` +
@@ -29,10 +30,10 @@ const plane = {
     const width = widthOf(figure), height = Math.min(480, Math.max(340, width * 0.5));
     this.area = {x: 68, y: 14, width: width - 84, height: height - 64};
     this.scales(width);
-    this.drawing = canvas(width, height, "mass against effect of the slices");
+    this.drawing = canvas(width, height, `${comparedName} against effect of the ${sliced ? "slices" : "sets"}`);
     this.margin();
     panel(this.drawing, this.area, this.x, this.y,
-      {xLabel: "routing mass (mean weight, share)", yLabel: EFFECT, zero: true});
+      {xLabel: sliced ? "free mass (mean weight where it can change)" : "mass (mean weight)", yLabel: EFFECT, zero: true});
     this.text = html("span");
     figure.replaceChildren(html("div", {class: "tools"}, ...this.keys(), effectChoice()), this.drawing,
       caption("What a slice weighs, and what it does.", this.text));
@@ -40,7 +41,10 @@ const plane = {
 
   scales() {
     const {x, y, width, height} = this.area;
-    const masses = [probes, ...beside].flatMap((one) => one.mass.flat()).filter(known);
+    const masses =
+      [probes, ...beside]
+        .flatMap((one) => (sliced ? (one.dissociation || []).flatMap((row) => row.free_mass) : one.mass.flat()))
+        .filter(known);
     const effects = [...allEffects(probes, ["delta", "lower", "upper"]), ...beside.flatMap((one) => allEffects(one))];
     const high = Math.min(1, Math.max(0.01, ...masses) * 1.06);
     this.x = linearScale([0, high], [x, x + width], Math.max(4, Math.round(width / 110)));
@@ -80,9 +84,9 @@ const plane = {
     this.layer = svg("g");
     this.drawing.append(this.layer);
     const at = values();
-    const tested = sets.map((_, s) => s).filter((s) => known(at("delta", s)) && known(at("mass", s)));
+    const tested = sets.map((_, s) => s).filter((s) => known(at("delta", s)) && known(at(COMPARED, s)));
     const own =
-      tested.map((s) => ({s, x: this.x(at("mass", s)), y: this.y(at("delta", s)), text: () => describeSet(s)}));
+      tested.map((s) => ({s, x: this.x(at(COMPARED, s)), y: this.y(at("delta", s)), text: () => describeSet(s)}));
     const others = beside.flatMap((other) => this.others(other, own));
     for (const point of own) this.mark(point, at);
     this.label(own, at);
@@ -96,8 +100,8 @@ const plane = {
     const at = values(other);
     const points = [];
     sets.forEach((_, s) => {
-      if (!known(at("delta", s)) || !known(at("mass", s))) return;
-      const point = {x: this.x(at("mass", s)), y: this.y(at("delta", s)), text: () => describeSet(s, other)};
+      if (!known(at("delta", s)) || !known(at(COMPARED, s))) return;
+      const point = {x: this.x(at(COMPARED, s)), y: this.y(at("delta", s)), text: () => describeSet(s, other)};
       points.push(point);
       if (other.baseline) {
         const cross = `M${point.x - 4},${point.y - 4}l8,8m0,-8l-8,8`;
@@ -134,9 +138,9 @@ const plane = {
     const bars = probes.over ? "mean over runs, with a line to each run" : `with ${spreadText()}`;
     return `Each of the ${tested} ${sliced ? "slices" : "sets"} that the ablation ${
              settings.ablation} can change, at ` +
-      `step ${grouped(probes.step[drawn.probe])}: mean weight against the rise of the loss, ${
+      `step ${grouped(probes.step[drawn.probe])}: ${comparedName} against the rise of the loss, ${
         bars}. Far right and low: ` +
-      `much weight, little effect. Faded: ${faded}. Grey: as good as no effect.${this.summary()}`;
+      `much mass, little effect. Faded: ${faded}. Grey: as good as no effect.${this.summary()}`;
   },
 
   /// Findings are those of the first ablation.
@@ -147,7 +151,7 @@ const plane = {
     const heads = heaviest === strongest ? `The heaviest slice, ${heaviest}, is also the strongest`
                                          : `The heaviest slice is ${heaviest}, the strongest ${strongest}`;
     return ` ${heads} (one and the same in ${
-             percent(row.p_same)} of resamples). Rank correlation of mass and effect: ` +
+             percent(row.p_same)} of resamples). Rank correlation of free mass and effect: ` +
       `${estimated(row.rank_correlation, 2)}.`;
   },
 
@@ -159,7 +163,7 @@ const plane = {
     const free = (box) =>
       box.x >= left && box.x + box.w <= left + width && box.y >= top && taken.every((other) => apart(box, other));
     const first = (field, count) => [...points].sort((a, b) => at(field, b.s) - at(field, a.s)).slice(0, count);
-    for (const {s, x, y} of new Set([...first("delta", 5), ...first("mass", 4)])) {
+    for (const {s, x, y} of new Set([...first("delta", 5), ...first(COMPARED, 4)])) {
       const text = sets[s].title, w = text.length * 6.2;
       const corners = [
         [x + 11, y - 7], [x - 11 - w, y - 7], [x - w / 2, y - 25], [x - w / 2, y + 11], [x + 9, y - 20], [x + 9, y + 6]

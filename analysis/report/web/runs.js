@@ -27,8 +27,8 @@ const runsInNumbers = {
       ["validation loss, nats per token", one ? digits(one.valid_loss, 4) : "\u2013"],
       ["loss on the probe tokens, nats per token", digits(probe.nll[last], 4)],
       ["variance of the weights between tokens, share", percent(probe.content[last])],
-      ["rank correlation of mass and effect", estimated(row.rank_correlation, 2)],
-      ["heaviest slice", title(row.largest_mass)], ["strongest slice", title(row.largest_effect)],
+      ["rank correlation of free mass and effect", estimated(row.rank_correlation, 2)],
+      ["heaviest slice (free mass)", title(row.largest_mass)], ["strongest slice", title(row.largest_effect)],
       ["the same slice, share of resamples", percent(row.p_same)],
       ["p that no slice is stronger than the heaviest", pText(row.p_largest)],
       ["idle slices", row.idle ? idle || "none shown" : "\u2013"]

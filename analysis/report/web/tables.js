@@ -63,7 +63,8 @@ const table = {
   },
 
   firstColumns: (at) => [[sliced ? "slice" : "set", "", "order", (s) => sets[s].title],
-    ["mass", "share", "mass", (s) => digits(at("mass", s), 3)]],
+    ["mass", "share", "mass", (s) => digits(at("mass", s), 3)],
+    ...(sliced ? [["free mass", "share", "free_mass", (s) => digits(at("free_mass", s), 3)]] : [])],
 
   ablationColumns(at) {
     const effect = (subject, ablation) => {
@@ -73,7 +74,7 @@ const table = {
     const columns = this.firstColumns(at);
     for (const ablation of probes.ablations) columns.push([ablation, "\u0394 nll", null, ...effect(probes, ablation)]);
     for (const one of beside) {
-      columns.push([one.name, "mass", null, (s) => digits(values(one)("mass", s), 3)],
+      columns.push([one.name, comparedName, null, (s) => digits(values(one)(COMPARED, s), 3)],
         [one.name, settings.ablation, null, ...effect(one, settings.ablation)]);
     }
     return columns;

@@ -64,9 +64,15 @@ function meanProbes(all) {
 function values(subject = probes, ablation = settings.ablation, row = rowOf(subject)) {
   const effects = subject.effects[ablation] || {};
   const rows = (field) => (field === "mass" ? subject.mass : effects[field]);
-  const at = (field, s) => (rows(field) && rows(field)[row] ? rows(field)[row][s] : null);
+  const at = (field, s) => {
+    if (field === "free_mass") return ((subject.dissociation || [])[row] || {free_mass: []}).free_mass[s] ?? null;
+    return rows(field) && rows(field)[row] ? rows(field)[row][s] : null;
+  };
   return Object.assign(at, {subject});
 }
+/// The mass that is compared with effects: of slices the free mass.
+const COMPARED = sliced ? "free_mass" : "mass";
+const comparedName = sliced ? "free mass" : "mass";
 const rowOf = (subject) => (subject === probes ? drawn.probe : atOrBefore(subject.step, drawn.step));
 
 /// Shown to have an effect, or to lie within the margin: by the confidence sequence where it decides, else by p values;

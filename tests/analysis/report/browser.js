@@ -114,6 +114,12 @@ const shownMasses = () => {
   return [...rows].map((row) => [row.querySelector("th").textContent, row.querySelectorAll("td")[1].textContent]);
 };
 
+/// The same of the free masses.
+const shownFreeMasses = () => {
+  const rows = [...document.querySelectorAll("#slices table")].at(-1).querySelectorAll("tbody tr");
+  return [...rows].map((row) => [row.querySelector("th").textContent, row.querySelectorAll("td")[2].textContent]);
+};
+
 function useViews() {
   for (const value of choose("runs") || []) {
     choose("runs", value);
@@ -133,6 +139,8 @@ function report() {
   seen.title = document.title;
   seen.heading = document.querySelector("h1").textContent;
   seen.facts = document.querySelectorAll("#facts div").length;
+  if (document.querySelector("#slices table")) seen.free_masses = shownFreeMasses();
+  seen.plane = (document.querySelector("#plane figcaption") || {textContent: ""}).textContent;
   seen.methods = document.querySelectorAll("#methods li").length;
   useKeyboard();
   seen.text = useText();

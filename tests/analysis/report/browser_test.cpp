@@ -49,9 +49,21 @@ class Browser : public ::testing::Test {
     if (command.empty()) GTEST_SKIP() << "no browser (Debian's chromium, scripts/install_packages.sh test)";
   }
 
+  /// The page's document after its scripts have run.
+  std::string document_of(const std::string& page, int width) const {
+    data::write_text_atomically(dir / "page.html", page);
+    return output_of(
+        fmt::format("timeout 300 {} --headless --no-sandbox --disable-gpu --disable-dev-shm-usage --user-data-dir={} "
+                    "--virtual-time-budget=20000 --window-size={},2000 --dump-dom file://{} 2> {}",
+                    command, (dir / "profile").string(), width, (dir / "page.html").string(), (dir / "log").string()));
+  }
+
   /// What browser.js sees of the page.
   json open(const json& data, int width) const {
     std::string page = study_page(data);
+    // The page's policy would not let browser.js run. Browser.RunsNoScriptButItsOwn tests it.
+    const std::size_t policy = page.find("<meta http-equiv=");
+    page.erase(policy, page.find('\n', policy) + 1 - policy);
     const std::string script = data::read_text(testing::source_dir() + "/tests/analysis/report/browser.js");
     const auto insert = [&](const std::string& before, const std::string& text) {
       const std::size_t at = page.rfind(before);
@@ -63,11 +75,7 @@ class Browser : public ::testing::Test {
            "window.addEventListener(\"error\", (event) => browserErrors.push(event.message + \" at line \" + "
            "event.lineno));</script>\n");
     insert("</body>", "<script type=\"module\">\n" + script + "</script>\n");
-    data::write_text_atomically(dir / "page.html", page);
-    const std::string dump = output_of(
-        fmt::format("timeout 300 {} --headless --no-sandbox --disable-gpu --disable-dev-shm-usage --user-data-dir={} "
-                    "--virtual-time-budget=20000 --window-size={},2000 --dump-dom file://{} 2> {}",
-                    command, (dir / "profile").string(), width, (dir / "page.html").string(), (dir / "log").string()));
+    const std::string dump = document_of(page, width);
     const std::string begin = "<pre id=\"seen\">";
     const std::size_t from = dump.rfind(begin), to = dump.rfind("</pre>");
     if (from == std::string::npos || to == std::string::npos) {
@@ -172,6 +180,47 @@ TEST_F(Browser, ShowsAStudyAndEachOfItsRuns) {
       EXPECT_NEAR(std::stod(row.at(1).get<std::string>()), mass, 0.5001e-3) << v << " " << row;
     }
   }
+}
+
+TEST_F(Browser, RunsNoScriptButItsOwn) {
+  const json data = data_of(testing::sample_study(1, true));
+  std::string page = study_page(data);
+  const std::string drawn = document_of(page, 1300);
+  EXPECT_NE(drawn.find("<circle"), std::string::npos);
+  page.insert(page.rfind("</body>"),
+              "<script>document.body.dataset.foreign = 'ran'</script>\n"
+              "<img src='x' onerror=\"document.body.dataset.foreign = 'ran'\">\n");
+  const std::string attacked = document_of(page, 1300);
+  EXPECT_NE(attacked.find("<circle"), std::string::npos);
+  EXPECT_EQ(attacked.find("data-foreign"), std::string::npos);
+}
+
+/// The numbers after `words` in `text`.
+double number_after(const std::string& text, const std::string& words) {
+  const std::size_t at = text.find(words);
+  return at == std::string::npos ? std::nan("") : std::strtod(text.c_str() + at + words.size(), nullptr);
+}
+
+// The claim, the figure's sentence and the table speak of one mass.
+TEST_F(Browser, TheHeaviestSliceHasTheLargestMassThatIsComparedAnywhere) {
+  const Study study = testing::sample_study(1, true);
+  const json data = data_of(study);
+  const json seen = open(data, 1300);
+  double largest = 0;
+  std::string name;
+  for (const json& row : seen.at("free_masses")) {
+    const double mass = std::strtod(row.at(1).get<std::string>().c_str(), nullptr);
+    if (mass <= largest) continue;
+    largest = mass;
+    name = row.at(0);
+  }
+  ASSERT_GT(largest, 0);
+  const std::string evidence = seen.at("claims").at(2).at("evidence").dump();
+  EXPECT_NEAR(number_after(evidence, "(free mass "), largest, 0.0051) << evidence;
+  EXPECT_NE(evidence.find(name), std::string::npos) << name << ": " << evidence;
+  EXPECT_NE(seen.at("plane").get<std::string>().find("heaviest slice is " + name), std::string::npos)
+      << name << ": " << seen.at("plane");
+  EXPECT_NE(seen.at("plane").get<std::string>().find("free mass against the rise"), std::string::npos);
 }
 
 TEST_F(Browser, FitsANarrowScreen) {

@@ -182,6 +182,8 @@ void set_dissociation(Study& study, const Dissociation& row) {
 
 Dissociation dissociated() {
   Dissociation row;
+  row.free_mass.assign(num_slices, 0.25);
+  row.free_mass[3] = 0.875;
   row.largest_mass = 3;
   row.largest_effect = 12;
   row.p_same = 0.01;
@@ -197,11 +199,12 @@ TEST(DissociationClaim, JudgesBothHalves) {
   EXPECT_EQ(tone(study, 2), "yes");
   EXPECT_EQ(verdict(study, 2), "Dissociated in both senses");
   expect_said(study, 2, "p = 0.001 that none is stronger than the heaviest.");
+  expect_said(study, 2, "(free mass 0.88, ");
   row.idle = {};
   set_dissociation(study, row);
   EXPECT_EQ(tone(study, 2), "part");
   EXPECT_EQ(verdict(study, 2), "The heaviest slice is not the strongest; no slice is shown to be idle");
-  expect_said(study, 2, "No slice has a mass of 0.1 or more");
+  expect_said(study, 2, "No slice has a free mass of 0.1 or more");
   row.p_largest = 0.3;
   set_dissociation(study, row);
   expect_said(study, 2, "p = 0.3 that none");
@@ -289,7 +292,7 @@ TEST(Claims, FollowFromThePlantedNumbers) {
   EXPECT_EQ(verdict(study, 2), "Dissociated in both senses in every run");
   // Of the reads that a mask can change: the read of 0.attn, which has the embedding alone, does not thin the current
   // state's mass in early attention.
-  expect_said(study, 2, "Heaviest over the reads that the ablation can change: current \u2192 early attention");
+  expect_said(study, 2, "Heaviest: current \u2192 early attention");
   expect_said(study, 2, "Strongest: embedding \u2192 early MLP");
 }
 

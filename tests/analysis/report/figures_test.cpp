@@ -24,13 +24,13 @@ class FiguresTest : public ::testing::Test {
   data::TempDir dir;
 
   void SetUp() override {
-    if (status_of("python3 -c 'import h5py, matplotlib, numpy' 2>/dev/null") != 0)
+    if (status_of(testing::python() + " -c 'import h5py, matplotlib, numpy' 2>/dev/null") != 0)
       GTEST_SKIP() << "no python3 with h5py, numpy and matplotlib (scripts/install_packages.sh figures)";
   }
   /// Exit status 0, or not; what it said is in DIR/out/../log.
   bool draw(const std::string& arguments, const std::string& out) {
-    return status_of("python3 '" + testing::source_dir() + "/scripts/figures.py' " + arguments + " --out '" +
-                     (dir / out).string() + "' > '" + log().string() + "' 2>&1") == 0;
+    return status_of(testing::python() + " '" + testing::source_dir() + "/scripts/figures.py' " + arguments +
+                     " --out '" + (dir / out).string() + "' > '" + log().string() + "' 2>&1") == 0;
   }
   std::filesystem::path log() const { return dir / "log"; }
   std::string file(const std::string& name) const { return "'" + (dir / name).string() + "'"; }
