@@ -233,7 +233,9 @@ def plane(runs, _):
     ablation = runs[0].ablations()[0]
     if "family" not in runs[0].file:
         raise Missing(f"{runs[0].file.filename}: its sets are not the 18 slices")
-    mass = np.array([run.get("dissociation/free_mass")[-1] for run in runs])
+    # Files from before analysis.h5 2.1 have the mass over all reads alone.
+    free = all("dissociation/free_mass" in run for run in runs)
+    mass = np.array([run.get("dissociation/free_mass" if free else "mass")[-1] for run in runs])
     effect = np.array([run.get(f"{ablation}/delta_nll")[-1] for run in runs])
     labels = zip(*(runs[0].labels(name) for name in ("slice", "family", "sublayer", "depth")))
     figure, axes = plt.subplots(figsize=(4.6, 3.2))
@@ -249,7 +251,7 @@ def plane(runs, _):
             axes.plot([x, one_x], [y, one_y], color=FAMILY[family], linewidth=0.5, alpha=0.6)
         axes.scatter(x, y, s=DEPTH[depth], marker=SUBLAYER[sublayer], color=FAMILY[family], edgecolors="white",
                      linewidths=0.5, zorder=3)
-    axes.set_xlabel("free mass")
+    axes.set_xlabel("free mass" if free else "mass over all reads")
     axes.set_ylabel(f"Δ nll of '{ablation}' (nats/token)")
     axes.set_xlim(left=0)
     handles = [Line2D([], [], color=colour, marker="o", linestyle="", label=name) for name, colour in FAMILY.items()]
@@ -259,7 +261,8 @@ def plane(runs, _):
                 for name, area in DEPTH.items()]
     figure.legend(handles=handles, loc="upper left", bbox_to_anchor=(1, 1))
     spread = "lines: 95 % intervals" if len(runs) == 1 else f"marks: mean over {len(runs)} runs, with a line to each"
-    caption = f"Free mass (the mean weight where the ablation can change it) and causal effect of the 18 slices at step {runs[0].steps()[-1]:.0f} ({spread}). "
+    what = "Free mass (the mean weight where the ablation can change it)" if free else "Mass over all reads"
+    caption = f"{what} and causal effect of the 18 slices at step {runs[0].steps()[-1]:.0f} ({spread}). "
     return figure, caption + estimand(runs[0], ablation)
 
 
