@@ -32,8 +32,12 @@ struct ReportArguments {
   fs::path tokenizer, text, out;
 };
 
-/// Throws UsageError if an output would replace what the page is made of.
-void check_outputs(const ReportArguments& a, const std::vector<data::NamedPath>& outputs) {
+/// Throws UsageError if an output would replace what the page is made of, or a run counts twice.
+void check_paths(const ReportArguments& a, const std::vector<data::NamedPath>& outputs) {
+  for (const std::vector<fs::path>& paths : {a.study.runs, a.study.baselines})
+    if (const auto twice = data::named_twice(paths))
+      throw data::UsageError("{}: found the same as {}, expected each once", twice->again.string(),
+                             twice->before.string());
   std::vector<data::NamedPath> inputs{{"--tokenizer", a.tokenizer}, {"--text", a.text}};
   for (const fs::path& run : a.study.runs)
     for (const char* file : {"analysis.h5", "routing.h5", "routing.h5.journal", "config.yaml"})
@@ -53,14 +57,14 @@ void write_page(const ReportArguments& a, const Study& study, const fs::path& fi
 
 int run_report(const ReportArguments& a) {
   const fs::path out = a.out.empty() ? a.study.runs.front() / "report.html" : a.out;
-  check_outputs(a, {{"--out", out}});
+  check_paths(a, {{"--out", out}});
   write_page(a, load_study(a.study), out);
   return 0;
 }
 
 int run_compare(ReportArguments a, const fs::path& baseline) {
   if (!baseline.empty()) a.study.baselines = {baseline};
-  check_outputs(a, {{"--out", a.out / "study.h5"}, {"--out", a.out / "index.html"}});
+  check_paths(a, {{"--out", a.out / "study.h5"}, {"--out", a.out / "index.html"}});
   const Study study = load_study(a.study);
   std::error_code error;
   fs::create_directories(a.out, error);

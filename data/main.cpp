@@ -21,6 +21,9 @@ void check_usage(const TokenizeOptions& options, bool has_fraction) {
     throw UsageError("--valid-output and --valid-fraction go together");
   if (has_fraction && !(options.valid_fraction < 1))
     throw UsageError("--valid-fraction: found {}, expected a number between 0 and 1", options.valid_fraction);
+  if (const auto twice = named_twice(options.inputs))
+    throw UsageError("--input {}: found the same file as {}, expected each document once", twice->again.string(),
+                     twice->before.string());
   std::vector<NamedPath> inputs;
   for (const auto& input : options.inputs) inputs.push_back({"--input", input});
   require_apart({{"--output", options.output}, {"--valid-output", options.valid_output.value_or("")}}, inputs);

@@ -1,7 +1,10 @@
 #include "data/base/paths.h"
 
+#include <sys/stat.h>
+
 #include <cctype>
 #include <cstdlib>
+#include <map>
 #include <string_view>
 
 #include "data/base/error.h"
@@ -82,6 +85,17 @@ bool same_place(const fs::path& a, const fs::path& b) {
     return failed ? full : known;
   };
   return place(a) == place(b);
+}
+
+std::optional<NamedTwice> named_twice(const std::vector<fs::path>& paths) {
+  std::map<std::pair<dev_t, ino_t>, fs::path> seen;
+  for (const fs::path& path : paths) {
+    struct stat status {};
+    if (::stat(path.c_str(), &status) != 0) continue;
+    const auto [other, is_new] = seen.emplace(std::pair(status.st_dev, status.st_ino), path);
+    if (!is_new) return NamedTwice{path, other->second};
+  }
+  return std::nullopt;
 }
 
 void require_apart(const std::vector<NamedPath>& outputs, const std::vector<NamedPath>& inputs) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -17,6 +18,13 @@ std::filesystem::path follow_links(const std::filesystem::path& path);
 
 /// Whether writing one of them changes the other: also through links, hard links and directories that do not exist.
 bool same_place(const std::filesystem::path& a, const std::filesystem::path& b);
+
+/// The first path that is the same file or directory as an earlier one, and that one: also through links and hard
+/// links. Paths where nothing is are not compared.
+struct NamedTwice {
+  std::filesystem::path again, before;
+};
+std::optional<NamedTwice> named_twice(const std::vector<std::filesystem::path>& paths);
 
 /// An option and its path; an empty path is an option that was not given.
 struct NamedPath {

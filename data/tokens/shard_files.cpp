@@ -1,12 +1,11 @@
 #include "data/tokens/shard_files.h"
 
 #include <glob.h>
-#include <sys/stat.h>
 
-#include <map>
 #include <utility>
 
 #include "data/base/error.h"
+#include "data/base/paths.h"
 
 namespace routescope::data {
 
@@ -50,38 +49,26 @@ std::vector<fs::path> expand(const std::string& text) {
   return places;
 }
 
-std::pair<dev_t, ino_t> identity(const fs::path& file) {
-  struct stat status {};
-  // What cannot be opened is reported by who opens it.
-  return ::stat(file.c_str(), &status) == 0 ? std::pair(status.st_dev, status.st_ino) : std::pair(dev_t{}, ino_t{});
-}
-
 }  // namespace
 
 std::vector<fs::path> shard_files(const std::vector<std::string>& patterns) {
   if (patterns.empty()) throw Error("no token shards were named");
   std::vector<fs::path> out;
-  std::map<std::pair<dev_t, ino_t>, fs::path> seen;
   for (const std::string& pattern : patterns)
-    for (const fs::path& file : expand(pattern)) {
-      if (const auto [other, fresh] = seen.emplace(identity(file), file); !fresh && other->first.second != 0)
-        throw Error("{}: found the same file as {}, expected each token shard once", file.string(),
-                    other->second.string());
-      out.push_back(file);
-    }
+    for (fs::path& file : expand(pattern)) out.push_back(std::move(file));
+  if (const auto twice = named_twice(out))
+    throw Error("{}: found the same file as {}, expected each token shard once", twice->again.string(),
+                twice->before.string());
   return out;
 }
 
 void require_apart_shards(const std::vector<std::string>& train_patterns, const std::string& train,
                           const std::vector<std::string>& valid_patterns, const std::string& valid) {
-  std::map<std::pair<dev_t, ino_t>, fs::path> trained;
-  for (const fs::path& file : shard_files(train_patterns)) trained.emplace(identity(file), file);
-  for (const fs::path& file : shard_files(valid_patterns)) {
-    const auto other = trained.find(identity(file));
-    if (other != trained.end())
-      throw Error("{}: found {}, which {} names too (as {}), expected other data than is trained on", valid,
-                  file.string(), train, other->second.string());
-  }
+  std::vector<fs::path> both = shard_files(train_patterns);
+  for (fs::path& file : shard_files(valid_patterns)) both.push_back(std::move(file));
+  if (const auto twice = named_twice(both))
+    throw Error("{}: found {}, which {} names too (as {}), expected other data than is trained on", valid,
+                twice->again.string(), train, twice->before.string());
 }
 
 }  // namespace routescope::data

@@ -63,8 +63,10 @@ int run_init(const Arguments& a) {
   for (const std::string& assignment : a.set) {
     const auto equals = assignment.find('=');
     if (equals == std::string::npos) throw data::UsageError("--set: found '{}', expected key=value", assignment);
-    const auto value = nlohmann::json::parse(assignment.substr(equals + 1), nullptr, false);
-    if (value.is_discarded()) throw data::UsageError("--set: found '{}', expected a number, true or false", assignment);
+    const std::string text = assignment.substr(equals + 1);
+    const auto value = nlohmann::json::parse(text, nullptr, false);
+    if (value.is_discarded() || text.find_first_of(" \t\r\n") != std::string::npos)
+      throw data::UsageError("--set: found '{}', expected a number, true or false", assignment);
     config.set(assignment.substr(0, equals), value, "--set");
   }
   config.validate("init");

@@ -168,6 +168,14 @@ class ToolsTest(unittest.TestCase):
                         "analyze report --run run --tokenizer text.txt --out link"):
             self.refused(command, 2, "found the same file as")
 
+    def test_inputs_that_are_named_twice(self):
+        (self.dir / "link").symlink_to("text.txt")
+        (self.dir / "other_name").symlink_to("run")
+        for command, status in {"data tokenize --input text.txt link --output o": 2, "data tokenize --input text.txt ./text.txt --output o": 2,
+                                "analyze compare --run run --run other_name --out o": 2, "analyze report --run run --run ./run/ --out o": 2,
+                                "train config.yaml run.dir=new data.train=[train.bin,./train.bin]": 1, "train config.yaml run.dir=new data.train=[valid.bin]": 1}.items():
+            self.refused(command, status, "found ")
+
     def test_outputs_onto_what_is_no_file(self):
         os.mkfifo(self.dir / "fifo")
         for out in ("fifo", "run", "/dev/null", "/dev/stdout"):

@@ -2,6 +2,7 @@
 // against oneDNN's own rate (cpu.h), on a CUDA device against copy bandwidth and matrix rate (card/bench.h).
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <cstdio>
 #include <optional>
 
 #include "data/base/build.h"
@@ -96,8 +97,10 @@ void add_options(CLI::App& app, Arguments& a) {
 
 int run_on_card(CardBench card, const Arguments& a, const model::ModelConfig& model) {
   if (!kernels::cuda_available()) {
-    fmt::print(stderr, "routescope-bench: {}\n",
-               kernels::cuda_built() ? "no CUDA device" : "this build has no CUDA backend");
+    // fmt::print would throw where standard error is full, and the status would be another.
+    std::fputs(kernels::cuda_built() ? "routescope-bench: no CUDA device\n"
+                                     : "routescope-bench: this build has no CUDA backend\n",
+               stderr);
     return kNoDevice;
   }
   card.model = model;

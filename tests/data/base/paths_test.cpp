@@ -68,6 +68,19 @@ TEST(PathsTest, OneFileOfTwoNamesIsOne) {
   std::filesystem::current_path(before);
 }
 
+TEST(PathsTest, FindsWhatIsNamedTwice) {
+  const TempDir dir;
+  write_text_atomically(dir / "a", "text");
+  write_text_atomically(dir / "b", "text");
+  std::filesystem::create_symlink("a", dir / "link");
+  std::filesystem::create_hard_link(dir / "b", dir / "hard");
+  EXPECT_FALSE(named_twice({}));
+  EXPECT_FALSE(named_twice({dir / "a", dir / "b", dir / "absent", dir / "absent"}));
+  EXPECT_EQ(named_twice({dir / "b", dir / "a", dir / "link"})->before, dir / "a");
+  EXPECT_EQ(named_twice({dir / "a", dir / "b", dir / "hard"})->again, dir / "hard");
+  EXPECT_TRUE(named_twice({dir.path(), dir / ""}));
+}
+
 TEST(PathsTest, OutputsAreApartFromAllElse) {
   require_apart({{"--output", "a"}, {"--valid-output", ""}, {"--text", ""}}, {{"--input", "b"}, {"--input", ""}});
   expect_error(
