@@ -17,7 +17,7 @@ namespace routescope::analysis {
 struct Ranks {
   kernels::Communicator& communicator;
 
-  /// On rank 0.
+  /// On rank 0. What steers a terminal is shown, not sent: names come from files.
   template <class... Args>
   void print(fmt::format_string<Args...> format, Args&&... args) const {
     if (communicator.rank() != 0) return;

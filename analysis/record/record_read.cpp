@@ -129,8 +129,14 @@ void read_group(const data::hdf5::File& file, const RecordGroup& group, data::Ax
   }
 }
 
-/// The routes that were masked are routes.
-void expect_routes(const ProbeRow& row, const data::AxisLengths& axes, const std::string& name) {
+/// Numbers that stand for something else do: routes that were masked, decisions.
+void expect_meanings(const ProbeRow& row, const data::AxisLengths& axes, const std::string& name) {
+  for (const AblationEffects& effects : row.ablations) {
+    for (const SetEffect& set : effects.sets)
+      if (set.decision > Decision::absent)
+        throw data::Error("{}: {}/decision: step {}: found {}, expected 0 to 2", name, to_string(effects.ablation),
+                          row.step, static_cast<int>(set.decision));
+  }
   for (const CheckedRoute& route : row.atlas.checked) {
     if (route.read < 0 || route.read >= axes.at("read") || route.column < 0 || route.column >= axes.at("source"))
       throw data::Error(
@@ -166,7 +172,7 @@ AnalysisRecord read_record(const data::hdf5::File& file) {
     throw data::Error("{}: {}", path, wrong.what());
   }
   for (const RecordGroup& group : record_groups(record.identity)) read_group(file, group, axes, rows);
-  for (const ProbeRow& row : record.rows) expect_routes(row, axes, path);
+  for (const ProbeRow& row : record.rows) expect_meanings(row, axes, path);
   return record;
 }
 

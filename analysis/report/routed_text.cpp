@@ -3,6 +3,7 @@
 #include "analysis/report/token_text.h"
 #include "data/base/error.h"
 #include "data/hdf5/file.h"
+#include "data/records/record_field.h"
 
 namespace routescope::analysis {
 namespace {
@@ -16,7 +17,7 @@ std::vector<std::string> words(const std::vector<std::int32_t>& ids, const Token
 
 std::optional<RoutedText> probe_text(const data::RoutingRecordView& routing, const std::filesystem::path& file,
                                      const TokenText& text) {
-  if (routing.alpha_steps.empty() || routing.info.reads.empty()) return std::nullopt;
+  if (routing.alpha_steps.empty() || routing.info.reads.empty() || routing.info.sequences == 0) return std::nullopt;
   RoutedText out;
   out.step = routing.alpha_steps.back();
   out.origin = "the run's probe tokens";
@@ -36,8 +37,13 @@ RoutedText dumped_text(const data::RoutingRecordView& routing, const std::filesy
   if (dump.read_text("read") != routing.info.reads || dump.read_text("source") != routing.info.sources)
     throw data::Error("{}: found reads or sources of another model, expected those of the run", file.string());
   RoutedText out;
-  data::hdf5::Shape shape;
-  const std::vector<std::int32_t> ids = dump.read<std::int32_t>("tokens", &shape);
+  const data::hdf5::Shape shape = dump.dataset("tokens").shape();
+  if (shape.size() != 2 || shape[0] < 1 || shape[1] < 1)
+    throw data::Error("{}: /tokens: found shape {}, expected at least one sequence of at least one token",
+                      file.string(), data::hdf5::to_text(shape));
+  const std::vector<std::int32_t> ids = dump.read<std::int32_t>("tokens");
+  data::expect_field(dump.dataset("alpha"), {.path = "alpha", .type = data::hdf5::Type::f32},
+                     {std::ssize(routing.info.reads), shape[0], shape[1], std::ssize(routing.info.sources)});
   out.step = -1;
   out.origin = file.filename().string();
   out.sequences = shape.at(0);

@@ -35,9 +35,11 @@ std::int64_t elements(const Shape& shape) {
   return out;
 }
 
-bool has_kind(hid_t location, const std::string& path, H5O_type_t kind) {
+// A damaged object is an error, and no object of another kind.
+H5O_type_t kind_of(hid_t location, const std::string& path, const std::string& at) {
   H5O_info_t info;
-  return H5Oget_info_by_name2(location, path.c_str(), &info, H5O_INFO_BASIC, H5P_DEFAULT) >= 0 && info.type == kind;
+  if (H5Oget_info_by_name2(location, path.c_str(), &info, H5O_INFO_BASIC, H5P_DEFAULT) < 0) fail(at, "cannot read");
+  return info.type;
 }
 
 }  // namespace
@@ -62,11 +64,11 @@ bool Group::exists(const std::string& path) const {
 }
 
 bool Group::is_group(const std::string& path) const {
-  return exists(path) && has_kind(id(), absolute(path), H5O_TYPE_GROUP);
+  return exists(path) && kind_of(id(), absolute(path), file_->name + ": " + absolute(path)) == H5O_TYPE_GROUP;
 }
 
 bool Group::is_dataset(const std::string& path) const {
-  return exists(path) && has_kind(id(), absolute(path), H5O_TYPE_DATASET);
+  return exists(path) && kind_of(id(), absolute(path), file_->name + ": " + absolute(path)) == H5O_TYPE_DATASET;
 }
 
 std::vector<std::string> Group::names() const {

@@ -9,6 +9,7 @@
 #include "data/base/error.h"
 #include "data/base/files.h"
 #include "data/base/manifest.h"
+#include "data/base/text.h"
 #include "data/hdf5/file.h"
 #include "data/records/routing_view.h"
 #include "data/tokens/shard.h"
@@ -17,21 +18,6 @@
 namespace routescope::data {
 
 namespace {
-
-// A text without characters that would break a line of a terminal.
-std::string printable(const std::string& text) {
-  std::string out;
-  for (const char byte : text) {
-    const auto code = static_cast<unsigned char>(byte);
-    if (byte == '\n')
-      out += "\\n";
-    else if (code < 32 || code == 127)
-      out += fmt::format("\\x{:02x}", code);
-    else
-      out += byte;
-  }
-  return out;
-}
 
 std::string inspect_shard(const std::filesystem::path& file) {
   const Shard shard(file);
@@ -54,10 +40,10 @@ std::string inspect_shard(const std::filesystem::path& file) {
 std::string list_datasets(const hdf5::File& file) {
   std::string out;
   hdf5::each_dataset(file, [&](const hdf5::Dataset& data) {
-    const std::string units = data.has("units") ? data.text("units") : "";
-    const std::string description = data.has("description") ? data.text("description") : "";
+    const std::string units = data.has("units") ? printable(data.text("units")) : "";
+    const std::string description = data.has("description") ? printable(data.text("description")) : "";
     std::string line =
-        fmt::format("{:<28} {:<22} {:<10} {}", data.path(), hdf5::to_text(data.shape()), units, description);
+        fmt::format("{:<28} {:<22} {:<10} {}", printable(data.path()), hdf5::to_text(data.shape()), units, description);
     line.resize(line.find_last_not_of(' ') + 1);
     out += line + "\n";
   });
@@ -102,13 +88,13 @@ std::string summarize_routing(const std::filesystem::path& file) {
 std::string inspect_hdf5(const std::filesystem::path& name) {
   const hdf5::File file = hdf5::File::open(name);
   const std::string type = file.has("filetype") ? file.text("filetype") : "";
-  std::string out = "HDF5 file" + (type.empty() ? std::string() : ", " + type);
+  std::string out = "HDF5 file" + (type.empty() ? std::string() : ", " + printable(type));
   if (file.has("version")) {
     const auto version = file.integers("version");
     for (std::size_t i = 0; i < version.size(); ++i) out += fmt::format("{}{}", i ? "." : " ", version[i]);
   }
   for (const char* attribute : {"routescope_version", "git_commit", "created"})
-    if (file.has(attribute)) out += fmt::format(", {} {}", attribute, file.text(attribute));
+    if (file.has(attribute)) out += fmt::format(", {} {}", attribute, printable(file.text(attribute)));
   out += "\n";
   if (type == "routescope routing") out += summarize_routing(name);
   return out + list_datasets(file);

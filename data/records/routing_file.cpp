@@ -224,6 +224,8 @@ RoutingRecordInfo read_info(const File& file) {
   info.positions = length(pos_field);
   for (const RecordField* axis : {&d_field, &seq_field, &pos_field}) checked_dataset(file, *axis, {length(*axis)});
   info.probe_tokens = checked_dataset(file, tokens_field, {info.sequences, info.positions}).read<std::int32_t>();
+  if (info.reads.empty() != info.sources.empty())
+    throw Error("{}: found {} reads and {} sources", file.where(), info.reads.size(), info.sources.size());
   if ((info.sequences == 0) != (info.positions == 0))
     throw Error("{}: {}: found {} sequences of {} tokens", file.where(), tokens_field.path, info.sequences,
                 info.positions);

@@ -79,6 +79,22 @@ TEST_F(AnalyzeTool, ProbesARunStepByStepOrAllAtOnce) {
   EXPECT_EQ(load_record(dir / "other.h5").identity.tokens.sequences, 4);
 }
 
+TEST_F(AnalyzeTool, ProbesAtATimeAreAllKept) {
+  make();
+  std::string others;
+  for (const char* step : {"0", "1", "2", "4", "1"})
+    others += fmt::format("{}/routescope-analyze probe --run run --step {} 2>&1 & ", testing::bin_dir(), step);
+  const Result result = run("track --run run --follow ; wait", " ; export OMP_NUM_THREADS ; " + others);
+  EXPECT_EQ(result.output.find("error"), std::string::npos) << result.output;
+  EXPECT_EQ(rows("run/analysis.h5"), 4U) << result.output;
+  expect_done("probe --run run --step 4", "4 rows");
+  for (const auto& entry : std::filesystem::directory_iterator(dir / "run"))
+    EXPECT_EQ(entry.path().filename().string().find(".part"), std::string::npos) << entry.path();
+  // A number that could not be read again is not written.
+  expect_refused("track --run run --out new.h5 --margin nan", 2, "--margin");
+  expect_refused("track --run run --out new.h5 --margin inf", 2, "--margin");
+}
+
 TEST_F(AnalyzeTool, MeasuresWhatItIsAskedFor) {
   make("run", {0, 4});
   data::write_text_atomically(dir / "classes.json",

@@ -51,7 +51,7 @@ data::RoutingRecordInfo axes_of(const Study& study) {
 json weights(const std::vector<float>& values) {
   json out = json::array();
   for (float value : values)
-    out.push_back(std::isnan(value) ? -1 : static_cast<int>(std::lround(1e4 * static_cast<double>(value))));
+    out.push_back(std::isfinite(value) ? std::lround(1e4 * std::clamp(static_cast<double>(value), -1e4, 1e4)) : -1);
   return out;
 }
 

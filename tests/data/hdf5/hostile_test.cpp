@@ -4,6 +4,7 @@
 #include <hdf5.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <array>
 #include <fstream>
 
@@ -202,6 +203,34 @@ TEST_F(HostileHdf5Test, AFileThatIsCutWhileItIsReadEndsInALine) {
   const hdf5::Dataset data = file.dataset("x");
   std::filesystem::resize_file(file_, 5000);
   expect_error([&] { (void)data.read<std::int32_t>(); }, {file_.string() + ": /x", "became shorter while it was read"});
+}
+
+TEST_F(HostileHdf5Test, ADamagedObjectIsNotLeftOut) {
+  {
+    File file = File::create(file_);
+    file.write("x", std::vector<std::int32_t>{1}, {1});
+    file.close();
+  }
+  std::string bytes = read_text(file_);
+  const std::size_t header = bytes.rfind("OHDR");
+  ASSERT_NE(header, std::string::npos);
+  bytes[header + 20] = static_cast<char>(bytes[header + 20] ^ 1);
+  write_text_atomically(file_, bytes);
+  expect_error([&] { inspect(file_); }, {file_.string() + ": /x: cannot read"});
+}
+
+TEST_F(HostileHdf5Test, NamesDoNotSteerATerminal) {
+  {
+    File file = File::create(file_);
+    file.write("a\x1b[2Jb", std::vector<std::int32_t>{1}, {1}, {"\x1b]0;", "two\nlines\x1b"});
+    file.set("filetype", "\x1b[31m");
+    file.set("created", "\x9b");
+    file.close();
+  }
+  const std::string text = inspect(file_);
+  EXPECT_EQ(std::count(text.begin(), text.end(), '\n'), 2) << text;
+  EXPECT_EQ(text.find_first_of("\x1b\x9b"), std::string::npos);
+  EXPECT_NE(text.find("/a\\x1b[2Jb"), std::string::npos) << text;
 }
 
 TEST_F(HostileHdf5Test, WhatIsNoFileIsRefusedAtOnce) {

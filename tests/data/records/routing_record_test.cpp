@@ -154,6 +154,19 @@ TEST_F(RoutingRecordTest, SurvivesBeingKilledAtAnyMoment) {
   }
 }
 
+TEST_F(RoutingRecordTest, ADiskWithoutRoomForTheRecordIsNamedAsTheReason) {
+  // HDF5 goes on after some failed writes, and then fails to read what it could not write.
+  for (const rlim_t bytes : {0, 4096, 8192, 16384, 24576}) {
+    const std::string message = on_full_disk(bytes, [&]() -> std::string {
+      (void)RoutingRecord::create(file_, info_);
+      return "created";
+    });
+    EXPECT_EQ(message.find(file_.string() + ":"), 0u) << bytes << ": " << message;
+    EXPECT_NE(message.find("File too large"), std::string::npos) << bytes << ": " << message;
+    EXPECT_FALSE(std::filesystem::exists(file_)) << bytes;
+  }
+}
+
 TEST_F(RoutingRecordTest, FullDiskKeepsWhatWasRecorded) {
   const auto size_after = [&](std::int64_t steps) {
     remove_record();
