@@ -1,7 +1,5 @@
 // routescope-train: trains a model as a configuration file says; resumes a run that was interrupted.
 #include <spdlog/spdlog.h>
-#include <yaml-cpp/yaml.h>
-
 #include <CLI/CLI.hpp>
 #include <chrono>
 #include <memory>
@@ -13,6 +11,7 @@
 #include "data/base/build.h"
 #include "data/base/command_line.h"
 #include "data/base/error.h"
+#include "data/yaml/yaml.h"
 #include "kernels/comm/agree.h"
 #include "kernels/comm/launch.h"
 #include "train/config/config.h"
@@ -69,7 +68,7 @@ int train_as_rank(TrainConfig config) {
 std::string config_value(const TrainConfig& config, const std::string& key) {
   for (const auto& [name, value] : config_values(config)) {
     if (name != key) continue;
-    const YAML::Node node = YAML::Load(value);
+    const YAML::Node node = data::parse_yaml(value, key);
     return node.IsScalar() ? node.Scalar() : value;
   }
   throw data::UsageError("--get: found {}, expected a key such as run.dir", key);

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <nlohmann/json.hpp>
 
 #include "analysis/findings/resampled.h"
 #include "analysis/routes/slices.h"
@@ -99,8 +98,7 @@ Findings findings_of(std::span<const AnalysisRecord* const> records) {
   out.runs = static_cast<int>(records.size());
   out.step = common_steps(records);
   if (out.step.empty()) return out;
-  const model::ModelConfig config =
-      model::ModelConfig::from_json(nlohmann::json::parse(identity.model_config), "model_config");
+  const model::ModelConfig config = model::ModelConfig::parse(identity.model_config, "model_config");
   const model::ReadPlan plan(config);
   const auto sequences = static_cast<std::size_t>(identity.tokens.sequences);
 

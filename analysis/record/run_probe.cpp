@@ -1,9 +1,6 @@
 #include "analysis/record/run_probe.h"
 
-#include <yaml-cpp/yaml.h>
-
 #include <algorithm>
-#include <nlohmann/json.hpp>
 #include <optional>
 
 #include "analysis/probe/atlas.h"
@@ -11,6 +8,8 @@
 #include "analysis/record/record_parts.h"
 #include "data/base/error.h"
 #include "data/base/files.h"
+#include "data/base/manifest.h"
+#include "data/yaml/yaml.h"
 #include "kernels/comm/agree.h"
 #include "model/files/config.h"
 
@@ -23,27 +22,17 @@ constexpr const char* weights_file = "model.safetensors";
 
 std::int64_t planned_steps(const std::filesystem::path& run_dir) {
   const std::filesystem::path file = run_dir / "config.yaml";
-  try {
-    const YAML::Node steps = YAML::Load(data::read_text(file))["train"]["steps"];
-    if (!steps) throw data::Error("{}: key train.steps: found nothing, expected the number of steps", file.string());
-    return steps.as<std::int64_t>();
-  } catch (const YAML::Exception& wrong) {
-    throw data::Error("{}: key train.steps: {}", file.string(), wrong.what());
-  }
+  const auto steps = data::yaml_integer(data::read_yaml(file), "train.steps", file.string());
+  if (!steps) throw data::Error("{}: key train.steps: found nothing, expected the number of steps", file.string());
+  return *steps;
 }
 
 std::string model_sha256(const std::filesystem::path& model_dir) {
   const std::filesystem::path manifest = model_dir / "MANIFEST.json";
   if (!std::filesystem::exists(manifest)) return data::sha256_file(model_dir / weights_file);
-  try {
-    return nlohmann::json::parse(data::read_text(manifest))
-        .at("files")
-        .at(weights_file)
-        .at("sha256")
-        .get<std::string>();
-  } catch (const nlohmann::json::exception& wrong) {
-    throw data::Error("{}: files.{}.sha256: {}", manifest.string(), weights_file, wrong.what());
-  }
+  for (const data::ManifestEntry& entry : data::list_manifest(model_dir))
+    if (entry.name == weights_file) return entry.sha256;
+  throw data::Error("{}: files: {}: found nothing, expected its checksum", manifest.string(), weights_file);
 }
 
 ProbeIdentity identify(const ProbeSettings& settings, const std::filesystem::path& model_dir,

@@ -1,14 +1,12 @@
 #include "analysis/report/study.h"
 
-#include <yaml-cpp/yaml.h>
-
 #include <algorithm>
 #include <cmath>
-#include <nlohmann/json.hpp>
 
 #include "analysis/routes/slices.h"
 #include "data/base/error.h"
 #include "data/base/manifest.h"
+#include "data/yaml/yaml.h"
 
 namespace routescope::analysis {
 namespace {
@@ -17,11 +15,7 @@ namespace {
 std::int64_t seed_of(const std::filesystem::path& run) {
   const std::filesystem::path file = run / "config.yaml";
   if (!std::filesystem::exists(file)) return -1;
-  try {
-    return YAML::LoadFile(file.string())["run"]["seed"].as<std::int64_t>(-1);
-  } catch (const YAML::Exception& error) {
-    throw data::Error("{}: not a configuration: {}", file.string(), error.msg);
-  }
+  return data::yaml_integer(data::read_yaml(file), "run.seed", file.string()).value_or(-1);
 }
 
 std::string name_of(const std::filesystem::path& directory) {
@@ -80,11 +74,7 @@ std::optional<model::ModelConfig> saved_config(const std::filesystem::path& run)
 }
 
 model::ModelConfig probed_config(const StudyRun& run) {
-  try {
-    return model::ModelConfig::from_json(nlohmann::json::parse(run.record.identity.model_config), run.name);
-  } catch (const nlohmann::json::exception& error) {
-    throw data::Error("{}: model_config is not JSON: {}", run.name, error.what());
-  }
+  return model::ModelConfig::parse(run.record.identity.model_config, run.name + ": model_config");
 }
 
 /// Pools several runs, and leaves each with the rows of the steps that all have. Runs that cannot be pooled stay as

@@ -3,11 +3,11 @@
 #include <fmt/format.h>
 
 #include <array>
-#include <nlohmann/json.hpp>
 #include <optional>
 
 #include "data/base/error.h"
 #include "data/base/files.h"
+#include "data/base/json.h"
 #include "data/tokens/tokenizer.h"
 
 namespace routescope::analysis {
@@ -97,31 +97,39 @@ bool mentions_byte_level(const json& part) {
 
 }  // namespace
 
-TokenText TokenText::load(const std::filesystem::path& tokenizer_json) {
-  const std::string where = tokenizer_json.string();
+TokenText TokenText::parse(const std::string& tokenizer_json, const std::string& where) {
   TokenText out;
-  try {
-    const json tokenizer = json::parse(data::read_text(tokenizer_json));
-    const bool byte_level = mentions_byte_level(tokenizer.value("pre_tokenizer", json())) ||
-                            mentions_byte_level(tokenizer.value("decoder", json()));
-    const auto alphabet = byte_alphabet();
-    const auto add = [&](std::int64_t id, const std::string& token) {
-      out.text_[id] = printable(byte_level ? from_byte_alphabet(token, alphabet) : from_pieces(token));
-    };
-    const json& vocabulary = tokenizer.at("model").at("vocab");
-    if (vocabulary.is_object()) {
-      for (const auto& [token, id] : vocabulary.items()) add(id.get<std::int64_t>(), token);
-    } else {
-      for (std::size_t id = 0; id < vocabulary.size(); ++id)
-        add(static_cast<std::int64_t>(id), vocabulary.at(id).at(0).get<std::string>());
+  const json tokenizer = data::parse_json(tokenizer_json, where);
+  const json& vocabulary = data::json_member(data::json_member(tokenizer, "model", where), "vocab", where + ": model");
+  const std::string at = where + ": model: vocab";
+  const bool byte_level = mentions_byte_level(tokenizer.value("pre_tokenizer", json())) ||
+                          mentions_byte_level(tokenizer.value("decoder", json()));
+  const auto alphabet = byte_alphabet();
+  const auto add = [&](std::int64_t id, const std::string& token) {
+    out.text_[id] = printable(byte_level ? from_byte_alphabet(token, alphabet) : from_pieces(token));
+  };
+  if (vocabulary.is_object()) {
+    for (const auto& [token, id] : vocabulary.items())
+      add(data::json_value<std::int64_t>(id, at + ": " + data::shortened(token)), token);
+  } else {
+    std::int64_t id = 0;  // a list of [token, score], by id
+    for (const json& entry : data::json_value<std::vector<json>>(vocabulary, at)) {
+      if (!entry.is_array() || entry.empty())
+        throw data::Error("{}[{}]: found {}, expected a token and its score", at, id, data::excerpt(entry));
+      add(id, data::json_value<std::string>(entry[0], fmt::format("{}[{}]", at, id)));
+      ++id;
     }
-    for (const json& added : tokenizer.value("added_tokens", json::array()))
-      out.text_[added.at("id").get<std::int64_t>()] = added.at("content").get<std::string>();
-  } catch (const json::exception& error) {
-    throw data::Error("{}: found no tokenizer ({}), expected a Hugging Face tokenizer.json with model.vocab", where,
-                      error.what());
   }
+  const json added = tokenizer.value("added_tokens", json());
+  if (added.is_null()) return out;
+  for (const json& token : data::json_value<std::vector<json>>(added, where + ": added_tokens"))
+    out.text_[data::json_member<std::int64_t>(token, "id", where + ": added_tokens")] =
+        data::json_member<std::string>(token, "content", where + ": added_tokens");
   return out;
+}
+
+TokenText TokenText::load(const std::filesystem::path& tokenizer_json) {
+  return parse(data::read_text(tokenizer_json), tokenizer_json.string());
 }
 
 TokenText TokenText::builtin(std::int64_t vocab_size) {

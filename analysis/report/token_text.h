@@ -12,6 +12,8 @@ class TokenText {
  public:
   /// A Hugging Face tokenizer.json, byte-level or not. Throws Error naming the file and what it lacks.
   static TokenText load(const std::filesystem::path& tokenizer_json);
+  /// The same from the file's text; `where` names it.
+  static TokenText parse(const std::string& tokenizer_json, const std::string& where);
   /// The built-in bytes for their vocabulary; else the ids themselves.
   static TokenText builtin(std::int64_t vocab_size);
 

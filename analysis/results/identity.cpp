@@ -32,14 +32,7 @@ void check_identity(const ProbeIdentity& identity, std::int64_t vocab_size) {
 }  // namespace
 
 model::ReadPlan ProbeIdentity::plan() const {
-  const std::string where = "attribute model_config";
-  nlohmann::json json;
-  try {
-    json = nlohmann::json::parse(model_config);
-  } catch (const nlohmann::json::exception& wrong) {
-    throw data::Error("{}: {}", where, wrong.what());
-  }
-  return model::ReadPlan(model::ModelConfig::from_json(json, where));
+  return model::ReadPlan(model::ModelConfig::parse(model_config, "attribute model_config"));
 }
 
 ProbeIdentity identify(const model::ModelConfig& config, ProbeTokens tokens, ProbeSettings settings,

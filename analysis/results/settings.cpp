@@ -2,11 +2,8 @@
 
 #include <cmath>
 #include <limits>
-#include <nlohmann/json.hpp>
-#include <type_traits>
-#include <utility>
 
-#include "data/base/error.h"
+#include "data/base/json.h"
 
 namespace routescope::analysis {
 namespace {
@@ -39,19 +36,18 @@ json value_of(const std::vector<Ablation>& ablations) {
 }
 
 template <class T>
-void take(const json& value, T& member) {
-  if constexpr (std::is_integral_v<T> && !std::is_same_v<T, bool>) {
-    // get<T>() would cut a fraction off, and wrap what does not fit.
-    const bool fits = value.is_number_unsigned()
-                          ? std::in_range<T>(value.get<std::uint64_t>())
-                          : value.is_number_integer() && std::in_range<T>(value.get<std::int64_t>());
-    if (!fits) throw data::UsageError("found {}, expected a whole number", value.dump());
-  }
-  member = value.get<T>();
+void take(const json& value, const std::string& where, T& member) {
+  member = data::json_value<T>(value, where);
 }
-void take(const json& value, std::vector<Ablation>& ablations) {
+void take(const json& value, const std::string& where, std::vector<Ablation>& ablations) {
   ablations.clear();
-  for (const json& name : value) ablations.push_back(ablation_from_string(name.get<std::string>()));
+  for (const auto& name : data::json_value<std::vector<std::string>>(value, where)) {
+    try {
+      ablations.push_back(ablation_from_string(name));
+    } catch (const data::UsageError& wrong) {
+      throw data::Error("{}: {}", where, wrong.what());
+    }
+  }
 }
 
 json object_of(const ProbeSettings& settings) {
@@ -63,26 +59,20 @@ json object_of(const ProbeSettings& settings) {
 }  // namespace
 
 std::string to_json(const ProbeSettings& settings) {
-  return object_of(settings).dump();
+  return object_of(settings).dump(-1, ' ', false, json::error_handler_t::replace);  // paths may be no UTF-8
 }
 
 ProbeSettings settings_from_json(const std::string& text, const std::string& where) {
   ProbeSettings settings;
-  std::string at;
-  try {
-    const json object = json::parse(text);
-    std::size_t members = 0;
-    each_member(settings, [&](const char* key, auto& member) {
-      at = key;
-      take(object.at(key), member);
-      ++members;
-    });
-    if (object.size() != members) throw data::Error("{}: found {} keys, expected {}", where, object.size(), members);
-  } catch (const json::exception& wrong) {
-    throw data::Error("{}: key {}: {}", where, at, wrong.what());
-  } catch (const data::UsageError& wrong) {
-    throw data::Error("{}: key {}: {}", where, at, wrong.what());
-  }
+  const json object = data::parse_json<json>(text, where);
+  std::size_t members = 0;
+  each_member(settings, [&](const char* key, auto& member) {
+    if (!object.is_object() || !object.contains(key))
+      throw data::Error("{}: key {}: found nothing, expected a value", where, key);
+    take(object.at(key), fmt::format("{}: key {}", where, key), member);
+    ++members;
+  });
+  if (object.size() != members) throw data::Error("{}: found {} keys, expected {}", where, object.size(), members);
   try {
     check(settings);
   } catch (const data::UsageError& wrong) {
@@ -107,7 +97,7 @@ std::string first_difference(const ProbeSettings& found, const ProbeSettings& ex
   const json was = object_of(found), now = object_of(expected);
   for (const auto& [key, value] : was.items()) {
     if (key == "class_file" || value == now.at(key)) continue;
-    return key + ": found " + value.dump() + ", expected " + now.at(key).dump();
+    return fmt::format("{}: found {}, expected {}", key, data::excerpt(value), data::excerpt(now.at(key)));
   }
   return "";
 }

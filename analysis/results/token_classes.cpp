@@ -6,10 +6,10 @@
 #include <bit>
 #include <limits>
 #include <map>
-#include <nlohmann/json.hpp>
 
 #include "data/base/error.h"
 #include "data/base/files.h"
+#include "data/base/json.h"
 
 namespace routescope::analysis {
 namespace {
@@ -45,12 +45,8 @@ TokenClasses by_repeat(const ProbeTokens& tokens) {
 }
 
 TokenClasses by_file(const ProbeTokens& tokens, const std::string& file) {
-  nlohmann::ordered_json classes;
-  try {
-    classes = nlohmann::ordered_json::parse(data::read_text(file));
-  } catch (const nlohmann::json::exception& wrong) {
-    throw data::Error("{}: not JSON: {}", file, wrong.what());
-  }
+  // In the order of the file.
+  const auto classes = data::parse_json<nlohmann::ordered_json>(data::read_text(file), file);
   if (!classes.is_object() || classes.empty())
     throw data::Error("{}: found {}, expected an object of classes: {{\"name\": [token ids], ...}}", file,
                       classes.is_object() ? "no class" : classes.type_name());
@@ -58,15 +54,16 @@ TokenClasses by_file(const ProbeTokens& tokens, const std::string& file) {
   std::map<std::int32_t, int> class_of;
   for (const auto& [label, ids] : classes.items()) {
     if (!ids.is_array())
-      throw data::Error("{}: class '{}': found {}, expected token ids", file, label, ids.type_name());
+      throw data::Error("{}: class '{}': found {}, expected token ids", file, data::shortened(label), ids.type_name());
     const int number = static_cast<int>(out.labels.size());
     for (const auto& id : ids) {
       if (!id.is_number_unsigned() || id.get<std::uint64_t>() > std::numeric_limits<std::int32_t>::max())
-        throw data::Error("{}: class '{}': found {}, expected a token id", file, label, id.dump());
+        throw data::Error("{}: class '{}': found {}, expected a token id", file, data::shortened(label),
+                          data::excerpt(id));
       const auto [entry, fresh] = class_of.emplace(id.get<std::int32_t>(), number);
       if (!fresh && entry->second != number) {
         throw data::Error("{}: id {}: is in class '{}' and in '{}', expected one class", file, entry->first,
-                          out.labels[static_cast<std::size_t>(entry->second)], label);
+                          data::shortened(out.labels[static_cast<std::size_t>(entry->second)]), data::shortened(label));
       }
     }
     out.labels.push_back(label);

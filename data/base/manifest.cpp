@@ -4,11 +4,11 @@
 
 #include <algorithm>
 #include <charconv>
-#include <nlohmann/json.hpp>
 #include <string>
 
 #include "data/base/error.h"
 #include "data/base/files.h"
+#include "data/base/json.h"
 #include "data/base/sha256.h"
 
 namespace routescope::data {
@@ -50,14 +50,14 @@ void require_listed(const std::filesystem::path& dir, const std::vector<Manifest
 const std::string no_checksum(64, '0');
 
 /// The checksum of a manifest is that of its text with zeros in the checksum's place, so that it covers every byte.
-void check_own_sum(const std::filesystem::path& manifest, std::string text, const std::string& expected) {
+void check_own_sum(const std::string& where, std::string text, const std::string& expected) {
   const auto at = text.rfind(expected);
   if (expected.size() != no_checksum.size() || at == std::string::npos)
-    throw Error("{}: not a manifest: sha256: found '{}', expected {} hexadecimal digits", manifest.string(), expected,
+    throw Error("{}: sha256: found '{}', expected {} hexadecimal digits", where, shortened(expected),
                 no_checksum.size());
   text.replace(at, expected.size(), no_checksum);
   if (const std::string found = sha256_text(text); found != expected)
-    throw Error("{}: SHA-256 of its text {}, expected {} (its own)", manifest.string(), found, expected);
+    throw Error("{}: SHA-256 of its text {}, expected {} (its own)", where, found, expected);
 }
 
 }  // namespace
@@ -82,28 +82,36 @@ void write_manifest(const std::filesystem::path& dir, const std::vector<Manifest
   list_manifest(dir);
 }
 
+bool is_file_name(const std::string& name) {
+  return !name.empty() && name != "." && name != ".." && name.find_first_of(std::string_view("/\0", 2)) == name.npos;
+}
+
+std::vector<ManifestEntry> parse_manifest(const std::string& text, const std::string& where) {
+  const std::string at = where + ": not a manifest";
+  const auto json = parse_json(text, at);
+  const auto version = json_member<std::int64_t>(json, "version", at);
+  if (version == manifest_version)
+    check_own_sum(at, text, json_member<std::string>(json, "sha256", at));
+  else if (version != version_without_checksum || json.contains("sha256"))
+    throw Error("{}: version: found {}, expected {}", where, version, manifest_version);
+  const auto& files = json_member(json, "files", at);
+  std::vector<ManifestEntry> out;
+  for (const auto& [name, entry] : files.items()) {
+    if (!files.is_object() || !is_file_name(name))
+      throw Error("{}: files: found '{}', expected a file name", at, shortened(name));
+    const std::string of = at + ": files: " + shortened(name);
+    out.push_back(
+        {name, json_member<std::uintmax_t>(entry, "bytes", of), json_member<std::string>(entry, "sha256", of)});
+  }
+  if (out.empty()) throw Error("{}: it lists no file", at);
+  return out;
+}
+
 std::vector<ManifestEntry> list_manifest(const std::filesystem::path& dir) {
   const auto manifest = dir / manifest_name;
   if (!std::filesystem::exists(manifest))
     throw Error("{}: no such file: the checkpoint is incomplete, or no checkpoint", manifest.string());
-  std::vector<ManifestEntry> out;
-  try {
-    const std::string text = read_text(manifest);
-    const auto json = nlohmann::json::parse(text);
-    const int version = json.at("version").get<int>();
-    if (version == manifest_version)
-      check_own_sum(manifest, text, json.at("sha256").get<std::string>());
-    else if (version != version_without_checksum || json.contains("sha256"))
-      throw Error("{}: version {}, expected {}", manifest.string(), version, manifest_version);
-    for (const auto& [name, entry] : json.at("files").items()) {
-      if (name.empty() || std::filesystem::path(name).filename() != name)
-        throw Error("{}: not a manifest: files: found '{}', expected a file name", manifest.string(), name);
-      out.push_back({name, entry.at("bytes").get<std::uintmax_t>(), entry.at("sha256").get<std::string>()});
-    }
-  } catch (const nlohmann::json::exception& wrong) {
-    throw Error("{}: not a manifest: {}", manifest.string(), wrong.what());
-  }
-  if (out.empty()) throw Error("{}: not a manifest: it lists no file", manifest.string());
+  std::vector<ManifestEntry> out = parse_manifest(read_text(manifest), manifest.string());
   require_listed(dir, out);
   return out;
 }

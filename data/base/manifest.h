@@ -20,6 +20,12 @@ void write_manifest(const std::filesystem::path& dir);
 /// Writes MANIFEST.json for files whose sizes and checksums are known, and reads it back.
 void write_manifest(const std::filesystem::path& dir, const std::vector<ManifestEntry>& files);
 
+/// Whether a file of this name lies in the directory itself: no path, "." or "..", and no NUL byte.
+bool is_file_name(const std::string& name);
+
+/// The files that the text of a manifest lists, by name. Throws Error, which names `where`, if it is none or is
+/// damaged.
+std::vector<ManifestEntry> parse_manifest(const std::string& text, const std::string& where);
 /// The files that a manifest lists, by name. Does not read the files. Throws Error if the manifest is missing, is not a
 /// manifest, is damaged, or does not list a file of a checkpoint that is there.
 std::vector<ManifestEntry> list_manifest(const std::filesystem::path& dir);

@@ -12,6 +12,7 @@
 #include "model/commands/dump.h"
 #include "model/files/safetensors.h"
 #include "model/files/tokens.h"
+#include "model/files/weights.h"
 #include "model/pass/model.h"
 #include "model/pass/pass.h"
 #include "model/pass/wrap.h"
@@ -25,14 +26,12 @@ namespace fs = std::filesystem;
 /// The type of the stored matrices chooses the arithmetic: bf16 means bf16 products, f64 the reference.
 ModelOptions options_of(const fs::path& dir, const std::string& device) {
   ModelOptions options{.device = device_from_string(device, "--device")};
-  const fs::path file = dir / "model.safetensors";
-  if (!fs::exists(file)) return options;
-  const SafetensorsReader reader(file);
+  if (!fs::exists(dir / "config.json")) return options;  // Model::load() then says so
+  const WeightFiles files(dir);
   const std::string embedding = "model.embed_tokens.weight";
-  if (reader.contains(embedding) && reader.entry(embedding).dtype == kernels::DType::bf16)
-    options.operands = kernels::DType::bf16;
-  if (reader.contains(embedding) && reader.entry(embedding).dtype == kernels::DType::f64)
-    options.storage = options.operands = kernels::DType::f64;
+  const kernels::DType stored = files.file_of(embedding).entry(embedding).dtype;
+  if (stored == kernels::DType::bf16) options.operands = stored;
+  if (stored == kernels::DType::f64) options.storage = options.operands = stored;
   return options;
 }
 

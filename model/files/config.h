@@ -4,7 +4,6 @@
 #include <cstdint>
 #include <filesystem>
 #include <nlohmann/json_fwd.hpp>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -32,7 +31,7 @@ struct ModelConfig {
   double rope_theta = 1e6;
   double initializer_range = 0.02;
   bool tie_word_embeddings = true;
-  std::optional<std::int64_t> bos_token_id, eos_token_id;
+  std::vector<std::int64_t> bos_token_id, eos_token_id;  // none, one or several
 
   Residual residual = Residual::standard;
   AttnResSource source = AttnResSource::block_sum;
@@ -59,10 +58,12 @@ struct ModelConfig {
   static const std::vector<std::string>& keys();
   void set(const std::string& key, const nlohmann::json& value, const std::string& where);
 
-  /// config.json, both ways. Reading refuses what this implementation would compute differently (rope scaling,
-  /// attention biases, sliding windows, another activation, another gate type).
+  /// config.json, both ways. A key that is absent or null means what it means to transformers. Reading refuses, by
+  /// name, what this implementation would compute differently (rope scaling, attention biases, sliding windows, another
+  /// activation, another gate type) and a null that transformers refuses.
   nlohmann::json to_json() const;
   static ModelConfig from_json(const nlohmann::json& object, const std::string& where);
+  static ModelConfig parse(const std::string& text, const std::string& where);
   static ModelConfig load(const std::filesystem::path& file);
 
   bool operator==(const ModelConfig&) const = default;

@@ -1,17 +1,18 @@
 #include "model/files/safetensors.h"
 
-#include <fcntl.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <fstream>
-#include <nlohmann/json.hpp>
+#include <limits>
 
 #include "data/base/error.h"
 #include "data/base/files.h"
+#include "data/base/json.h"
+#include "kernels/bf16.h"
 #include "kernels/memory.h"
 #include "kernels/ops.h"
 
@@ -50,31 +51,28 @@ std::string shape_text(const std::vector<std::int64_t>& shape) {
 SafetensorsEntry parse_entry(const std::string& name, const json& object, std::uint64_t data_size,
                              const std::string& where) {
   if (!object.is_object() || !object.contains("dtype") || !object.contains("shape") || !object.contains("data_offsets"))
-    throw data::Error("{}: expected an object with dtype, shape and data_offsets", where);
-  const json &dtype = object["dtype"], &shape = object["shape"], &offsets = object["data_offsets"];
-  if (!dtype.is_string()) throw data::Error("{}: dtype: found {}, expected a string", where, dtype.dump());
+    throw data::Error("{}: found {}, expected an object with dtype, shape and data_offsets", where,
+                      data::excerpt(object));
   SafetensorsEntry entry;
   entry.name = name;
-  entry.dtype = dtype_from(dtype.get<std::string>(), where);
-  if (!shape.is_array()) throw data::Error("{}: shape: found {}, expected an array", where, shape.dump());
+  entry.dtype = dtype_from(data::json_member<std::string>(object, "dtype", where), where);
+  const json& shape = object["shape"];
   std::uint64_t bytes = kernels::size_of(entry.dtype);
-  for (const json& extent : shape) {
+  for (const json& extent : data::json_value<std::vector<json>>(shape, where + ": shape")) {
     if (!extent.is_number_unsigned() || extent.get<std::uint64_t>() > (std::uint64_t{1} << 40))
-      throw data::Error("{}: shape: found {}, expected non-negative integers", where, shape.dump());
+      throw data::Error("{}: shape: found {}, expected integers from 0 to 2^40", where, data::excerpt(shape));
     const auto value = extent.get<std::uint64_t>();
     if (value != 0 && bytes > (std::uint64_t{1} << 62) / value)
-      throw data::Error("{}: shape: {} overflows", where, shape.dump());
+      throw data::Error("{}: shape: {} overflows", where, data::excerpt(shape));
     bytes *= value;
     entry.shape.push_back(static_cast<std::int64_t>(value));
   }
-  if (!offsets.is_array() || offsets.size() != 2 || !offsets[0].is_number_unsigned() ||
-      !offsets[1].is_number_unsigned())
-    throw data::Error("{}: data_offsets: found {}, expected two non-negative integers", where, offsets.dump());
-  entry.begin = offsets[0].get<std::uint64_t>();
-  entry.end = offsets[1].get<std::uint64_t>();
-  if (entry.begin > entry.end || entry.end > data_size)
-    throw data::Error("{}: data_offsets: found [{}, {}], expected a range within the {} bytes of data", where,
-                      entry.begin, entry.end, data_size);
+  const auto offsets = data::json_member<std::vector<std::uint64_t>>(object, "data_offsets", where);
+  if (offsets.size() != 2 || offsets[0] > offsets[1] || offsets[1] > data_size)
+    throw data::Error("{}: data_offsets: found {}, expected a range within the {} bytes of data", where,
+                      data::excerpt(object["data_offsets"]), data_size);
+  entry.begin = offsets[0];
+  entry.end = offsets[1];
   if (entry.end - entry.begin != bytes)
     throw data::Error("{}: data_offsets: found {} bytes, expected {} for {} {}", where, entry.end - entry.begin, bytes,
                       name_of(entry.dtype), shape_text(entry.shape));
@@ -89,118 +87,136 @@ std::int64_t elements(const std::vector<std::int64_t>& shape) {
 
 constexpr std::int64_t kChunk = 1 << 20;  // elements that are converted at once
 
-struct FileDescriptor {
-  int fd;
-  explicit FileDescriptor(const std::filesystem::path& file) : fd(::open(file.c_str(), O_RDONLY | O_CLOEXEC)) {
-    if (fd < 0) throw data::Error("{}: {}", file.string(), std::strerror(errno));
-  }
-  ~FileDescriptor() { ::close(fd); }
-  FileDescriptor(const FileDescriptor&) = delete;
-  FileDescriptor& operator=(const FileDescriptor&) = delete;
-};
+/// The first element that is not finite in f32 or, if `wide`, in f64; -1: there is none.
+std::int64_t first_not_finite(const kernels::Tensor& piece, bool wide) {
+  const auto find = [&](const auto* values, auto is_bad) {
+    const auto* end = values + piece.numel();
+    const auto* found = std::find_if(values, end, is_bad);
+    return found == end ? -1 : found - values;
+  };
+  if (piece.dtype == kernels::DType::bf16)
+    return find(piece.as<kernels::bf16>(), [](kernels::bf16 x) { return (x.bits & 0x7f80) == 0x7f80; });
+  if (piece.dtype == kernels::DType::f32) return find(piece.as<float>(), [](float x) { return !std::isfinite(x); });
+  const double largest = wide ? std::numeric_limits<double>::max() : std::numeric_limits<float>::max();
+  return find(piece.as<double>(), [largest](double x) { return !(std::abs(x) <= largest); });
+}
 
 }  // namespace
 
-SafetensorsReader::SafetensorsReader(const std::filesystem::path& file) : file_(file) {
-  const std::string where = file.string();
-  const FileDescriptor descriptor(file);
-  struct stat status {};
-  if (::fstat(descriptor.fd, &status) != 0) throw data::Error("{}: {}", where, std::strerror(errno));
-  if (!S_ISREG(status.st_mode)) throw data::Error("{}: expected a regular file", where);
-  map_size_ = static_cast<std::size_t>(status.st_size);
-  if (map_size_ < 8)
-    throw data::Error("{}: found {} bytes, expected at least the 8 of a safetensors header length", where, map_size_);
-  void* map = ::mmap(nullptr, map_size_, PROT_READ, MAP_PRIVATE, descriptor.fd, 0);
-  if (map == MAP_FAILED) throw data::Error("{}: mmap: {}", where, std::strerror(errno));
-  map_ = static_cast<const std::byte*>(map);
+std::uint64_t safetensors_header_length(std::string_view first_bytes, std::uint64_t file_size,
+                                        const std::string& where) {
+  constexpr std::uint64_t kMost = 100'000'000;  // as in the safetensors library
+  std::uint64_t length = 0;
+  if (first_bytes.size() < sizeof length || file_size < sizeof length)
+    throw data::Error("{}: found {} bytes, expected at least the 8 of a safetensors header length", where, file_size);
+  std::memcpy(&length, first_bytes.data(), sizeof length);
+  if (const std::uint64_t most = std::min(file_size - sizeof length, kMost); length > most)
+    throw data::Error("{}: offset 0: header length {}, expected at most {} (truncated, or not safetensors)", where,
+                      length, most);
+  return length;
+}
 
-  // From here on the destructor does not run if something throws, so the map is dropped by hand.
-  try {
-    std::uint64_t header_size = 0;
-    std::memcpy(&header_size, map_, 8);
-    if (header_size > map_size_ - 8)
-      throw data::Error(
-          "{}: offset 0: header length {}, expected at most the {} bytes that follow (truncated, or not safetensors)",
-          where, header_size, map_size_ - 8);
-    data_start_ = 8 + static_cast<std::size_t>(header_size);
-    const std::uint64_t data_size = map_size_ - data_start_;
-    const char* text = reinterpret_cast<const char*>(map_) + 8;
-    json header;
-    try {
-      header = json::parse(text, text + header_size);
-    } catch (const json::exception&) {
-      throw data::Error("{}: offset 8: the header is not valid JSON", where);
+SafetensorsHeader parse_safetensors_header(std::string_view text, std::uint64_t data_size, const std::string& where) {
+  const json parsed = data::parse_json(text, where + ": header");
+  if (!parsed.is_object())
+    throw data::Error("{}: header: found {}, expected a JSON object", where, data::excerpt(parsed));
+  SafetensorsHeader header;
+  for (const auto& [name, object] : parsed.items()) {
+    if (name != "__metadata__") {
+      header.entries.push_back(parse_entry(name, object, data_size, where + ": " + data::shortened(name)));
+      continue;
     }
-    if (!header.is_object())
-      throw data::Error("{}: offset 8: the header is {}, expected a JSON object", where, header.type_name());
-    for (const auto& [name, object] : header.items()) {
-      if (name == "__metadata__") {
-        for (const auto& [key, value] : object.items())
-          metadata_[key] = value.is_string() ? value.get<std::string>() : value.dump();
-        continue;
-      }
-      entries_.push_back(parse_entry(name, object, data_size, where + ": " + name));
-    }
-    std::sort(entries_.begin(), entries_.end(),
-              [](const auto& a, const auto& b) { return std::pair(a.begin, a.end) < std::pair(b.begin, b.end); });
-    std::uint64_t expected = 0;
-    for (const SafetensorsEntry& entry : entries_) {
-      if (entry.begin != expected)
-        throw data::Error("{}: {}: data_offsets begin at {}, expected {} (tensors must neither overlap nor leave gaps)",
-                          where, entry.name, entry.begin, expected);
-      expected = entry.end;
-    }
-    if (expected != data_size)
-      throw data::Error("{}: found {} bytes of data, expected {} by the header", where, data_size, expected);
-  } catch (...) {
-    ::munmap(map, map_size_);
-    map_ = nullptr;
-    throw;
+    if (!object.is_object())
+      throw data::Error("{}: __metadata__: found {}, expected an object", where, data::excerpt(object));
+    for (const auto& [key, value] : object.items())
+      header.metadata[key] = data::json_value<std::string>(value, where + ": __metadata__: " + data::shortened(key));
+  }
+  std::ranges::sort(header.entries, {}, [](const auto& entry) { return std::pair(entry.begin, entry.end); });
+  std::uint64_t expected = 0;
+  for (const SafetensorsEntry& entry : header.entries) {
+    if (entry.begin != expected)
+      throw data::Error("{}: {}: data_offsets begin at {}, expected {} (tensors must neither overlap nor leave gaps)",
+                        where, data::shortened(entry.name), entry.begin, expected);
+    expected = entry.end;
+  }
+  if (expected != data_size)
+    throw data::Error("{}: found {} bytes of data, expected {} by the header", where, data_size, expected);
+  return header;
+}
+
+SafetensorsReader::SafetensorsReader(const std::filesystem::path& file)
+    : file_(file), descriptor_(data::open_regular(file)) {
+  const std::string where = file.string();
+  struct stat status {};
+  if (::fstat(descriptor_.get(), &status) != 0) throw data::Error("{}: {}", where, std::strerror(errno));
+  const auto size = static_cast<std::uint64_t>(status.st_size);
+  std::string text(std::min<std::uint64_t>(size, 8), '\0');
+  read_bytes(text.data(), text.size(), 0);
+  const std::uint64_t length = safetensors_header_length(text, size, where);
+  text.resize(length);
+  read_bytes(text.data(), length, 8);
+  data_start_ = 8 + length;
+  header_ = parse_safetensors_header(text, size - data_start_, where);
+  for (std::size_t i = 0; i < header_.entries.size(); ++i) places_[header_.entries[i].name] = i;
+}
+
+void SafetensorsReader::read_bytes(void* to, std::size_t count, std::uint64_t offset) const {
+  auto* next = static_cast<char*>(to);
+  while (count > 0) {
+    const ssize_t got = ::pread(descriptor_.get(), next, count, static_cast<off_t>(offset));
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) throw data::Error("{}: offset {}: cannot read: {}", file_.string(), offset, std::strerror(errno));
+    if (got == 0)
+      throw data::Error("{}: offset {}: found the end, expected {} bytes more (the file shrank)", file_.string(),
+                        offset, count);
+    next += got;
+    offset += static_cast<std::uint64_t>(got);
+    count -= static_cast<std::size_t>(got);
   }
 }
 
-SafetensorsReader::~SafetensorsReader() {
-  if (map_) ::munmap(const_cast<std::byte*>(map_), map_size_);
-}
-
-bool SafetensorsReader::contains(const std::string& name) const {
-  return std::any_of(entries_.begin(), entries_.end(), [&](const auto& entry) { return entry.name == name; });
-}
-
 const SafetensorsEntry& SafetensorsReader::entry(const std::string& name) const {
-  const auto found =
-      std::find_if(entries_.begin(), entries_.end(), [&](const auto& entry) { return entry.name == name; });
-  if (found == entries_.end())
-    throw data::Error("{}: {}: absent, expected a tensor of this name", file_.string(), name);
-  return *found;
+  const auto found = places_.find(name);
+  if (found == places_.end()) throw data::Error("{}: {}: absent, expected a tensor of this name", file_.string(), name);
+  return header_.entries[found->second];
+}
+
+void SafetensorsReader::expect_shape(const std::string& name, const std::vector<std::int64_t>& shape) const {
+  if (const SafetensorsEntry& found = entry(name); found.shape != shape)
+    throw data::Error("{}: {}: found shape {}, expected {}", file_.string(), name, shape_text(found.shape),
+                      shape_text(shape));
 }
 
 void SafetensorsReader::read(const std::string& name, const std::vector<std::int64_t>& shape,
                              kernels::Tensor dst) const {
-  const SafetensorsEntry& found = entry(name);
-  if (found.shape != shape)
-    throw data::Error("{}: {}: found shape {}, expected {}", file_.string(), name, shape_text(found.shape),
-                      shape_text(shape));
-  read_elements(name, 0, dst);
+  expect_shape(name, shape);
+  read_pieces(entry(name), 0, dst, true);
 }
 
 void SafetensorsReader::read_elements(const std::string& name, std::int64_t first, kernels::Tensor dst) const {
   const SafetensorsEntry& found = entry(name);
   const std::int64_t count = dst.numel(), stored = elements(found.shape);
-  if (first < 0 || first + count > stored)
+  if (first < 0 || count > stored - first)
     throw data::Error("{}: {}: found {} elements, expected those from {} to {}", file_.string(), name, stored, first,
                       first + count);
+  read_pieces(found, first, dst, false);
+}
+
+void SafetensorsReader::read_pieces(const SafetensorsEntry& entry, std::int64_t first, kernels::Tensor dst,
+                                    bool finite) const {
+  const std::int64_t count = dst.numel();
   if (count == 0) return;
-  // The container promises no alignment of its data, the operations want the element's own: read through a bounce
-  // buffer.
-  const std::byte* source =
-      map_ + data_start_ + found.begin + static_cast<std::size_t>(first) * kernels::size_of(found.dtype);
-  kernels::OwnedTensor bounce(found.dtype, kernels::Device::cpu, {std::min(count, kChunk)});
+  kernels::OwnedTensor bounce(entry.dtype, kernels::Device::cpu, {std::min(count, kChunk)});
   for (std::int64_t begin = 0; begin < count; begin += kChunk) {
     const std::int64_t n = std::min(kChunk, count - begin);
-    kernels::Tensor chunk = bounce.tensor.slice(0, {n});
-    std::memcpy(chunk.data, source + static_cast<std::size_t>(begin) * kernels::size_of(found.dtype), chunk.bytes());
-    kernels::cast(dst.slice(begin, {n}), chunk, kernels::Stream{});
+    const kernels::Tensor piece = bounce.tensor.slice(0, {n});
+    const auto at = static_cast<std::uint64_t>(first + begin) * kernels::size_of(entry.dtype);
+    read_bytes(piece.data, piece.bytes(), data_start_ + entry.begin + at);
+    const std::int64_t bad = finite ? first_not_finite(piece, dst.dtype == kernels::DType::f64) : -1;
+    if (bad >= 0)
+      throw data::Error("{}: {}: element {} is not finite, or too large for f32, expected a number", file_.string(),
+                        entry.name, first + begin + bad);
+    kernels::cast(dst.slice(begin, {n}), piece, kernels::Stream{});
   }
 }
 

@@ -1,15 +1,15 @@
 #include "model/pass/model.h"
 
 #include <algorithm>
-#include <limits>
-#include <nlohmann/json.hpp>
 #include <set>
 
 #include "data/base/error.h"
 #include "data/base/files.h"
+#include "data/base/json.h"
 #include "kernels/backends.h"
 #include "kernels/ops.h"
 #include "model/files/safetensors.h"
+#include "model/files/weights.h"
 
 namespace routescope::model {
 
@@ -32,24 +32,41 @@ std::uint64_t fnv1a(const std::string& text) {
   return hash;
 }
 
-/// The files of a model directory: model.safetensors, or the shards that model.safetensors.index.json names.
-std::vector<std::filesystem::path> weight_files(const std::filesystem::path& dir) {
-  const auto single = dir / "model.safetensors", index = dir / "model.safetensors.index.json";
-  if (std::filesystem::exists(single) || !std::filesystem::exists(index)) return {single};
-  std::set<std::string> names;
-  try {
-    const auto weight_map = nlohmann::json::parse(data::read_text(index)).at("weight_map");
-    for (const auto& [tensor, file] : weight_map.items()) names.insert(file.get<std::string>());
-  } catch (const nlohmann::json::exception&) {
-    throw data::Error("{}: expected a JSON object with weight_map: tensor -> file", index.string());
+constexpr const char* kEmbedding = "model.embed_tokens.weight";
+constexpr const char* kHead = "lm_head.weight";
+
+/// Throws Error unless the files hold the tensors of a model of this configuration and no other. Reads headers only:
+/// nothing of a model's size is allocated before it is known that the files hold as much.
+void check_tensors(const WeightFiles& files, const ModelConfig& config, const ParameterLayout& layout) {
+  std::set<std::string> known;
+  for (const ParameterInfo& info : layout.all()) known.insert(info.name);
+  for (const auto& [name, file] : files.tensors()) {
+    // Some writers store the tied head a second time.
+    if (known.contains(name) || (name == kHead && config.tie_word_embeddings)) continue;
+    throw data::Error("{}: {}: a tensor that a model of this config.json does not have", file->file().string(),
+                      data::shortened(name));
   }
-  std::vector<std::filesystem::path> files;
-  for (const std::string& name : names) {
-    if (std::filesystem::path(name).has_parent_path())
-      throw data::Error("{}: weight_map: found '{}', expected a file name", index.string(), name);
-    files.push_back(dir / name);
+  for (const ParameterInfo& info : layout.all()) files.file_of(info.name).expect_shape(info.name, info.shape);
+}
+
+/// A head that is stored beside the embedding which config.json ties it to must be equal to it.
+void check_tied_head(const WeightFiles& files, const ModelConfig& config) {
+  if (!config.tie_word_embeddings || !files.tensors().contains(kHead)) return;
+  const SafetensorsReader &head = files.file_of(kHead), &embedding = files.file_of(kEmbedding);
+  head.expect_shape(kHead, {config.vocab_size, config.hidden_size});
+  const std::int64_t count = config.vocab_size * config.hidden_size, most = std::min<std::int64_t>(count, 1 << 20);
+  kernels::OwnedTensor a(kernels::DType::f64, kernels::Device::cpu, {most});
+  kernels::OwnedTensor b(kernels::DType::f64, kernels::Device::cpu, {most});
+  for (std::int64_t begin = 0; begin < count; begin += most) {
+    const std::int64_t n = std::min(most, count - begin);
+    const auto x = a.tensor.slice(0, {n}).span<double>(), y = b.tensor.slice(0, {n}).span<double>();
+    head.read_elements(kHead, begin, a.tensor.slice(0, {n}));
+    embedding.read_elements(kEmbedding, begin, b.tensor.slice(0, {n}));
+    const auto [found, expected] = std::ranges::mismatch(x, y);
+    if (found != x.end())
+      throw data::Error("{}: {}: element {}: found {}, expected {} as in {}: config.json ties them",
+                        head.file().string(), kHead, begin + (found - x.begin()), *found, *expected, kEmbedding);
   }
-  return files;
 }
 
 }  // namespace
@@ -103,26 +120,13 @@ void Model::initialize(std::uint64_t seed) {
 }
 
 Model Model::load(const std::filesystem::path& dir, const ModelOptions& options) {
-  Model model(ModelConfig::load(dir / "config.json"), options);
-  std::set<std::string> read;
-  for (const auto& file : weight_files(dir)) {
-    const SafetensorsReader reader(file);
-    for (const SafetensorsEntry& entry : reader.entries()) {
-      const auto& all = model.layout_.all();
-      const auto info = std::find_if(all.begin(), all.end(), [&](const auto& p) { return p.name == entry.name; });
-      if (info == all.end()) {
-        // Some writers store the tied head a second time.
-        if (entry.name == "lm_head.weight" && model.config_.tie_word_embeddings) continue;
-        throw data::Error("{}: {}: a tensor that a model of this config.json does not have", file.string(), entry.name);
-      }
-      reader.read(info->name, info->shape, model.flat_.tensor.slice(info->offset, {info->size}));
-      read.insert(info->name);
-    }
-  }
+  const ModelConfig config = ModelConfig::load(dir / "config.json");
+  const WeightFiles files(dir);
+  check_tensors(files, config, ParameterLayout(config));
+  check_tied_head(files, config);
+  Model model(config, options);
   for (const ParameterInfo& info : model.layout_.all())
-    if (!read.contains(info.name))
-      throw data::Error("{}: {}: absent, expected a tensor of this name", weight_files(dir).front().string(),
-                        info.name);
+    files.file_of(info.name).read(info.name, info.shape, model.flat_.tensor.slice(info.offset, {info.size}));
   model.refresh_operands();
   return model;
 }

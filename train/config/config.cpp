@@ -8,7 +8,7 @@
 #include <set>
 
 #include "data/base/error.h"
-#include "data/base/files.h"
+#include "data/yaml/yaml.h"
 #include "train/config/config_keys.h"
 
 namespace routescope::train {
@@ -38,12 +38,7 @@ void collect(const YAML::Node& node, const std::string& path, const std::string&
 
 /// `sections`: some names for the message about a file without keys.
 void collect_file(const std::filesystem::path& file, const std::string& sections, Leaves& leaves) {
-  YAML::Node root;
-  try {
-    root = YAML::Load(data::read_text(file));
-  } catch (const YAML::Exception& error) {
-    throw data::Error("{}:{}: not YAML: {}", file.string(), error.mark.line + 1, error.msg);
-  }
+  const YAML::Node root = data::read_yaml(file);
   if (!root.IsMap())
     throw data::Error("{}: found no keys, expected a YAML mapping with {}, ...", file.string(), sections);
   collect(root, "", file.string(), true, leaves);
@@ -54,13 +49,12 @@ void collect_override(const std::string& text, Leaves& leaves) {
   if (equals == 0 || equals == std::string::npos) {
     throw data::UsageError("command line: found '{}', expected key.path=value", text);
   }
-  YAML::Node value;
+  const std::string key = text.substr(0, equals);
   try {
-    value = YAML::Load(text.substr(equals + 1));
-  } catch (const YAML::Exception& error) {
-    throw data::UsageError("command line: {}: the value is not YAML: {}", text, error.msg);
+    collect(data::parse_yaml(text.substr(equals + 1), "command line: " + key), key, "", false, leaves);
+  } catch (const data::Error& error) {
+    throw data::UsageError("{}", error.what());
   }
-  collect(value, text.substr(0, equals), "", false, leaves);
 }
 
 /// The keys right below a section, for messages: "preset, residual, ...".

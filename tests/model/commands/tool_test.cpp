@@ -113,7 +113,7 @@ TEST_F(ModelTool, BadInputEndsInOneLine) {
   if (!kernels::cuda_available())
     expect_refused("dump --model m --tokens 1,2 --out d.h5 --device cuda", 1, "--device: found cuda, expected cpu: ");
   std::ofstream(dir / "m/config.json") << "{";
-  expect_refused("eval --model m --tokens 1,2", 1, "m/config.json: byte 2: not valid JSON");
+  expect_refused("eval --model m --tokens 1,2", 1, "m/config.json: not JSON: line 1, column 2");
 }
 
 TEST_F(ModelTool, UsageErrorsExitWithTwo) {

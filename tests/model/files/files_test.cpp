@@ -95,8 +95,7 @@ TEST_F(ModelFiles, ConfigRefusesWhatItWouldComputeDifferently) {
     changed[key] = std::move(value);
     return [changed] { ModelConfig::from_json(changed, "config.json"); };
   };
-  EXPECT_ERROR(with("rope_scaling", {{"rope_type", "yarn"}})(),
-               "config.json: rope_scaling: found {\"rope_type\":\"yarn\"}");
+  EXPECT_ERROR(with("rope_scaling", {{"rope_type", "yarn"}})(), "config.json: rope_scaling: rope_type: found \"yarn\"");
   EXPECT_ERROR(with("attention_bias", true)(), "attention_bias: found true, expected false");
   EXPECT_ERROR(with("hidden_act", "gelu")(), "hidden_act: found \"gelu\"");
   EXPECT_ERROR(with("attnres_gate_type", "sigmoid_scalar")(),
@@ -157,7 +156,7 @@ TEST_F(Safetensors, LyingHeadersAreRefused) {
          "model.norm.weight: data_offsets: found 32 bytes, expected 36 for F32 [9]");
   expect([&](json& h) { h[name]["dtype"] = "F16"; }, "dtype: found F16, expected F64, F32 or BF16");
   expect([&](json& h) { h[name]["data_offsets"][1] = 1u << 30; }, "expected a range within the");
-  expect([&](json& h) { h[name]["data_offsets"] = {8, 4}; }, "data_offsets: found [8, 4]");
+  expect([&](json& h) { h[name]["data_offsets"] = {8, 4}; }, "data_offsets: found [8,4]");
   expect([&](json& h) { h[name]["shape"] = {-1}; }, "shape: found [-1]");
   expect([&](json& h) { h[name]["shape"] = {1ull << 40, 1ull << 40}; }, "overflows");
   expect([&](json& h) { h["model.twin.weight"] = h[name]; }, "neither overlap nor leave gaps");
@@ -166,7 +165,7 @@ TEST_F(Safetensors, LyingHeadersAreRefused) {
          "stranger: a tensor that a model of this config.json does not have");
   expect([&](json& h) { h[name] = 3; }, "expected an object with dtype, shape and data_offsets");
   write(std::string("\x05\0\0\0\0\0\0\0", 8) + "hello");
-  EXPECT_ERROR(load(), "offset 8: the header is not valid JSON");
+  EXPECT_ERROR(load(), "header: not JSON: line 1, column 1");
 }
 
 TEST_F(Safetensors, ShapesAreHeldAgainstTheConfig) {

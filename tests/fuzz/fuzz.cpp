@@ -1,0 +1,61 @@
+#include "tests/fuzz/fuzz.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstdlib>
+
+namespace routescope::fuzz {
+
+namespace {
+
+class Directory {
+ public:
+  Directory() {
+    std::string name = ::access("/dev/shm", W_OK) == 0 ? "/dev/shm" : std::filesystem::temp_directory_path().string();
+    name += "/routescope-fuzz-XXXXXX";
+    if (!::mkdtemp(name.data())) found("no directory for files");
+    path_ = name;
+  }
+  ~Directory() {
+    std::error_code ignored;
+    std::filesystem::remove_all(path_, ignored);
+  }
+  Directory(const Directory&) = delete;
+  Directory& operator=(const Directory&) = delete;
+  const std::filesystem::path& path() const { return path_; }
+
+ private:
+  std::filesystem::path path_;
+};
+
+}  // namespace
+
+void found(const std::string& what) {
+  std::fprintf(stderr, "fuzz: %s\n", what.c_str());
+  std::abort();
+}
+
+void check_message(const std::string& message) {
+  if (message.empty() || message.size() > 1000) found("a refusal of " + std::to_string(message.size()) + " bytes");
+  for (const char* words : {"json.exception", "std::", "basic_string", "vector::", "bad conversion"})
+    if (message.find(words) != std::string::npos) found("a refusal with a library's words: " + message);
+}
+
+const std::filesystem::path& scratch_directory() {
+  static const Directory directory;
+  return directory.path();
+}
+
+std::filesystem::path scratch_file(const std::string& name, std::string_view content) {
+  const std::filesystem::path file = scratch_directory() / name;
+  const int descriptor = ::open(file.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+  const bool written =
+      descriptor >= 0 && ::write(descriptor, content.data(), content.size()) == static_cast<ssize_t>(content.size());
+  if (!written) found("cannot write " + file.string());
+  ::close(descriptor);
+  return file;
+}
+
+}  // namespace routescope::fuzz
