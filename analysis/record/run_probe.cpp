@@ -1,6 +1,7 @@
 #include "analysis/record/run_probe.h"
 
 #include <algorithm>
+#include <nlohmann/json.hpp>
 #include <optional>
 
 #include "analysis/probe/atlas.h"

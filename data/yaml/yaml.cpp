@@ -17,7 +17,7 @@ namespace routescope::data {
 
 namespace {
 
-constexpr std::size_t kMaxDepth = 64, kMaxValues = 100'000;
+constexpr std::size_t kMaxDepth = 64, kMaxValues = 100'000, kMaxKey = 1000;
 constexpr std::uintmax_t kMaxFile = std::uintmax_t{16} << 20;
 
 /// Follows the parser and refuses what parse_yaml() refuses. It sees aliases before they are expanded.
@@ -91,6 +91,7 @@ class Checker : public YAML::EventHandler {
     if (!levels_.empty() && levels_.back().at_key) {
       Level& level = levels_.back();
       if (!scalar || scalar->empty()) refuse(mark, path(), "a key that is no text", "a text");
+      if (scalar->size() > kMaxKey) refuse(mark, *scalar, fmt::format("a key of {} bytes", scalar->size()), "fewer");
       if (*scalar == "<<") refuse(mark, path(), "a merge key (<<)", "the keys themselves");
       level.key = *scalar;
       const auto [first, fresh] = level.lines.emplace(*scalar, mark.line + 1);

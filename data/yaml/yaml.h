@@ -12,8 +12,8 @@ namespace routescope::data {
 
 /// Parses one YAML document; a text without any is Null. Whoever walks the result needs no bounds of its own. Throws
 /// Error ("WHERE:LINE: ...") for what is not YAML, a second document, a key found twice, keys that are no texts, tags,
-/// merge keys (<<), control characters, nesting deeper than 64, aliases that contain themselves, and aliases that would
-/// expand to more than 100,000 values.
+/// merge keys (<<), control characters, nesting deeper than 64, keys of more than 1000 bytes, aliases that
+/// contain themselves, and aliases that would expand to more than 100,000 values.
 YAML::Node parse_yaml(const std::string& text, const std::string& where);
 /// The same for a file of at most 16 MiB.
 YAML::Node read_yaml(const std::filesystem::path& file);

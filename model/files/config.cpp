@@ -34,13 +34,13 @@ std::string to_string(AttnResSource source) {
 Residual residual_from_string(const std::string& text) {
   for (Residual residual : {Residual::standard, Residual::block_attn_res, Residual::full_attn_res})
     if (text == to_string(residual)) return residual;
-  throw data::Error("residual: found '{}', expected standard, block_attn_res or full_attn_res", text);
+  throw data::Error("residual: found '{}', expected standard, block_attn_res or full_attn_res", data::shortened(text));
 }
 
 AttnResSource attn_res_source_from_string(const std::string& text) {
   for (AttnResSource source : {AttnResSource::block_sum, AttnResSource::cumulative})
     if (text == to_string(source)) return source;
-  throw data::Error("attn_res source: found '{}', expected block_sum or cumulative", text);
+  throw data::Error("attn_res source: found '{}', expected block_sum or cumulative", data::shortened(text));
 }
 
 namespace {

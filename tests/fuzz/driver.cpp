@@ -95,7 +95,8 @@ void overwrite(Input& input, const void* bytes, std::size_t count, Random& rando
   std::memcpy(input.data() + random.below(input.size() - count + 1), bytes, count);
 }
 
-void mutate(Input& input, const std::vector<Input>& corpus, Random& random) {
+/// Words of the formats, and numbers at the ends of types, in place of or between the bytes.
+void put_word(Input& input, Random& random) {
   static const std::vector<std::string> words{"null",       "true",
                                               "-1",         "0",
                                               "1e999",      "1e-50",
@@ -107,6 +108,13 @@ void mutate(Input& input, const std::vector<Input>& corpus, Random& random) {
                                               "\"",         "..",
                                               "&a ",        "*a",
                                               "!!int ",     "---\n"};
+  const std::string& word = words[random.below(words.size())];
+  if (random.below(2) == 0)
+    insert(input, {word.begin(), word.end()}, random);
+  else
+    overwrite(input, word.data(), word.size(), random);
+}
+void put_number(Input& input, Random& random) {
   static const std::vector<std::uint64_t> numbers{0,
                                                   1,
                                                   0x7f,
@@ -118,6 +126,25 @@ void mutate(Input& input, const std::vector<Input>& corpus, Random& random) {
                                                   0x7fffffffffffffff,
                                                   0x8000000000000000,
                                                   0xffffffffffffffff};
+  const std::uint64_t number = numbers[random.below(numbers.size())] - random.below(2);
+  overwrite(input, &number, std::size_t{1} << random.below(4), random);
+}
+
+/// The same piece many times.
+void repeat(Input& input, Random& random) {
+  const Input piece = piece_of(input, random);
+  Input many;
+  for (std::size_t i = random.below(256); i > 0; --i) many.insert(many.end(), piece.begin(), piece.end());
+  insert(input, many, random);
+}
+
+void remove_piece(Input& input, Random& random) {
+  const std::size_t begin = random.below(input.size() + 1), most = std::min<std::size_t>(input.size() - begin, 64);
+  const auto at = input.begin() + static_cast<std::ptrdiff_t>(begin);
+  input.erase(at, at + static_cast<std::ptrdiff_t>(random.below(most + 1)));
+}
+
+void mutate(Input& input, const std::vector<Input>& corpus, Random& random) {
   switch (random.below(8)) {
     case 0:  // a bit
       if (!input.empty()) input[random.below(input.size())] ^= static_cast<std::uint8_t>(1U << random.below(8));
@@ -125,37 +152,22 @@ void mutate(Input& input, const std::vector<Input>& corpus, Random& random) {
     case 1:  // a byte
       if (!input.empty()) input[random.below(input.size())] = static_cast<std::uint8_t>(random.next());
       break;
-    case 2: {  // a number
-      const std::uint64_t number = numbers[random.below(numbers.size())] - random.below(2);
-      overwrite(input, &number, std::size_t{1} << random.below(4), random);
+    case 2:
+      put_number(input, random);
       break;
-    }
-    case 3: {  // a word
-      const std::string& word = words[random.below(words.size())];
-      if (random.below(2) == 0)
-        insert(input, {word.begin(), word.end()}, random);
-      else
-        overwrite(input, word.data(), word.size(), random);
+    case 3:
+      put_word(input, random);
       break;
-    }
     case 4:  // a piece of this or another input
       insert(input, piece_of(random.below(2) == 0 ? input : corpus[random.below(corpus.size())], random), random);
       break;
-    case 5: {  // the same piece many times
-      const Input piece = piece_of(input, random);
-      Input many;
-      for (std::size_t i = random.below(256); i > 0; --i) many.insert(many.end(), piece.begin(), piece.end());
-      insert(input, many, random);
+    case 5:
+      repeat(input, random);
       break;
-    }
-    case 6: {  // without a piece
-      const std::size_t begin = random.below(input.size() + 1);
-      const auto at = input.begin() + static_cast<std::ptrdiff_t>(begin);
-      input.erase(at,
-                  at + static_cast<std::ptrdiff_t>(random.below(std::min<std::size_t>(input.size() - begin, 64) + 1)));
+    case 6:
+      remove_piece(input, random);
       break;
-    }
-    default:  // its beginning
+    default:  // its beginning alone
       input.resize(random.below(input.size() + 1));
   }
   if (input.size() > kMostBytes) input.resize(kMostBytes);

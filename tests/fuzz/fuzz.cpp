@@ -38,7 +38,8 @@ void found(const std::string& what) {
 }
 
 void check_message(const std::string& message) {
-  if (message.empty() || message.size() > 1000) found("a refusal of " + std::to_string(message.size()) + " bytes");
+  if (message.empty() || message.size() > 1000)
+    found("a refusal of " + std::to_string(message.size()) + " bytes: " + message.substr(0, 300));
   for (const char* words : {"json.exception", "std::", "basic_string", "vector::", "bad conversion"})
     if (message.find(words) != std::string::npos) found("a refusal with a library's words: " + message);
 }

@@ -8,6 +8,7 @@
 #include <set>
 
 #include "data/base/error.h"
+#include "data/base/json.h"
 #include "data/yaml/yaml.h"
 #include "train/config/config_keys.h"
 
@@ -47,7 +48,7 @@ void collect_file(const std::filesystem::path& file, const std::string& sections
 void collect_override(const std::string& text, Leaves& leaves) {
   const std::size_t equals = text.find('=');
   if (equals == 0 || equals == std::string::npos) {
-    throw data::UsageError("command line: found '{}', expected key.path=value", text);
+    throw data::UsageError("command line: found '{}', expected key.path=value", data::shortened(text));
   }
   const std::string key = text.substr(0, equals);
   try {
@@ -88,8 +89,8 @@ void read_leaves(const Leaves& leaves, const std::vector<ConfigKey>& keys) {
       if (leaf.node.IsNull()) continue;  // an empty section
       throw_config_error(leaf, "a mapping with keys among " + below);
     }
-    const std::string message =
-        fmt::format("{}: {}: unknown key; the nearest known one is {}", leaf.where, path, nearest_key(path, keys));
+    const std::string message = fmt::format("{}: {}: unknown key; the nearest known one is {}", leaf.where,
+                                            data::shortened(path), nearest_key(path, keys));
     if (leaf.command_line) throw data::UsageError("{}", message);
     throw data::Error("{}", message);
   }

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "data/base/error.h"
+#include "data/base/json.h"
 #include "data/base/paths.h"
 #include "train/optimizer/update_rule.h"
 
@@ -41,8 +42,7 @@ std::optional<T> parse_number(const YAML::Node& node) {
 
 std::string describe(const YAML::Node& node) {
   if (!node.IsDefined() || node.IsNull()) return "nothing";
-  if (node.IsScalar())
-    return node.Tag() == "!" ? fmt::format("\"{}\"", node.Scalar()) : fmt::format("'{}'", node.Scalar());
+  if (node.IsScalar()) return fmt::format("{0}{1}{0}", node.Tag() == "!" ? '"' : '\'', data::shortened(node.Scalar()));
   if (node.IsSequence()) return fmt::format("a list of {}", node.size());
   return "a mapping";
 }
@@ -290,8 +290,8 @@ void add_train_keys(std::vector<ConfigKey>& keys, TrainConfig::Train& train) {
 }  // namespace
 
 void throw_config_error(const ConfigLeaf& leaf, const std::string& expected) {
-  const std::string message =
-      fmt::format("{}: {}: found {}, expected {}", leaf.where, leaf.path, describe(leaf.node), expected);
+  const std::string message = fmt::format("{}: {}: found {}, expected {}", leaf.where, data::shortened(leaf.path),
+                                          describe(leaf.node), expected);
   if (leaf.command_line) throw data::UsageError("{}", message);
   throw data::Error("{}", message);
 }

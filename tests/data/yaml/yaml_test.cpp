@@ -45,6 +45,7 @@ TEST(Yaml, KeysAreTextsAndStandOnce) {
   expect_refused("a: 1\nb:\n  c: 1\n  c: 2\n", "f.yaml:4: b.c: found a second time, expected once (first at f.yaml:3)");
   expect_refused("{a: 1, \"a\": 2}", "a: found a second time");
   expect_refused("? [a]\n: 1\n", "a key that is no text");
+  expect_refused(std::string(1001, 'k') + ": 1\n", "found a key of 1001 bytes, expected fewer");
   expect_refused("~: 1\n", "a key that is no text");
   expect_refused("a: &k x\n*k : 1\n", "a key that is no text");
   expect_refused("a: &a {b: 1}\nc:\n  <<: *a\n", "f.yaml:3: c: found a merge key");

@@ -190,7 +190,7 @@ TEST_F(Safetensors, ShardedDirectoriesLoad) {
   const Model again = Model::load(dir, {});
   EXPECT_EQ(std::memcmp(again.flat().data, model.flat().data, model.flat().bytes()), 0);
   fs::remove(dir / "b.safetensors");
-  EXPECT_ERROR(load(), "b.safetensors: No such file");
+  EXPECT_ERROR(load(), "b.safetensors: cannot open: No such file");
 }
 
 TEST_F(Safetensors, Bf16IsRoundedOnWritingAndReadExactly) {
