@@ -95,7 +95,7 @@ class Checker : public YAML::EventHandler {
       if (*scalar == "<<") refuse(mark, path(), "a merge key (<<)", "the keys themselves");
       level.key = *scalar;
       const auto [first, fresh] = level.lines.emplace(*scalar, mark.line + 1);
-      if (!fresh) refuse(mark, path(), "a second time", fmt::format("once (first at {}:{})", where_, first->second));
+      if (!fresh) refuse(mark, path(), "a second time", fmt::format("once (first on line {})", first->second));
     }
     if (!tag.empty() && tag != "?" && tag != "!")
       refuse(mark, path(), "the tag " + shortened(tag), "a value without one");
@@ -164,8 +164,9 @@ std::optional<std::int64_t> yaml_integer(const YAML::Node& root, const std::stri
   std::istringstream keys(path);
   for (std::string key; std::getline(keys, key, '.');) {
     if (!node.IsMap()) return std::nullopt;
-    node.reset(std::as_const(node)[key]);
-    if (!node.IsDefined()) return std::nullopt;
+    const YAML::Node next = std::as_const(node)[key];
+    if (!next.IsDefined()) return std::nullopt;
+    node.reset(next);
   }
   std::int64_t value = 0;
   const std::string text = node.IsScalar() ? node.Scalar() : "";

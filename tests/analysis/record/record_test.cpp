@@ -123,7 +123,7 @@ TEST(AnalysisRecordTest, RefusesOtherFilesAndNewerVersions) {
     file.set("settings", R"({"seed": 1})");
   }
   EXPECT_TRUE(
-      holds(error_of([&] { load_record(dir / "settings.h5"); }), "settings.h5: attribute settings: key ablations"));
+      holds(error_of([&] { load_record(dir / "settings.h5"); }), "settings.h5: attribute settings: ablations: found nothing"));
 }
 
 // A dataset that was added later: of the root, of a group, of the atlas, and a whole group.

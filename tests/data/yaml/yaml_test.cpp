@@ -42,7 +42,7 @@ TEST(Yaml, AliasesAreBounded) {
 }
 
 TEST(Yaml, KeysAreTextsAndStandOnce) {
-  expect_refused("a: 1\nb:\n  c: 1\n  c: 2\n", "f.yaml:4: b.c: found a second time, expected once (first at f.yaml:3)");
+  expect_refused("a: 1\nb:\n  c: 1\n  c: 2\n", "f.yaml:4: b.c: found a second time, expected once (first on line 3)");
   expect_refused("{a: 1, \"a\": 2}", "a: found a second time");
   expect_refused("? [a]\n: 1\n", "a key that is no text");
   expect_refused(std::string(1001, 'k') + ": 1\n", "found a key of 1001 bytes, expected fewer");
@@ -63,6 +63,16 @@ TEST(Yaml, TagsControlCharactersAndDepth) {
   expect_refused(std::string(5000, '-') + ": [", "f.yaml:");
   expect_refused("a: [1, 2\n", "f.yaml:2: not YAML: ");
   expect_refused("\t a: 1\nb:\n\t- c: }", "f.yaml:");
+}
+
+TEST(Yaml, IntegersAtAPath) {
+  const YAML::Node root = parse_yaml("run: {seed: 010, dir: x, hex: 0x10, half: 1.5}\nlist: [1]\n", "f.yaml");
+  EXPECT_EQ(yaml_integer(root, "run.seed", "f.yaml"), 10);  // decimal, as in a configuration
+  for (const char* path : {"run.none", "none.seed", "run.seed.more", "list.0"})
+    EXPECT_EQ(yaml_integer(root, path, "f.yaml"), std::nullopt) << path;
+  for (const char* path : {"run.dir", "run.hex", "run.half", "run", "list"})
+    expect_error([&] { yaml_integer(root, path, "f.yaml"); }, {"f.yaml: key ", path, "expected an integer"});
+  EXPECT_EQ(yaml_integer(parse_yaml("", "f"), "run.seed", "f"), std::nullopt);
 }
 
 }  // namespace

@@ -98,8 +98,8 @@ TEST_F(Config, UnknownKeysNameTheNearestKnownOne) {
 }
 
 TEST_F(Config, WrongValuesNameKeyFoundAndExpected) {
-  EXPECT_EQ(message(std::string(kBase) + "valid:\n  every: often\n"),
-            "c.yaml:6: valid.every: found 'often', expected an integer of at least 0");
+  EXPECT_EQ(message(kBase, {"valid={every: often}"}),
+            "command line: valid.every: found 'often', expected an integer of at least 0");
   EXPECT_EQ(message(kBase, {"train.steps=1.5"}),
             "command line: train.steps: found '1.5', expected an integer of at least 1");
   EXPECT_EQ(message(kBase, {"train.steps='5'"}),
@@ -193,8 +193,7 @@ TEST_F(Config, ConditionsBetweenKeys) {
 TEST_F(Config, MissingAndDuplicateKeysAndTextThatIsNotYaml) {
   EXPECT_EQ(message("run: {dir: a}\n"), "c.yaml: data.train: found nothing, expected a value (it has no default)");
   EXPECT_EQ(message(std::string(kBase) + "train: {steps: 3}\n"),
-            "c.yaml:5: train.steps: found a second time, expected once (first at " + (directory_ / "c.yaml").string() +
-                ":3)");
+            "c.yaml:5: train: found a second time, expected once (first on line 3)");
   EXPECT_TRUE(message("run: [\n").starts_with("c.yaml:2: not YAML: "));
   EXPECT_TRUE(message("just text\n").starts_with("c.yaml: found no keys, expected a YAML mapping"));
   EXPECT_EQ(message(kBase, {"train.steps"}), "command line: found 'train.steps', expected key.path=value");
