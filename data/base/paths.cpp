@@ -8,6 +8,7 @@
 #include <string_view>
 
 #include "data/base/error.h"
+#include "data/base/json.h"
 #include "data/base/text.h"
 
 namespace routescope::data {
@@ -18,7 +19,8 @@ namespace {
 
 std::string environment(const std::string& name, const std::string& text, const std::string& where) {
   const char* value = std::getenv(name.c_str());
-  if (!value || !*value) throw Error("{}: found {}, but the environment has no {}", where, text, name);
+  if (!value || !*value)
+    throw Error("{}: found {}, but the environment has no {}", where, shortened(text), shortened(name));
   return value;
 }
 
@@ -35,8 +37,9 @@ std::pair<std::string, std::size_t> variable_name(std::string_view text) {
 
 void require_printable(const std::string& text, const std::string& where) {
   if (const auto bad = invalid_utf8(text))
-    throw Error("{}: found {}, expected UTF-8 (byte {} is not)", where, printable(text), *bad);
-  if (printable(text) != text) throw Error("{}: found {}, expected no control characters", where, printable(text));
+    throw Error("{}: found {}, expected UTF-8 (byte {} is not)", where, shortened(printable(text)), *bad);
+  if (printable(text) != text)
+    throw Error("{}: found {}, expected no control characters", where, shortened(printable(text)));
 }
 
 }  // namespace
@@ -46,14 +49,15 @@ std::string expand_path(const std::string& text, const std::string& where) {
   std::string out = text;
   if (text.starts_with("~")) {
     if (text.size() > 1 && text[1] != '/')
-      throw Error("{}: found {}, expected ~ or ~/... (or ./{} for a file of that name)", where, text, text);
+      throw Error("{}: found {}, expected ~ or ~/... (or ./{} for a file of that name)", where, shortened(text),
+                  shortened(text));
     out = environment("HOME", text, where) + text.substr(1);
   }
   std::error_code ignored;
   if (fs::exists(out, ignored)) return out;
   for (std::size_t at = out.find('$'); at != std::string::npos; at = out.find('$', at)) {
     const auto [name, length] = variable_name(std::string_view(out).substr(at));
-    if (length == 0) throw Error("{}: found {}, expected $NAME or ${{NAME}} after each $", where, text);
+    if (length == 0) throw Error("{}: found {}, expected $NAME or ${{NAME}} after each $", where, shortened(text));
     const std::string value = environment(name, text, where);
     out.replace(at, length, value);
     at += value.size();

@@ -8,6 +8,7 @@
 #include <string_view>
 
 #include "data/base/error.h"
+#include "data/base/json.h"
 #include "kernels/ops.h"
 #include "model/files/safetensors.h"
 
@@ -49,8 +50,9 @@ struct StateFile {
   }
   std::int64_t number(const std::string& key) const {
     const std::string found = text(key);
-    if (const auto value = integer(found)) return *value;
-    throw data::Error("{}: metadata {}: found '{}', expected an integer", path.string(), key, found);
+    if (const auto value = integer(found); value && *value >= 0) return *value;
+    throw data::Error("{}: metadata {}: found '{}', expected an integer of at least 0", path.string(), key,
+                      data::shortened(found));
   }
 };
 
@@ -155,11 +157,11 @@ Pieces find_pieces(const std::vector<StateFile>& files, const std::vector<std::s
       const auto named = parse_name(entry.name, slots, parameters, layout);
       if (!named)
         throw data::Error("{}: {}: found an unknown tensor, expected only {} of this model's parameters",
-                          files[file].path.string(), entry.name, fmt::join(slots, ", "));
+                          files[file].path.string(), data::shortened(entry.name), fmt::join(slots, ", "));
       const auto stored = static_cast<std::int64_t>((entry.end - entry.begin) / kernels::size_of(entry.dtype));
       if (stored != named->span.end - named->span.begin)
-        throw data::Error("{}: {}: found {} elements, expected {}", files[file].path.string(), entry.name, stored,
-                          named->span.end - named->span.begin);
+        throw data::Error("{}: {}: found {} elements, expected {}", files[file].path.string(),
+                          data::shortened(entry.name), stored, named->span.end - named->span.begin);
       pieces[named->slot][named->parameter].push_back({named->span, file, &entry});
     }
   }
@@ -233,8 +235,8 @@ TrainState read_train_state(const data::CheckpointEntry& checkpoint) {
   for (const StateFile& file : files) {
     for (const auto& [key, value] : state_metadata(state)) {
       if (const std::string found = file.text(key); found != value)
-        throw data::Error("{}: metadata {}: found {}, expected {} as in {}", file.path.string(), key, found, value,
-                          first.path.filename().string());
+        throw data::Error("{}: metadata {}: found {}, expected {} as in {}", file.path.string(), key,
+                          data::shortened(found), data::shortened(value), first.path.filename().string());
     }
   }
   return state;

@@ -177,6 +177,10 @@ TEST_F(StateFiles, TheSetIsWholeAndOfOneCheckpoint) {
   write(state_tensors(layout_, share.state), second, other);
   data::write_manifest(directory_.path());
   data::expect_error([&] { read_train_state(entry()); }, {"00002-of-00003", "next_batch: found 9, expected 8"});
+  other.next_batch = -1;
+  for (const int rank : {0, 1, 2}) write(state_tensors(layout_, share.state), {.rank = rank, .size = 3}, other);
+  data::write_manifest(directory_.path());
+  data::expect_error([&] { read_train_state(entry()); }, {"next_batch: found '-1', expected an integer of at least 0"});
   fs::remove(directory_ / state_file_name(second));
   data::write_manifest(directory_.path());
   for (const std::function<void()>& reading :
