@@ -11,6 +11,7 @@
 #include "data/base/build.h"
 #include "data/base/command_line.h"
 #include "data/base/error.h"
+#include "data/base/text.h"
 #include "data/yaml/yaml.h"
 #include "kernels/comm/agree.h"
 #include "kernels/comm/launch.h"
@@ -58,7 +59,7 @@ int train_as_rank(TrainConfig config) {
     const bool memory = dynamic_cast<const std::bad_alloc*>(&error) != nullptr;
     kernels::abandon(1,
                      fmt::format("{}: error: {}{}", kTool, first ? "" : fmt::format("rank {}: ", communicator->rank()),
-                                 memory ? "out of memory" : error.what()));
+                                 memory ? "out of memory" : data::printable(error.what())));
   }
   communicator->barrier("the end");
   return status;
@@ -107,7 +108,7 @@ int train_command(int argc, char** argv, int rank) {
   }
   if (plan) {
     if (!cluster.empty()) plan_options.cluster = cluster;
-    if (rank == 0) fmt::print("{}", plan_text(config, plan_options));
+    if (rank == 0) fmt::print("{}", data::printable_lines(plan_text(config, plan_options)));
     return 0;
   }
   start_signal_thread();
