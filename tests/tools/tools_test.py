@@ -145,8 +145,9 @@ class ToolsTest(unittest.TestCase):
 
     def test_files_of_models_and_runs_that_are_no_files(self):
         for file, commands in {"routed/config.json": ["model eval --model routed --tokens 1,2"],
+                               "routed/model.safetensors": ["model eval --model routed --tokens 1,2"],
                                "run/routing.h5": ["analyze inspect --run run", "analyze report --run run --out o", "train config.yaml train.steps=3"],
-                               "run/config.yaml": ["train config.yaml train.steps=3"],
+                               "run/config.yaml": ["analyze report --run run --out o", "train config.yaml train.steps=3"],
                                "run/analysis.h5": ["analyze inspect --run run", "analyze report --run run --out o"]}.items():
             (self.dir / file).rename(self.dir / "aside")
             os.mkfifo(self.dir / file)
