@@ -1,5 +1,6 @@
 #include "data/hdf5/file.h"
 
+#include <chrono>
 #include <thread>
 
 #include "data/base/files.h"
@@ -97,9 +98,11 @@ File File::open(const std::filesystem::path& file) {
   const DriverFile driver;
   use_driver(access.id(), driver);
   // First without SWMR, which old formats need, then as a SWMR reader. Between the two a writer may close the file or
-  // put another in its place, so both are tried several times.
+  // put another in its place, so both are tried several times. On a damaged file each look takes 2 s.
   std::string reason;
-  for (int attempt = 0; attempt < 20; ++attempt) {
+  constexpr auto patience = std::chrono::seconds(1);
+  const auto begin = std::chrono::steady_clock::now();
+  for (int attempt = 0; attempt < 20 && std::chrono::steady_clock::now() - begin < patience; ++attempt) {
     for (const unsigned flags : {H5F_ACC_RDONLY, H5F_ACC_RDONLY | H5F_ACC_SWMR_READ}) {
       const hid_t opened = H5Fopen(name.c_str(), flags, access.id());
       if (opened >= 0) return File(std::make_shared<FileState>(FileState{name, opened, false, ""}));
