@@ -122,8 +122,8 @@ TEST(AnalysisRecordTest, RefusesOtherFilesAndNewerVersions) {
     data::hdf5::File file = data::hdf5::File::open_writable(dir / "settings.h5");
     file.set("settings", R"({"seed": 1})");
   }
-  EXPECT_TRUE(
-      holds(error_of([&] { load_record(dir / "settings.h5"); }), "settings.h5: attribute settings: ablations: found nothing"));
+  EXPECT_TRUE(holds(error_of([&] { load_record(dir / "settings.h5"); }),
+                    "settings.h5: attribute settings: key ablations: found nothing"));
 }
 
 // A dataset that was added later: of the root, of a group, of the atlas, and a whole group.
