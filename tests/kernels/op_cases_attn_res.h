@@ -154,7 +154,8 @@ inline void add_phases(std::vector<OpCase>& cases, std::int64_t tokens, std::int
                       }));
 }
 
-/// Phase one for several reads: some without given biases, some with masks, some with nothing but masks.
+/// Phase one for several reads: some without given biases, some with masks, some with nothing but masks. Backends take
+/// the reads by powers of two: which biases a read has repeats after another number of them.
 inline void add_prepare(std::vector<OpCase>& cases, std::int64_t tokens, std::int64_t d, std::int64_t n,
                         std::int64_t reads) {
   OpCase out(label("attn_res_prepare", {{"tokens", tokens}, {"d", d}, {"n", n}, {"reads", reads}}));
@@ -169,9 +170,9 @@ inline void add_prepare(std::vector<OpCase>& cases, std::int64_t tokens, std::in
         .output("output" + number, Role::activation, {tokens, d}, terms)
         .output("lse" + number, Role::real, {tokens}, terms)
         .output("score" + number, Role::real, {tokens, n + 1}, terms);
-    if (q % 4 == 1) out.given("logit_bias" + number, Role::real, {n + 1}, masking_bias(n + 1));
-    if (q % 4 == 2) out.given("logit_bias" + number, Role::real, {n + 1}, only_current_bias(n + 1));
-    if (q % 4 == 3) out.given("logit_bias" + number, Role::real, {n + 1}, no_current_bias(n + 1));
+    if (q % 5 == 1) out.given("logit_bias" + number, Role::real, {n + 1}, masking_bias(n + 1));
+    if (q % 5 == 2) out.given("logit_bias" + number, Role::real, {n + 1}, only_current_bias(n + 1));
+    if (q % 5 == 3) out.given("logit_bias" + number, Role::real, {n + 1}, no_current_bias(n + 1));
   }
   out.limits({.tokens = tokens, .hidden_size = d, .sources = n + 1})
       .call([=](const Tensors& r, const kernels::Stream& s) {

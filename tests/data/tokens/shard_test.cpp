@@ -166,6 +166,9 @@ TEST_F(ShardTest, FingerprintTellsDataSetsApart) {
   EXPECT_NE(print({"a.bin"}), print({"other-end.bin"}));
   EXPECT_NE(print({"a.bin"}), print({"longer.bin"}));
   EXPECT_NE(print({"a.bin", "longer.bin"}), print({"longer.bin", "a.bin"})) << "their order does";
+  write("alike.bin", std::vector<std::int32_t>(9000, 5));
+  write("one-more.bin", std::vector<std::int32_t>(9001, 5));
+  EXPECT_NE(print({"alike.bin"}), print({"one-more.bin"})) << "and so does the number of tokens";
 }
 
 }  // namespace

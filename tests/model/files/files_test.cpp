@@ -88,6 +88,18 @@ TEST_F(ModelFiles, MissingSourceKeyMeansPublishedCheckpoint) {
   EXPECT_EQ(ModelConfig::from_json(object, "x").source, AttnResSource::cumulative);
 }
 
+// What the ecosystem takes where a config.json is silent, and the newer place of rope_theta.
+TEST_F(ModelFiles, AbsentKeysMeanTheEcosystemsDefaults) {
+  json object = micro::config(micro::modes()[1]).to_json();
+  for (const char* key : {"rope_theta", "tie_word_embeddings", "attnres_recency_bias_init"}) object.erase(key);
+  const ModelConfig config = ModelConfig::from_json(object, "x");
+  EXPECT_EQ(config.rope_theta, 1e4);
+  EXPECT_FALSE(config.tie_word_embeddings);
+  EXPECT_EQ(config.recency_bias, 3.0);
+  object["rope_parameters"] = {{"rope_type", "default"}, {"rope_theta", 5e5}};
+  EXPECT_EQ(ModelConfig::from_json(object, "x").rope_theta, 5e5);
+}
+
 TEST_F(ModelFiles, ConfigRefusesWhatItWouldComputeDifferently) {
   const json good = micro::config(micro::modes()[1]).to_json();
   const auto with = [&](const char* key, json value) {
@@ -191,6 +203,20 @@ TEST_F(Safetensors, ShardedDirectoriesLoad) {
   EXPECT_EQ(std::memcmp(again.flat().data, model.flat().data, model.flat().bytes()), 0);
   fs::remove(dir / "b.safetensors");
   EXPECT_ERROR(load(), "b.safetensors: cannot open: No such file");
+}
+
+// Elements are converted a million at a time.
+TEST_F(Safetensors, LargeTensorsAreConvertedPieceByPiece) {
+  constexpr std::int64_t count = (std::int64_t{2} << 20) + 3;
+  kernels::OwnedTensor written(kernels::DType::f32, kernels::Device::cpu, {count});
+  kernels::OwnedTensor again(kernels::DType::f64, kernels::Device::cpu, {count});
+  for (std::int64_t i = 0; i < count; ++i) written.tensor.as<float>()[i] = static_cast<float>(i);
+  for (const kernels::DType stored : {kernels::DType::f32, kernels::DType::f64}) {
+    const SafetensorsItem item{"large", {count}, written.tensor, stored};
+    write_safetensors(file, {&item, 1}, {});
+    SafetensorsReader(file).read("large", {count}, again.tensor);
+    for (std::int64_t i = 0; i < count; ++i) ASSERT_EQ(again.tensor.as<double>()[i], static_cast<double>(i));
+  }
 }
 
 TEST_F(Safetensors, Bf16IsRoundedOnWritingAndReadExactly) {

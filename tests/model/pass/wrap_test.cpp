@@ -6,6 +6,8 @@
 #include <cmath>
 
 #include "data/base/files.h"
+#include "kernels/ops.h"
+#include "model/pass/pass.h"
 #include "tests/model/pass/micro.h"
 #include "tests/places.h"
 
@@ -54,6 +56,31 @@ TEST(Wrap, ClosedForm) {
   EXPECT_NEAR(wrapped_alpha(3, 2).current, std::exp(3.0) / (std::exp(3.0) + 1), 1e-15);
   EXPECT_EQ(wrapped_alpha(5, 1).current, 1.0);
   EXPECT_EQ(wrapped_alpha(800, 3).current, 1.0);
+}
+
+TEST(Wrap, NllIsTheMeanOverPredictedTokens) {
+  const Model standard = standard_model();
+  const TokenBatch text = real_text(3, 16);
+  const WrapComparison c = compare_wrapped(wrap(standard, Residual::full_attn_res, 3, 60.0), standard, text);
+  Pass pass(standard, 1, 16, Pass::Kind::infer);
+  double sum = 0;
+  for (std::int64_t s = 0; s < 3; ++s) {
+    pass.forward(text.sequence(s));
+    sum += pass.loss(text.targets(s));
+  }
+  EXPECT_NEAR(c.nll_standard, sum / (3 * 15), 1e-5);
+  EXPECT_NEAR(c.nll_wrapped, sum / (3 * 15), 1e-3);
+}
+
+// The wrapped model computes with the weights that it was given, not with those that it was made with.
+TEST(Wrap, Bf16OperandsAreThoseOfTheStandardModel) {
+  const Model plain = standard_model();
+  Model standard(plain.config(), {.operands = kernels::DType::bf16});
+  kernels::copy(standard.flat(), plain.flat(), kernels::Stream{});
+  standard.refresh_operands();
+  const TokenBatch text = real_text(1, 16);
+  const WrapComparison c = compare_wrapped(wrap(standard, Residual::full_attn_res, 3, 60.0), standard, text);
+  EXPECT_LT(c.logit_difference, 1e-2);  // rounding of operands to 8 bits
 }
 
 TEST(Wrap, OnlyStandardModelsAreWrapped) {
