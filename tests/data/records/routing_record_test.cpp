@@ -2,10 +2,14 @@
 #include "data/records/routing_record.h"
 
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <array>
+#include <atomic>
 #include <csignal>
+#include <limits>
 #include <random>
 #include <thread>
 
@@ -211,7 +215,9 @@ struct Watch {
 };
 
 // Polls a record until the file STOP appears: opens it by name again and again, and keeps one open and refreshes it.
-Watch watch(const std::filesystem::path& file, const RoutingRecordInfo& info, const std::filesystem::path& stop) {
+// `looks` counts them for the writer.
+Watch watch(const std::filesystem::path& file, const RoutingRecordInfo& info, const std::filesystem::path& stop,
+            std::atomic<std::int64_t>& looks) {
   Watch out;
   const auto report = [&](const std::string& text) { text.copy(out.problem.data(), out.problem.size() - 1); };
   try {
@@ -232,30 +238,44 @@ Watch watch(const std::filesystem::path& file, const RoutingRecordInfo& info, co
       const auto loss = kept_loss.read_rows<double>(0, rows);
       for (std::size_t i = 0; i < loss.size(); ++i)
         if (loss[i] != train_at(steps[i]).loss) report(fmt::format("loss of step {} in a file kept open", steps[i]));
+      ++looks;
     }
   } catch (const std::exception& error) {
     report(error.what());
   }
+  looks = std::numeric_limits<std::int64_t>::max() / 2;  // the writer waits for no look of this reader
   return out;
 }
 
 TEST_F(RoutingRecordTest, NeverFailsReaders) {
   const auto stop = dir_ / "stop";
+  using Looks = std::array<std::atomic<std::int64_t>, 2>;
+  void* shared = ::mmap(nullptr, sizeof(Looks), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  ASSERT_NE(shared, MAP_FAILED);
+  Looks& looks = *new (shared) Looks{};
   std::array<int, 2> pipe{};
   ASSERT_EQ(::pipe(pipe.data()), 0);
-  constexpr int readers = 2;
+  const auto readers = static_cast<int>(looks.size());
   std::fflush(nullptr);
   for (int reader = 0; reader < readers; ++reader)
     if (::fork() == 0) {
-      const Watch seen = watch(file_, info_, stop);
+      const Watch seen = watch(file_, info_, stop, looks[static_cast<std::size_t>(reader)]);
       const bool sent = ::write(pipe[1], &seen, sizeof seen) == sizeof seen;
       ::_exit(sent ? 0 : 1);
     }
   ::close(pipe[1]);
+  // Waits until every reader has looked once from beginning to end: they meet every phase on a crowded machine, too.
+  const auto let_readers_look = [&looks] {
+    for (std::atomic<std::int64_t>& count : looks) {
+      const std::int64_t before = count;
+      while (count < before + 2) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+  };
   const auto write_steps = [&](RoutingRecord& record, std::int64_t first, std::int64_t last) {
     for (std::int64_t step = first; step <= last; ++step) {
       record_step(record, step, info_);
       std::this_thread::sleep_for(std::chrono::microseconds(200));
+      if (step % 50 == 0) let_readers_look();
     }
   };
   {
@@ -265,8 +285,9 @@ TEST_F(RoutingRecordTest, NeverFailsReaders) {
   for (std::int64_t resumed = 1000; resumed > 600; resumed -= 40) {
     RoutingRecord record = RoutingRecord::resume(file_, info_, resumed);
     write_steps(record, resumed + 1, resumed + 20);
+    let_readers_look();
   }
-  std::this_thread::sleep_for(std::chrono::milliseconds(50));  // readers see the closed file, too
+  let_readers_look();  // at the closed file, too
   hdf5::File::create(stop);
   for (int reader = 0; reader < readers; ++reader) {
     Watch seen;
@@ -278,6 +299,7 @@ TEST_F(RoutingRecordTest, NeverFailsReaders) {
     ::wait(&status);
   }
   ::close(pipe[0]);
+  ::munmap(shared, sizeof(Looks));
 }
 
 }  // namespace
