@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -318,6 +319,22 @@ TEST(Findings, RunsThatAgreeHaveAnOnset) {
   const Motif& motif = *testing::motif_named(pool(runs), "embedding_early_mlp");
   EXPECT_EQ(motif.onset.value, 64);
   expect_within(motif.onset, 64, "onset");
+}
+
+TEST(Findings, EveryComparisonWithTheHeaviestSliceIsCounted) {
+  const int heavy = testing::slice_index("history.mlp.mid"), strong = testing::slice_index("current.mlp.late");
+  AnalysisRecord record = testing::planted_record({1}, 0, 21, [&](std::size_t, int s) {
+    return Planted{0, 0, s == heavy ? 0.7 : 0.1};
+  });
+  // One slice is stronger by t = 2.5 with 23 degrees of freedom; the others are as strong as the heaviest.
+  std::vector<double>& values =
+      record.rows[0].ablations.front().sets[static_cast<std::size_t>(strong)].delta_nll_sequence;
+  for (std::size_t i = 0; i < values.size(); ++i) values[i] = 2.5 / std::sqrt(23.0) + (i % 2 == 0 ? 1 : -1);
+  const Dissociation found = find(record).dissociation.at(0);
+  const auto tested =
+      std::count_if(found.free_mass.begin(), found.free_mass.end(), [](double mass) { return !std::isnan(mass); });
+  EXPECT_GT(tested, 10);
+  EXPECT_NEAR(found.p_largest, student_t_cdf(-2.5, 23) * static_cast<double>(tested - 1), 1e-12);
 }
 
 TEST(Findings, RunsMeasuredOtherwiseAreRefused) {

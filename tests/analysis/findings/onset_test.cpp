@@ -127,6 +127,20 @@ Strength exact(const std::vector<double>& curve) {
   return strength;
 }
 
+/// Normal resamples of standard deviation 1 around `mean`, at even levels, of so many sequences that nothing is
+/// widened.
+Strength normal_strength(double mean) {
+  Strength strength{{mean}, {{}}, {100000}};
+  for (int i = 0; i < 2000; ++i) strength.resampled[0].push_back(mean + normal_quantile((i + 0.5) / 2000));
+  return strength;
+}
+
+TEST(Onset, IsTestedOneSidedAtFivePercent) {
+  EXPECT_FALSE(normal_strength(1.60).shown_above_zero(0));  // 1.645 standard deviations
+  EXPECT_TRUE(normal_strength(1.70).shown_above_zero(0));
+  EXPECT_LT(normal_strength(1.70).estimates()[0].ci.lower, 0);  // the interval is two-sided
+}
+
 TEST(Onset, KnownCurves) {
   const std::vector<std::int64_t> six = {0, 10, 20, 30, 40, 50};
   EXPECT_EQ(Onset(exact({0, 0, 0.4, 0.6, 1, 1}), six).value, 30);

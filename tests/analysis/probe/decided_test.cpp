@@ -133,6 +133,31 @@ TEST(UntilDecided, IsTheFullProbeCutAtTheDecision) {
   EXPECT_GE(cut.cost.computed, cut.cost.undecided - (rows_saved + sequences) * 2 * 8 * 13);
 }
 
+TEST(UntilDecided, KlAgreementAndClassesAreMeansOverTheSequencesOfTheSet) {
+  const model::Model model = block_sum_model();
+  const ProbeTokens tokens = testing::micro_tokens(24, 8);
+  ProbeSettings settings{
+      .seed = 3, .ablations = {Ablation::mask}, .controls = 0, .margin = 0.3, .look_every = 8, .by_repeat = true};
+  settings.until_decided = true;
+  const ProbeRow cut = probe(model, identify(model.config(), tokens, settings), 0);
+  settings.until_decided = false;
+  const ProbeRow all = probe(model, identify(model.config(), tokens, settings), 0),
+                 some = probe(model, identify(model.config(), tokens.first(16), settings), 0);
+  int early = 0;
+  for (std::size_t s = 0; s < num_slices; ++s) {
+    const SetEffect& found = cut.ablations[0].sets[s];
+    if (!(found.coverage > 0)) continue;
+    ASSERT_TRUE(found.sequences_used == 16 || found.sequences_used == 24);
+    const SetEffect& expected = (found.sequences_used == 16 ? some : all).ablations[0].sets[s];
+    early += found.sequences_used == 16;
+    EXPECT_NEAR(found.kl, expected.kl, 1e-12 + 1e-9 * expected.kl) << s;
+    EXPECT_NEAR(found.top1_agreement, expected.top1_agreement, 1e-12) << s;
+    for (std::size_t label = 0; label < found.delta_nll_class[0].size(); ++label)
+      EXPECT_NEAR(found.delta_nll_class[0][label], expected.delta_nll_class[0][label], 1e-9) << s;
+  }
+  EXPECT_GT(early, 0);
+}
+
 TEST(Cost, CountsReadsFromTheFirstThatIsTouched) {
   const model::Model model = block_sum_model();
   const ProbeTokens tokens = testing::micro_tokens(2, 8);
