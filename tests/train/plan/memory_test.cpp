@@ -6,6 +6,7 @@
 #include <map>
 
 #include "model/pass/parameters.h"
+#include "model/pass/reads.h"
 #include "tests/train/plan/plan_case.h"
 
 namespace routescope::train {
@@ -49,6 +50,28 @@ TEST(PlanMemoryTest, RankZeroWritesTheModel) {
   EXPECT_NEAR(host(4, 0) - host(4, 1), 4 * parameters, 1e6);  // gathered from shares of the f32 masters
   config.precision = "f32";
   EXPECT_LT(host(4, 0), 48e6);
+}
+
+// Of 5 sequences over 4 ranks one rank has 2: every rank is planned with as many.
+TEST(PlanMemoryTest, WeightsByTokenAreThoseOfTheLargestShare) {
+  TrainConfig config = forecast_config();
+  config.model.residual = model::Residual::block_attn_res;
+  config.model.num_blocks = 2;
+  config.routing.per_token_every = 1;
+  config.routing.sequences = 5;
+  const model::ReadPlan plan(config.model);
+  const auto row = static_cast<std::size_t>(plan.num_routed() * plan.num_columns() * config.data.sequence_length);
+  const auto bytes = [&](std::int64_t ranks, std::int64_t rank) {
+    for (const kernels::Arena::Part& part : host_memory_parts(config, ranks, rank))
+      if (part.name == "routing weights by token") return part.bytes;
+    return std::size_t{0};
+  };
+  EXPECT_GT(row, 0U);
+  EXPECT_EQ(bytes(1, 0), 5 * row * (4 + 4 + 2));
+  EXPECT_EQ(bytes(4, 1), 2 * row * (4 + 4));
+  EXPECT_EQ(bytes(4, 0), 2 * row * (4 + 4) + 5 * row * (4 + 4 + 2));
+  config.routing.per_token_every = 0;
+  EXPECT_EQ(bytes(4, 0), 0U);
 }
 
 TEST(PlanMemoryTest, WithTheLargestMicroBatchEveryRankHasOne) {

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <limits>
 
+#include "data/base/manifest.h"
 #include "data/records/routing_view.h"
 #include "data/tokens/shard.h"
 #include "kernels/ops.h"
@@ -96,6 +97,32 @@ TEST_F(Step, RunsWithOtherMicroBatchesHaveTheSameLosses) {
                   6 * summation_error(80, 2.0 * 4 * (3 * 32 + 64)) * record.valid[i].loss);
     }
   }
+}
+
+// With a large eps an update is proportional to the gradient as it is after clipping.
+TEST_F(Step, ClippingScalesLargeGradientsDownAndNoneUp) {
+  const auto update = [&](const std::string& clip) {
+    std::vector<double> out;
+    micro_.train(clip, {"train.steps=1", "train.optimizer.eps=100", "train.optimizer.weight_decay=0",
+                        "train.optimizer.learning_rate=1", "train.schedule.warmup_steps=0", "train.grad_clip=" + clip});
+    const auto weights = [&](std::int64_t step) {
+      return model::Model::load(data::checkpoint_dir(micro_.dir(clip), step), {});
+    };
+    const model::Model before = weights(0), after = weights(1);
+    for (std::int64_t i = 0; i < before.layout().total(); ++i)
+      out.push_back(static_cast<double>(after.flat().as<float>()[i]) -
+                    static_cast<double>(before.flat().as<float>()[i]));
+    return out;
+  };
+  const auto norm_of = [](const std::vector<double>& values) {
+    double squares = 0;
+    for (const double value : values) squares += value * value;
+    return std::sqrt(squares);
+  };
+  const std::vector<double> unclipped = update("0");
+  const double norm = data::RoutingRecordView::load(micro_.dir("0") / "routing.h5").train.front().grad_norm;
+  EXPECT_EQ(update(std::to_string(2 * norm)), unclipped);
+  EXPECT_NEAR(norm_of(update(std::to_string(norm / 4))), norm_of(unclipped) / 4, 0.05 * norm_of(unclipped) / 4);
 }
 
 TEST_F(Step, ThreadsDoNotChangeABit) {
