@@ -52,7 +52,7 @@ void collect_override(const std::string& text, Leaves& leaves) {
   }
   const std::string key = text.substr(0, equals);
   try {
-    collect(data::parse_yaml(text.substr(equals + 1), "command line: " + key), key, "", false, leaves);
+    collect(data::parse_yaml(text.substr(equals + 1), "command line: " + data::shortened(key)), key, "", false, leaves);
   } catch (const data::Error& error) {
     throw data::UsageError("{}", error.what());
   }
