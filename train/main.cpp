@@ -1,5 +1,6 @@
 // routescope-train: trains a model as a configuration file says; resumes a run that was interrupted.
 #include <spdlog/spdlog.h>
+
 #include <CLI/CLI.hpp>
 #include <chrono>
 #include <memory>

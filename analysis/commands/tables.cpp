@@ -90,9 +90,10 @@ std::string set_name(const AnalysisRecord& record, int set) {
 
 std::string dissociation_text(const Dissociation& last, const AnalysisRecord& record) {
   std::string out = fmt::format("  free mass and effect: rank correlation {}\n", with_interval(last.rank_correlation));
-  out += fmt::format("    largest free mass {}, largest effect {}\n    the same in {} of resamples; p {} of none above it\n",
-                     set_name(record, last.largest_mass), set_name(record, last.largest_effect),
-                     number("{:.3f}", last.p_same), p_text(last.p_largest));
+  out += fmt::format(
+      "    largest free mass {}, largest effect {}\n    the same in {} of resamples; p {} of none above it\n",
+      set_name(record, last.largest_mass), set_name(record, last.largest_effect), number("{:.3f}", last.p_same),
+      p_text(last.p_largest));
   for (int set : last.idle) {
     out += fmt::format("    idle: {} has free mass {:.3f} and an effect shown to lie within {:g} nats/token\n",
                        set_name(record, set), last.free_mass[static_cast<std::size_t>(set)],

@@ -18,7 +18,8 @@ void rename_directory(const std::filesystem::path& from, const std::filesystem::
 /// Every directory that is named as a checkpoint, with or without a manifest, in no order. Throws Error.
 std::vector<data::CheckpointEntry> named_as_checkpoints(const std::filesystem::path& run_dir);
 
-/// Whether every file of a checkpoint matches its manifest, and all its numbers are finite. Returns false soon after `given_up` is set.
+/// Whether every file of a checkpoint matches its manifest, and all its numbers are finite. Returns false soon after
+/// `given_up` is set.
 bool is_intact(const data::CheckpointEntry& checkpoint, const std::atomic<bool>& given_up);
 
 /// Whether a file of a checkpoint is named as a safetensors file.

@@ -32,8 +32,11 @@ const plane = {
     this.scales(width);
     this.drawing = canvas(width, height, `${comparedName} against effect of the ${sliced ? "slices" : "sets"}`);
     this.margin();
-    panel(this.drawing, this.area, this.x, this.y,
-      {xLabel: sliced ? "free mass (mean weight where it can change)" : "mass (mean weight)", yLabel: EFFECT, zero: true});
+    panel(this.drawing, this.area, this.x, this.y, {
+      xLabel: sliced ? "free mass (mean weight where it can change)" : "mass (mean weight)",
+      yLabel: EFFECT,
+      zero: true
+    });
     this.text = html("span");
     figure.replaceChildren(html("div", {class: "tools"}, ...this.keys(), effectChoice()), this.drawing,
       caption("What a slice weighs, and what it does.", this.text));
@@ -41,10 +44,9 @@ const plane = {
 
   scales() {
     const {x, y, width, height} = this.area;
-    const masses =
-      [probes, ...beside]
-        .flatMap((one) => (sliced ? (one.dissociation || []).flatMap((row) => row.free_mass) : one.mass.flat()))
-        .filter(known);
+    const masses = [probes,
+      ...beside].flatMap((one) => (sliced ? (one.dissociation || []).flatMap((row) => row.free_mass) : one.mass.flat()))
+                     .filter(known);
     const effects = [...allEffects(probes, ["delta", "lower", "upper"]), ...beside.flatMap((one) => allEffects(one))];
     const high = Math.min(1, Math.max(0.01, ...masses) * 1.06);
     this.x = linearScale([0, high], [x, x + width], Math.max(4, Math.round(width / 110)));

@@ -73,8 +73,11 @@ TEST_F(ShardFilesTest, ValidationIsApartFromTraining) {
   std::filesystem::create_hard_link(valid, dir_ / "hard.txt");
   require_apart_shards({a}, "data.train", {valid}, "data.valid");
   for (const char* pattern : {"v*.bin", "valid.bin", "link.txt", "hard.txt"})
-    expect_error([&] { require_apart_shards({a, path(pattern)}, "data.train", {valid}, "data.valid"); },
-                 {"data.valid: found " + valid, "data.train"});
+    expect_error(
+        [&] {
+          require_apart_shards({a, path(pattern)}, "data.train", {valid}, "data.valid");
+        },
+        {"data.valid: found " + valid, "data.train"});
 }
 
 // What lies under the name of a shard and is none: a line, and no waiting.
