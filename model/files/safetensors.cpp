@@ -8,6 +8,7 @@
 #include <cstring>
 #include <fstream>
 #include <limits>
+#include <span>
 
 #include "data/base/error.h"
 #include "data/base/files.h"
@@ -268,7 +269,17 @@ void write_safetensors(const std::filesystem::path& file, std::span<const Safete
         throw data::Error("{}: write failed: {}", file.string(), std::strerror(errno));
     };
     put(header.data(), header.size());
-    for (const SafetensorsItem& item : items) stream_elements(item.data, item.dtype, put);
+    for (const SafetensorsItem& item : items) {
+      stream_elements(item.data, item.dtype, [&](const void* data, std::size_t bytes) {
+        // The largest finite f32 numbers become infinite in bf16.
+        const std::span values(static_cast<const std::uint16_t*>(data), bytes / sizeof(std::uint16_t));
+        const auto infinite = [](std::uint16_t value) { return (value & 0x7fff) == 0x7f80; };
+        if (item.dtype == kernels::DType::bf16 && std::ranges::any_of(values, infinite))
+          throw data::Error("{}: {}: found a number beyond 3.39e38, expected numbers that bf16 holds", file.string(),
+                            item.name);
+        put(data, bytes);
+      });
+    }
     out.close();
     if (!out) throw data::Error("{}: write failed: {}", file.string(), std::strerror(errno));
   });

@@ -219,6 +219,27 @@ TEST_F(Safetensors, LargeTensorsAreConvertedPieceByPiece) {
   }
 }
 
+TEST_F(Safetensors, NumbersThatBf16CannotHoldAreNotWritten) {
+  kernels::OwnedTensor values(kernels::DType::f32, kernels::Device::cpu, {3});
+  const SafetensorsItem item{"large", {3}, values.tensor, kernels::DType::bf16};
+  const std::string before = data::read_text(file);
+  for (const float largest : {3.3895e38F, -3.3895e38F}) {
+    values.tensor.as<float>()[1] = largest;
+    EXPECT_NO_THROW(write_safetensors(dir / "fits", {&item, 1}, {}));
+  }
+  for (const float beyond : {3.4e38F, -3.4e38F}) {
+    values.tensor.as<float>()[1] = beyond;
+    try {
+      write_safetensors(file, {&item, 1}, {});
+      FAIL() << "written";
+    } catch (const data::Error& error) {
+      EXPECT_NE(std::string(error.what()).find("large: found a number beyond 3.39e38"), std::string::npos)
+          << error.what();
+    }
+  }
+  EXPECT_EQ(data::read_text(file), before);
+}
+
 TEST_F(Safetensors, Bf16IsRoundedOnWritingAndReadExactly) {
   std::vector<SafetensorsItem> items;
   for (const ParameterInfo& info : model.layout().all())
