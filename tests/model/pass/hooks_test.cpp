@@ -1,6 +1,7 @@
 // The hooks of a pass: `needed` comes before parameters are read, `complete` after gradients were last added to.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
 #include <limits>
 #include <string>
@@ -69,7 +70,7 @@ TEST_P(Hooks, GradientsAreAnnouncedWhenTheyAreComplete) {
     if (i > 0) {
       EXPECT_LT(begin, announced[i - 1].begin);
     }
-    EXPECT_EQ(std::memcmp(values.data(), final.data() + begin, values.size() * sizeof(float)), 0) << "from " << begin;
+    EXPECT_TRUE(std::equal(values.begin(), values.end(), final.begin() + begin)) << "from " << begin;
   }
   EXPECT_EQ(final, gradients());
 }
