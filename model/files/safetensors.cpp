@@ -8,7 +8,6 @@
 #include <cstring>
 #include <fstream>
 #include <limits>
-#include <span>
 
 #include "data/base/error.h"
 #include "data/base/files.h"
@@ -261,6 +260,14 @@ void stream_elements(kernels::Tensor data, kernels::DType dtype,
 
 void write_safetensors(const std::filesystem::path& file, std::span<const SafetensorsItem> items,
                        const std::map<std::string, std::string>& metadata) {
+  for (const SafetensorsItem& item : items) {
+    if (item.dtype != kernels::DType::bf16 || item.data.dtype != kernels::DType::f32) continue;
+    // From here on a finite number would be rounded to infinity.
+    const auto overflows = [](float value) { return std::isfinite(value) && std::fabs(value) >= 0x1.FFp127F; };
+    if (std::ranges::any_of(item.data.span<float>(), overflows))
+      throw data::Error("{}: {}: found a number beyond 3.39e38, expected numbers that bf16 holds", file.string(),
+                        item.name);
+  }
   const std::string header = safetensors_header(items, metadata);
   data::write_atomically(file, [&](const std::filesystem::path& temporary) {
     std::ofstream out(temporary, std::ios::binary);
@@ -269,17 +276,7 @@ void write_safetensors(const std::filesystem::path& file, std::span<const Safete
         throw data::Error("{}: write failed: {}", file.string(), std::strerror(errno));
     };
     put(header.data(), header.size());
-    for (const SafetensorsItem& item : items) {
-      stream_elements(item.data, item.dtype, [&](const void* data, std::size_t bytes) {
-        // The largest finite f32 numbers become infinite in bf16.
-        const std::span values(static_cast<const std::uint16_t*>(data), bytes / sizeof(std::uint16_t));
-        const auto infinite = [](std::uint16_t value) { return (value & 0x7fff) == 0x7f80; };
-        if (item.dtype == kernels::DType::bf16 && std::ranges::any_of(values, infinite))
-          throw data::Error("{}: {}: found a number beyond 3.39e38, expected numbers that bf16 holds", file.string(),
-                            item.name);
-        put(data, bytes);
-      });
-    }
+    for (const SafetensorsItem& item : items) stream_elements(item.data, item.dtype, put);
     out.close();
     if (!out) throw data::Error("{}: write failed: {}", file.string(), std::strerror(errno));
   });
