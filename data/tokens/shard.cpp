@@ -23,7 +23,7 @@ using namespace shard_format;
 namespace {
 
 /// Opens a file for reading. If the process may open no more files, it raises its own limit as far as it may.
-int open_file(const std::filesystem::path& file) {
+FileDescriptor open_file(const std::filesystem::path& file) {
   const auto open = [&file] { return ::open(file.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK); };
   int descriptor = open();
   rlimit limit{};
@@ -33,7 +33,7 @@ int open_file(const std::filesystem::path& file) {
     descriptor = open();
   }
   if (descriptor < 0) throw Error("{}: cannot open: {}", file.string(), std::strerror(errno));
-  return descriptor;
+  return FileDescriptor(descriptor);
 }
 
 std::int64_t nanoseconds(const timespec& time) {
@@ -43,45 +43,29 @@ std::int64_t nanoseconds(const timespec& time) {
 }  // namespace
 
 Shard::Shard(const std::filesystem::path& file) : file_(file), descriptor_(open_file(file)) {
-  try {
-    const std::string name = file.string();
-    struct stat status {};
-    if (::fstat(descriptor_, &status) != 0 || !S_ISREG(status.st_mode))
-      throw Error("{}: not a regular file, expected a token shard", name);
-    opened_ = {status.st_dev, status.st_ino, status.st_size, nanoseconds(status.st_mtim)};
-    if (opened_.bytes < static_cast<std::int64_t>(shard_format::header_bytes))
-      throw Error("{}: {} bytes, expected a token shard of at least {} (its header)", name, opened_.bytes,
-                  shard_format::header_bytes);
-    std::array<std::int32_t, 3> header{};
-    read_bytes(0, std::as_writable_bytes(std::span(header)));
-    const shard_format::Kind* kind = shard_format::kind_of_magic(header[0]);
-    if (!kind)
-      throw Error("{}: offset 0: magic {}, expected {} (uint16) or {} (uint32)", name, header[0],
-                  shard_format::kinds[0].magic, shard_format::kinds[1].magic);
-    if (header[1] != kind->version)
-      throw Error("{}: offset 4: version {}, expected {} with magic {}", name, header[1], kind->version, kind->magic);
-    width_ = kind->width;
-    tokens_ = header[2];
-    const std::int64_t expected = static_cast<std::int64_t>(shard_format::header_bytes) + tokens_ * width_;
-    if (tokens_ < 0 || expected != opened_.bytes)
-      throw Error("{}: {} bytes, expected {} for the {} tokens of {} bytes that offset 8 announces", name,
-                  opened_.bytes, expected, tokens_, width_);
-  } catch (...) {
-    ::close(descriptor_);
-    throw;
-  }
+  const std::string name = file.string();
+  struct stat status {};
+  if (::fstat(descriptor_.get(), &status) != 0 || !S_ISREG(status.st_mode))
+    throw Error("{}: not a regular file, expected a token shard", name);
+  opened_ = {status.st_dev, status.st_ino, status.st_size, nanoseconds(status.st_mtim)};
+  if (opened_.bytes < static_cast<std::int64_t>(shard_format::header_bytes))
+    throw Error("{}: {} bytes, expected a token shard of at least {} (its header)", name, opened_.bytes,
+                shard_format::header_bytes);
+  std::array<std::int32_t, 3> header{};
+  read_bytes(0, std::as_writable_bytes(std::span(header)));
+  const shard_format::Kind* kind = shard_format::kind_of_magic(header[0]);
+  if (!kind)
+    throw Error("{}: offset 0: magic {}, expected {} (uint16) or {} (uint32)", name, header[0],
+                shard_format::kinds[0].magic, shard_format::kinds[1].magic);
+  if (header[1] != kind->version)
+    throw Error("{}: offset 4: version {}, expected {} with magic {}", name, header[1], kind->version, kind->magic);
+  width_ = kind->width;
+  tokens_ = header[2];
+  const std::int64_t expected = static_cast<std::int64_t>(shard_format::header_bytes) + tokens_ * width_;
+  if (tokens_ < 0 || expected != opened_.bytes)
+    throw Error("{}: {} bytes, expected {} for the {} tokens of {} bytes that offset 8 announces", name, opened_.bytes,
+                expected, tokens_, width_);
 }
-
-Shard::~Shard() {
-  if (descriptor_ >= 0) ::close(descriptor_);
-}
-
-Shard::Shard(Shard&& other) noexcept
-    : file_(std::move(other.file_)),
-      descriptor_(std::exchange(other.descriptor_, -1)),
-      opened_(other.opened_),
-      tokens_(other.tokens_),
-      width_(other.width_) {}
 
 void Shard::check_unchanged() const {
   struct stat status {};
@@ -100,7 +84,7 @@ void Shard::check_unchanged() const {
 
 void Shard::read_bytes(std::int64_t offset, std::span<std::byte> out) const {
   while (!out.empty()) {
-    const ssize_t count = ::pread(descriptor_, out.data(), out.size(), offset);
+    const ssize_t count = ::pread(descriptor_.get(), out.data(), out.size(), offset);
     if (count < 0 && errno == EINTR) continue;
     if (count < 0) throw Error("{}: offset {}: cannot read: {}", file_.string(), offset, std::strerror(errno));
     if (count == 0)

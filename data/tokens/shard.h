@@ -9,6 +9,8 @@
 #include <string>
 #include <vector>
 
+#include "data/base/files.h"
+
 namespace routescope::data {
 
 /// One shard. Throws Error for a missing or truncated file, a wrong magic or version, a size that contradicts the
@@ -16,9 +18,6 @@ namespace routescope::data {
 class Shard {
  public:
   explicit Shard(const std::filesystem::path& file);
-  ~Shard();
-  Shard(Shard&& other) noexcept;
-  Shard& operator=(Shard&&) = delete;
 
   const std::filesystem::path& file() const { return file_; }
   std::int64_t size() const { return tokens_; }
@@ -39,7 +38,7 @@ class Shard {
   void read_bytes(std::int64_t offset, std::span<std::byte> out) const;
 
   std::filesystem::path file_;
-  int descriptor_ = -1;
+  FileDescriptor descriptor_;
   Identity opened_;
   std::int64_t tokens_ = 0;
   int width_ = 2;
