@@ -17,7 +17,9 @@ ProbeTokens ProbeTokens::first(std::int64_t count) const {
   if (count < 0 || count > sequences) {
     throw data::Error("{}: found {} sequences of {} tokens, expected {}", origin, sequences, positions, count);
   }
-  return {count, positions, {ids.begin(), ids.begin() + count * positions}, origin};
+  ProbeTokens out{count, positions, {ids.begin(), ids.begin() + count * positions}, origin};
+  if (!documents.empty()) out.documents.assign(documents.begin(), documents.begin() + count);
+  return out;
 }
 
 ProbeTokens run_probe_tokens(const std::filesystem::path& run_dir) {

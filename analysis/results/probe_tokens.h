@@ -13,10 +13,16 @@ struct ProbeTokens {
   std::int64_t sequences = 0, positions = 0;
   std::vector<std::int32_t> ids;  // [sequences, positions]
   std::string origin;             // where they come from, for the record: "routing.h5 /probe_tokens"
+  /// [sequences] the document that each sequence comes from, any number that no other document has. Sequences of one
+  /// document are not independent; intervals and tests count documents. Empty: not known, each sequence its own.
+  std::vector<std::int64_t> documents = {};
 
   /// The first `count` sequences; 0: all. Throws Error if there are fewer.
   ProbeTokens first(std::int64_t count) const;
 };
+
+/// Fewer documents than this are too few for tests that count them: the tools say so.
+inline constexpr std::int64_t least_documents = 16;
 
 /// The fixed held-out tokens of a run. Throws Error.
 ProbeTokens run_probe_tokens(const std::filesystem::path& run_dir);
