@@ -325,6 +325,16 @@ void routing_statistics(Tensor sums, Tensor entropy, Tensor alpha, std::span<con
   ROUTESCOPE_DISPATCH(checks, routing_statistics(sums, entropy, alpha, inv_rms, stream));
 }
 
+void contribution_statistics(Tensor sums, Tensor alpha, std::span<const Tensor> values, const Stream& stream) {
+  const Checks checks("contribution_statistics", alpha);
+  const std::int64_t tokens = alpha.shape[0], columns = alpha.shape[1];
+  checks.is("alpha", alpha, Kind::real, {tokens, columns})
+      .is("sums", sums, Kind::sums, {2, columns})
+      .that(columns > 0 && static_cast<std::int64_t>(values.size()) == columns, "as many values as columns of alpha");
+  for (const Tensor& value : values) checks.is("values", value, Kind::activation, {tokens, values.front().shape[1]});
+  ROUTESCOPE_DISPATCH(checks, contribution_statistics(sums, alpha, values, stream));
+}
+
 void cross_entropy(Tensor nll, Tensor dlogits, Tensor logits, Tensor targets, double grad_scale, const Stream& stream) {
   const Checks checks("cross_entropy", logits);
   const std::int64_t tokens = logits.shape[0], vocabulary = logits.shape[1];

@@ -19,6 +19,7 @@ std::size_t workspace_bytes(const WorkspaceLimits& limits) {
       16 * d + threads * limits.sources * 33,                                  // attn_res_backward_sources
       16 * d + threads * limits.sources,                                       // attn_res_prepare
       2 * kMaxPartials * (3 * limits.sources + 1),                             // routing_statistics
+      threads * (d + 2 * limits.sources) + 4 * kMaxPartials * limits.sources,  // contribution_statistics
       head_dim + kMaxPartials * 2 * head_dim + threads * 2 * head_dim,         // qk_norm_rope_*
       threads * (kStrip * (4 * head_dim + 2 * kTile + 3) + kTile * head_dim),  // attention_*
       2 * kMaxPartials,                                                        // sum_of_squares

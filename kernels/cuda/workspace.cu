@@ -39,6 +39,7 @@ std::size_t workspace_bytes(const WorkspaceLimits& limits) {
       limits.product_k > 0 ? kProductWorkspace : 0,                      // matmul
       arrays({kFloat * most_gradient_blocks(tokens, d) * (2 * d + 1)}),  // add_rms_norm_backward, attn_res_backward
       arrays({kWide * kRoutingPartials * limits.sources * 4}),           // routing_statistics
+      arrays({kWide * kContributionPartials * limits.sources * 2}),      // contribution_statistics
       arrays({kWide * kNormPartials}),                                   // sum_of_squares
   });
 }

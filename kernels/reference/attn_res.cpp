@@ -178,4 +178,25 @@ void routing_statistics(Tensor sums, Tensor entropy, Tensor alpha, std::span<con
   }
 }
 
+void contribution_statistics(Tensor sums, Tensor alpha, std::span<const Tensor> values, const Stream&) {
+  const std::int64_t tokens = alpha.shape[0], columns = alpha.shape[1];
+  for (std::int64_t t = 0; t < tokens; ++t) {
+    const double* weight = alpha.as<double>() + t * columns;
+    std::vector<std::vector<double>> v;
+    for (const Tensor& value : values) v.push_back(row_of(value, t));
+    std::vector<double> h(v.front().size(), 0.0), length;
+    double lengths = 0;
+    for (std::size_t i = 0; i < v.size(); ++i) {
+      for (std::size_t j = 0; j < h.size(); ++j) h[j] += weight[i] * v[i][j];
+      length.push_back(std::fabs(weight[i]) * std::sqrt(dot(v[i], v[i])));
+      lengths += length[i];
+    }
+    const double square = dot(h, h);
+    for (std::size_t i = 0; i < v.size(); ++i) {
+      sums.as<double>()[i] += square > 0 ? weight[i] * dot(v[i], h) / square : weight[i];
+      sums.as<double>()[v.size() + i] += lengths > 0 ? length[i] / lengths : weight[i];
+    }
+  }
+}
+
 }  // namespace routescope::kernels::reference

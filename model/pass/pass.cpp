@@ -301,6 +301,12 @@ kernels::Tensor Pass::alpha(int read) const {
   return impl_->state.at(read).state.alpha;
 }
 
+std::vector<kernels::Tensor> Pass::source_values(int read) const {
+  std::vector<kernels::Tensor> out = impl_->state.sources_of(read).values;
+  out.push_back(impl_->state.at(read).state.partial);
+  return out;
+}
+
 std::vector<kernels::Tensor> Pass::source_inv_rms(int read) const {
   std::vector<kernels::Tensor> out = impl_->state.sources_of(read).inv_rms;
   out.push_back(impl_->state.at(read).state.inv_rms);

@@ -78,7 +78,9 @@ class Pass {
   /// Of the last forward(), for a routed read: alpha [tokens, n+1], sources in the order of plan().reads[read].columns.
   /// For an edited read these are the weights before the edit.
   kernels::Tensor alpha(int read) const;
-  /// (mean(v_i^2) + eps)^(-1/2) of each of these sources: n+1 tensors [tokens].
+  /// The values v_i of these sources: n+1 tensors [tokens, d].
+  std::vector<kernels::Tensor> source_values(int read) const;
+  /// (mean(v_i^2) + eps)^(-1/2) of each of them: n+1 tensors [tokens].
   std::vector<kernels::Tensor> source_inv_rms(int read) const;
   /// The read's partial, its current source [tokens, d]; every completed source is some read's partial.
   kernels::Tensor partial(int read) const;

@@ -337,5 +337,23 @@ TEST(AttnRes, RoutingStatistics) {
   EXPECT_NEAR(entropy.data()[0], 1 - 0.25 * std::log(0.25) - 0.75 * std::log(0.75), 1e-15);
 }
 
+// By hand: three tokens of two sources in the plane. A long vector with a small weight; a mixture of nothing but zeros;
+// two vectors that cancel, where only the shares of length are defined by their quotient.
+TEST(AttnRes, ContributionStatistics) {
+  const Values alpha({3, 2}, {0.25, 0.75, 0.75, 0.25, 0.5, 0.5});
+  const Values v0({3, 2}, {12, 0, 0, 0, 3, 4}), v1({3, 2}, {0, 4, 0, 0, -3, -4}), sums({2, 2}, {1, 1, 1, 1});
+  const kernels::Tensor values[] = {v0, v1};
+  kernels::contribution_statistics(sums, alpha, values, kStream);
+  const double expected[] = {1 + 0.5 + 0.75 + 0.5, 1 + 0.5 + 0.25 + 0.5, 1 + 0.5 + 0.75 + 0.5, 1 + 0.5 + 0.25 + 0.5};
+  for (int i = 0; i < 4; ++i) EXPECT_DOUBLE_EQ(sums.data()[i], expected[i]) << i;
+
+  // The current source points away from the mixture: it has length, but takes from h.
+  const Values weights({1, 2}, {0.5, 0.5}), big({1, 2}, {4, 0}), opposed({1, 2}, {-2, 0}), of_two({2, 2}, {0, 0, 0, 0});
+  const kernels::Tensor two[] = {big, opposed};
+  kernels::contribution_statistics(of_two, weights, two, kStream);
+  const double signed_shares[] = {2, -1, 2.0 / 3, 1.0 / 3};
+  for (int i = 0; i < 4; ++i) EXPECT_DOUBLE_EQ(of_two.data()[i], signed_shares[i]) << i;
+}
+
 }  // namespace
 }  // namespace routescope::testing

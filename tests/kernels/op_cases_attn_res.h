@@ -269,6 +269,30 @@ inline void add_statistics(std::vector<OpCase>& cases, std::int64_t tokens, std:
   cases.push_back(out);
 }
 
+inline void add_contributions(std::vector<OpCase>& cases, std::int64_t tokens, std::int64_t d, std::int64_t columns) {
+  OpCase out(label("contribution_statistics", {{"tokens", tokens}, {"d", d}, {"columns", columns}}));
+  for (std::int64_t i = 0; i < columns; ++i) {
+    // Of several lengths, with a direction in common, so that no mixture is short beside its terms.
+    std::vector<double> value = random_numbers(tokens * d, 31 + static_cast<std::uint64_t>(i));
+    for (std::size_t j = 0; j < value.size(); ++j) value[j] = (value[j] + 1) * (i % 3 == 0 ? 4 : 0.5);
+    if (i == 1) std::fill(value.begin(), value.end(), 0.0);  // a source of zeros, the only one with weight below
+    out.given("value" + std::to_string(i), Role::activation, {tokens, d}, value);
+  }
+  std::vector<double> alpha = random_numbers(tokens * columns, 6);
+  for (double& a : alpha) a = a < -1 ? 0 : std::fabs(a);  // zeros too: masked sources
+  for (std::int64_t i = 0; i < columns && tokens > 2; ++i)
+    alpha[static_cast<std::size_t>(2 * columns + i)] = i == 1 ? 1 : 0;  // h is zero
+  out.given("alpha", Role::real, {tokens, columns}, alpha)
+      .output("sums", Role::sums, {2, columns}, static_cast<double>(tokens * d))
+      .limits({.tokens = tokens, .hidden_size = d, .sources = columns})
+      .call([=](const Tensors& r, const kernels::Stream& s) {
+        std::vector<kernels::Tensor> values;
+        for (std::int64_t i = 0; i < columns; ++i) values.push_back(r["value" + std::to_string(i)]);
+        kernels::contribution_statistics(r["sums"], r["alpha"], values, s);
+      });
+  cases.push_back(out);
+}
+
 inline void add_reads(std::vector<OpCase>& cases) {
   const std::int64_t widths[] = {64, 96, 896, 1024};
   for (std::int64_t n = 0; n <= 9; ++n) add_read(cases, 33, widths[n % 4], n, {.learned_bias = n % 2 == 1});
@@ -299,6 +323,11 @@ inline void add_reads(std::vector<OpCase>& cases) {
   add_deferred(cases, 33, 1024, 8, 8);
   add_deferred(cases, 33, 64, 8, 37);
   for (const std::int64_t tokens : {1, 33, 1000}) add_statistics(cases, tokens, 5);
+  add_contributions(cases, 1, 64, 1);
+  add_contributions(cases, 7, 100, 5);
+  add_contributions(cases, 7, 70, 57);
+  add_contributions(cases, 33, 1024, 9);
+  add_contributions(cases, 1000, 96, 3);
 }
 
 }  // namespace routescope::testing

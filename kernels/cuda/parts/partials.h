@@ -11,6 +11,7 @@ namespace routescope::kernels::cuda {
 inline constexpr int kNormPartials = 4;
 inline constexpr int kRopePartials = 5;
 inline constexpr int kRoutingPartials = 3;
+inline constexpr int kContributionPartials = 2;
 #else
 /// Blocks of sum_of_squares' first level: six of 256 threads for each of 132 multiprocessors.
 inline constexpr int kNormPartials = 792;
@@ -18,6 +19,8 @@ inline constexpr int kNormPartials = 792;
 inline constexpr int kRopePartials = 528;
 /// Blocks of routing_statistics for each column.
 inline constexpr int kRoutingPartials = 64;
+/// Blocks of contribution_statistics: four of 128 threads for each of 132 multiprocessors.
+inline constexpr int kContributionPartials = 528;
 #endif
 /// Tokens, neighbours in the order of their ids, whose gradients one warp of embedding_backward adds up.
 inline constexpr int kEmbeddingPiece = 32;
