@@ -38,6 +38,27 @@ std::vector<Spread> spreads(const std::vector<double>& alpha, std::size_t source
   return out;
 }
 
+/// sums [reads, columns] over `count`; NaN for a column that a read lacks.
+std::vector<double> of_routes(const model::ReadPlan& plan, std::span<const double> sums, double count) {
+  std::vector<double> out(sums.size(), nan);
+  for (int r = 0; r < plan.num_routed(); ++r) {
+    for (int column : plan.reads[index(r)].columns) {
+      const std::size_t at = index(r * plan.num_columns() + column);
+      out[at] = sums[at] / count;
+    }
+  }
+  return out;
+}
+
+/// The sums of one more sequence; the mean is a sum until the last.
+void add_sequence(RouteMasses& masses, std::span<const double> sums, double positions) {
+  masses.mean.resize(sums.size(), 0.0);
+  for (std::size_t a = 0; a < sums.size(); ++a) {
+    masses.mean[a] += sums[a];
+    masses.sequence.push_back(sums[a] / positions);
+  }
+}
+
 }  // namespace
 
 // NOLINTNEXTLINE(readability-function-size): writes and reads the numbers of a sequence, whose layout stands here alone
@@ -46,6 +67,8 @@ Intact measure_intact(const model::Model& model, const ProbeTokens& tokens, bool
   const std::size_t positions = index(tokens.positions), columns = plan.columns.size(),
                     alphas = index(plan.num_routed()) * columns, d = index(model.config().hidden_size);
   const bool closed_form = has_closed_form(model);
+  constexpr std::size_t kinds = 4;  // of numbers of each route: sums and squares of alpha, contribution, norm mass
+  const std::size_t error_at = 1 + kinds * alphas, sources_at = error_at + 1;
   Intact out;
   const auto values = batches.measure(
       0, tokens.sequences, "probe of the intact model",
@@ -54,23 +77,27 @@ Intact measure_intact(const model::Model& model, const ProbeTokens& tokens, bool
         const PassValues pass = batch.intact(ids_of(tokens, first, batch.batch()));
         out.seconds += seconds_now() - start;
         const std::vector<double> nll = by_sequence(pass.nll, tokens.positions);
-        // nll, sums and squares of alpha, distance from the closed form, sums of sources
+        // nll, the numbers of each route, distance from the closed form, sums of sources
         for (std::size_t i = 0; i < nll.size(); ++i) {
           of_sequence[i].push_back(nll[i]);
-          of_sequence[i].resize(2 + 2 * alphas + (source_means ? plan.reads.size() * d : 0), 0.0);
+          of_sequence[i].resize(sources_at + (source_means ? plan.reads.size() * d : 0), 0.0);
         }
         for (int r = 0; r < plan.num_routed(); ++r) {
           const std::vector<int>& of_read = plan.reads[index(r)].columns;
           const std::vector<double> alpha = batch.alpha(r);
           const std::vector<Spread> spread = spreads(alpha, of_read.size(), positions);
+          const std::vector<double> contributions = batch.contributions(r);
           for (std::size_t i = 0; i < spread.size(); ++i) {
-            double* at = of_sequence[i / of_read.size()].data() + 1 + index(r) * columns;
-            at[of_read[i % of_read.size()]] = spread[i].sum;
-            at[alphas + index(of_read[i % of_read.size()])] = spread[i].squares;
+            const std::size_t sequence = i / of_read.size(), source = i % of_read.size();
+            double* at = of_sequence[sequence].data() + 1 + index(r) * columns + index(of_read[source]);
+            at[0] = spread[i].sum;
+            at[alphas] = spread[i].squares;
+            at[2 * alphas] = contributions[2 * sequence * of_read.size() + source];
+            at[3 * alphas] = contributions[(2 * sequence + 1) * of_read.size() + source];
           }
           const std::size_t weights = positions * of_read.size();
           for (std::size_t i = 0; closed_form && i < of_sequence.size(); ++i) {
-            double& error = of_sequence[i][1 + 2 * alphas];
+            double& error = of_sequence[i][error_at];
             error = std::max(error, closed_form_error(model, r, std::span(alpha).subspan(i * weights, weights)));
           }
         }
@@ -78,12 +105,12 @@ Intact measure_intact(const model::Model& model, const ProbeTokens& tokens, bool
         for (std::size_t r = 0; r < plan.reads.size(); ++r) {
           const std::vector<double> partial = batch.partial(static_cast<int>(r));
           for (std::size_t i = 0; i < partial.size(); ++i)
-            of_sequence[i / d / positions][2 + 2 * alphas + r * d + i % d] += partial[i];
+            of_sequence[i / d / positions][sources_at + r * d + i % d] += partial[i];
         }
       });
 
   const double per_sequence = static_cast<double>(positions);
-  std::vector<double> mean(alphas, 0.0), squares(alphas, 0.0), total(alphas, 0.0), sources(plan.reads.size() * d, 0.0);
+  std::vector<double> mean(alphas, 0.0), squares(alphas, 0.0), sources(plan.reads.size() * d, 0.0);
   double seen = 0;
   for (const std::vector<double>& one : values) {
     out.nll_sequence.push_back(one[0] / (per_sequence - 1));
@@ -91,22 +118,19 @@ Intact measure_intact(const model::Model& model, const ProbeTokens& tokens, bool
       const double away = one[1 + a] / per_sequence - mean[a];
       mean[a] += away * per_sequence / (seen + per_sequence);
       squares[a] += one[1 + alphas + a] + away * away * seen * per_sequence / (seen + per_sequence);
-      total[a] += one[1 + a];
-      out.alpha_sequence.push_back(one[1 + a] / per_sequence);
     }
-    for (std::size_t i = 0; source_means && i < sources.size(); ++i) sources[i] += one[2 + 2 * alphas + i];
-    if (closed_form) out.closed_form_error = std::fmax(out.closed_form_error, one[1 + 2 * alphas]);
+    add_sequence(out.alpha, std::span(one).subspan(1, alphas), per_sequence);
+    add_sequence(out.contribution, std::span(one).subspan(1 + 2 * alphas, alphas), per_sequence);
+    add_sequence(out.norm_mass, std::span(one).subspan(1 + 3 * alphas, alphas), per_sequence);
+    for (std::size_t i = 0; source_means && i < sources.size(); ++i) sources[i] += one[sources_at + i];
+    if (closed_form) out.closed_form_error = std::fmax(out.closed_form_error, one[error_at]);
     seen += per_sequence;
   }
-  out.reference.alpha_mean.assign(alphas, nan);
-  out.alpha_variance.assign(alphas, nan);
-  for (int r = 0; r < plan.num_routed(); ++r) {
-    for (int column : plan.reads[index(r)].columns) {
-      const std::size_t a = index(r) * columns + index(column);
-      out.reference.alpha_mean[a] = total[a] / seen;
-      out.alpha_variance[a] = squares[a] / seen;
-    }
-  }
+  for (RouteMasses* masses : {&out.alpha, &out.contribution, &out.norm_mass})
+    masses->mean = of_routes(plan, masses->mean, seen);
+  out.reference.alpha_mean = out.alpha.mean;
+  out.reference.contribution_mean = out.contribution.mean;
+  out.alpha_variance = of_routes(plan, squares, seen);
   for (std::size_t r = 0; source_means && r < plan.reads.size(); ++r) {
     std::vector<double>& of_read = out.reference.source_mean.emplace_back();
     for (std::size_t i = 0; i < d; ++i) of_read.push_back(sources[r * d + i] / seen);

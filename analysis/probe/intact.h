@@ -11,11 +11,17 @@
 
 namespace routescope::analysis {
 
+/// What each route holds of its read, by some measure of mass.
+struct RouteMasses {
+  std::vector<double> sequence;  // [sequence][reads, columns] mean over its tokens; 0 for a column that a read lacks
+  std::vector<double> mean;      // [reads, columns] over all tokens; NaN for a column that a read lacks
+};
+
 struct Intact {
-  std::vector<double> nll_sequence;    // [sequence] nats a token, mean over predicted tokens
-  std::vector<double> alpha_sequence;  // [sequence][reads, columns] mean over its tokens
+  std::vector<double> nll_sequence;  // [sequence] nats a token, mean over predicted tokens
+  RouteMasses alpha, contribution, norm_mass;
   std::vector<double> alpha_variance;  // [reads, columns] over all tokens
-  Reference reference;                 // alpha_mean is NaN for a column that a read lacks
+  Reference reference;                 // its means by route are those above
   double closed_form_error = nan;      // ProbeRow
   double seconds = 0;                  // of the passes with the head, on this rank
 };

@@ -95,6 +95,21 @@ PassValues BatchProbe::intervened(const model::RoutingIntervention& intervention
   });
 }
 
+std::vector<double> BatchProbe::contributions(int read) const {
+  const kernels::Tensor alpha = pass_.alpha(read);
+  const std::vector<kernels::Tensor> values = pass_.source_values(read);
+  const std::int64_t columns = alpha.shape[1];
+  const kernels::OwnedTensor sums(kernels::DType::f64, alpha.device, {batch(), 2, columns});
+  for (std::int64_t q = 0; q < batch(); ++q) {
+    const auto of_sequence = [&](const kernels::Tensor& t) { return t.rows(q * positions(), (q + 1) * positions()); };
+    std::vector<kernels::Tensor> rows;
+    std::transform(values.begin(), values.end(), std::back_inserter(rows), of_sequence);
+    kernels::contribution_statistics(sums.tensor.slice(q * 2 * columns, {2, columns}), of_sequence(alpha), rows,
+                                     pass_.stream());
+  }
+  return kernels::host_values<double>(sums.tensor, pass_.stream());
+}
+
 std::vector<std::vector<double>> BatchProbe::alpha_of(std::span<const std::int32_t> ids) {
   pass_.forward(ids);
   std::vector<std::vector<double>> alphas;

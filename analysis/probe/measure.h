@@ -55,6 +55,9 @@ class BatchProbe {
   std::vector<double> partial(int read) const {
     return kernels::host_values<double>(pass_.partial(read), pass_.stream());
   }
+  /// Likewise of a routed read: contribution and norm-weighted mass of its n+1 sources (MATH.md, "Masses"),
+  /// summed over the tokens of each sequence, [batch, 2, n+1].
+  std::vector<double> contributions(int read) const;
 
  private:
   /// Logits and nll of all tokens, a chunk at a time; calls `each` for every chunk.

@@ -110,13 +110,22 @@ class Prober {
     row_.alpha_mean = reference_.alpha_mean;
     row_.alpha_variance = std::move(intact.alpha_variance);
     row_.closed_form_error = intact.closed_form_error;
-    row_.mass = set_masses(sets_, reference_.alpha_mean, plan().num_columns());
-    row_.mass_sequence.assign(sets_.size() * sequences(), nan);
-    const std::size_t alphas = reference_.alpha_mean.size();
+    row_.contribution_mean = intact.contribution.mean;
+    row_.norm_mass_mean = intact.norm_mass.mean;
+    sum_masses(intact.alpha, row_.mass, row_.mass_sequence);
+    sum_masses(intact.contribution, row_.contribution, row_.contribution_sequence);
+    sum_masses(intact.norm_mass, row_.norm_mass, row_.norm_mass_sequence);
+  }
+
+  /// The masses of the sets, of all tokens and [set, sequence], from those of routes.
+  void sum_masses(const RouteMasses& routes, std::vector<double>& of_sets, std::vector<double>& by_sequence) const {
+    of_sets = set_masses(sets_, routes.mean, plan().num_columns());
+    by_sequence.assign(sets_.size() * sequences(), nan);
+    const std::size_t size = routes.mean.size();
     for (std::size_t q = 0; q < sequences(); ++q) {
       const std::vector<double> mass =
-          set_masses(sets_, std::span(intact.alpha_sequence).subspan(q * alphas, alphas), plan().num_columns());
-      for (std::size_t s = 0; s < sets_.size(); ++s) row_.mass_sequence[s * sequences() + q] = mass[s];
+          set_masses(sets_, std::span(routes.sequence).subspan(q * size, size), plan().num_columns());
+      for (std::size_t s = 0; s < sets_.size(); ++s) by_sequence[s * sequences() + q] = mass[s];
     }
   }
 

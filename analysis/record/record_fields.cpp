@@ -22,6 +22,13 @@ constexpr const char* mass_metric =
     "0";
 constexpr const char* alpha_metric =
     "softmax weight alpha of a read on a source: mean and variance over all tokens of all sequences";
+constexpr const char* contribution_metric =
+    "contribution of a source to its read, alpha_i <v_i, h> / |h|^2 with h = sum_i alpha_i v_i (alpha_i where h = 0), "
+    "mean over tokens; of a set: summed over its routes, mean over its reads, one without such a route weighing 0";
+constexpr const char* norm_mass_metric =
+    "norm-weighted mass of a source in its read, |alpha_i v_i| / sum_j |alpha_j v_j|, mean over tokens; of a set: "
+    "summed "
+    "over its routes, mean over its reads, one without such a route weighing 0";
 constexpr const char* closed_form_metric =
     "largest difference, over reads, sources and tokens, of alpha from the softmax of the read's biases, which it "
     "equals where all queries are zero";
@@ -252,6 +259,19 @@ RecordGroup cost_group(const ProbeIdentity& identity) {
   return group;
 }
 
+/// A mass beside alpha's: of every set, of every set and sequence, of every route.
+RecordGroup mass_group(const ProbeIdentity& identity, const std::string& name, const char* metric,
+                       Values ProbeRow::*of_sets, Values ProbeRow::*by_sequence, Values ProbeRow::*of_routes) {
+  const auto member = [](Values ProbeRow::*at) { return [at](auto& row) { return &(row.*at); }; };
+  return {"",
+          estimand(identity, "none", metric, "1"),
+          {field_at(name, {"slice"}, "1", "as mass, in place of alpha", member(of_sets)),
+           field_at(name + "_sequence", {"slice", "seq"}, "1", "the same over the tokens of each sequence",
+                    member(by_sequence)),
+           field_at(name + "_mean", {"read", "source"}, "1",
+                    "the same of each route; NaN where the read has no such source", member(of_routes))}};
+}
+
 }  // namespace
 
 void set_attributes(data::hdf5::Object& object, const RecordAttributes& attributes) {
@@ -311,6 +331,10 @@ std::vector<RecordGroup> record_groups(const ProbeIdentity& identity) {
                  [](auto& row) { return &row.alpha_mean; }),
         field_at("alpha_variance", {"read", "source"}, "1", "variance of that weight; 0 where content does not matter",
                  [](auto& row) { return &row.alpha_variance; })}});
+  groups.push_back(mass_group(identity, "contribution", contribution_metric, &ProbeRow::contribution,
+                              &ProbeRow::contribution_sequence, &ProbeRow::contribution_mean));
+  groups.push_back(mass_group(identity, "norm_mass", norm_mass_metric, &ProbeRow::norm_mass,
+                              &ProbeRow::norm_mass_sequence, &ProbeRow::norm_mass_mean));
   groups.push_back({"",
                     estimand(identity, "none", closed_form_metric, "1"),
                     {field_at("closed_form_error", {}, "1",

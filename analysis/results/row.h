@@ -96,7 +96,7 @@ struct ProbeRow {
   std::string model_sha256;           // of model.safetensors
   std::vector<double> mass;           // [set] slices.h
   std::vector<double> mass_sequence;  // [set, sequence] of one sequence's tokens
-  /// Contribution and norm-weighted mass (MATH.md, "Routes as edges"): as mass, mass_sequence and alpha_mean, with
+  /// Contribution and norm-weighted mass (MATH.md, "Masses"): as mass, mass_sequence and alpha_mean, with
   /// alpha_i <v_i, h> / |h|^2 and |alpha_i v_i| / sum_j |alpha_j v_j| in place of alpha_i.
   std::vector<double> contribution, contribution_sequence, contribution_mean;
   std::vector<double> norm_mass, norm_mass_sequence, norm_mass_mean;

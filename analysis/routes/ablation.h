@@ -47,6 +47,7 @@ struct GatedRoute {
 /// The means that `mean` and `freeze` use: over all probed tokens, under the intact model.
 struct Reference {
   std::vector<double> alpha_mean;                // [reads, columns]
+  std::vector<double> contribution_mean;         // [reads, columns] ProbeRow; NaN for a column that a read lacks
   std::vector<std::vector<double>> source_mean;  // [read of the plan][d]: of the read's partial, its current source
 };
 

@@ -46,13 +46,14 @@ void each_member_of_atlas(AtlasType& atlas, const Visit& visit) {
 /// All but the ablations and the atlas, which have their own.
 template <class Row, class Visit>
 void each_member_of_row(Row& row, const Visit& visit) {
-  auto& [step, model_sha256, mass, mass_sequence, alpha_mean, alpha_variance, intact_nll, intact_nll_sequence,
-         ablations, atlas, cost, closed_form_error] = row;
+  auto& [step, model_sha256, mass, mass_sequence, contribution, contribution_sequence, contribution_mean, norm_mass,
+         norm_mass_sequence, norm_mass_mean, alpha_mean, alpha_variance, intact_nll, intact_nll_sequence, ablations,
+         atlas, cost, closed_form_error] = row;
   visit(step, "");
   visit(model_sha256, "");
-  visit(mass, "s");
-  visit(mass_sequence, "sq");
-  visit(alpha_mean, "rc");
+  for (auto* member : {&mass, &contribution, &norm_mass}) visit(*member, "s");
+  for (auto* member : {&mass_sequence, &contribution_sequence, &norm_mass_sequence}) visit(*member, "sq");
+  for (auto* member : {&alpha_mean, &contribution_mean, &norm_mass_mean}) visit(*member, "rc");
   visit(alpha_variance, "rc");
   visit(intact_nll, "");
   visit(intact_nll_sequence, "q");

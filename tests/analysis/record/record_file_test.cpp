@@ -26,7 +26,7 @@ TEST(AnalysisRecordFileTest, EveryDatasetIsLabelledAndEveryResultStatesItsEstima
   save_record(record, dir / "analysis.h5");
   const data::hdf5::File file = data::hdf5::File::open(dir / "analysis.h5");
   EXPECT_EQ(file.text("filetype"), "routescope analysis");
-  EXPECT_EQ(file.integers("version"), (std::vector<std::int64_t>{2, 1}));
+  EXPECT_EQ(file.integers("version"), (std::vector<std::int64_t>{2, 2}));
   EXPECT_EQ(file.text("routescope_version"), data::routescope_version());
   int datasets = 0;
   each_dataset(file, [&](const data::hdf5::Dataset& dataset) {
@@ -46,7 +46,9 @@ TEST(AnalysisRecordFileTest, EveryDatasetIsLabelledAndEveryResultStatesItsEstima
     EXPECT_EQ(object.integer("n"), 4) << object.path();
     EXPECT_EQ(object.integer("seed"), 9) << object.path();
   };
-  for (const char* name : {"mass", "mass_sequence", "alpha_mean", "alpha_variance", "closed_form_error"})
+  for (const char* name :
+       {"mass", "mass_sequence", "alpha_mean", "alpha_variance", "closed_form_error", "contribution",
+        "contribution_sequence", "contribution_mean", "norm_mass", "norm_mass_sequence", "norm_mass_mean"})
     expect_estimand(file.dataset(name));
   for (const char* name : {"intact", "atlas", "cost", "dissociation", "content", "motif/embedding_early_mlp"})
     expect_estimand(file.group(name));

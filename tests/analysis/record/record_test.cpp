@@ -90,14 +90,14 @@ TEST(AnalysisRecordTest, RefusesOtherFilesAndNewerVersions) {
   }
   EXPECT_NE(error_of([&] {
               load_record(dir / "analysis.h5");
-            }).find("attribute version: found [2, 9], expected [2, 0] to [2, 1]"),
+            }).find("attribute version: found [2, 9], expected [2, 0] to [2, 2]"),
             std::string::npos);
   {
     data::hdf5::File file = data::hdf5::File::open_writable(dir / "analysis.h5");
     file.set("version", std::vector<std::int64_t>{1, 0});
   }
   EXPECT_TRUE(holds(error_of([&] { load_record(dir / "analysis.h5"); }),
-                    "found [1, 0], expected [2, 0] to [2, 1]: an older version measured less: remove the file"));
+                    "found [1, 0], expected [2, 0] to [2, 2]: an older version measured less: remove the file"));
   {
     data::hdf5::File file = data::hdf5::File::create(dir / "other.h5");
     file.set("filetype", "something else");
