@@ -99,7 +99,7 @@ Dissociation dissociation_of(const Curves& curves, std::size_t row, std::span<co
     correlations[b] = rank_correlation(mass, effect);
     same += largest(mass) == largest(effect);
   }
-  out.rank_correlation.ci = percentile_interval(correlations, sequences);
+  out.rank_correlation.ci = percentile_interval(correlations, curves.degrees(sequences));
   if (sequences > 1) out.p_same = same / static_cast<double>(curves.resamples);
 
   if (!curves.until_decided) out.p_largest = 0;

@@ -43,10 +43,9 @@ Findings find(const AnalysisRecord& record);
 /// Findings of several runs of one configuration with different seeds. Rows are the steps that all runs have. Curves
 /// are means over runs, and all other findings follow from the curves, with three exceptions: a slice is idle if it is
 /// idle in every run, a slice is found if it is found in every run, and p_largest is the largest p value of the runs.
-/// Intervals are for the mean over such runs and such sequences: sequences are resampled for all runs at once, and runs
-/// are weighted so that a mean over them has Student's interval. With 3 runs that is 2.65 to 2.9 standard deviations of
-/// the runs to both sides, at 64 to 32 sequences. This is wide, but a narrower interval from 3 numbers would be wrong;
-/// look also at the runs themselves.
+/// Intervals are for the mean over such runs and such sequences: sequences are resampled for all runs at once, runs are
+/// weighted (run_weights()), and the percentiles are those of t with R - 1 degrees of freedom. This is wide, in
+/// particular where runs differ less than sequences do; look also at the runs themselves.
 /// Throws Error naming a run whose configuration or measurement is another, or if no step is common.
 Findings pool(std::span<const AnalysisRecord> records);
 

@@ -18,10 +18,11 @@ Strength sum_of(const Curves& curves, const ResampledCurves& of, std::span<const
   const double start = sets.empty() ? nan : -offset;
   Strength out{std::vector<double>(curves.rows, start),
                std::vector<std::vector<double>>(curves.rows, std::vector<double>(curves.resamples, start)),
-               std::vector<std::size_t>(curves.rows, curves.sequences)};
+               std::vector<double>(curves.rows, curves.degrees(curves.sequences))};
   for (std::size_t row = 0; row < curves.rows; ++row) {
     for (std::size_t set : sets) {
-      if (&of != &curves.mass) out.sequences[row] = std::min(out.sequences[row], curves.used[row * curves.sets + set]);
+      if (&of != &curves.mass)
+        out.degrees[row] = std::min(out.degrees[row], curves.degrees(curves.used[row * curves.sets + set]));
       out.value[row] += scale * of.value(row, set);
       const auto resampled = of.resampled(row, set);
       for (std::size_t b = 0; b < curves.resamples; ++b) out.resampled[row][b] += scale * resampled[b];

@@ -30,13 +30,13 @@ double half_rise(const Curve& curve, std::span<const std::int64_t> steps) {
 std::vector<Estimate> Strength::estimates() const {
   std::vector<Estimate> out;
   for (std::size_t row = 0; row < value.size(); ++row)
-    out.push_back({value[row], percentile_interval(resampled[row], sequences[row])});
+    out.push_back({value[row], percentile_interval(resampled[row], degrees[row])});
   return out;
 }
 
 bool Strength::shown_above_zero(std::size_t row) const {
   constexpr double one_sided = 2 * interval_level - 1;
-  return value[row] > 0 && percentile_interval(resampled[row], sequences[row], one_sided).lower > 0;
+  return value[row] > 0 && percentile_interval(resampled[row], degrees[row], one_sided).lower > 0;
 }
 
 double shown_from(const Strength& strength, std::span<const std::int64_t> steps) {
@@ -48,7 +48,7 @@ double shown_from(const Strength& strength, std::span<const std::int64_t> steps)
 
 Onset::Onset(const Strength& strength, std::span<const std::int64_t> steps)
     : shown(strength.shown_above_zero(steps.size() - 1)),
-      sequences(*std::min_element(strength.sequences.begin(), strength.sequences.end())) {
+      degrees(*std::min_element(strength.degrees.begin(), strength.degrees.end())) {
   if (!shown) return;
   value = half_rise([&](std::size_t row) { return strength.value[row]; }, steps);
   for (std::size_t b = 0; b < strength.resampled.front().size(); ++b)
@@ -60,7 +60,7 @@ Estimate lead_of(const Onset& a, const Onset& b) {
   const auto lead = [](double one, double other) { return std::log1p(one) - std::log1p(other); };
   std::vector<double> resampled;
   for (std::size_t i = 0; i < a.resampled.size(); ++i) resampled.push_back(lead(a.resampled[i], b.resampled[i]));
-  return {lead(a.value, b.value), percentile_interval(resampled, a.sequences)};
+  return {lead(a.value, b.value), percentile_interval(resampled, a.degrees)};
 }
 
 }  // namespace routescope::analysis

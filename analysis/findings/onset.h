@@ -14,7 +14,7 @@ namespace routescope::analysis {
 struct Strength {
   std::vector<double> value;                   // [row]
   std::vector<std::vector<double>> resampled;  // [row][resample]
-  std::vector<std::size_t> sequences;          // [row] number of sequences, which sets the width of intervals
+  std::vector<double> degrees;                 // [row] degrees of freedom of intervals
 
   std::vector<Estimate> estimates() const;
   /// One-sided, at 95 %.
@@ -37,10 +37,10 @@ struct Onset {
   bool shown = false;
   double value = nan;
   std::vector<double> resampled;
-  std::size_t sequences = 0;  // the least number of all rows
+  double degrees = 0;  // the least of all rows
 
   Onset(const Strength& strength, std::span<const std::int64_t> steps);
-  Estimate estimate() const { return {value, percentile_interval(resampled, sequences)}; }
+  Estimate estimate() const { return {value, percentile_interval(resampled, degrees)}; }
 };
 
 /// ln((a + 1) / (b + 1)), resamples paired: below zero `a` comes first.

@@ -18,10 +18,10 @@ class Draws {
  public:
   Draws(std::size_t sequences, std::size_t resamples, const RandomKey& key)
       : resamples_(resamples), counts_(sequences * resamples), sums_(resamples), weights_(resamples) {
-    // All at once, since to start a generator costs more than to draw from it; index / sequences and index % sequences
-    // of a uniform index are independent, and only the latter is used.
-    const std::vector<std::size_t> indices = resample_indices(sequences * resamples, key, 0);
-    for (std::size_t i = 0; i < indices.size(); ++i) counts_[indices[i] % sequences * resamples + i / sequences] += 1;
+    // All at once, since to start a generator costs more than to draw from it.
+    const std::size_t draws = sequences - 1;
+    const std::vector<std::size_t> indices = resample_indices(sequences, draws * resamples, key, 0);
+    for (std::size_t i = 0; i < indices.size(); ++i) counts_[indices[i] * resamples + i / draws] += 1;
   }
 
   /// Adds weight[b] times the mean of resample b to `out`. With `skip_nan` a mean over the other values, and NaN where
@@ -69,6 +69,7 @@ Curves make_curves(std::span<const Rows> runs, std::size_t sets, std::size_t seq
   curves.sets = sets;
   curves.sequences = sequences;
   curves.resamples = draws_wanted;
+  curves.runs = runs.size();
   curves.until_decided = until_decided;
   curves.used.assign(curves.rows * sets, sequences);
   for (auto* each : {&curves.effect, &curves.control, &curves.excess, &curves.mass})

@@ -2,6 +2,7 @@
 // on resamples of the sequences; or weighted means of these curves over several runs.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -33,10 +34,15 @@ class ResampledCurves {
 };
 
 struct Curves {
-  std::size_t rows = 0, sets = 0, sequences = 0, resamples = 0;
+  std::size_t rows = 0, sets = 0, sequences = 0, resamples = 0, runs = 0;
   bool until_decided = false;
   ResampledCurves effect, control, excess, mass;  // of each row's first ablation; control and excess NaN without it
   std::vector<std::size_t> used;  // [row, set] number of sequences of the effects, in the run with the fewest
+
+  /// The least degrees of freedom of an interval from so many sequences.
+  double degrees(std::size_t of_sequences) const {
+    return static_cast<double>(runs > 1 ? std::min(of_sequences, runs) : of_sequences) - 1;
+  }
 };
 
 using Rows = std::vector<const ProbeRow*>;

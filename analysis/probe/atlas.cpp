@@ -200,10 +200,12 @@ Atlas make_atlas(const model::Model& model, const ProbeIdentity& identity, std::
   atlas.median_relative_error = median(std::move(errors));
   std::vector<double> resampled;
   for (int number = 0; !checked.empty() && sequences > 1 && number < bootstrap_resamples; ++number) {
-    const auto drawn = resample_indices(sequences, key(rank_correlation_of_all, 0), static_cast<std::uint64_t>(number));
+    const auto drawn =
+        resample_indices(sequences, sequences - 1, key(rank_correlation_of_all, 0), static_cast<std::uint64_t>(number));
     resampled.push_back(resampled_rank_correlation(estimates, truth, drawn));
   }
-  atlas.rank_correlation = {rank_correlation(estimated, measured), percentile_interval(resampled, sequences)};
+  atlas.rank_correlation = {rank_correlation(estimated, measured),
+                            percentile_interval(resampled, static_cast<double>(sequences) - 1)};
   return atlas;
 }
 

@@ -7,6 +7,8 @@
 #include <span>
 #include <vector>
 
+#include "analysis/statistics/random.h"
+
 namespace routescope::analysis {
 
 inline constexpr double nan = std::numeric_limits<double>::quiet_NaN();
@@ -21,26 +23,17 @@ struct Estimate {
   Interval ci{nan, nan};
 };
 
-/// Names one stream of random numbers. Results that must not share their noise get different keys: `slice` counts the
-/// sets of a probe, `what` the quantities measured of each (its effect under every ablation, its excess, ...).
-struct RandomKey {
-  std::uint64_t seed = 0;
-  std::uint64_t step = 0;
-  std::uint64_t slice = 0;
-  std::uint64_t what = 0;
-};
-
 inline constexpr double interval_level = 0.95;
 inline constexpr double significance = 0.05;  // of a family of tests
 inline constexpr int bootstrap_resamples = 10000;
 inline constexpr int sign_flips = 19999;
 inline constexpr int exact_sign_flip_n = 16;
 
-/// The arithmetic mean. NaN if there are no values.
+/// The arithmetic mean; of equal values exactly that value. NaN if there are no values.
 double mean(std::span<const double> values);
 
-/// The moments of at least two finite values that t statistics need. Equal values have exactly that value as mean and
-/// an error of exactly 0, without rounding.
+/// The moments of at least two finite values that t statistics need. Equal values have an error of exactly 0, without
+/// rounding.
 struct Sample {
   double n = 0;
   double mean = 0, error = 0;  // error: of the mean, s / sqrt(n)
@@ -59,9 +52,15 @@ struct Sample {
 Interval bootstrap_interval(std::span<const double> values, const RandomKey& key, double level = interval_level,
                             int resamples = bootstrap_resamples);
 
-/// The interval of any other statistic from its values on resamples of n units: their quantiles, widened as above but
-/// without BCa's corrections. Values may be infinite. NaN values are left out; NaN if no value is left.
-Interval percentile_interval(std::span<const double> resampled, std::size_t n, double level = interval_level);
+/// The interval of any other statistic from its values on resamples: their quantiles at the normal levels of the
+/// quantile of t with these degrees of freedom (Hesterberg 2015), so that normal resamples give Student's interval.
+/// Resamples have to spread as the statistic does (resample_indices() with n - 1 draws, run_weights()). A level that
+/// leaves fewer than `least_beyond` resamples outside is extrapolated: beyond, the distance from the median grows as
+/// the normal quantile does, and the end may leave the range of the statistic. Values may be infinite. NaN values are
+/// left out; NaN if no value is left or there is no degree of freedom.
+Interval percentile_interval(std::span<const double> resampled, double degrees_of_freedom,
+                             double level = interval_level);
+inline constexpr double least_beyond = 5;
 
 /// Two-sided p value of the hypothesis that the values are symmetric about zero: the share of sign patterns whose sum
 /// is at least as far from zero. All 2^n patterns for n <= exact_sign_flip_n; above, `flips` random ones and the
@@ -71,30 +70,45 @@ double sign_flip_test(std::span<const double> values, const RandomKey& key, int 
 /// Holm's step-down adjustment. NaN marks a test that was not made: it stays NaN and does not count.
 std::vector<double> holm_adjust(std::span<const double> p_values);
 
-/// Two one-sided t tests (Schuirmann 1987): the p value of the hypothesis that |mean| >= margin. It is small where the
-/// mean is shown to lie within (-margin, margin). Each test takes the larger of two p values: that of t, and that of t
-/// after Hall's correction. With skewed values t alone errs too often (analysis/README.md has the rates). Equal values
-/// have no scale; the p value is then 2^-n, the chance that all lie on one side of the mean if both sides are equally
-/// likely. NaN for fewer than two values.
+/// One-sided p value of the hypothesis that the mean is at most `threshold`: the larger of two, that of the t
+/// statistic, and that of it after Hall's correction. With values skewed to the left t alone errs too often
+/// (analysis/README.md has the rates). The values have to be independent (document_values()). `other_error` is a
+/// standard error of the mean from another independent source (draws of a control, runs), estimated with
+/// `other_degrees` of freedom: the error is then sqrt(s^2 / n + other_error^2), the degrees are Welch's (1947), and
+/// only the skewness of the values is corrected. Equal values without another error have no scale; p is then 2^-n, the
+/// chance that all lie above the mean if both sides are equally likely, or 1. NaN for fewer than two values, or if one
+/// is not finite.
+double p_above(std::span<const double> values, double threshold = 0, double other_error = 0,
+               double other_degrees = std::numeric_limits<double>::infinity());
+
+/// Two one-sided tests (Schuirmann 1987), each p_above(): the p value of the hypothesis that |mean| >= margin. It is
+/// small where the mean is shown to lie within (-margin, margin). It speaks of the mean of what was drawn: a rare unit
+/// that carries an effect may not be among n (p_share_within()).
 double equivalence_test(std::span<const double> values, double margin);
+
+/// Exact p value of the hypothesis that |x| < margin holds in at most `share` of the population: P(at least as many of
+/// n as were observed), binomial with `share` in (0, 1). It assumes nothing but independent units. With all of n units
+/// within, p is share^n: for a share of 90 % at 5 %, 29 units. NaN without values or if one is NaN.
+double p_share_within(std::span<const double> values, double margin, double share);
 
 /// Spearman's rank correlation; ties get their mean rank. Pairs with a NaN are left out. NaN for fewer than 3 pairs, or
 /// if one side does not vary.
 double rank_correlation(std::span<const double> a, std::span<const double> b);
 
-/// The indices of resample `number` of n units, with replacement.
-std::vector<std::size_t> resample_indices(std::size_t n, const RandomKey& key, std::uint64_t number);
+/// `draws` indices of n units, with replacement. Means of n - 1 draws spread as the mean of n units does, s^2 / n;
+/// those of n draws spread less.
+std::vector<std::size_t> resample_indices(std::size_t n, std::size_t draws, const RandomKey& key, std::uint64_t number);
 
-/// The weights of R runs in resample `number`. They sum to 1: 1/R plus a multivariate t of R - 1 degrees of freedom.
-/// Weighted means of normal values then spread over resamples as Student's interval of their mean does. (A resample of
-/// 3 runs with replacement stays within their range, which holds the mean only three times of four.) {1} for one run.
+/// The weights of R runs in resample `number`: normal, of mean 1/R and sum 1. The variance of sum_r w_r x_r is s^2 / R,
+/// that of the mean of the runs; few runs need t besides (TwoWay). (A resample of 3 runs with replacement would stay
+/// within their range, which holds the mean only three times of four.) {1} for one run.
 std::vector<double> run_weights(std::size_t runs, const RandomKey& key, std::uint64_t number);
 
 /// P(X <= x) of the standard normal, and its inverse for p in (0, 1).
 double normal_cdf(double x);
 double normal_quantile(double p);
-/// P(T <= t) of Student's t, NaN for NaN; and its inverse for p in (0, 1).
-double student_t_cdf(double t, int degrees_of_freedom);
-double student_t_quantile(double p, int degrees_of_freedom);
+/// P(T <= t) of Student's t, NaN for NaN; and its inverse for p in (0, 1). Degrees of freedom may be infinite.
+double student_t_cdf(double t, double degrees_of_freedom);
+double student_t_quantile(double p, double degrees_of_freedom);
 
 }  // namespace routescope::analysis

@@ -32,7 +32,7 @@ Strength measure(const std::vector<double>& truth, double noise, int sequences, 
     run[0].push_back(&rows[r]);
   }
   const Curves curves = make_curves(run, 1, own.size(), seed, resamples, false);
-  Strength strength{{}, {}, std::vector<std::size_t>(rows.size(), own.size())};
+  Strength strength{{}, {}, std::vector<double>(rows.size(), static_cast<double>(sequences - 1))};
   for (std::size_t r = 0; r < rows.size(); ++r) {
     strength.value.push_back(curves.effect.value(r, 0));
     const auto resampled = curves.effect.resampled(r, 0);
@@ -122,7 +122,7 @@ TEST(Onset, NoRowBeforeItIsThereIsClaimedOftenerThanItMay) {
 
 /// Without noise.
 Strength exact(const std::vector<double>& curve) {
-  Strength strength{curve, {}, std::vector<std::size_t>(curve.size(), 32)};
+  Strength strength{curve, {}, std::vector<double>(curve.size(), 31)};
   for (double value : curve) strength.resampled.push_back({value, value});
   return strength;
 }
@@ -130,7 +130,7 @@ Strength exact(const std::vector<double>& curve) {
 /// Normal resamples of standard deviation 1 around `mean`, at even levels, of so many sequences that nothing is
 /// widened.
 Strength normal_strength(double mean) {
-  Strength strength{{mean}, {{}}, {100000}};
+  Strength strength{{mean}, {{}}, {1e5}};
   for (int i = 0; i < 2000; ++i) strength.resampled[0].push_back(mean + normal_quantile((i + 0.5) / 2000));
   return strength;
 }
