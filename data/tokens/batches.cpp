@@ -4,18 +4,11 @@
 #include <bit>
 
 #include "data/base/error.h"
+#include "data/tokens/mix.h"
 
 namespace routescope::data {
 
 namespace {
-
-// SplitMix64's finaliser: every input bit reaches every output bit.
-std::uint64_t mix(std::uint64_t x) {
-  x += 0x9e3779b97f4a7c15u;
-  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
-  x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
-  return x ^ (x >> 31);
-}
 
 // A permutation of [0, n): a Feistel network on the smallest even number of bits that holds n - 1, walked along its
 // cycle until it lands below n (at most 4 steps on average, as the network's domain is at most 4 n).
