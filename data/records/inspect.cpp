@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <fstream>
+#include <set>
 #include <vector>
 
 #include "data/base/error.h"
@@ -62,8 +63,10 @@ std::string first_to_last(const std::vector<Row>& rows, Value value) {
 std::string summarize_routing(const std::filesystem::path& file) {
   const RoutingRecordView view = RoutingRecordView::load(file);
   const auto& info = view.info;
-  std::string out = fmt::format("{} reads x {} sources, hidden size {}, probe tokens {} x {}\n", info.reads.size(),
-                                info.sources.size(), info.hidden_size, info.sequences, info.positions);
+  const std::set<std::int64_t> documents(info.probe_documents.begin(), info.probe_documents.end());
+  std::string out = fmt::format("{} reads x {} sources, hidden size {}, probe tokens {} x {}{}\n", info.reads.size(),
+                                info.sources.size(), info.hidden_size, info.sequences, info.positions,
+                                documents.empty() ? "" : fmt::format(" of {} documents", documents.size()));
   const auto step = [](const auto& row) { return row.step; };
   out += fmt::format("snapshots     {:<6} steps {}\n", view.snapshots.size(), first_to_last(view.snapshots, step));
   out += fmt::format("per token     {:<6} steps {}\n", view.alpha_steps.size(),

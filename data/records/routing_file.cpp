@@ -12,6 +12,7 @@
 #include "data/base/build.h"
 #include "data/base/error.h"
 #include "data/hdf5/chunks.h"
+#include "data/records/probe_documents.h"
 #include "data/records/routing_table.h"
 
 namespace routescope::data::routing_format {
@@ -81,6 +82,8 @@ void create_axes(File& file, const RoutingRecordInfo& info) {
   write_index(file, pos_field, info.positions);
   write_index(file, d_field, info.hidden_size);
   file.write(tokens_field.path, info.probe_tokens, {info.sequences, info.positions}, layout_of(tokens_field));
+  file.write(probe_document_field().path, stored_documents(info.probe_documents, info.sequences), {info.sequences},
+             layout_of(probe_document_field()));
 }
 
 // How /alpha is stored. One read of one step is read at a time, so a chunk holds nothing else; up to 512 Ki weights
@@ -119,14 +122,15 @@ JournalMark create_mark(File& file) {
   return out;
 }
 
-// CRC-32 of everything that read_info() returns.
-std::int64_t checksum_of(const RoutingRecordInfo& info) {
+// CRC-32 of everything that read_info() returns. An older file has no documents.
+std::int64_t checksum_of(const RoutingRecordInfo& info, bool has_documents) {
   RowChecksum sum;
   for (const auto* labels : {&info.reads, &info.sublayer, &info.depth, &info.sources})
     for (const std::string& label : *labels) sum.add(label + '\n');
   sum.add(info.layer);
   sum.add(std::array{info.hidden_size, info.sequences, info.positions});
   sum.add(info.probe_tokens);
+  if (has_documents) sum.add(stored_documents(info.probe_documents, info.sequences));
   sum.add(info.config);
   sum.add(info.git_commit);
   return sum.value();
@@ -189,6 +193,8 @@ JournalMark create(File& file, const RoutingRecordInfo& info, const std::string&
   expect_size("sublayer", info.sublayer.size(), info.reads.size());
   expect_size("depth", info.depth.size(), info.reads.size());
   expect_size("probe_tokens", info.probe_tokens.size(), static_cast<std::size_t>(info.sequences * info.positions));
+  if (!info.probe_documents.empty())
+    expect_size("probe_documents", info.probe_documents.size(), static_cast<std::size_t>(info.sequences));
   file.set("filetype", filetype);
   file.set("version", std::vector<std::int64_t>{routing_version_major, routing_version_minor});
   file.set("routescope_version", routescope_version());
@@ -197,7 +203,7 @@ JournalMark create(File& file, const RoutingRecordInfo& info, const std::string&
   file.set("config", info.config);
   create_axes(file, info);
   for (const TableFields& table : table_fields()) create_table(file, table, info);
-  file.set("fixed_crc32", checksum_of(info));
+  file.set("fixed_crc32", checksum_of(info, true));
   const JournalMark mark = create_mark(file);
   file.flush();
   file.journal_values(false);
@@ -224,6 +230,10 @@ RoutingRecordInfo read_info(const File& file) {
   info.positions = length(pos_field);
   for (const RecordField* axis : {&d_field, &seq_field, &pos_field}) checked_dataset(file, *axis, {length(*axis)});
   info.probe_tokens = checked_dataset(file, tokens_field, {info.sequences, info.positions}).read<std::int32_t>();
+  const bool has_documents = file.exists(probe_document_field().path);
+  if (has_documents)
+    info.probe_documents =
+        read_documents(checked_dataset(file, probe_document_field(), {info.sequences}), info.sequences);
   if (info.reads.empty() != info.sources.empty())
     throw Error("{}: found {} reads and {} sources", file.where(), info.reads.size(), info.sources.size());
   if ((info.sequences == 0) != (info.positions == 0))
@@ -231,9 +241,10 @@ RoutingRecordInfo read_info(const File& file) {
                 info.positions);
   info.config = file.text("config");
   info.git_commit = file.text("git_commit");
-  if (file.has("fixed_crc32") && file.integer("fixed_crc32") != checksum_of(info))
+  const std::int64_t checksum = checksum_of(info, has_documents);
+  if (file.has("fixed_crc32") && file.integer("fixed_crc32") != checksum)
     throw Error("{}: the labels, probe tokens or configuration are damaged: found CRC-32 {:08x}, expected {:08x}",
-                file.where(), checksum_of(info), file.integer("fixed_crc32"));
+                file.where(), checksum, file.integer("fixed_crc32"));
   return info;
 }
 

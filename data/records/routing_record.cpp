@@ -67,6 +67,7 @@ void expect_same_record(const std::string& file, const RoutingRecordInfo& found,
   expect_same(file, "/seq", found.sequences, expected.sequences);
   expect_same(file, "/pos", found.positions, expected.positions);
   expect_same(file, "/probe_tokens", found.probe_tokens, expected.probe_tokens);
+  expect_same(file, "/probe_document", found.probe_documents, expected.probe_documents);
 }
 
 }  // namespace

@@ -11,7 +11,7 @@
 namespace routescope::data {
 
 /// Version of the file. A new column raises the minor version.
-inline constexpr std::int64_t routing_version_major = 1, routing_version_minor = 1;
+inline constexpr std::int64_t routing_version_major = 1, routing_version_minor = 2;
 
 /// The fixed part of a record. A standard model has no reads: the axes then have length 0.
 struct RoutingRecordInfo {
@@ -23,7 +23,10 @@ struct RoutingRecordInfo {
   std::int64_t hidden_size = 0;
   std::int64_t sequences = 0, positions = 0;
   std::vector<std::int32_t> probe_tokens;  // [sequences, positions]
-  std::string config;                      // the resolved YAML text
+  /// [sequences] the number in the stream of the document that each sequence's first token belongs to. Empty: not
+  /// known.
+  std::vector<std::int64_t> probe_documents;
+  std::string config;  // the resolved YAML text
   std::string git_commit;
 };
 

@@ -8,7 +8,10 @@
 #include "data/base/error.h"
 #include "data/base/files.h"
 #include "data/hdf5/file.h"
+#include "data/records/probe_documents.h"
+#include "data/records/routing_file.h"
 #include "data/tokens/shard.h"
+#include "data/tokens/tokenizer.h"
 
 namespace routescope::model {
 
@@ -46,6 +49,10 @@ bool is_hdf5(const std::string& file) {
 
 }  // namespace
 
+bool is_token_shard(const std::string& source) {
+  return !looks_like_ids(source) && !is_hdf5(source);
+}
+
 std::vector<std::int32_t> TokenBatch::sequence(std::int64_t index) const {
   const auto begin = ids.begin() + index * seq_len;
   return {begin, begin + seq_len};
@@ -75,6 +82,12 @@ TokenBatch read_tokens(const std::string& source, std::int64_t sequences, std::i
     batch.sequences = shape[0];
     batch.seq_len = shape[1];
     batch.ids = tokens.read<std::int32_t>();
+    for (const char* name : {"probe_document", "documents"}) {
+      if (!batch.documents.empty() || !file.exists(name)) continue;
+      batch.documents = data::read_documents(file.dataset(name), batch.sequences);
+    }
+    batch.consecutive =
+        batch.documents.empty() && file.has("filetype") && file.text("filetype") == data::routing_format::filetype;
   } else {
     const data::Shard shard{std::filesystem::path(source)};
     batch.seq_len = std::min(seq_len, shard.size());
@@ -88,6 +101,15 @@ TokenBatch read_tokens(const std::string& source, std::int64_t sequences, std::i
       throw data::Error("{}: token {}: found id {}, expected 0 to {} (the model's vocabulary)", source, i, batch.ids[i],
                         vocab_size - 1);
   return batch;
+}
+
+std::vector<std::int64_t> document_ends(const ModelConfig& config) {
+  std::vector<std::int64_t> ends = config.eos_token_id;
+  ends.insert(ends.end(), config.bos_token_id.begin(), config.bos_token_id.end());
+  std::erase_if(ends, [&](std::int64_t id) { return id < 0 || id >= config.vocab_size; });
+  if (ends.empty() && config.vocab_size == data::byte_tokenizer::vocab_size)
+    ends = {data::byte_tokenizer::end_of_document};
+  return ends;
 }
 
 }  // namespace routescope::model

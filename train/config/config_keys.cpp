@@ -202,6 +202,25 @@ nlohmann::json to_json(const YAML::Node& node) {
   return node.Scalar();
 }
 
+/// A token id or a list of them. As to_json() has it: without ids that the vocabulary lacks.
+ConfigKey token_ids(const std::string& name, std::vector<std::int64_t>& ids, const model::ModelConfig& model) {
+  const auto read = [&ids](const ConfigLeaf& leaf) {
+    const nlohmann::json found = to_json(leaf.node);
+    const nlohmann::json list = found.is_array() ? found : nlohmann::json{found};
+    const auto is_id = [](const nlohmann::json& one) {
+      return one.is_number_integer() && one.get<std::int64_t>() >= 0 &&
+             one.get<std::int64_t>() <= std::numeric_limits<std::int32_t>::max();
+    };
+    if (!std::ranges::all_of(list, is_id)) throw_config_error(leaf, "a token id or a list of them");
+    ids = list.get<std::vector<std::int64_t>>();
+  };
+  const auto write = [name, &model] {
+    const nlohmann::json written = model.to_json().at(name);
+    return written.is_null() ? std::string() : written.dump();
+  };
+  return {"model." + name, read, write};
+}
+
 void add_model_keys(std::vector<ConfigKey>& keys, model::ModelConfig& model) {
   // A preset sets the other keys, so config.cpp reads it first. It is not written: the keys that it set are.
   const auto read_preset = [&model](const ConfigLeaf& leaf) {
@@ -231,6 +250,10 @@ void add_model_keys(std::vector<ConfigKey>& keys, model::ModelConfig& model) {
     };
     keys.push_back({"model." + name, read, write});
   }
+
+  for (const auto& [name, ids] :
+       {std::pair{"bos_token_id", &model.bos_token_id}, {"eos_token_id", &model.eos_token_id}})
+    keys.push_back(token_ids(name, *ids, model));
 
   const auto choice = [&keys](std::string path, std::vector<std::string> words, auto set, auto get) {
     const auto read = [words = std::move(words), set](const ConfigLeaf& leaf) {

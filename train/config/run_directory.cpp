@@ -95,6 +95,8 @@ void check_config(const fs::path& run_dir, const TrainConfig& config) {
   const auto refuse_if_different = [&](const std::string& path) {
     const std::string held_value = value_or(held_values, path), wanted = value_or(wanted_values, path);
     if (held_value == wanted || may_change(path)) return;
+    // Older versions did not write these keys.
+    if (held_value == "nothing" && (path == "model.bos_token_id" || path == "model.eos_token_id")) return;
     // With a constant learning rate the first steps of a longer run are those of the shorter run.
     if (path == "train.steps" && held.train.schedule.kind == "constant" && config.train.steps > held.train.steps)
       return;

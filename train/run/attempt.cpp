@@ -38,7 +38,7 @@ Attempt::Attempt(const TrainConfig& config, const LoopOptions& options, const St
       gradients_(model_.options().storage, model_.options().device, {model_.layout().total()}),
       pass_(model_, config.train.micro_batch, config.data.sequence_length, model::Pass::Kind::train,
             config.pass_options()),
-      recorder_(model_, streams.valid_batches, config.routing.sequences, config.data.sequence_length),
+      recorder_(model_, find_probe_sequences(config, streams, start, communicator), config.data.sequence_length),
       writer_(dir_, model_, optimizer_, communicator,
               {.async = config.checkpoint.async == "on",
                .keep = config.checkpoint.keep,

@@ -1,4 +1,4 @@
-// Forward passes over windows of a held-out stream, in batches of the training pass's geometry.
+// Forward passes over held-out windows, in batches of the training pass's geometry.
 #pragma once
 
 #include <cstdint>
@@ -18,9 +18,11 @@ struct Windows {
 /// by at most one.
 Windows windows_of_rank(std::int64_t windows, const kernels::Place& place);
 
-/// Runs `windows` of `batches` through the pass. After each forward pass calls `visit` with the batch, its first window
-/// and the number of its sequences that count: a partial last batch is filled up with copies of its last window.
-void for_each_window(model::Pass& pass, const data::Batches& batches, Windows windows,
+/// Runs `windows` through the pass. `get(begin, end)` returns windows [begin, end); they may lack targets. After each
+/// forward pass calls `visit` with the batch, its first window and the number of its sequences that count: a partial
+/// last batch is filled up with copies of its last window.
+void for_each_window(model::Pass& pass, Windows windows,
+                     const std::function<data::Batch(std::int64_t begin, std::int64_t end)>& get,
                      const std::function<void(const data::Batch&, std::int64_t first, std::int64_t count)>& visit);
 
 /// Mean nll of the windows [0, windows), nats a token, computed by all ranks and returned on every rank. The nll is

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <utility>
 
 #include "data/base/build.h"
 #include "kernels/memory.h"
@@ -31,12 +32,11 @@ std::int64_t totals_size(const model::ReadPlan& plan) {
 
 }  // namespace
 
-RoutingRecorder::RoutingRecorder(const model::Model& model, const data::Batches& valid, std::int64_t sequences,
-                                 std::int64_t seq_len)
+RoutingRecorder::RoutingRecorder(const model::Model& model, ProbeSequences probe, std::int64_t seq_len)
     : model_(&model),
-      valid_(&valid),
-      sequences_(sequences),
+      probe_(std::move(probe)),
       seq_len_(seq_len),
+      sequences_(std::ssize(probe_.tokens) / seq_len),
       totals_(kernels::DType::f64, model.options().device, {totals_size(model.plan())}) {}
 
 data::RoutingRecordInfo RoutingRecorder::info(const std::string& config_yaml) const {
@@ -53,7 +53,8 @@ data::RoutingRecordInfo RoutingRecorder::info(const std::string& config_yaml) co
   info.hidden_size = model_->config().hidden_size;
   info.sequences = sequences_;
   info.positions = seq_len_;
-  info.probe_tokens = valid_->in_order(0, sequences_).inputs;
+  info.probe_tokens = probe_.tokens;
+  info.probe_documents = probe_.documents;
   info.config = config_yaml;
   info.git_commit = data::git_commit();
   return info;
@@ -90,7 +91,10 @@ void RoutingRecorder::measure(model::Pass& pass, Windows windows, std::vector<fl
                                 {totals_.tensor.numel()}),
                 pass.stream());
   std::vector<float> rows;
-  for_each_window(pass, *valid_, windows, [&](const data::Batch&, std::int64_t first, std::int64_t count) {
+  const auto get = [this](std::int64_t begin, std::int64_t end) {
+    return data::Batch{{probe_.tokens.begin() + begin * seq_len_, probe_.tokens.begin() + end * seq_len_}, {}};
+  };
+  for_each_window(pass, windows, get, [&](const data::Batch&, std::int64_t first, std::int64_t count) {
     const std::int64_t counted = count * seq_len_;
     std::int64_t next = 0;  // in totals_
     for (std::size_t r = 0; r < reads; ++r) {

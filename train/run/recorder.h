@@ -1,4 +1,4 @@
-// Routing snapshots: statistics of the routing on the fixed probe tokens, the first windows of the validation stream.
+// Routing snapshots: statistics of the routing on the fixed probe tokens of the run.
 #pragma once
 
 #include <cstdint>
@@ -6,18 +6,18 @@
 #include <vector>
 
 #include "data/records/routing_rows.h"
-#include "data/tokens/batches.h"
 #include "kernels/comm/communicator.h"
 #include "model/pass/model.h"
 #include "model/pass/pass.h"
 #include "train/run/evaluate.h"
+#include "train/run/probe_sequences.h"
 
 namespace routescope::train {
 
 class RoutingRecorder {
  public:
-  /// The probe tokens are windows [0, sequences) of `valid`, which must have that many.
-  RoutingRecorder(const model::Model& model, const data::Batches& valid, std::int64_t sequences, std::int64_t seq_len);
+  /// Of sequences of `seq_len` tokens.
+  RoutingRecorder(const model::Model& model, ProbeSequences probe, std::int64_t seq_len);
 
   /// The fixed part of the record.
   data::RoutingRecordInfo info(const std::string& config_yaml) const;
@@ -39,8 +39,8 @@ class RoutingRecorder {
   void read_parameters(data::RoutingSnapshot& out) const;
 
   const model::Model* model_;
-  const data::Batches* valid_;
-  std::int64_t sequences_, seq_len_;
+  ProbeSequences probe_;
+  std::int64_t seq_len_, sequences_;
   // f64, by read: sums over tokens of alpha, alpha^2 and rms [3, n+1], then of the entropy [1].
   kernels::OwnedTensor totals_;
 };

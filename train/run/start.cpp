@@ -58,7 +58,7 @@ Streams::Streams(const TrainConfig& config)
     throw data::Error("routing.sequences: found {}, expected at most {}, the windows of {} tokens in data.valid",
                       config.routing.sequences, valid_batches.windows(), config.data.sequence_length);
   }
-  valid.hold(std::max(valid_windows, config.routing.sequences) * config.data.sequence_length + 1);
+  valid.hold(valid_windows * config.data.sequence_length + 1);
   if (const std::int64_t asked = config.valid.tokens / config.data.sequence_length; asked > valid_windows) {
     spdlog::warn(
         "valid.tokens: found {}, but data.valid has only {} windows of {} tokens: validation takes all of them",
@@ -115,7 +115,11 @@ model::Model start_model(const TrainConfig& config, int ranks, const std::option
     return model;
   }
   model::Model model = model::Model::load(checkpoint->dir, options);
-  if (model.config().to_json() != config.model.to_json()) {
+  model::ModelConfig expected = config.model;
+  // The checkpoint's stay: a configuration of an older version did not have them.
+  expected.bos_token_id = model.config().bos_token_id;
+  expected.eos_token_id = model.config().eos_token_id;
+  if (model.config().to_json() != expected.to_json()) {
     throw data::Error("{}: config.json: found another model than config.yaml describes, expected the same",
                       checkpoint->dir.string());
   }

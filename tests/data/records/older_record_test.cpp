@@ -1,4 +1,6 @@
 // A routing.h5 that was written before a column was added is read, resumed and salvaged; the column is missing in it.
+#include "tests/data/records/older_record.h"
+
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -91,6 +93,19 @@ TEST_F(OlderRecordTest, GetsTheColumnWhenItIsResumed) {
   // And once more, with the checksums of all columns.
   { const RoutingRecord record = RoutingRecord::resume(file_, info_, 10); }
   EXPECT_EQ(check_rows(file_, 8, 10), "");
+}
+
+TEST_F(OlderRecordTest, HasTokensOfDocumentsThatAreNotKnown) {
+  testing::make_version_1_1(file_, info_.probe_tokens);
+  EXPECT_EQ(RoutingRecordView::load(file_).info.probe_tokens, info_.probe_tokens);
+  EXPECT_TRUE(RoutingRecordView::load(file_).info.probe_documents.empty());
+  // It goes on with the tokens that it has.
+  expect_error([&] { RoutingRecord::resume(file_, info_, 8); }, {"/probe_document"});
+  info_.probe_documents.clear();
+  { const RoutingRecord record = RoutingRecord::resume(file_, info_, 8); }
+  EXPECT_EQ(check_rows(file_, 8, 8), "");
+  EXPECT_EQ(hdf5::File::open(file_).read<std::int64_t>("/probe_document"), (std::vector<std::int64_t>{-1, -1, -1}));
+  EXPECT_TRUE(RoutingRecordView::load(file_).info.probe_documents.empty());
 }
 
 TEST_F(OlderRecordTest, IsSalvaged) {

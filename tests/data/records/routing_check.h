@@ -46,7 +46,8 @@ inline bool same(const TrainRow& a, const TrainRow& b) {
 // steps are counted from the file itself, and tables may end at different steps, as they do while a writer is at work.
 inline std::string check(const std::filesystem::path& file, const RoutingRecordInfo& info, std::int64_t last) {
   const RoutingRecordView view = RoutingRecordView::load(file);
-  if (view.info.reads != info.reads || view.info.probe_tokens != info.probe_tokens || view.info.config != info.config ||
+  if (view.info.reads != info.reads || view.info.probe_tokens != info.probe_tokens ||
+      view.info.probe_documents != info.probe_documents || view.info.config != info.config ||
       view.info.layer != info.layer || view.info.sources != info.sources || view.info.hidden_size != info.hidden_size)
     return "the fixed part differs";
   const auto count = [&](std::size_t found, std::int64_t every) {

@@ -26,6 +26,7 @@ inline RoutingRecordInfo small_info(std::int64_t layers = 2) {
   info.sequences = 3;
   info.positions = 5;
   for (std::int32_t i = 0; i < 15; ++i) info.probe_tokens.push_back(i * 7 % 257);
+  info.probe_documents = {2, 5, 5};
   info.config = "run: {seed: 1}\n";
   info.git_commit = "0123abc";
   return info;

@@ -36,13 +36,13 @@ class RoutingHostileTest : public ::testing::Test {
   }
   /// Puts another dataset in a place of the intact file.
   template <class T>
-  void replace(const std::string& path, const Shape& shape) {
+  void replace(const std::string& path, const Shape& shape, T value = {}) {
     write_text_atomically(file_, whole_);
     File file = File::open_writable(file_);
     file.remove(path);
     std::int64_t size = 1;
     for (const std::int64_t length : shape) size *= length;
-    file.write(path, std::vector<T>(static_cast<std::size_t>(size)), shape);
+    file.write(path, std::vector<T>(static_cast<std::size_t>(size), value), shape);
     file.close();
   }
   void expect_refused(const std::string& path, const std::string& found) const {
@@ -90,6 +90,15 @@ TEST_F(RoutingHostileTest, ShapesAreThoseOfTheAxes) {
   expect_refused("/probe_tokens", "expected int32 [3, 0]");
   replace<double>("/train/loss", {3});  // fewer rows than steps
   expect_refused("/train/loss", "rows 0 to 8 asked for, shape is [3]");
+}
+
+TEST_F(RoutingHostileTest, DocumentsAreNumbersOrNotKnown) {
+  replace<std::int32_t>("/probe_document", {3}, 2);
+  expect_refused("/probe_document", "found int32 [3], expected int64 [3]");
+  replace<std::int64_t>("/probe_document", {2}, 2);
+  expect_refused("/probe_document", "found int64 [2], expected int64 [3]");
+  replace<std::int64_t>("/probe_document", {3}, -2);
+  expect_refused("/probe_document", "sequence 0: found document -2, expected 0 or more, or -1 for every sequence");
 }
 
 TEST_F(RoutingHostileTest, StepsRise) {

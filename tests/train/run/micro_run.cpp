@@ -93,6 +93,7 @@ void expect_same_record(const fs::path& found_file, const fs::path& expected_fil
   EXPECT_EQ(found.info.reads, expected.info.reads);
   EXPECT_EQ(found.info.sources, expected.info.sources);
   EXPECT_EQ(found.info.probe_tokens, expected.info.probe_tokens);
+  EXPECT_EQ(found.info.probe_documents, expected.info.probe_documents);
   ASSERT_EQ(found.train.size(), expected.train.size());
   for (std::size_t i = 0; i < found.train.size(); ++i) {
     const data::TrainRow &a = found.train[i], &b = expected.train[i];

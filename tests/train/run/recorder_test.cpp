@@ -44,7 +44,7 @@ class Recorder : public ::testing::TestWithParam<const char*> {
 };
 
 TEST_P(Recorder, SnapshotFollowsFromThePass) {
-  const RoutingRecorder recorder(model_, batches_, kSequences, kLength);
+  const RoutingRecorder recorder(model_, {batches_.in_order(0, kSequences).inputs, {4, 4, 9}}, kLength);
   model::Pass by_two(model_, 2, kLength, model::Pass::Kind::train);  // 3 sequences: the last batch is filled up
   std::vector<float> alpha;
   const data::RoutingSnapshot snapshot = recorder.snapshot(by_two, *kernels::single_communicator(), 17, 170, &alpha);
@@ -106,7 +106,7 @@ TEST_P(Recorder, SnapshotFollowsFromThePass) {
 }
 
 TEST_P(Recorder, InfoNamesTheAxes) {
-  const RoutingRecorder recorder(model_, batches_, kSequences, kLength);
+  const RoutingRecorder recorder(model_, {batches_.in_order(0, kSequences).inputs, {4, 4, 9}}, kLength);
   const data::RoutingRecordInfo info = recorder.info("a: 1\n");
   const std::size_t reads = std::string(GetParam()) == "block_sum" ? 9 : 8;
   ASSERT_EQ(info.reads.size(), reads);
@@ -118,6 +118,7 @@ TEST_P(Recorder, InfoNamesTheAxes) {
   EXPECT_EQ(info.sources.front(), "embedding");
   EXPECT_EQ(info.sources.back(), "current");
   EXPECT_EQ(info.probe_tokens, batches_.in_order(0, kSequences).inputs);
+  EXPECT_EQ(info.probe_documents, (std::vector<std::int64_t>{4, 4, 9}));
   EXPECT_EQ(info.config, "a: 1\n");
 }
 
