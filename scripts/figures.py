@@ -290,27 +290,29 @@ def slices(runs, _):
 
 
 def atlas(runs, _):
-    """First-order effect of every route, and what masking some of them really does."""
-    first_order = np.mean([run.get("atlas/first_order")[-1] for run in runs], axis=0)
-    if not np.isfinite(first_order).any():
-        raise Missing(f"{runs[0].file.filename}: no atlas at the last step of every run")
+    """Estimated effect of every route, and what masking some of them really does."""
+    estimates = np.mean([run.get("atlas/estimate")[-1] for run in runs], axis=0)
+    if not np.isfinite(estimates).any():
+        raise Missing(f"{runs[0].file.filename}: no atlas with estimates at the last step of every run")
     reads, sources = runs[0].labels("read"), runs[0].labels("source")
     figure, (map_axes, check_axes) = plt.subplots(1, 2, figsize=(6.9, 2.6), width_ratios=(2.3, 1))
-    largest = max(np.nanmax(np.abs(first_order)), 1e-12)
-    image = map_axes.imshow(np.ma.masked_invalid(first_order.T), cmap="PuOr_r", aspect="auto",
+    largest = max(np.nanmax(np.abs(estimates)), 1e-12)
+    image = map_axes.imshow(np.ma.masked_invalid(estimates.T), cmap="PuOr_r", aspect="auto",
                             norm=SymLogNorm(linthresh=largest / 100, vmin=-largest, vmax=largest))
     map_axes.set_facecolor("0.93")
     map_axes.set_xticks(range(len(reads)), reads, rotation=90, fontsize=5.5)
     map_axes.set_yticks(range(len(sources)), sources)
     map_axes.tick_params(length=0)
-    figure.colorbar(image, ax=map_axes, label="first-order Δ nll (nats/token)")
+    figure.colorbar(image, ax=map_axes, label="estimated Δ nll (nats/token)")
     correlations = []
     for run in runs:
         read, source = run.get("atlas/checked_read")[-1].astype(int), run.get("atlas/checked_source")[-1].astype(int)
         there = read >= 0
-        estimate = run.get("atlas/first_order")[-1][read[there], source[there]]
-        check_axes.plot(run.get("atlas/true_effect")[-1][there], estimate, "o", markersize=2.5, alpha=0.7)
-        correlations.append(float(run.get("atlas/rank_correlation")[-1]))
+        estimate, truth = run.get("atlas/estimate")[-1][read[there], source[there]], run.get("atlas/true_effect")[-1][there]
+        drawn = run.get("atlas/checked_by")[-1][there] == 0
+        colour = check_axes.plot(truth[drawn], estimate[drawn], "o", markersize=2.5, alpha=0.7)[0].get_color()
+        check_axes.plot(truth[~drawn], estimate[~drawn], "o", markersize=2.5, alpha=0.7, color=colour, fillstyle="none")
+        correlations.append(f"{float(run.get('atlas/rank_correlation')[-1]):.2f}")
     low, high = np.array([check_axes.get_xlim(), check_axes.get_ylim()]).T
     diagonal = [min(low), max(high)]
     check_axes.plot(diagonal, diagonal, color="black", linewidth=0.5, zorder=0)
@@ -320,10 +322,10 @@ def atlas(runs, _):
         axis.set_major_locator(matplotlib.ticker.SymmetricalLogLocator(base=10, linthresh=largest / 100))
     check_axes.tick_params(axis="x", rotation=90)
     check_axes.set_xlabel("true Δ nll")
-    check_axes.set_ylabel("first-order Δ nll")
-    said = ", ".join(f"{value:.2f}" for value in correlations)
-    caption = (f"Left: first-order effect of masking every single route at step {runs[0].steps('atlas/step')[-1]:.0f}, mean over {len(runs)} "
-               f"run(s). Right: the estimate against true ablations of a random subset of routes (a colour a run; rank correlation {said}). ")
+    check_axes.set_ylabel("estimated Δ nll")
+    caption = (f"Left: estimated effect of masking every single route at step {runs[0].steps('atlas/step')[-1]:.0f}, mean over {len(runs)} "
+               f"run(s). Right: the estimate against true ablations of routes drawn at random (filled; rank correlation {', '.join(correlations)}) and of the strongest "
+               f"(hollow), a colour a run. ")
     return figure, caption + estimand(runs[0], "atlas")
 
 

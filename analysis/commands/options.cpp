@@ -11,7 +11,7 @@
 namespace routescope::analysis {
 namespace {
 
-constexpr int most_checks = 1 << 20, most_positions = 1 << 20, most_sequences = 1 << 30;
+constexpr int most_positions = 1 << 20, most_sequences = 1 << 30;
 
 std::vector<Ablation> parse_ablations(const std::vector<std::string>& names) {
   std::vector<Ablation> out;
@@ -87,10 +87,25 @@ void add_intervention_options(CLI::App& command, ProbeSettings& settings) {
       .add_option("--patch-from", settings.patch_from,
                   "For patch: tokens aligned one by one with those of the measurement (file as for --tokens)")
       ->group("Interventions");
-  command.add_flag("--atlas", settings.atlas, "First-order effect of every single route, checked on some")
-      ->group("Interventions");
-  data::add_number(command, "--atlas-checks", settings.atlas_checks, "Routes really masked to check the atlas", 0,
-                   most_checks)
+  CLI::Option* checks = data::add_number(command, "--atlas-checks", settings.atlas_checks,
+                                         "Routes really masked to check the atlas: N drawn at random, and the N "
+                                         "strongest",
+                                         0, most_atlas_checks)
+                            ->group("Interventions");
+  command
+      .add_option_function<std::string>(
+          "--atlas",
+          [&settings, checks](const std::string& exact) {
+            settings.atlas = true;
+            if (exact.empty()) return;
+            if (exact != "exact") throw data::UsageError("--atlas: found '{}', expected nothing or exact", exact);
+            if (checks->count() > 0)
+              throw data::UsageError("--atlas exact masks every route: expected no --atlas-checks beside it");
+            settings.atlas_checks = most_atlas_checks;
+          },
+          "Estimated effect of every single route, checked by masking some; exact: by masking every one")
+      ->expected(0, 1)
+      ->type_name("[exact]")
       ->group("Interventions");
 }
 

@@ -92,7 +92,7 @@ int run_probe(const Place& place, const std::string& step, const ProbeSettings& 
   for (const data::CheckpointEntry& entry : models) {
     if (probe.has(entry.step)) {
       ranks.print("{}: step {} is there already{}\n", out.string(), entry.step,
-                  settings.atlas ? ", with its atlas: its checks stay as they are" : "");
+                  settings.atlas ? ", with its atlas" : "");
     }
     const ProbeRow& row = probe.row(entry.step, entry.dir);
     ranks.print("{}\n", row_table(row, probe.record().identity));

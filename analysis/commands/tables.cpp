@@ -119,9 +119,14 @@ std::string row_table(const ProbeRow& row, const ProbeIdentity& identity) {
                   identity.tokens.sequences, identity.tokens.positions, identity.tokens.origin);
   for (const AblationEffects& effects : row.ablations) out += ablation_table(effects, row, identity);
   if (!row.atlas.empty()) {
-    out += fmt::format("atlas: {} routes checked, rank correlation {}, median relative error {}\n",
-                       row.atlas.checked.size(), with_interval(row.atlas.rank_correlation),
-                       number("{:.3f}", row.atlas.median_relative_error));
+    const Atlas& atlas = row.atlas;
+    out += fmt::format(
+        "atlas: {} routes masked, {} drawn at random: rank correlation {} (first order {}), median relative error {}\n",
+        atlas.checked.size(), atlas.random_checks(), number("{:.2f}", atlas.rank_correlation),
+        number("{:.2f}", atlas.first_order_rank_correlation), number("{:.3f}", atlas.median_relative_error));
+    out += fmt::format("  {} s for the estimates, {} plain passes and {} s for the masks\n",
+                       number("{:.1f}", atlas.estimate_seconds), number("{:.1f}", atlas.check_passes),
+                       number("{:.1f}", atlas.check_seconds));
   }
   if (!std::isnan(row.closed_form_error)) {
     out += row.closed_form_error <= f32_rounding

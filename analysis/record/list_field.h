@@ -52,7 +52,7 @@ ProbeField list_number(const std::string& path, std::vector<std::string> axes, c
       [at, path](auto& item, const std::vector<double>& values) {
         using Member = std::remove_reference_t<decltype(*at(item))>;
         if constexpr (std::is_enum_v<Member>)
-          *at(item) = static_cast<Member>(data::whole_number<std::uint8_t>(values.front(), path));
+          *at(item) = static_cast<Member>(data::whole_number<std::underlying_type_t<Member>>(values.front(), path));
         else if constexpr (std::is_integral_v<Member>)
           *at(item) = data::whole_number<Member>(values.front(), path);
         else

@@ -201,47 +201,59 @@ RecordGroup control_group(const ProbeIdentity& identity, Ablation ablation) {
 RecordGroup atlas_group(const ProbeIdentity& identity) {
   RecordGroup group{
       "atlas",
-      estimand(identity, describe(Ablation::mask) + "; of single routes",
-               "minus the gradient of nll with respect to a gate on exp(logit), summed over tokens: first order in the "
-               "gate of the nll without the route minus nll, mean over predicted tokens and sequences",
-               "nat/token"),
+      estimand(
+          identity, describe(Ablation::mask) + "; of single routes",
+          "estimate: <g, dx> + (1/2) <g~, dx>^2, summed over tokens: dx the exact change of the read's normed output, "
+          "g the gradient of nll at it, g~ with labels drawn from the model; first_order: minus the gradient of nll "
+          "with respect to a gate on exp(logit), summed over tokens; true_effect: " +
+              std::string(delta_metric),
+          "nat/token"),
       {},
       [](const ProbeRow& row) { return !row.atlas.empty(); }};
-  group.attributes.emplace_back("interval", fmt::format("{:g} % BCa bootstrap over sequences, {} resamples",
+  group.attributes.emplace_back("interval", fmt::format("{:g} % BCa bootstrap over documents, {} resamples",
                                                         100 * interval_level, bootstrap_resamples));
-  const Names by_route{"read", "source"};
+  const Names by_route{"read", "source"}, by_check{"check"};
+  const auto estimates = [](auto& row) { return &row.atlas.estimate; };
   const auto routes = [](auto& row) { return &row.atlas.first_order; };
   const auto checked = [](auto& row) { return &row.atlas.checked; };
   const auto itself = [](auto& estimate) { return &estimate; };
+  const auto value = [](auto& estimate) { return &estimate.value; };
   const auto truth = [](auto& route) { return &route.true_effect; };
   group.fields = {
-      list_number("first_order", by_route, "nat/token",
-                  "first-order effect of masking the route; NaN where there is none or no other source", false, routes,
-                  [](auto& estimate) { return &estimate.value; }),
+      list_number("estimate", by_route, "nat/token",
+                  "estimated effect of masking the route; NaN where there is none or no other source", false, estimates,
+                  value),
+      list_interval("estimate_ci", by_route, "nat/token", "interval of estimate", false, estimates, itself),
+      list_number("first_order", by_route, "nat/token", "first-order effect of masking the route; NaN alike", false,
+                  routes, value),
       list_interval("first_order_ci", by_route, "nat/token", "interval of first_order", false, routes, itself),
-      list_number("checked_read", {"check"}, "1", "read of each route that was really masked; -1: no further one", true,
+      list_number("checked_read", by_check, "1", "read of each route that was really masked; -1: no further one", true,
                   checked, [](auto& route) { return &route.read; }),
-      list_number("checked_source", {"check"}, "1", "and its source", true, checked,
+      list_number("checked_source", by_check, "1", "and its source", true, checked,
                   [](auto& route) { return &route.column; }),
-      list_number("true_effect", {"check"}, "nat/token", "what masking the route does", true, checked,
+      list_number("checked_by", by_check, "1", "0: drawn at random from all routes; 1: among the strongest by estimate",
+                  true, checked, [](auto& route) { return &route.by; }),
+      list_number("true_effect", by_check, "nat/token", "what masking the route does", true, checked,
                   [](auto& route) { return &route.true_effect.value; }),
-      list_interval("true_effect_ci", {"check"}, "nat/token", "interval of true_effect", true, checked, truth),
-      field_at("rank_correlation", {}, "1", "Spearman's, of first_order and true_effect over the checked routes",
-               [](auto& row) { return &row.atlas.rank_correlation.value; }),
-      ProbeField(
-          {"rank_correlation_ci", {"bound"}, "1", "interval of rank_correlation, bootstrap over sequences"},
-          [](const ProbeRow& row) {
-            return Values{row.atlas.rank_correlation.ci.lower, row.atlas.rank_correlation.ci.upper};
-          },
-          [](ProbeRow& row, const Values& bounds) {
-            row.atlas.rank_correlation.ci = {bounds[0], bounds[1]};
-          }),
-      field_at("median_relative_error", {}, "1", "median over the checked routes of |first_order - true| / |true|",
-               [](auto& row) { return &row.atlas.median_relative_error; }),
+      list_interval("true_effect_ci", by_check, "nat/token", "interval of true_effect", true, checked, truth),
   };
   for (ProbeField& field : group.fields) {
     if (field.path.starts_with("checked_")) field.type = data::hdf5::Type::i32;
   }
+  const auto number = [&](const char* path, const char* units, const char* description, double Atlas::*member) {
+    group.fields.push_back(
+        field_at(path, {}, units, description, [member](auto& row) { return &(row.atlas.*member); }));
+  };
+  number("rank_correlation", "1", "Spearman's, of estimate and true_effect over the routes drawn at random",
+         &Atlas::rank_correlation);
+  number("first_order_rank_correlation", "1", "the same of first_order and true_effect",
+         &Atlas::first_order_rank_correlation);
+  number("median_relative_error", "1", "median over the routes drawn at random of |estimate - true| / |true|",
+         &Atlas::median_relative_error);
+  number("estimate_seconds", "s", "what the estimates took: one forward and two backward passes",
+         &Atlas::estimate_seconds);
+  number("check_seconds", "s", "what the true ablations took", &Atlas::check_seconds);
+  number("check_passes", "1", "the same in plain forward passes, one of them intact", &Atlas::check_passes);
   return group;
 }
 

@@ -60,6 +60,7 @@ auto names_of(const ProbeIdentity& identity) {
 /// Of two rows of one step and the same weights: which one stands.
 bool stands_before(const ProbeRow& a, const ProbeRow& b) {
   if (a.atlas.empty() != b.atlas.empty()) return b.atlas.empty();
+  if (a.atlas.checked.size() != b.atlas.checked.size()) return a.atlas.checked.size() > b.atlas.checked.size();
   return std::strong_order(a.cost.seconds, b.cost.seconds) < 0;
 }
 
@@ -68,7 +69,8 @@ std::string content_of(const AnalysisRecord& record) {
   std::string out = record.created;
   std::apply([&](const auto&... name) { ((out += '\n' + name), ...); }, names_of(record.identity));
   for (const ProbeRow& row : record.rows)
-    out += fmt::format("\n{} {} {} {:a}", row.step, row.model_sha256, row.atlas.empty(), row.cost.seconds);
+    out += fmt::format("\n{} {} {} {} {:a}", row.step, row.model_sha256, row.atlas.empty(), row.atlas.checked.size(),
+                       row.cost.seconds);
   return out;
 }
 

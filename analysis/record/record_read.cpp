@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <sstream>
+#include <utility>
 
 #include "analysis/record/record_fields.h"
 #include "analysis/routes/route_sets.h"
@@ -142,7 +143,18 @@ void expect_meanings(const ProbeRow& row, const data::AxisLengths& axes, const s
       throw data::Error(
           "{}: atlas/checked_read, checked_source: step {}: found route ({}, {}) of {} reads and {} sources", name,
           row.step, route.read, route.column, axes.at("read"), axes.at("source"));
+    if (route.by != CheckedBy::random && route.by != CheckedBy::strongest)
+      throw data::Error("{}: atlas/checked_by: step {}: found {}, expected 0 or 1", name, row.step,
+                        static_cast<int>(route.by));
   }
+}
+
+/// Of a file whose atlas has no estimate: all checks were drawn at random, and what is said of the estimate's error was
+/// meant of first_order.
+void read_older_atlas(Atlas& atlas) {
+  for (CheckedRoute& route : atlas.checked) route.by = CheckedBy::random;
+  atlas.first_order_rank_correlation = std::exchange(atlas.rank_correlation, nan);
+  atlas.median_relative_error = nan;
 }
 
 }  // namespace
@@ -172,7 +184,10 @@ AnalysisRecord read_record(const data::hdf5::File& file) {
     throw data::Error("{}: {}", path, wrong.what());
   }
   for (const RecordGroup& group : record_groups(record.identity)) read_group(file, group, axes, rows);
-  for (const ProbeRow& row : record.rows) expect_meanings(row, axes, path);
+  for (ProbeRow& row : record.rows) {
+    if (!row.atlas.empty() && !file.exists("atlas/estimate")) read_older_atlas(row.atlas);
+    expect_meanings(row, axes, path);
+  }
   return record;
 }
 

@@ -68,7 +68,7 @@ void RecordedProbe::load() {
     kernels::agree(communicator_, "the record of probes", [&] {
       record_ = file_.empty() ? AnalysisRecord{identity_, {}, {}} : open_record(file_, identity_);
       for (const ProbeRow& row : record_.rows)
-        steps += fmt::format("{} {} {}\n", row.step, row.model_sha256, row.atlas.empty());
+        steps += fmt::format("{} {} {} {}\n", row.step, row.model_sha256, row.atlas.empty(), row.atlas.checked.size());
     });
     const std::string of_first = communicator_.broadcast(steps, "the rows that are recorded");
     double others = steps == of_first ? 0 : 1;
@@ -90,7 +90,14 @@ void RecordedProbe::refuse(std::int64_t step, const std::string& found, const st
 
 bool RecordedProbe::has(std::int64_t step) const {
   const ProbeRow* row = record_.find(step);
-  return row && !(identity_.settings.atlas && row->atlas.empty());
+  return row && has_atlas(*row);
+}
+
+bool RecordedProbe::has_atlas(const ProbeRow& row) const {
+  if (!identity_.settings.atlas) return true;
+  const std::size_t wanted = static_cast<std::size_t>(identity_.settings.atlas_checks);
+  return row.atlas.has_estimate() &&
+         row.atlas.random_checks() >= std::min(wanted, maskable_routes(identity_.plan()).size());
 }
 
 bool RecordedProbe::is_of(std::int64_t step, const std::filesystem::path& model_dir) const {
@@ -128,7 +135,7 @@ const ProbeRow& RecordedProbe::row(std::int64_t step, const std::filesystem::pat
     row = probe(*model, identity_, step, communicator_);
     row.model_sha256 = sha256;
   }
-  if (identity_.settings.atlas && row.atlas.empty()) row.atlas = make_atlas(*model, identity_, step, communicator_);
+  if (!has_atlas(row)) row.atlas = make_atlas(*model, identity_, step, communicator_);
   keep(row, model_dir, other);
   return *record_.find(step);
 }

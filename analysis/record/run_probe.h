@@ -34,13 +34,13 @@ class RecordedProbe {
                 kernels::Communicator& communicator);
 
   /// Whether row() would give the recorded row of a step. False also where the settings ask for an atlas and it has
-  /// none.
+  /// none, or one with fewer true ablations of routes drawn at random.
   bool has(std::int64_t step) const;
   /// Whether the recorded row of a step, if there is one, is of the weights that `model_dir` has now. Rank 0's word.
   bool is_of(std::int64_t step, const std::filesystem::path& model_dir) const;
   /// The row of a step: the recorded one, or a new one, which is then saved; an atlas is added to a recorded row that
-  /// lacks one. A checkpoint is verified first. Throws Error if the recorded row is that of other weights and these are
-  /// to be refused.
+  /// lacks it, as has() says. A checkpoint is verified first. Throws Error if the recorded row is that of other weights
+  /// and these are to be refused.
   const ProbeRow& row(std::int64_t step, const std::filesystem::path& model_dir,
                       OtherWeights other = OtherWeights::refuse);
   const AnalysisRecord& record() const { return record_; }
@@ -51,6 +51,7 @@ class RecordedProbe {
  private:
   /// The rows of the file, the same on every rank.
   void load();
+  bool has_atlas(const ProbeRow& row) const;
   /// Adds a row to the file.
   void keep(const ProbeRow& row, const std::filesystem::path& model_dir, OtherWeights other);
   [[noreturn]] void refuse(std::int64_t step, const std::string& found, const std::filesystem::path& model_dir) const;

@@ -162,9 +162,13 @@ Entries methods_of(const Study& study) {
   const std::vector<ProbeRow>& rows = first.record.rows;
   if (std::any_of(rows.begin(), rows.end(), [](const ProbeRow& row) { return !row.atlas.empty(); })) {
     out.emplace_back(
-        "First-order effect.",
-        "Minus the gradient of the loss with respect to a gate on one route\u2019s exp(logit): what masking "
-        "that one route would do if the loss were linear in it.");
+        "Estimated effect of a route.",
+        "What the read would hand on without the route is computed exactly. Its difference is multiplied by the "
+        "gradient "
+        "of the loss there; half the square of the same with labels drawn from the model is added, which stands for "
+        "the "
+        "curvature. It ranks routes, and underestimates large effects. First order, in comparison: minus the gradient "
+        "of the loss with respect to a gate on the route\u2019s exp(logit).");
   }
   return out;
 }

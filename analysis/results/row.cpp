@@ -1,6 +1,7 @@
 #include "analysis/results/row.h"
 
 #include <algorithm>
+#include <cmath>
 #include <stdexcept>
 
 namespace routescope::analysis {
@@ -14,6 +15,15 @@ std::vector<double> AblationEffects::delta_nll() const {
   std::vector<double> values;
   for (const SetEffect& set : sets) values.push_back(set.delta_nll.value);
   return values;
+}
+
+bool Atlas::has_estimate() const {
+  return std::any_of(estimate.begin(), estimate.end(), [](const Estimate& one) { return !std::isnan(one.value); });
+}
+
+std::size_t Atlas::random_checks() const {
+  return static_cast<std::size_t>(std::count_if(
+      checked.begin(), checked.end(), [](const CheckedRoute& route) { return route.by == CheckedBy::random; }));
 }
 
 const AblationEffects* ProbeRow::find(Ablation ablation) const {

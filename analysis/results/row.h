@@ -58,7 +58,7 @@ struct AblationEffects {
 /// from read r of R on counts N (R - r). A read counts with the sublayer that it feeds, the last read with the head, so
 /// that the head counts as one read whatever the vocabulary. Two intact passes are counted (one gives the means for
 /// `mean`, `freeze` and controls; ablations are compared with the other), and one more for `patch`. The comparison of
-/// logits and the atlas are not counted.
+/// logits and the atlas (which has its own) are not counted.
 struct ProbeCost {
   double plain = 0;          // one pass over the tokens: a plain evaluation
   double computed = 0;       // the passes of this measurement
@@ -68,26 +68,42 @@ struct ProbeCost {
   double plain_seconds = 0;  // of its first intact passes with the head, which are a plain evaluation
 };
 
+/// Why a route was really masked: drawn at random from all routes, or among the strongest by the estimate.
+enum class CheckedBy : std::int8_t { random, strongest };
+
 /// A route that was really masked.
 struct CheckedRoute {
   int read = 0, column = 0;
+  CheckedBy by = CheckedBy::random;
   Estimate true_effect;  // as Atlas::first_order
 };
 
-/// Effects are of `mask` on single routes, nats a token, mean over predicted tokens and sequences.
+/// Effects are of `mask` on single routes, nats a token, mean over predicted tokens and sequences. Intervals: 95 % BCa
+/// over documents. Tables are [reads, columns], NaN for a route that is not there or cannot be masked.
 struct Atlas {
-  /// [reads, columns]: minus the gradient of the nll with respect to a gate on exp(logit), summed over tokens: the
-  /// linear estimate of the nll without the route minus the nll. 95 % BCa over sequences. NaN for a route that is not
-  /// there or cannot be masked.
+  /// <g, dx> + (1/2) <g~, dx>^2, summed over tokens (MATH.md, "The atlas"), with the exact change dx of what the read
+  /// hands on: it ranks routes; large effects it underestimates.
+  std::vector<Estimate> estimate;
+  /// Minus the gradient of the nll with respect to a gate on exp(logit), summed over tokens: the linear estimate of the
+  /// nll without the route minus the nll.
   std::vector<Estimate> first_order;
-  /// By read and column. Drawn without replacement from all routes that can be masked, by the seed alone, so that all
-  /// steps of a run check the same ones.
+  /// By read and column. The random ones are drawn without replacement from all routes that can be masked, by the seed
+  /// alone, so that all steps of a run check the same ones; the others are the strongest by |estimate|, as far as they
+  /// were not drawn.
   std::vector<CheckedRoute> checked;
-  // Over `checked`; NaN without any.
-  Estimate rank_correlation;           // Spearman, of first_order and true_effect; 95 % percentiles over sequences
-  double median_relative_error = nan;  // |first_order - true| / |true|
+  // Over the random ones of `checked`; NaN without any.
+  double rank_correlation = nan;              // Spearman, of estimate and true_effect
+  double first_order_rank_correlation = nan;  // of first_order and true_effect
+  double median_relative_error = nan;         // |estimate - true| / |true|
+  double estimate_seconds = nan;              // what the estimates took, one forward and two backward passes
+  double check_seconds = nan;                 // and what the true ablations took
+  double check_passes = nan;                  // the same in plain forward passes, counted as ProbeCost counts
 
   bool empty() const { return first_order.empty(); }
+  /// False for what an older file holds.
+  bool has_estimate() const;
+  /// How many of `checked` were drawn at random.
+  std::size_t random_checks() const;
 };
 
 /// One row of a record.

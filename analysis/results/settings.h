@@ -28,12 +28,14 @@ struct ProbeSettings {
   std::int64_t positions = 256;  // of a token shard
   std::string patch_from = {};   // FILE of the aligned tokens of Ablation::patch
   bool atlas = false;
-  int atlas_checks = 48;  // true ablations that the atlas is checked by, or all routes if there are fewer
+  // Routes that are masked truly to check the atlas: this many drawn at random and as many of the strongest.
+  int atlas_checks = 24;
 
   bool operator==(const ProbeSettings&) const = default;
 };
 
 inline constexpr int most_controls = 1000;
+inline constexpr int most_atlas_checks = 1 << 20;  // more routes than any model has: --atlas exact
 
 /// Throws UsageError naming the member that has a value which no measurement can have: whatever is written can be read.
 void check(const ProbeSettings& settings);

@@ -38,6 +38,7 @@ struct Pass::Impl {
   std::vector<double> logit_bias;  // of all reads, as it lies on the device
   EditScratch edit_scratch;
   bool ran = false;                // the state holds a whole forward pass
+  bool input_lost = false;         // x of the last read, which a backward pass wrote over (Recompute::norms)
   int first_edited = kNoRead;      // the earliest read whose edited weights the state depends on
   kernels::RecordedWork recorded;  // accumulate() with the two arguments below
   double recorded_scale = 0;
@@ -62,10 +63,13 @@ struct Pass::Impl {
   /// stream.
   void run_forward(const RoutingIntervention* intervention, int first_read, const PassHooks& hooks);
   /// From the loss to the embedding. Only puts work on the stream.
-  void run_backward(double scale, const Weights& gradients, const PassHooks& hooks);
+  void run_backward(double scale, const Weights& gradients, const PassHooks& hooks, const AtRead& at_read = {});
 
-  void require_forward() const {
+  /// Before work that reads x of the last read.
+  void require_forward() {
     if (!ran) throw std::invalid_argument("no forward pass has run");
+    if (input_lost) recompute_input(state, state.last_read());
+    input_lost = false;
   }
   void require_training(const char* what) const {
     if (kind != Kind::train) throw std::invalid_argument(std::string(what) + ": this pass keeps no activations");
@@ -115,9 +119,10 @@ void Pass::Impl::run_forward(const RoutingIntervention* intervention, int first_
   }
   need(places.end);  // the head, which follows
   ran = true;
+  input_lost = false;
 }
 
-void Pass::Impl::run_backward(double scale, const Weights& gradients, const PassHooks& hooks) {
+void Pass::Impl::run_backward(double scale, const Weights& gradients, const PassHooks& hooks, const AtRead& at_read) {
   const kernels::Range range("backward");
   const BackwardScratch& b = state.act.backward;
   const auto complete = [&](std::int64_t begin) {
@@ -133,6 +138,7 @@ void Pass::Impl::run_backward(double scale, const Weights& gradients, const Pass
   for (int r = state.last_read(); r >= 0; --r) {
     int group_first = r;
     while (!state.read(group_first).first_of_group) --group_first;
+    if (at_read) at_read(r, b.dx);
     backward_read(state, r, gradients, group_first);
     if (r == group_first) {
       if (state.read(r).routed) backward_group_sources(state, group_first, group_last);
@@ -156,6 +162,7 @@ void Pass::Impl::run_backward(double scale, const Weights& gradients, const Pass
   }
   kernels::embedding_backward(gradients.embedding, b.dp, state.act.ids, state.stream);
   complete(0);
+  input_lost = state.options.recompute >= Recompute::norms;
   kernels::accumulate_loss(state.act.loss, state.act.nll, state.stream);
 }
 
@@ -251,7 +258,8 @@ void Pass::logits(std::int64_t begin, std::int64_t end, kernels::Tensor out) {
   head_logits(impl_->state, begin, end, out);
 }
 
-void Pass::backward(std::span<const std::int32_t> targets, double scale, kernels::Tensor gradients) {
+void Pass::backward(std::span<const std::int32_t> targets, double scale, kernels::Tensor gradients,
+                    const AtRead& at_read) {
   Impl& impl = *impl_;
   impl.require_training("backward");
   impl.require_forward();
@@ -259,7 +267,7 @@ void Pass::backward(std::span<const std::int32_t> targets, double scale, kernels
     throw std::logic_error("backward: read " + impl.state.read(impl.first_edited).name +
                            " ran with edited weights, which have no gradient");
   impl.set_targets(targets);
-  impl.run_backward(scale, Weights(impl.state.config, impl.state.model.layout(), gradients), {});
+  impl.run_backward(scale, Weights(impl.state.config, impl.state.model.layout(), gradients), {}, at_read);
 }
 
 void Pass::accumulate(std::span<const std::int32_t> ids, std::span<const std::int32_t> targets, double scale,
@@ -286,6 +294,7 @@ void Pass::accumulate(std::span<const std::int32_t> ids, std::span<const std::in
   }
   impl.recorded.replay(impl.state.stream);
   impl.ran = true;
+  impl.input_lost = impl.state.options.recompute >= Recompute::norms;
 }
 
 double Pass::take_loss() {
@@ -304,6 +313,17 @@ kernels::Tensor Pass::alpha(int read) const {
 std::vector<kernels::Tensor> Pass::source_values(int read) const {
   std::vector<kernels::Tensor> out = impl_->state.sources_of(read).values;
   out.push_back(impl_->state.at(read).state.partial);
+  return out;
+}
+
+std::vector<double> Pass::read_logits(int read) const {
+  const PassState& state = impl_->state;
+  const ReadActivations& a = impl_->state.at(read);
+  std::vector<double> out = kernels::host_values<double>(a.state.score, state.stream);
+  std::vector<double> bias = kernels::host_values<double>(a.logit_bias, state.stream);
+  if (const kernels::Tensor& learned = state.model.weights().reads[static_cast<std::size_t>(read)].bias)
+    bias.back() += kernels::host_values<double>(learned, state.stream).front();
+  for (std::size_t i = 0; i < out.size(); ++i) out[i] += bias[i % bias.size()];
   return out;
 }
 

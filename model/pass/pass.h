@@ -40,6 +40,10 @@ struct PassHooks {
   std::function<void(std::int64_t begin)> complete;
 };
 
+/// Called in Pass::backward() when the gradient dx [tokens, d] of scale * (summed nll) with respect to x of `read`, the
+/// normalised input of the sublayer that it feeds, has been put on the stream. dx is valid until the call returns.
+using AtRead = std::function<void(int read, kernels::Tensor dx)>;
+
 /// Activations for batches of `batch` sequences of `seq_len` tokens, and the passes over them.
 class Pass {
  public:
@@ -67,8 +71,10 @@ class Pass {
   void logits(std::int64_t begin, std::int64_t end, kernels::Tensor out);
   /// After forward() of a training pass: adds `scale` times the gradient of the summed nll to `gradients` (flat, laid
   /// out like the parameters) and the summed nll (not scaled), in nats, to what take_loss() will return. On CUDA this
-  /// and forward() return before the work is done.
-  void backward(std::span<const std::int32_t> targets, double scale, kernels::Tensor gradients);
+  /// and forward() return before the work is done. One forward() serves several calls. `at_read` is called at each
+  /// read, from the last to the first.
+  void backward(std::span<const std::int32_t> targets, double scale, kernels::Tensor gradients,
+                const AtRead& at_read = {});
   /// forward() and backward() of one micro-batch.
   void accumulate(std::span<const std::int32_t> ids, std::span<const std::int32_t> targets, double scale,
                   kernels::Tensor gradients, const PassHooks& hooks = {});
@@ -78,6 +84,8 @@ class Pass {
   /// Of the last forward(), for a routed read: alpha [tokens, n+1], sources in the order of plan().reads[read].columns.
   /// For an edited read these are the weights before the edit.
   kernels::Tensor alpha(int read) const;
+  /// What the softmax took to make them, in host memory: [tokens, n+1] s_i <u, v_i> + B_i, -inf where masked.
+  std::vector<double> read_logits(int read) const;
   /// The values v_i of these sources: n+1 tensors [tokens, d].
   std::vector<kernels::Tensor> source_values(int read) const;
   /// (mean(v_i^2) + eps)^(-1/2) of each of them: n+1 tensors [tokens].

@@ -184,25 +184,32 @@ json atlas_data(const std::vector<ProbeRow>& rows, std::size_t most_numbers) {
   }
   json out = json::array();
   if (with.empty()) return out;
-  const std::size_t cells = 3 * with.back()->atlas.first_order.size() + 5 * with.back()->atlas.checked.size();
+  const std::size_t cells = 4 * with.back()->atlas.first_order.size() + 6 * with.back()->atlas.checked.size();
   for (std::size_t i : thinned(with.size(), std::max<std::size_t>(1, most_numbers / std::max<std::size_t>(1, cells)))) {
     const Atlas& atlas = with[i]->atlas;
-    json checked = json::array();
+    json checked = json::array(), random = json::array();
     std::vector<Estimate> truth;
-    for (const auto& [read, column, effect] : atlas.checked) {
-      checked.push_back(json::array({read, column}));
-      truth.push_back(effect);
+    for (const CheckedRoute& route : atlas.checked) {
+      checked.push_back(json::array({route.read, route.column}));
+      random.push_back(route.by == CheckedBy::random);
+      truth.push_back(route.true_effect);
     }
-    const json first = columns(atlas.first_order), masked = columns(truth);
+    // A file without estimates (format 2) shows what it has.
+    const bool estimated = atlas.has_estimate();
+    const json shown = columns(estimated ? atlas.estimate : atlas.first_order), masked = columns(truth);
     out.push_back({{"step", with[i]->step},
-                   {"first", first.at("value")},
-                   {"lower", first.at("lower")},
-                   {"upper", first.at("upper")},
+                   {"estimated", estimated},
+                   {"estimate", shown.at("value")},
+                   {"lower", shown.at("lower")},
+                   {"upper", shown.at("upper")},
+                   {"first", columns(atlas.first_order).at("value")},
                    {"checked", checked},
+                   {"random", random},
                    {"true", masked.at("value")},
                    {"true_lower", masked.at("lower")},
                    {"true_upper", masked.at("upper")},
-                   {"rank_correlation", json_estimate(atlas.rank_correlation)},
+                   {"rank_correlation", json_number(atlas.rank_correlation)},
+                   {"first_rank_correlation", json_number(atlas.first_order_rank_correlation)},
                    {"median_relative_error", json_number(atlas.median_relative_error)}});
   }
   return out;

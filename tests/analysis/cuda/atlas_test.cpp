@@ -25,6 +25,7 @@ TEST(CudaAtlas, AgreesWithTheCpu) {
       EXPECT_EQ(std::isnan(found.first_order[i].value), std::isnan(expected.first_order[i].value)) << i;
       if (!std::isnan(expected.first_order[i].value)) {
         EXPECT_NEAR(found.first_order[i].value, expected.first_order[i].value, 1e-5) << i;
+        EXPECT_NEAR(found.estimate[i].value, expected.estimate[i].value, 1e-5) << i;
       }
     }
     ASSERT_EQ(found.checked.size(), expected.checked.size());

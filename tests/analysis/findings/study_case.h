@@ -119,12 +119,14 @@ inline analysis::Atlas study_atlas(const model::ReadPlan& plan, std::mt19937_64&
       for (std::size_t i = 0; i < 2; ++i) {
         const int column = plan.reads[r].columns[i];
         const double effect = row[static_cast<std::size_t>(column)] / 0.9;
-        atlas.checked.push_back({static_cast<int>(r), column, {effect, {effect - 1e-4, effect + 1e-4}}});
+        atlas.checked.push_back(
+            {static_cast<int>(r), column, analysis::CheckedBy::random, {effect, {effect - 1e-4, effect + 1e-4}}});
       }
     }
-    for (double value : row) atlas.first_order.push_back({value, {value - 1e-4, value + 1e-4}});
+    for (double value : row) atlas.estimate.push_back({value, {value - 1e-4, value + 1e-4}});
   }
-  atlas.rank_correlation = {1, {0.95, 1}};
+  atlas.first_order = atlas.estimate;
+  atlas.rank_correlation = atlas.first_order_rank_correlation = 1;
   atlas.median_relative_error = 0.1;
   return atlas;
 }

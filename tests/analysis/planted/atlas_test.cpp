@@ -1,4 +1,4 @@
-// First-order effects on mechanisms whose true ones are known: where they are right, and where they cannot be.
+// The atlas of mechanisms whose true effects are known: where estimates are right, and where they cannot be.
 #include "analysis/probe/atlas.h"
 
 #include <gtest/gtest.h>
@@ -16,6 +16,7 @@ constexpr std::uint64_t seed = 30;
 
 struct Effect {
   double first_order, lower, upper, measured;
+  analysis::Estimate estimate;
 };
 
 class PlantedAtlas : public ::testing::Test {
@@ -35,8 +36,9 @@ class PlantedAtlas : public ::testing::Test {
     const auto c = std::find(plan.columns.begin(), plan.columns.end(), column) - plan.columns.begin();
     const auto checked = std::find_if(atlas.checked.begin(), atlas.checked.end(),
                                       [&](const auto& route) { return route.read == r && route.column == c; });
-    const analysis::Estimate& effect = atlas.first_order.at(static_cast<std::size_t>(r * plan.num_columns() + c));
-    return {effect.value, effect.ci.lower, effect.ci.upper, checked->true_effect.value};
+    const auto route = static_cast<std::size_t>(r * plan.num_columns() + c);
+    const analysis::Estimate& effect = atlas.first_order.at(route);
+    return {effect.value, effect.ci.lower, effect.ci.upper, checked->true_effect.value, atlas.estimate.at(route)};
   }
 };
 
@@ -58,17 +60,20 @@ TEST_F(PlantedAtlas, HasTheSignOfEveryRouteWhereTheLossGivesWay) {
     for (const char* column : {"embedding", "current"}) {
       EXPECT_EQ(of(atlas, model, read, column).first_order, 0) << read << column;
       EXPECT_EQ(of(atlas, model, read, column).measured, 0) << read << column;
+      EXPECT_EQ(of(atlas, model, read, column).estimate.value, 0) << read << column;
     }
   }
 }
 
 /// In (a) what is said has the same size however small the embedding's weight, as long as there is any: the loss is
-/// flat where it is looked at and falls off a cliff at zero. Only the true ablations beside them tell.
-TEST_F(PlantedAtlas, CannotSeeWhatIsSaturated) {
+/// flat where it is looked at and falls off a cliff at zero. The sublayer itself saturates, so that the gradient at its
+/// input is zero: neither estimate sees it, only the true ablations beside them do.
+TEST_F(PlantedAtlas, CannotSeeWhatTheSublayerSaturates) {
   const double beta = std::log(9.0);
   const Mechanism mechanism = only_embedding(beta);
   const Effect carrier = of(atlas_of(mechanism.machine.model()), mechanism.machine.model(), "2.mlp", "embedding");
   EXPECT_NEAR(carrier.first_order, 0, 1e-5);
+  EXPECT_NEAR(carrier.estimate.value, 0, 1e-5);
   EXPECT_GT(carrier.measured, 0.3);
 }
 

@@ -1,5 +1,5 @@
-// The atlas: first-order effects against finite differences of the gate, true ones against plain loops, and the order
-// at which the two part.
+// The atlas: first-order effects against finite differences of the gate, true ones against plain loops and against a
+// probe, and the orders at which the estimates part from them.
 #include "analysis/probe/atlas.h"
 
 #include <gtest/gtest.h>
@@ -11,6 +11,7 @@
 #include "data/base/error.h"
 #include "model/pass/pass.h"
 #include "tests/analysis/probe/micro_model.h"
+#include "tests/analysis/probe/probe_of.h"
 #include "tests/model/pass/plain_model.h"
 
 namespace routescope::testing {
@@ -140,7 +141,7 @@ TEST_P(AtlasOf, EveryRouteIsTheSlopeOfItsGate) {
 TEST_P(AtlasOf, TrueEffectsAreThoseOfPlainLoops) {
   const model::Model model = exact();
   const analysis::Atlas atlas = atlas_of(model, tokens, {.seed = 4, .atlas_checks = 5});
-  ASSERT_EQ(atlas.checked.size(), 5u);
+  ASSERT_EQ(atlas.random_checks(), 5u);
   PlainModel plain(model);
   const auto mean_nll = [&](const PlainModel::Rule& rule) {
     double sum = 0;
@@ -149,7 +150,7 @@ TEST_P(AtlasOf, TrueEffectsAreThoseOfPlainLoops) {
   };
   const double intact = mean_nll({});
   for (std::size_t i = 0; i < atlas.checked.size(); ++i) {
-    const auto [r, column, effect_of_mask] = atlas.checked[i];
+    const auto [r, column, by, effect_of_mask] = atlas.checked[i];
     const double masked = mean_nll([&, read = r, wanted = column](const PlainRead& found) {
       if (found.read != read) return found.mixture();
       PlainRead changed = found;
@@ -169,28 +170,30 @@ TEST_P(AtlasOf, TrueEffectsAreThoseOfPlainLoops) {
 TEST_P(AtlasOf, ErrsBySecondOrderInTheWeightsOfRoutes) {
   // A bias b on the current source makes every other weight about e^-b: effects are of that order, and what a straight
   // line misses of its square.
-  double effect[2], missed[2];
+  double effect[2], missed[2], missed_by_estimate[2];
   const double bias[2] = {12, 15};
   for (int k : {0, 1}) {
     const model::Model model = exact(bias[k]);
     if (config().has_learned_bias())
       for (const model::ReadWeights& read : model.weights().reads) kernels::fill(read.bias, bias[k], kernels::Stream{});
     const analysis::Atlas atlas = atlas_of(model, tokens, {.atlas_checks = all_routes});
-    effect[k] = missed[k] = 0;
-    for (std::size_t i = 0; i < atlas.checked.size(); ++i) {
-      const auto [r, column, effect_of_mask] = atlas.checked[i];
-      if (column == model.plan().num_columns() - 1) continue;
-      const double estimate =
-          atlas.first_order[static_cast<std::size_t>(r * model.plan().num_columns() + column)].value;
-      effect[k] = std::max(effect[k], std::abs(effect_of_mask.value));
-      missed[k] = std::max(missed[k], std::abs(estimate - effect_of_mask.value));
+    effect[k] = missed[k] = missed_by_estimate[k] = 0;
+    for (const analysis::CheckedRoute& route : atlas.checked) {
+      if (route.column == model.plan().num_columns() - 1) continue;
+      const auto at = static_cast<std::size_t>(route.read * model.plan().num_columns() + route.column);
+      const double truth = route.true_effect.value;
+      effect[k] = std::max(effect[k], std::abs(truth));
+      missed[k] = std::max(missed[k], std::abs(atlas.first_order[at].value - truth));
+      missed_by_estimate[k] = std::max(missed_by_estimate[k], std::abs(atlas.estimate[at].value - truth));
     }
   }
-  std::printf("effects %.1e and %.1e, missed %.1e and %.1e\n", effect[0], effect[1], missed[0], missed[1]);
+  std::printf("effects %.1e and %.1e, missed %.1e and %.1e, by the estimate %.1e and %.1e\n", effect[0], effect[1],
+              missed[0], missed[1], missed_by_estimate[0], missed_by_estimate[1]);
   const double ratio = std::exp(bias[1] - bias[0]);
   EXPECT_GT(effect[0] / effect[1], ratio / 2);
   EXPECT_LT(effect[0] / effect[1], ratio * 2);
   EXPECT_GT(missed[0] / missed[1], ratio * ratio / 3);
+  EXPECT_GT(missed_by_estimate[0] / missed_by_estimate[1], ratio * ratio / 3);
 }
 
 INSTANTIATE_TEST_SUITE_P(
@@ -205,67 +208,116 @@ class AtlasInF32 : public ::testing::Test {
   model::Model model = micro_model(micro_config(model::Residual::block_attn_res, model::AttnResSource::block_sum));
   analysis::ProbeTokens tokens = micro_tokens(7, 8);
   analysis::Atlas atlas = atlas_of(model, tokens, {.seed = 3, .atlas_checks = 12});
+
+  double estimate(int read, int column) const {
+    return atlas.estimate[static_cast<std::size_t>(read * model.plan().num_columns() + column)].value;
+  }
 };
 
-/// The first-order effects and the lower ends of their intervals; NaN where both have none.
-void expect_near(const analysis::Atlas& found, const analysis::Atlas& expected, double tolerance) {
-  ASSERT_EQ(found.first_order.size(), expected.first_order.size());
-  for (std::size_t i = 0; i < found.first_order.size(); ++i) {
-    const analysis::Estimate &one = found.first_order[i], &other = expected.first_order[i];
-    EXPECT_EQ(std::isnan(one.value), std::isnan(other.value)) << i;
-    if (std::isnan(other.value)) continue;
-    EXPECT_NEAR(one.value, other.value, tolerance) << i;
-    EXPECT_NEAR(one.ci.lower, other.ci.lower, tolerance) << i;
+std::vector<std::pair<int, int>> drawn_routes(const analysis::Atlas& atlas) {
+  std::vector<std::pair<int, int>> routes;
+  for (const analysis::CheckedRoute& route : atlas.checked) {
+    if (route.by == analysis::CheckedBy::random) routes.emplace_back(route.read, route.column);
+  }
+  return routes;
+}
+
+/// The values and the lower ends of their intervals; NaN where both have none.
+void expect_near(const std::vector<analysis::Estimate>& found, const std::vector<analysis::Estimate>& expected,
+                 double tolerance) {
+  ASSERT_EQ(found.size(), expected.size());
+  for (std::size_t i = 0; i < found.size(); ++i) {
+    EXPECT_EQ(std::isnan(found[i].value), std::isnan(expected[i].value)) << i;
+    if (std::isnan(expected[i].value)) continue;
+    EXPECT_NEAR(found[i].value, expected[i].value, tolerance) << i;
+    EXPECT_NEAR(found[i].ci.lower, expected[i].ci.lower, tolerance) << i;
   }
 }
 
 TEST_F(AtlasInF32, ChecksADrawOfRoutesWithoutReplacement) {
-  EXPECT_EQ(atlas.checked.size(), 12u);
+  const auto drawn = drawn_routes(atlas);
+  EXPECT_EQ(drawn.size(), 12u);
+  EXPECT_EQ(atlas.random_checks(), 12u);
   const auto checked = routes_of(atlas);
-  EXPECT_EQ(std::set(checked.begin(), checked.end()).size(), 12u);
-  for (const auto& [r, column] : checked)
-    EXPECT_FALSE(
-        std::isnan(atlas.first_order[static_cast<std::size_t>(r * model.plan().num_columns() + column)].value));
+  EXPECT_EQ(std::set(checked.begin(), checked.end()).size(), checked.size());
+  for (const auto& [r, column] : checked) EXPECT_FALSE(std::isnan(estimate(r, column)));
   const analysis::Atlas other_step = atlas_of(model, tokens, {.seed = 3, .atlas_checks = 12}, 9),
                         other_seed = atlas_of(model, tokens, {.seed = 4, .atlas_checks = 12});
-  EXPECT_EQ(routes_of(other_step), checked);
-  EXPECT_NE(routes_of(other_seed), checked);
+  EXPECT_EQ(drawn_routes(other_step), drawn);
+  EXPECT_NE(drawn_routes(other_seed), drawn);
   // Every route comes up: half of them at a time, each is drawn by one of 12 seeds.
-  std::set<std::pair<int, int>> drawn;
+  std::set<std::pair<int, int>> seen;
   const analysis::ProbeTokens one = tokens.first(1);
-  const analysis::Atlas whole = atlas_of(model, one, {.atlas_checks = all_routes});
-  const int half = static_cast<int>(whole.checked.size() / 2);
+  const std::size_t all = analysis::maskable_routes(model.plan()).size();
   for (std::uint64_t seed = 0; seed < 12; ++seed) {
-    const auto some = routes_of(atlas_of(model, one, {.seed = seed, .atlas_checks = half}));
-    drawn.insert(some.begin(), some.end());
+    const auto some = drawn_routes(atlas_of(model, one, {.seed = seed, .atlas_checks = static_cast<int>(all / 2)}));
+    seen.insert(some.begin(), some.end());
   }
-  EXPECT_EQ(drawn.size(), whole.checked.size());
+  EXPECT_EQ(seen.size(), all);
+}
+
+TEST_F(AtlasInF32, ChecksTheStrongestRoutesToo) {
+  std::vector<double> strength;
+  for (const auto& [read, column] : analysis::maskable_routes(model.plan()))
+    strength.push_back(std::abs(estimate(read, column)));
+  std::sort(strength.rbegin(), strength.rend());
+  std::size_t among_strongest = 0;
+  for (const analysis::CheckedRoute& route : atlas.checked) {
+    const bool strong = std::abs(estimate(route.read, route.column)) >= strength[11];
+    among_strongest += strong;
+    EXPECT_TRUE(strong || route.by == analysis::CheckedBy::random) << route.read << " " << route.column;
+  }
+  EXPECT_EQ(among_strongest, 12u);
+  EXPECT_GT(atlas.checked.size(), 12u);
+}
+
+TEST_F(AtlasInF32, MasksEveryRouteAsAProbeOfItAloneDoes) {
+  const analysis::Atlas exact = atlas_of(model, tokens, {.seed = 3, .atlas_checks = analysis::most_atlas_checks});
+  ASSERT_EQ(routes_of(exact), analysis::maskable_routes(model.plan()));
+  EXPECT_EQ(exact.random_checks(), exact.checked.size());
+  std::vector<std::string> sets;
+  double passes = 1;
+  const auto reads = static_cast<double>(model.plan().reads.size());
+  for (const analysis::CheckedRoute& route : exact.checked) {
+    const model::Read& read = model.plan().reads[static_cast<std::size_t>(route.read)];
+    sets.push_back(read.name + ":" + model.plan().columns[static_cast<std::size_t>(route.column)]);
+    passes += (reads - route.read) / reads;
+  }
+  const analysis::ProbeRow row = probe_of(model, tokens, {.seed = 3, .sets = sets, .controls = 0});
+  for (std::size_t i = 0; i < sets.size(); ++i) {
+    const double single = row.effects(analysis::Ablation::mask).sets[i].delta_nll.value;
+    EXPECT_EQ(exact.checked[i].true_effect.value, single) << sets[i];
+    EXPECT_NE(single, 0) << sets[i];
+  }
+  EXPECT_DOUBLE_EQ(exact.check_passes, passes);
+  EXPECT_DOUBLE_EQ(exact.check_passes, row.cost.computed / row.cost.plain - 1);
 }
 
 TEST_F(AtlasInF32, RepeatsToTheBitAndSaysHowFarItIsToBeTrusted) {
   const analysis::Atlas again = atlas_of(model, tokens, {.seed = 3, .atlas_checks = 12});
-  const std::vector<double> truth = true_effects(atlas);
-  EXPECT_EQ(true_effects(again), truth);
+  EXPECT_EQ(true_effects(again), true_effects(atlas));
+  expect_near(again.estimate, atlas.estimate, 0);
   EXPECT_EQ(again.checked[0].true_effect.ci.lower, atlas.checked[0].true_effect.ci.lower);
-  EXPECT_EQ(again.rank_correlation.ci.lower, atlas.rank_correlation.ci.lower);
   const analysis::Atlas other_step = atlas_of(model, tokens, {.seed = 3, .atlas_checks = 12}, 9);
-  EXPECT_EQ(true_effects(other_step), truth);
+  EXPECT_EQ(true_effects(other_step), true_effects(atlas));
   // The bootstrap of another step has other noise.
   EXPECT_NE(other_step.checked[0].true_effect.ci.lower, atlas.checked[0].true_effect.ci.lower);
 
-  std::vector<double> estimates, errors;
-  for (std::size_t i = 0; i < atlas.checked.size(); ++i) {
-    const auto [r, column, effect_of_mask] = atlas.checked[i];
-    estimates.push_back(atlas.first_order[static_cast<std::size_t>(r * model.plan().num_columns() + column)].value);
-    errors.push_back(std::abs(estimates.back() - effect_of_mask.value) / std::abs(effect_of_mask.value));
-    EXPECT_LT(effect_of_mask.ci.lower, effect_of_mask.value);
-    EXPECT_GT(effect_of_mask.ci.upper, effect_of_mask.value);
+  // Of the routes drawn at random alone.
+  std::vector<double> estimates, first_order, truth, errors;
+  for (const analysis::CheckedRoute& route : atlas.checked) {
+    const analysis::Estimate& effect = route.true_effect;
+    EXPECT_LT(effect.ci.lower, effect.value);
+    EXPECT_GT(effect.ci.upper, effect.value);
+    if (route.by == analysis::CheckedBy::strongest) continue;
+    estimates.push_back(estimate(route.read, route.column));
+    first_order.push_back(
+        atlas.first_order[static_cast<std::size_t>(route.read * model.plan().num_columns() + route.column)].value);
+    truth.push_back(effect.value);
+    errors.push_back(std::abs(estimates.back() - effect.value) / std::abs(effect.value));
   }
-  EXPECT_EQ(atlas.rank_correlation.value, analysis::rank_correlation(estimates, truth));
-  EXPECT_GT(atlas.rank_correlation.value, 0.5);
-  EXPECT_LT(atlas.rank_correlation.ci.lower, atlas.rank_correlation.ci.upper);
-  EXPECT_GE(atlas.rank_correlation.ci.lower, -1.0);
-  EXPECT_LE(atlas.rank_correlation.ci.upper, 1.0);
+  EXPECT_EQ(atlas.rank_correlation, analysis::rank_correlation(estimates, truth));
+  EXPECT_EQ(atlas.first_order_rank_correlation, analysis::rank_correlation(first_order, truth));
   std::sort(errors.begin(), errors.end());
   EXPECT_DOUBLE_EQ(atlas.median_relative_error, 0.5 * (errors[5] + errors[6]));
 }
@@ -273,7 +325,8 @@ TEST_F(AtlasInF32, RepeatsToTheBitAndSaysHowFarItIsToBeTrusted) {
 TEST_F(AtlasInF32, DoesNotDependOnTheSizeOfBatches) {
   const analysis::Atlas one_by_one = atlas_of(model, tokens, {.seed = 3, .atlas_checks = 12}, 0, 1);
   // f32 sums of nll of order 4 nats, whose products may be cut otherwise.
-  expect_near(one_by_one, atlas, 1e-5);
+  expect_near(one_by_one.first_order, atlas.first_order, 1e-5);
+  expect_near(one_by_one.estimate, atlas.estimate, 1e-5);
   const std::vector<double> found = true_effects(one_by_one), expected = true_effects(atlas);
   ASSERT_EQ(found.size(), expected.size());
   for (std::size_t i = 0; i < found.size(); ++i) EXPECT_NEAR(found[i], expected[i], 1e-5) << i;
@@ -281,11 +334,12 @@ TEST_F(AtlasInF32, DoesNotDependOnTheSizeOfBatches) {
 
 TEST_F(AtlasInF32, WithoutChecksSaysNothingOfItsError) {
   const analysis::Atlas unchecked = atlas_of(model, tokens, {.seed = 3, .atlas_checks = 0});
-  expect_near(unchecked, atlas, 0);
+  expect_near(unchecked.first_order, atlas.first_order, 0);
+  expect_near(unchecked.estimate, atlas.estimate, 0);
   EXPECT_TRUE(unchecked.checked.empty());
-  EXPECT_TRUE(std::isnan(unchecked.rank_correlation.value));
-  EXPECT_TRUE(std::isnan(unchecked.rank_correlation.ci.lower));
-  EXPECT_TRUE(std::isnan(unchecked.median_relative_error));
+  for (double value : {unchecked.rank_correlation, unchecked.first_order_rank_correlation,
+                       unchecked.median_relative_error, unchecked.check_passes})
+    EXPECT_TRUE(std::isnan(value));
 }
 
 TEST(AtlasOfAStandardModel, IsRefused) {

@@ -36,11 +36,14 @@ void each_member_of_set(Effect& effect, const Visit& visit) {
 
 template <class AtlasType, class Visit>
 void each_member_of_atlas(AtlasType& atlas, const Visit& visit) {
-  auto& [first_order, checked, rank_correlation, median_relative_error] = atlas;
+  auto& [estimate, first_order, checked, rank_correlation, first_order_rank_correlation, median_relative_error,
+         estimate_seconds, check_seconds, check_passes] = atlas;
+  visit(estimate, "rc");
   visit(first_order, "rc");
   visit(checked, "k");
-  visit(rank_correlation, "");
-  visit(median_relative_error, "");
+  for (auto* member : {&rank_correlation, &first_order_rank_correlation, &median_relative_error, &estimate_seconds,
+                       &check_seconds, &check_passes})
+    visit(*member, "");
 }
 
 /// All but the ablations and the atlas, which have their own.
@@ -82,7 +85,7 @@ class Printed {
     for (double value : {estimate.value, estimate.ci.lower, estimate.ci.upper}) add(value);
   }
   void add(const analysis::CheckedRoute& route) const {
-    out_ += fmt::format("({}, {}) ", route.read, route.column);
+    out_ += fmt::format("({}, {}, {}) ", route.read, route.column, static_cast<int>(route.by));
     add(route.true_effect);
   }
   template <class T>
@@ -173,7 +176,10 @@ class RandomRow {
   }
   void fill(std::vector<analysis::CheckedRoute>& member, const std::string& axes) {
     for (std::size_t i = 0; i < size(axes); ++i) {
-      member.push_back({static_cast<int>(random_() % 5), static_cast<int>(random_() % 4), {}});
+      member.push_back({static_cast<int>(random_() % 5),
+                        static_cast<int>(random_() % 4),
+                        static_cast<analysis::CheckedBy>(random_() % 2),
+                        {}});
       fill(member.back().true_effect, "");
     }
   }

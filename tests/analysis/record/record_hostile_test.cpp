@@ -75,6 +75,8 @@ TEST_F(RecordHostileTest, ValuesMeanSomething) {
   expect_refused({"/token_class: element 0: found class 3, expected -1 to 2"});
   replace<std::int32_t>("atlas/checked_read", {2, 5}, 1000);
   expect_refused({"found route (1000, "});
+  replace<std::int32_t>("atlas/checked_by", {2, 5}, 2);
+  expect_refused({"atlas/checked_by: step 1: found 2, expected 0 or 1"});
 }
 
 TEST_F(RecordHostileTest, SettingsAreThoseOfAMeasurement) {

@@ -157,6 +157,30 @@ TEST(AnalysisRecordTest, WhatAnOlderFileLacksIsNotMeasured) {
   EXPECT_EQ(testing::text_of(again.rows[2]), testing::text_of(record.rows[2]));
 }
 
+// Of format 2: its checks were all drawn at random, and its rank correlation was that of first order.
+TEST(AnalysisRecordTest, AnAtlasWithoutEstimatesSaysSo) {
+  const data::TempDir dir;
+  const auto file = dir / "analysis.h5";
+  AnalysisRecord record = testing::filled_record();
+  save_record(record, file);
+  {
+    data::hdf5::File older = data::hdf5::File::open_writable(file);
+    for (const char* name : {"estimate", "estimate_ci", "checked_by", "first_order_rank_correlation",
+                             "estimate_seconds", "check_seconds", "check_passes"})
+      older.remove(std::string("atlas/") + name);
+  }
+  const AnalysisRecord back = load_record(file);
+  const Atlas &found = back.rows[2].atlas, &expected = record.rows[2].atlas;
+  EXPECT_FALSE(found.empty());
+  EXPECT_FALSE(found.has_estimate());
+  EXPECT_TRUE(expected.has_estimate());
+  EXPECT_EQ(found.first_order[1].value, expected.first_order[1].value);
+  EXPECT_EQ(found.random_checks(), expected.checked.size());
+  EXPECT_EQ(found.first_order_rank_correlation, expected.rank_correlation);
+  EXPECT_TRUE(std::isnan(found.rank_correlation));
+  EXPECT_TRUE(std::isnan(found.median_relative_error));
+}
+
 TEST(AnalysisRecordTest, AFullDiskLeavesTheFileAsItWas) {
   const data::TempDir dir;
   const auto file = dir / "analysis.h5";
@@ -240,7 +264,7 @@ TEST(AnalysisRecordTest, TablesFitATerminal) {
   for (std::string line; std::getline(lines, line); ++count) EXPECT_LE(line.size(), 120U) << line;
   EXPECT_GT(count, 3U * 6 * 19);
   for (const char* part : {"0.attn-5.mlp:embedd..", "motif embedding_early_mlp", "rank correlation",
-                           "cost: ", "atlas: 5 routes checked", "freeze"})
+                           "cost: ", "atlas: 5 routes masked, ", "freeze"})
     EXPECT_TRUE(holds(text, part)) << part;
 }
 

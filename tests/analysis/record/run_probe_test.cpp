@@ -5,6 +5,7 @@
 
 #include <fstream>
 
+#include "analysis/probe/atlas.h"
 #include "data/base/files.h"
 #include "tests/analysis/probe/micro_run.h"
 #include "tests/data/base/expect_error.h"
@@ -92,7 +93,18 @@ TEST(RecordedProbeTest, AnAtlasIsAddedToARowThatLacksIt) {
   const AnalysisRecord after = load_record(file);
   ASSERT_EQ(after.rows.size(), 1U);
   EXPECT_EQ(after.rows[0].intact_nll, 123);
-  EXPECT_EQ(after.rows[0].atlas.checked.size(), 4U);
+  EXPECT_EQ(after.rows[0].atlas.random_checks(), 4U);
+
+  // More true ablations replace it; fewer are there already.
+  identity.settings.atlas_checks = most_atlas_checks;
+  RecordedProbe exact(file, identity, {}, *alone);
+  EXPECT_FALSE(exact.has(1));
+  exact.row(1, one);
+  EXPECT_TRUE(exact.has(1));
+  EXPECT_TRUE(probe.has(1));
+  const ProbeRow row = load_record(file).rows.at(0);
+  EXPECT_EQ(row.intact_nll, 123);
+  EXPECT_EQ(row.atlas.random_checks(), maskable_routes(identity.plan()).size());
 }
 
 TEST(RecordedProbeTest, RefusesADamagedCheckpointAndKeepsTheRecord) {

@@ -61,6 +61,7 @@ TEST(PageData, HoldsTheNumbersOfARun) {
     }
   }
   const Atlas& atlas = record.rows[2].atlas;
+  expect_shown(run.at("atlas").at(2).at("estimate").at(1), atlas.estimate[1].value);
   expect_shown(run.at("atlas").at(2).at("first").at(1), atlas.first_order[1].value);
   EXPECT_EQ(run.at("atlas").at(2).at("checked").size(), atlas.checked.size());
   expect_shown(run.at("atlas").at(2).at("true").at(0), atlas.checked[0].true_effect.value);

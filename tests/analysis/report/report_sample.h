@@ -60,23 +60,31 @@ inline analysis::AblationEffects sample_effects(analysis::Ablation ablation, con
   return effects;
 }
 
-/// Of the routes with a weight; every third is checked.
+/// Of the routes with a weight; every third is checked, every sixth for being strong. First order is half the estimate.
 inline analysis::Atlas sample_atlas(const std::vector<double>& alpha_mean, std::size_t columns, double grown,
                                     std::mt19937_64& random) {
   std::normal_distribution<double> normal;
   analysis::Atlas atlas;
   for (std::size_t at = 0; at < alpha_mean.size(); ++at) {
-    analysis::Estimate& route = atlas.first_order.emplace_back();
+    analysis::Estimate &route = atlas.estimate.emplace_back(), &first_order = atlas.first_order.emplace_back();
     if (std::isnan(alpha_mean[at])) continue;
     const double value = 0.02 * grown * normal(random) * std::exp(normal(random));
     route = {value, {value - 0.002, value + 0.002}};
+    first_order = {value / 2, {value / 2 - 0.002, value / 2 + 0.002}};
     if (atlas.checked.size() == 48 || at % 3 != 0) continue;
     const double effect = value * (1.2 + 0.3 * normal(random));
-    atlas.checked.push_back(
-        {static_cast<int>(at / columns), static_cast<int>(at % columns), {effect, {effect - 0.003, effect + 0.003}}});
+    const auto by = at % 6 == 0 ? analysis::CheckedBy::strongest : analysis::CheckedBy::random;
+    atlas.checked.push_back({static_cast<int>(at / columns),
+                             static_cast<int>(at % columns),
+                             by,
+                             {effect, {effect - 0.003, effect + 0.003}}});
   }
-  atlas.rank_correlation = {0.9, {0.85, 0.94}};
+  atlas.rank_correlation = 0.9;
+  atlas.first_order_rank_correlation = 0.4;
   atlas.median_relative_error = 0.3;
+  atlas.estimate_seconds = 1;
+  atlas.check_seconds = 10;
+  atlas.check_passes = 20;
   return atlas;
 }
 
