@@ -26,6 +26,8 @@ namespace fs = std::filesystem;
 
 void print_findings(const AnalysisRecord& record, const Ranks& ranks) {
   if (ranks.communicator.rank() != 0 || record.rows.empty()) return;
+  if (const std::string warning = documents_warning(record.identity.tokens); !warning.empty())
+    ranks.print("{}\n", warning);
   ranks.print("{}{}\n", findings_text(find(record), record), cost_line(record.rows.back().cost));
 }
 

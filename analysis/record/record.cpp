@@ -17,13 +17,21 @@
 namespace routescope::analysis {
 namespace {
 
+std::string documents_of(const ProbeTokens& tokens) {
+  if (tokens.documents.empty()) return "documents that are not known";
+  return fmt::format("documents {}", fmt::join(tokens.documents, " "));
+}
+
 /// How two sets of tokens differ; empty if they do not.
 std::string first_difference(const ProbeTokens& found, const ProbeTokens& expected) {
   if (found.sequences != expected.sequences || found.positions != expected.positions) {
     return fmt::format("found {} sequences of {} tokens, expected {} of {}", found.sequences, found.positions,
                        expected.sequences, expected.positions);
   }
-  if (found.ids == expected.ids) return "";
+  if (found.ids == expected.ids) {
+    if (found.documents == expected.documents) return "";
+    return fmt::format("found the same tokens of {}, expected them of {}", documents_of(found), documents_of(expected));
+  }
   return fmt::format("found other tokens ({}), expected those of {}", found.origin, expected.origin);
 }
 

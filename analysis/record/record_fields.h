@@ -15,7 +15,7 @@
 namespace routescope::analysis {
 
 inline constexpr const char* analysis_filetype = "routescope analysis";
-inline constexpr std::int64_t analysis_version_major = 2, analysis_version_minor = 2;
+inline constexpr std::int64_t analysis_version_major = 2, analysis_version_minor = 3;
 
 /// A dataset [step, axes...]. Its path is within its group. No values: not measured.
 using ProbeField = data::RowField<ProbeRow>;

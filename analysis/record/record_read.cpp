@@ -8,6 +8,7 @@
 #include "analysis/routes/route_sets.h"
 #include "data/base/error.h"
 #include "data/hdf5/file.h"
+#include "data/records/probe_documents.h"
 
 namespace routescope::analysis {
 namespace {
@@ -73,6 +74,10 @@ ProbeIdentity read_identity(const data::hdf5::File& file, const std::string& nam
   identity.model_config = file.text("model_config");
   identity.sets = file.read_text("slice");
   identity.tokens = read_tokens(file, "probe_tokens");
+  if (const data::RecordField& field = data::probe_document_field(); file.exists(field.path)) {
+    const std::int64_t sequences = identity.tokens.sequences;
+    identity.tokens.documents = data::read_documents(checked(file, field.path, field.type, {sequences}), sequences);
+  }
   if (file.exists("patch_tokens")) identity.patch = read_tokens(file, "patch_tokens");
   identity.classes = read_classes(file, identity.tokens);
   std::vector<std::string> sets;

@@ -6,6 +6,7 @@
 #include "analysis/record/record_fields.h"
 #include "analysis/routes/route_sets.h"
 #include "data/base/build.h"
+#include "data/records/probe_documents.h"
 
 namespace routescope::analysis {
 namespace {
@@ -86,6 +87,9 @@ void write_tokens(data::hdf5::File& file, const ProbeIdentity& identity) {
         .set("origin", tokens.origin);
   };
   write("probe_tokens", identity.tokens, "the tokens that all of it is measured on");
+  const data::RecordField& documents = data::probe_document_field();
+  file.write(documents.path, data::stored_documents(identity.tokens.documents, identity.tokens.sequences),
+             {identity.tokens.sequences}, data::layout_of(documents));
   if (identity.patch.sequences > 0)
     write("patch_tokens", identity.patch, "the aligned tokens whose routing the ablation `patch` takes");
   const std::int64_t positions = identity.tokens.positions;

@@ -43,12 +43,12 @@ ProbeIdentity identify(const ProbeSettings& settings, const std::filesystem::pat
   if (patches && settings.patch_from.empty()) throw data::UsageError("--ablation patch needs --patch-from");
   if (!patches && !settings.patch_from.empty()) throw data::UsageError("--patch-from needs --ablation patch");
   const model::ModelConfig config = model::ModelConfig::load(model_dir / "config.json");
-  const ProbeTokens tokens = settings.tokens.empty() ? run_probe_tokens(run_dir).first(settings.sequences)
-                                                     : load_probe_tokens(settings.tokens, settings.sequences,
-                                                                         settings.positions, config.vocab_size);
+  const ProbeTokens tokens = settings.tokens.empty()
+                                 ? run_probe_tokens(run_dir, config).first(settings.sequences)
+                                 : load_probe_tokens(settings.tokens, settings.sequences, settings.positions, config);
   check_probe_tokens(tokens, config.vocab_size);
   ProbeTokens patch;
-  if (patches) patch = load_probe_tokens(settings.patch_from, tokens.sequences, tokens.positions, config.vocab_size);
+  if (patches) patch = load_aligned_tokens(settings.patch_from, tokens, settings.tokens, config);
   return identify(config, tokens, settings, patch);
 }
 

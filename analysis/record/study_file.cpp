@@ -10,12 +10,13 @@
 #include "data/base/error.h"
 #include "data/base/files.h"
 #include "data/hdf5/file.h"
+#include "data/records/probe_documents.h"
 
 namespace routescope::analysis {
 namespace {
 
 constexpr const char* filetype = "routescope study";
-constexpr std::int64_t version_major = 1, version_minor = 0;
+constexpr std::int64_t version_major = 1, version_minor = 1;
 
 using Names = std::vector<std::string>;
 
@@ -48,7 +49,7 @@ void write_runs(data::hdf5::File& file, const Study& study) {
   data::write_fields<StudyRun>(file, run_fields(), study.runs, {}, "run");
 }
 
-/// The axes that fields and findings of records like these lie on, but for those of single sequences.
+/// The axes that fields and findings of records like these lie on, and the documents of the probe sequences.
 void write_axes(data::hdf5::Group& at, const ProbeIdentity& identity, const std::vector<std::int64_t>& steps) {
   const model::ReadPlan plan = identity.plan();
   at.write("step", steps, {std::ssize(steps)},
@@ -69,6 +70,13 @@ void write_axes(data::hdf5::Group& at, const ProbeIdentity& identity, const std:
   labels("depth", depth, "slice", "third of the model that the slice's layers lie in");
   labels("read", reads, "read", "layer.sublayer that the read feeds");
   labels("source", plan.columns, "source", "column of a read's sources");
+  const std::int64_t sequences = identity.tokens.sequences;
+  std::vector<std::int32_t> number(static_cast<std::size_t>(sequences));
+  std::iota(number.begin(), number.end(), 0);
+  at.write("seq", number, {sequences}, {.units = "1", .description = "probe sequence, from 0", .axes = {"seq"}});
+  const data::RecordField& documents = data::probe_document_field();
+  at.write(documents.path.substr(1), data::stored_documents(identity.tokens.documents, sequences), {sequences},
+           data::layout_of(documents));
   labels("bound", {"lower", "upper"}, "bound", "ends of an interval");
   for (const TokenClasses& classes : identity.classes)
     labels(class_axis(classes), classes.labels, class_axis(classes).c_str(), "classes of predicted tokens");

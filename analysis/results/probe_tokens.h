@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "model/files/config.h"
+
 namespace routescope::analysis {
 
 struct ProbeTokens {
@@ -24,14 +26,25 @@ struct ProbeTokens {
 /// Fewer documents than this are too few for tests that count them: the tools say so.
 inline constexpr std::int64_t least_documents = 16;
 
-/// The fixed held-out tokens of a run. Throws Error.
-ProbeTokens run_probe_tokens(const std::filesystem::path& run_dir);
+/// The fixed held-out tokens of a run of this model. Where an older record does not name their documents, these are
+/// counted: its sequences are consecutive windows of one stream. Throws Error.
+ProbeTokens run_probe_tokens(const std::filesystem::path& run_dir, const model::ModelConfig& config);
 
-/// Whatever model/files/tokens.h reads: an HDF5 file with an integer dataset `tokens` [sequences, positions]; a token
-/// shard, of which consecutive pieces of `positions` tokens are taken; or ids. `sequences` of them; 0: all, of a shard
-/// up to 32.
+/// Whatever model/files/tokens.h reads: an HDF5 file with an integer dataset `tokens` [sequences, positions] and
+/// perhaps `documents` [sequences]; a token shard, of which windows of `positions` tokens are taken, of different
+/// documents (data/tokens/documents.h); or ids, which are one document. `sequences` of them; 0: all, of a shard up
+/// to 32. Throws Error.
 ProbeTokens load_probe_tokens(const std::string& source, std::int64_t sequences, std::int64_t positions,
-                              std::int64_t vocab_size);
+                              const model::ModelConfig& config);
+
+/// Tokens of `source` that are aligned with `tokens`, which load_probe_tokens() loaded from `tokens_source` (empty: a
+/// run's own). Of two shards the same windows; of a shard beside other tokens its first consecutive windows.
+ProbeTokens load_aligned_tokens(const std::string& source, const ProbeTokens& tokens, const std::string& tokens_source,
+                                const model::ModelConfig& config);
+
+/// A line for the user where there are too few documents for intervals and tests, or where documents are not known;
+/// else empty.
+std::string documents_warning(const ProbeTokens& tokens);
 
 /// For each token the token that follows it in its sequence of `positions`, -1 for the last: the targets of a model.
 std::vector<std::int32_t> next_tokens(std::span<const std::int32_t> ids, std::int64_t positions);

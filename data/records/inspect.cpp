@@ -64,9 +64,10 @@ std::string summarize_routing(const std::filesystem::path& file) {
   const RoutingRecordView view = RoutingRecordView::load(file);
   const auto& info = view.info;
   const std::set<std::int64_t> documents(info.probe_documents.begin(), info.probe_documents.end());
-  std::string out = fmt::format("{} reads x {} sources, hidden size {}, probe tokens {} x {}{}\n", info.reads.size(),
-                                info.sources.size(), info.hidden_size, info.sequences, info.positions,
-                                documents.empty() ? "" : fmt::format(" of {} documents", documents.size()));
+  std::string out = fmt::format(
+      "{} reads x {} sources, hidden size {}, probe tokens {} x {}{}\n", info.reads.size(), info.sources.size(),
+      info.hidden_size, info.sequences, info.positions,
+      documents.empty() ? "" : fmt::format(" of {} document{}", documents.size(), documents.size() == 1 ? "" : "s"));
   const auto step = [](const auto& row) { return row.step; };
   out += fmt::format("snapshots     {:<6} steps {}\n", view.snapshots.size(), first_to_last(view.snapshots, step));
   out += fmt::format("per token     {:<6} steps {}\n", view.alpha_steps.size(),

@@ -300,6 +300,33 @@ TEST_F(AnalyzeTool, ProbesABareModelOnGivenTokens) {
   expect_refused("probe --model model --tokens tokens.bin --sequence-length 6 --sequences 5", 1, "expected 5");
 }
 
+TEST_F(AnalyzeTool, WarnsOnceWhereDocumentsAreFewOrNotKnown) {
+  make("run", {0, 1});
+  {
+    data::hdf5::File file = data::hdf5::File::create(dir / "many.h5");
+    file.write("tokens", testing::micro_tokens(16, 4).ids, {16, 4});
+    file.write("documents", std::vector<std::int64_t>{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}, {16});
+  }
+  const auto warnings = [&](const std::string& arguments) {
+    const Result result = run(arguments + " --controls 0");
+    EXPECT_EQ(result.status, 0) << result.output;
+    std::istringstream lines(result.output);
+    std::string out;
+    for (std::string line; std::getline(lines, line);)
+      if (line.starts_with("warning: ")) out += line + "\n";
+    return out;
+  };
+  const std::string unknown =
+      "warning: the documents of 6 sequences are not known: taken as independent; if not, intervals are too narrow\n";
+  EXPECT_EQ(warnings("probe --run run --step all"), unknown);
+  EXPECT_EQ(warnings("track --run run"), unknown);
+  EXPECT_EQ(
+      warnings("track --run run --tokens many.h5 --sequences 15 --out a.h5"),
+      "warning: 15 sequences of 15 documents, expected 16 documents or more: intervals and tests count documents\n");
+  EXPECT_EQ(warnings("probe --run run --tokens many.h5 --out b.h5"), "");
+  EXPECT_EQ(load_record(dir / "b.h5").identity.tokens.documents.back(), 15);
+}
+
 TEST_F(AnalyzeTool, WrongUseEndsWithOneLineAndStatusTwo) {
   make("run", {0});
   expect_refused("", 2, "subcommand");

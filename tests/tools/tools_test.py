@@ -199,6 +199,24 @@ class ToolsTest(unittest.TestCase):
         self.assertEqual(run(["bash", "-c", '"$@" train.steps=3 <&- >&-', "-", *tool("train config.yaml run.dir=closed")], self.dir).returncode, 0)
         self.assertEqual((self.dir / "closed/routing.h5").read_bytes()[:8], before[:8])
 
+    def test_probes_are_of_different_documents(self):
+        documents = [f"document-{i}.txt" for i in range(40)]
+        for i, name in enumerate(documents):
+            (self.dir / name).write_text(f"{i} " * 20)
+        for inputs, found, warning in ((documents, 20, ""), (["text.txt"], 1, "warning: 20 sequences of 1 document, ")):
+            directory = f"of-{found}"
+            for arguments in ("data tokenize --output new.bin --input " + " ".join(inputs),
+                              f"train config.yaml data.valid=[new.bin] routing.sequences=20 run.dir={directory}",
+                              f"analyze probe --run {directory} --controls 0 --sets all"):
+                done = run(tool(arguments), self.dir)
+                self.assertEqual(done.returncode, 0, done.stderr)
+            lines = [line for line in done.stdout.decode().splitlines() if line.startswith("warning: ")]
+            self.assertEqual(len(lines), 1 if warning else 0, lines)
+            self.assertTrue(not warning or lines[0].startswith(warning), lines)
+            record = run([*tool("data inspect"), f"{directory}/routing.h5"], self.dir).stdout.decode()
+            self.assertIn(f"probe tokens 20 x 16 of {found} document", record)
+            self.assertIn("/probe_document ", run([*tool("data inspect"), f"{directory}/analysis.h5"], self.dir).stdout.decode())
+
     def test_limits_on_file_sizes(self):
         for command in ("data tokenize --input text.txt --output new.bin", "data salvage run/routing.h5 --output new.h5", "model export --model routed --out new",
                         "model dump --model routed --tokens 1,2,3 --out new.h5", "analyze report --run run --out new.html", "analyze probe --run run --controls 0 --out new.h5"):

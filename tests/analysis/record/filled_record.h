@@ -112,6 +112,7 @@ inline analysis::ProbeIdentity full_identity() {
   const model::ModelConfig config = micro_config(model::Residual::block_attn_res, model::AttnResSource::block_sum);
   analysis::ProbeIdentity identity;
   identity.tokens = micro_tokens(4, 8);
+  identity.tokens.documents = {3, 3, 5, 11};
   identity.patch = micro_tokens(4, 8, 14);
   identity.settings.seed = 9;
   identity.settings.ablations = {analysis::Ablation::mask,     analysis::Ablation::zero,   analysis::Ablation::mean,

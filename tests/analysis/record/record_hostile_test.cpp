@@ -54,6 +54,10 @@ TEST_F(RecordHostileTest, TypesAndShapesAreThoseOfTheFormat) {
   expect_refused({"/intact/nll: found float64 [300], expected float64 [3]"});
   replace<std::int32_t>("probe_tokens", {4, 0});
   expect_refused({"/probe_tokens: found int32 [4, 0], expected int32 [4, 8]"});
+  replace<std::int64_t>("probe_document", {3}, 1);
+  expect_refused({"/probe_document: found int64 [3], expected int64 [4]"});
+  replace<std::int64_t>("probe_document", {4}, -7);
+  expect_refused({"/probe_document: sequence 0: found document -7"});
   replace<std::int32_t>("pos", {0});
   expect_refused({"/probe_tokens", "expected int32 [4, 0]"});
   replace<double>("step", {3});

@@ -90,14 +90,14 @@ TEST(AnalysisRecordTest, RefusesOtherFilesAndNewerVersions) {
   }
   EXPECT_NE(error_of([&] {
               load_record(dir / "analysis.h5");
-            }).find("attribute version: found [2, 9], expected [2, 0] to [2, 2]"),
+            }).find("attribute version: found [2, 9], expected [2, 0] to [2, 3]"),
             std::string::npos);
   {
     data::hdf5::File file = data::hdf5::File::open_writable(dir / "analysis.h5");
     file.set("version", std::vector<std::int64_t>{1, 0});
   }
   EXPECT_TRUE(holds(error_of([&] { load_record(dir / "analysis.h5"); }),
-                    "found [1, 0], expected [2, 0] to [2, 2]: an older version measured less: remove the file"));
+                    "found [1, 0], expected [2, 0] to [2, 3]: an older version measured less: remove the file"));
   {
     data::hdf5::File file = data::hdf5::File::create(dir / "other.h5");
     file.set("filetype", "something else");
@@ -233,6 +233,10 @@ TEST(AnalysisRecordTest, RefusesRowsMeasuredOtherwise) {
   EXPECT_TRUE(holds(refused([](auto& i) { ++i.tokens.ids.back(); }), "/probe_tokens: found other tokens (random ids"));
   EXPECT_TRUE(holds(refused([](auto& i) { i.tokens = i.tokens.first(3); }),
                     "/probe_tokens: found 4 sequences of 8 tokens, expected 3 of 8"));
+  EXPECT_TRUE(holds(refused([](auto& i) { ++i.tokens.documents[1]; }),
+                    "found the same tokens of documents 3 3 5 11, expected them of documents 3 4 5 11"));
+  EXPECT_TRUE(holds(refused([](auto& i) { i.tokens.documents.clear(); }),
+                    "of documents 3 3 5 11, expected them of documents that are not known"));
   EXPECT_TRUE(holds(refused([](auto& i) { ++i.patch.ids.front(); }), "/patch_tokens: found other tokens"));
   EXPECT_TRUE(
       holds(refused([](auto& i) { i.patch = {}; }), "/patch_tokens: found 4 sequences of 8 tokens, expected 0"));

@@ -56,6 +56,7 @@ TEST(StudyFile, HoldsRunsFindingsAndBaseline) {
   }
   EXPECT_FALSE(file.exists("mask/delta_nll_sequence"));
   EXPECT_FALSE(file.exists("probe_tokens"));
+  EXPECT_EQ(file.read<std::int64_t>("probe_document"), std::vector<std::int64_t>(24, -1));
   EXPECT_EQ(file.group("mask").integer("n"), 24);
   EXPECT_EQ(file.dataset("pooled/motif/embedding_early_mlp/effect").shape(), (data::hdf5::Shape{6}));
   EXPECT_EQ(file.dataset("runs/study-2/motif/embedding_early_mlp/effect_ci").shape(), (data::hdf5::Shape{6, 2}));
