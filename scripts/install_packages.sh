@@ -9,7 +9,7 @@ source "$(dirname "$0")/phases.sh"
 
 build=(g++ cmake ninja-build git ca-certificates libdnnl-dev libhdf5-dev libyaml-cpp-dev libcli11-dev libfmt-dev
   libspdlog-dev nlohmann-json3-dev libssl-dev zlib1g-dev libarchive-dev libboost-math-dev)
-test=(python3 libgtest-dev libboost-context-dev libopenmpi-dev openmpi-bin clang-format-14 shellcheck)
+test=(python3 python3-h5py libgtest-dev libboost-context-dev libopenmpi-dev openmpi-bin clang-format-14 shellcheck)
 # The page is tested in a browser. Ubuntu has no package of one, only a script that installs a snap; tests skip it there.
 if ! grep -qs '^ID=ubuntu' /etc/os-release; then
   test+=(chromium)
@@ -47,7 +47,7 @@ install_packages.sh: error: no apt-get here. Install by your system's means
   to build: a C++20 compiler with OpenMP (g++ 12 or newer), CMake 3.25 or newer, Ninja, git, and with headers
             oneDNN 2.6, HDF5 1.10 or newer (C), yaml-cpp, CLI11, fmt 9, spdlog, nlohmann-json, OpenSSL, zlib, libarchive, Boost.Math
   to train with several processes: an MPI (Open MPI), and on CUDA devices NCCL
-  to test:  Python 3, GoogleTest, Boost.Context, Open MPI (clang-format 14 and shellcheck, which check the style; chromium for the page; as root Slurm and munge)
+  to test:  Python 3 (with h5py, or one test is skipped), GoogleTest, Boost.Context, Open MPI (clang-format 14 and shellcheck, which check the style; chromium for the page; as root Slurm and munge)
   for the quickstart's text: nothing, if you give your own with --text FILE...
   for the study's text: Debian's linux-doc, python3-doc and perl-doc
   for figures: the Python packages h5py and matplotlib
