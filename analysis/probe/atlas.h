@@ -1,5 +1,5 @@
-// An effect for every single route of a model: what masking it would do, estimated from one forward and two backward
-// passes, beside true ablations of some or all of them (MATH.md, "The atlas").
+// An effect for every single route of a model: what masking it would do, estimated without masking any,
+// beside true ablations of some or all of them (MATH.md, "The atlas").
 //
 // The estimates are of `mask` and of `zero` alike. h goes through an RMSNorm, whose output its length changes only by
 // eps beside mean(h^2): h without a term, and that h renormalised, have one direction. The two part where what is left

@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <optional>
+#include <utility>
 
 #include "kernels/random.h"
 #include "model/pass/pass.h"
@@ -52,46 +54,74 @@ void softmax_without(std::span<double> alpha, std::span<const double> logit, std
   for (double& weight : alpha) weight /= sum;
 }
 
-/// One token at one read: its sources v_i [d], what the softmax takes, and the gain of the norm that follows.
-struct TokenRead {
-  std::vector<const double*> sources;
-  std::span<const double> logit, gain;
-  double eps;
-
-  /// sum_i alpha_i v_i / rms, along `direction`.
-  double along(std::span<const double> h, std::span<const double> direction) const {
-    double squares = 0, sum = 0;
-    for (std::size_t k = 0; k < h.size(); ++k) {
-      squares += h[k] * h[k];
-      sum += h[k] * direction[k];
+/// A read of a batch, on the host.
+class HostRead {
+ public:
+  /// sources [n][tokens, d], logits [tokens, n]: what the softmax takes; gain [d] of the norm that follows.
+  HostRead(std::vector<Values> sources, Values logits, Values gain, double eps)
+      : sources_(std::move(sources)),
+        logits_(std::move(logits)),
+        gain_(std::move(gain)),
+        eps_(eps),
+        alpha_(logits_.size()),
+        h_(sources_.front().size()) {
+#pragma omp parallel for
+    for (std::size_t t = 0; t < tokens(); ++t) {
+      softmax_without(std::span(alpha_).subspan(t * size(), size()), row(logits_, t), size());
+      mix(std::span(h_).subspan(t * d(), d()), row(alpha_, t), t);
     }
-    return sum / std::sqrt(squares / static_cast<double>(h.size()) + eps);
   }
 
-  void mix(std::span<double> h, std::span<const double> alpha) const {
-    std::fill(h.begin(), h.end(), 0.0);
-    for (std::size_t i = 0; i < sources.size(); ++i)
-      for (std::size_t k = 0; k < h.size(); ++k) h[k] += alpha[i] * sources[i][k];
+  std::size_t size() const {
+    return sources_.size();
+  }
+  std::size_t tokens() const {
+    return logits_.size() / size();
   }
 
-  /// out[i] = <g, x(source i masked) - x>, for a gradient g [d] at x.
-  void changes(std::span<double> out, const double* g) const {
-    const std::size_t d = gain.size(), n = sources.size();
-    Values alpha(n), others(n), h(d), masked(d), direction(d);
-    for (std::size_t k = 0; k < d; ++k) direction[k] = g[k] * gain[k];
-    softmax_without(alpha, logit, n);
-    mix(h, alpha);
-    const double intact = along(h, direction);
-    for (std::size_t i = 0; i < n; ++i) {
-      if (alpha[i] > 0.5) {  // h - alpha_i v_i would lose the digits of the others
-        softmax_without(others, logit, i);
-        mix(masked, others);
+  /// x [tokens, d] with source `i` masked; size(): with none.
+  Values input(std::size_t i) const {
+    Values x(h_.size());
+#pragma omp parallel for
+    for (std::size_t t = 0; t < tokens(); ++t) {
+      const std::span<double> of_token = std::span(x).subspan(t * d(), d());
+      const double weight = i < size() ? alpha_[t * size() + i] : 0;
+      if (weight > 0.5) {  // h - alpha_i v_i would lose the digits of the others
+        Values others(size());
+        softmax_without(others, row(logits_, t), i);
+        mix(of_token, others, t);
       } else {
-        for (std::size_t k = 0; k < d; ++k) masked[k] = (h[k] - alpha[i] * sources[i][k]) / (1 - alpha[i]);
+        for (std::size_t k = 0; k < d(); ++k)
+          of_token[k] = (h_[t * d() + k] - (i < size() ? weight * sources_[i][t * d() + k] : 0)) / (1 - weight);
       }
-      out[i] = along(masked, direction) - intact;
+      norm(of_token);
     }
+    return x;
   }
+
+ private:
+  std::size_t d() const {
+    return gain_.size();
+  }
+  std::span<const double> row(const Values& values, std::size_t t) const {
+    return std::span(values).subspan(t * size(), size());
+  }
+  void mix(std::span<double> h, std::span<const double> alpha, std::size_t t) const {
+    std::fill(h.begin(), h.end(), 0.0);
+    for (std::size_t i = 0; i < size(); ++i)
+      for (std::size_t k = 0; k < d(); ++k) h[k] += alpha[i] * sources_[i][t * d() + k];
+  }
+  void norm(std::span<double> h) const {
+    double squares = 0;
+    for (double value : h) squares += value * value;
+    const double inverse_rms = 1 / std::sqrt(squares / static_cast<double>(d()) + eps_);
+    for (std::size_t k = 0; k < d(); ++k) h[k] *= inverse_rms * gain_[k];
+  }
+
+  std::vector<Values> sources_;
+  Values logits_, gain_;
+  double eps_;
+  Values alpha_, h_;  // [tokens, n], [tokens, d]
 };
 
 /// The passes over one batch of sequences.
@@ -100,7 +130,9 @@ class Batch {
   Batch(const model::Model& model, std::int64_t sequences, std::int64_t positions)
       : model_(model),
         pass_(model, sequences, positions, model::Pass::Kind::train, least_memory),
-        gradients_(model.options().storage, model.options().device, {model.layout().total()}) {}
+        gradients_(model.options().storage, model.options().device, {model.layout().total()}),
+        x_(model.options().storage, model.options().device, {sequences * positions, model.config().hidden_size}),
+        y_(model.options().storage, model.options().device, {sequences * positions, model.config().hidden_size}) {}
 
   std::int64_t sequences() const { return pass_.batch(); }
 
@@ -108,28 +140,37 @@ class Batch {
   void measure(std::span<const std::int32_t> ids, std::int64_t first_token, std::uint64_t seed, std::span<double> out) {
     const model::ReadPlan& plan = model_.plan();
     const std::size_t routes = index(plan.num_routed()) * index(plan.num_columns());
-    // of(token, i): what is added to source i of read r.
-    const auto add = [&](int r, std::size_t table, const auto& of) {
-      const std::vector<int>& columns = plan.reads[index(r)].columns;
-      for (std::size_t i = 0; columns.size() > 1 && i < index(pass_.tokens()) * columns.size(); ++i) {
-        const std::size_t sequence = i / columns.size() / index(pass_.seq_len());
-        out[(2 * sequence + table) * routes + index(r * plan.num_columns() + columns[i % columns.size()])] += of(i);
-      }
+    const auto cell = [&](std::size_t token, std::size_t table, int r, std::size_t i) -> double& {
+      const std::size_t sequence = token / index(pass_.seq_len());
+      return out[(2 * sequence + table) * routes + index(r * plan.num_columns() + plan.reads[index(r)].columns[i])];
     };
     pass_.forward(ids);
     const std::vector<std::int32_t> labels = draw_labels(first_token, seed);
-    pass_.backward(next_tokens(ids, pass_.seq_len()), 1.0, gradients_.tensor, [&](int r, kernels::Tensor dx) {
-      const Values change = changes(r, dx);
-      add(r, 1, [&](std::size_t i) { return change[i]; });
-    });
+    const std::vector<Values> gradient = backward(next_tokens(ids, pass_.seq_len()));
     for (int r = 0; r < plan.num_routed(); ++r) {
-      const Values dlogit = kernels::host_values<double>(pass_.dlogit(r), pass_.stream());
-      add(r, 0, [&](std::size_t i) { return -dlogit[i]; });
+      const std::size_t n = plan.reads[index(r)].columns.size();
+      const Values dlogit = host(pass_.dlogit(r));
+      for (std::size_t i = 0; n > 1 && i < dlogit.size(); ++i) cell(i / n, 0, r, i % n) -= dlogit[i];
     }
-    pass_.backward(labels, 1.0, gradients_.tensor, [&](int r, kernels::Tensor dx) {
-      const Values change = changes(r, dx);
-      add(r, 1, [&](std::size_t i) { return 0.5 * change[i] * change[i]; });
-    });
+    const std::vector<Values> drawn = backward(labels);
+    for (int r = 0; r < plan.num_routed(); ++r) {
+      if (!is_masked(r)) continue;
+      const HostRead read(sources(r), pass_.read_logits(r), host(norm_gain(model_, plan.reads[index(r)])),
+                          model_.config().rms_norm_eps);
+      const Values intact = output(r, read.input(read.size()));
+      for (std::size_t i = 0; i < read.size(); ++i) {
+        const Values masked = output(r, read.input(i));
+        const std::size_t d = masked.size() / read.tokens();
+        for (std::size_t t = 0; t < read.tokens(); ++t) {
+          double linear = 0, fisher = 0;
+          for (std::size_t k = t * d; k < (t + 1) * d; ++k) {
+            linear += gradient[index(r)][k] * (masked[k] - intact[k]);
+            fisher += drawn[index(r)][k] * (masked[k] - intact[k]);
+          }
+          cell(t, 1, r, i) += linear + 0.5 * fisher * fisher;
+        }
+      }
+    }
   }
 
  private:
@@ -154,28 +195,40 @@ class Batch {
     return labels;
   }
 
-  /// [tokens, n+1] of read r: TokenRead::changes. Empty where it has no route to mask.
-  Values changes(int r, kernels::Tensor dx) {
+  bool is_masked(int r) const {
     const model::Read& read = model_.plan().reads[index(r)];
-    const std::size_t n = read.columns.size(), d = index(model_.config().hidden_size);
-    if (!read.routed || n < 2) return {};
-    const auto host = [&](kernels::Tensor tensor) { return kernels::host_values<double>(tensor, pass_.stream()); };
-    const Values gradient = host(dx), gain = host(norm_gain(model_, read)), logits = pass_.read_logits(r);
-    std::vector<Values> sources;
-    for (const kernels::Tensor& values : pass_.source_values(r)) sources.push_back(host(values));
-    Values out(index(pass_.tokens()) * n);
-#pragma omp parallel for
-    for (std::size_t t = 0; t < index(pass_.tokens()); ++t) {
-      TokenRead token{{}, std::span(logits).subspan(t * n, n), gain, model_.config().rms_norm_eps};
-      for (const Values& values : sources) token.sources.push_back(values.data() + t * d);
-      token.changes(std::span(out).subspan(t * n, n), gradient.data() + t * d);
-    }
+    return read.routed && read.columns.size() > 1;
+  }
+  Values host(kernels::Tensor tensor) const { return kernels::host_values<double>(tensor, pass_.stream()); }
+  std::vector<Values> sources(int r) const {
+    std::vector<Values> out;
+    for (const kernels::Tensor& values : pass_.source_values(r)) out.push_back(host(values));
     return out;
+  }
+
+  /// By read, where it has routes to mask: the gradient [tokens, d] of the summed nll of these labels at the output of
+  /// its sublayer; at the input of the head.
+  std::vector<Values> backward(const std::vector<std::int32_t>& labels) {
+    std::vector<Values> out(model_.plan().reads.size());
+    pass_.backward(labels, 1.0, gradients_.tensor, [&](int r, kernels::Tensor dx, kernels::Tensor dy) {
+      if (is_masked(r)) out[index(r)] = host(dy ? dy : dx);
+    });
+    return out;
+  }
+
+  /// What the sublayer of read r makes of x [tokens, d]; the head: x itself.
+  Values output(int r, Values x) {
+    if (model_.plan().reads[index(r)].sublayer == model::Sublayer::final) return x;
+    kernels::cast(x_.tensor, kernels::Tensor(x.data(), kernels::DType::f64, kernels::Device::cpu, {x_.tensor.numel()}),
+                  pass_.stream());
+    pass_.sublayer(r, y_.tensor, x_.tensor);
+    return host(y_.tensor);
   }
 
   const model::Model& model_;
   model::Pass pass_;
   kernels::OwnedTensor gradients_;  // of the parameters: by-products
+  kernels::OwnedTensor x_, y_;      // [tokens, d] of a sublayer
 };
 
 }  // namespace

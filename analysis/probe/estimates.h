@@ -1,5 +1,5 @@
-// What masking each single route would do, estimated without masking any: one forward and two backward passes
-// (MATH.md, "The atlas").
+// What masking each single route would do, estimated without masking any: one forward and two backward passes,
+// and a sublayer for each route (MATH.md, "The atlas").
 #pragma once
 
 #include <cstdint>
@@ -14,7 +14,7 @@ namespace routescope::analysis {
 
 /// For each sequence of [begin, end) two tables [reads, columns], one after the other, in nats, summed over tokens:
 ///   first_order  minus the gradient of the sequence's nll with respect to a gate on the route's exp(logit)
-///   estimate     <g, dx> + (1/2) <g~, dx>^2, dx the exact change of what the read hands to its sublayer
+///   estimate     <g, dy> + (1/2) <g~, dy>^2, dy the exact change of what the read's sublayer makes
 /// 0 for a route that is not there or is its read's only one. Labels of g~ are drawn by `seed` and the token's place in
 /// `tokens`; they are the same whoever measures the sequence, in whatever batch. `model` in f32 or f64.
 std::vector<double> route_estimates(const model::Model& model, const ProbeTokens& tokens, std::int64_t begin,

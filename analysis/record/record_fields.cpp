@@ -201,13 +201,13 @@ RecordGroup control_group(const ProbeIdentity& identity, Ablation ablation) {
 RecordGroup atlas_group(const ProbeIdentity& identity) {
   RecordGroup group{
       "atlas",
-      estimand(
-          identity, describe(Ablation::mask) + "; of single routes",
-          "estimate: <g, dx> + (1/2) <g~, dx>^2, summed over tokens: dx the exact change of the read's normed output, "
-          "g the gradient of nll at it, g~ with labels drawn from the model; first_order: minus the gradient of nll "
-          "with respect to a gate on exp(logit), summed over tokens; true_effect: " +
-              std::string(delta_metric),
-          "nat/token"),
+      estimand(identity, describe(Ablation::mask) + "; of single routes",
+               "estimate: <g, dy> + (1/2) <g~, dy>^2, summed over tokens: dy the exact change of what the read's "
+               "sublayer makes, g the gradient of nll at it, g~ with labels drawn from the model; "
+               "first_order: minus the gradient of nll "
+               "with respect to a gate on exp(logit), summed over tokens; true_effect: " +
+                   std::string(delta_metric),
+               "nat/token"),
       {},
       [](const ProbeRow& row) { return !row.atlas.empty(); }};
   group.attributes.emplace_back("interval", fmt::format("{:g} % BCa bootstrap over documents, {} resamples",
@@ -250,8 +250,7 @@ RecordGroup atlas_group(const ProbeIdentity& identity) {
          &Atlas::first_order_rank_correlation);
   number("median_relative_error", "1", "median over the routes drawn at random of |estimate - true| / |true|",
          &Atlas::median_relative_error);
-  number("estimate_seconds", "s", "what the estimates took: one forward and two backward passes",
-         &Atlas::estimate_seconds);
+  number("estimate_seconds", "s", "what the estimates took", &Atlas::estimate_seconds);
   number("check_seconds", "s", "what the true ablations took", &Atlas::check_seconds);
   number("check_passes", "1", "the same in plain forward passes, one of them intact", &Atlas::check_passes);
   return group;

@@ -163,11 +163,11 @@ Entries methods_of(const Study& study) {
   if (std::any_of(rows.begin(), rows.end(), [](const ProbeRow& row) { return !row.atlas.empty(); })) {
     out.emplace_back(
         "Estimated effect of a route.",
-        "What the read would hand on without the route is computed exactly. Its difference is multiplied by the "
+        "What the read\u2019s sublayer would make without the route is computed exactly. Its difference is multiplied "
+        "by "
+        "the gradient of the loss there; half the square of the same with labels drawn from the model is added, which "
+        "stands for the curvature. It ranks routes, and misjudges large effects. First order, in comparison: minus the "
         "gradient "
-        "of the loss there; half the square of the same with labels drawn from the model is added, which stands for "
-        "the "
-        "curvature. It ranks routes, and underestimates large effects. First order, in comparison: minus the gradient "
         "of the loss with respect to a gate on the route\u2019s exp(logit).");
   }
   return out;

@@ -81,8 +81,8 @@ struct CheckedRoute {
 /// Effects are of `mask` on single routes, nats a token, mean over predicted tokens and sequences. Intervals: 95 % BCa
 /// over documents. Tables are [reads, columns], NaN for a route that is not there or cannot be masked.
 struct Atlas {
-  /// <g, dx> + (1/2) <g~, dx>^2, summed over tokens (MATH.md, "The atlas"), with the exact change dx of what the read
-  /// hands on: it ranks routes; large effects it underestimates.
+  /// <g, dy> + (1/2) <g~, dy>^2, summed over tokens (MATH.md, "The atlas"), with the exact change dy of what the read's
+  /// sublayer makes: it ranks routes; large effects it misjudges.
   std::vector<Estimate> estimate;
   /// Minus the gradient of the nll with respect to a gate on exp(logit), summed over tokens: the linear estimate of the
   /// nll without the route minus the nll.
@@ -95,7 +95,7 @@ struct Atlas {
   double rank_correlation = nan;              // Spearman, of estimate and true_effect
   double first_order_rank_correlation = nan;  // of first_order and true_effect
   double median_relative_error = nan;         // |estimate - true| / |true|
-  double estimate_seconds = nan;              // what the estimates took, one forward and two backward passes
+  double estimate_seconds = nan;              // what the estimates took
   double check_seconds = nan;                 // and what the true ablations took
   double check_passes = nan;                  // the same in plain forward passes, counted as ProbeCost counts
 

@@ -37,6 +37,7 @@ struct Pass::Impl {
   Upload upload;
   std::vector<double> logit_bias;  // of all reads, as it lies on the device
   EditScratch edit_scratch;
+  bool sublayer_ran = false;       // since the last forward pass
   bool ran = false;                // the state holds a whole forward pass
   bool input_lost = false;         // x of the last read, which a backward pass wrote over (Recompute::norms)
   int first_edited = kNoRead;      // the earliest read whose edited weights the state depends on
@@ -119,7 +120,7 @@ void Pass::Impl::run_forward(const RoutingIntervention* intervention, int first_
   }
   need(places.end);  // the head, which follows
   ran = true;
-  input_lost = false;
+  input_lost = sublayer_ran = false;
 }
 
 void Pass::Impl::run_backward(double scale, const Weights& gradients, const PassHooks& hooks, const AtRead& at_read) {
@@ -134,11 +135,11 @@ void Pass::Impl::run_backward(double scale, const Weights& gradients, const Pass
   for (const kernels::Tensor& dsource : b.dsource)
     if (dsource) kernels::fill(dsource, 0.0, state.stream);
 
+  if (at_read) at_read(state.last_read(), b.dx, {});
   int group_last = state.last_read();
   for (int r = state.last_read(); r >= 0; --r) {
     int group_first = r;
     while (!state.read(group_first).first_of_group) --group_first;
-    if (at_read) at_read(r, b.dx);
     backward_read(state, r, gradients, group_first);
     if (r == group_first) {
       if (state.read(r).routed) backward_group_sources(state, group_first, group_last);
@@ -158,6 +159,7 @@ void Pass::Impl::run_backward(double scale, const Weights& gradients, const Pass
       backward_mlp(state, feeder.layer, state.at(r - 1).x, gradients);
       complete(place.mlp);
     }
+    if (at_read) at_read(r - 1, b.dx, b.dp);
     if (!state.read(r).continues) kernels::fill(b.dp, 0.0, state.stream);
   }
   kernels::embedding_backward(gradients.embedding, b.dp, state.act.ids, state.stream);
@@ -266,6 +268,7 @@ void Pass::backward(std::span<const std::int32_t> targets, double scale, kernels
   if (impl.first_edited != kNoRead)
     throw std::logic_error("backward: read " + impl.state.read(impl.first_edited).name +
                            " ran with edited weights, which have no gradient");
+  if (impl.sublayer_ran) throw std::logic_error("backward: a sublayer ran after forward()");
   impl.set_targets(targets);
   impl.run_backward(scale, Weights(impl.state.config, impl.state.model.layout(), gradients), {}, at_read);
 }
@@ -295,6 +298,18 @@ void Pass::accumulate(std::span<const std::int32_t> ids, std::span<const std::in
   impl.recorded.replay(impl.state.stream);
   impl.ran = true;
   impl.input_lost = impl.state.options.recompute >= Recompute::norms;
+}
+
+void Pass::sublayer(int read, kernels::Tensor y, kernels::Tensor x) {
+  PassState& state = impl_->state;
+  const Read& feeder = state.read(read);
+  if (feeder.sublayer == Sublayer::final) throw std::invalid_argument("sublayer: the last read feeds the head");
+  impl_->require_forward();
+  impl_->sublayer_ran = true;
+  if (feeder.sublayer == Sublayer::attn)
+    forward_attention(state, feeder.layer, y, x);
+  else
+    forward_mlp(state, feeder.layer, y, x);
 }
 
 double Pass::take_loss() {

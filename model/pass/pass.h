@@ -40,9 +40,10 @@ struct PassHooks {
   std::function<void(std::int64_t begin)> complete;
 };
 
-/// Called in Pass::backward() when the gradient dx [tokens, d] of scale * (summed nll) with respect to x of `read`, the
-/// normalised input of the sublayer that it feeds, has been put on the stream. dx is valid until the call returns.
-using AtRead = std::function<void(int read, kernels::Tensor dx)>;
+/// Called in Pass::backward() when two gradients of scale * (summed nll) have been put on the stream: dx [tokens, d]
+/// with respect to x of `read`, the normalised input of the sublayer that it feeds, and dy [tokens, d] with respect to
+/// the sublayer's output; undefined for the last read, which feeds the head. They are valid until the call returns.
+using AtRead = std::function<void(int read, kernels::Tensor dx, kernels::Tensor dy)>;
 
 /// Activations for batches of `batch` sequences of `seq_len` tokens, and the passes over them.
 class Pass {
@@ -78,6 +79,9 @@ class Pass {
   /// forward() and backward() of one micro-batch.
   void accumulate(std::span<const std::int32_t> ids, std::span<const std::int32_t> targets, double scale,
                   kernels::Tensor gradients, const PassHooks& hooks = {});
+  /// y [tokens, d] = what the sublayer that `read` feeds makes of x [tokens, d], an operand. It writes over what the
+  /// pass keeps of the sublayer: forward() has to run again before backward().
+  void sublayer(int read, kernels::Tensor y, kernels::Tensor x);
   /// The nll that backward() and accumulate() summed since the last call. Waits for them.
   double take_loss();
 

@@ -92,9 +92,9 @@ const atlas = {
     const steps = [...new Set(this.rows.map((row) => grouped(row.step)))].join(", ");
     const over = several ? `, mean over ${this.rows.length} runs (brackets: their range)` : "";
     const made = this.estimated()
-      ? "from one forward and two backward passes: the exact change of what each read hands on, times the gradient " +
-        "there, plus half the square of the same with labels drawn from the model. It ranks routes, and underestimates " +
-        "large effects."
+      ? "from one forward and two backward passes: the exact change of what each read\u2019s sublayer makes, times the " +
+        "gradient there, plus half the square of the same with labels drawn from the model. It ranks routes, and " +
+        "misjudges large effects."
       : "to first order, which ranks routes poorly (the file is of format 2, and has no better estimate).";
     const colours = "Red: the loss would rise without the route; blue: it would fall. Outlined routes were really " +
       "masked: some drawn at random (filled points), which the rank correlation and the error in the table are of, and " +

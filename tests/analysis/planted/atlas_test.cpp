@@ -65,10 +65,25 @@ TEST_F(PlantedAtlas, HasTheSignOfEveryRouteWhereTheLossGivesWay) {
   }
 }
 
-/// In (a) what is said has the same size however small the embedding's weight, as long as there is any: the loss is
-/// flat where it is looked at and falls off a cliff at zero. The sublayer itself saturates, so that the gradient at its
-/// input is zero: neither estimate sees it, only the true ablations beside them do.
-TEST_F(PlantedAtlas, CannotSeeWhatTheSublayerSaturates) {
+/// As diluted(), but the embedding has all the weight of the last MLP's read: the softmax is flat there, and first
+/// order sees nothing. The estimate takes the whole step.
+TEST_F(PlantedAtlas, SeesARouteWhoseWeightIsSaturated) {
+  Machine machine(4);
+  machine.weigh_embedding("2.attn", alone);
+  machine.copy_previous(2, other, unread, tag_1, 0, 2);
+  machine.weigh_embedding("2.mlp", alone);
+  const Effect carrier = of(atlas_of(machine.model()), machine.model(), "2.mlp", "embedding");
+  std::printf("saturated carrier: estimate %.4f [%.4f, %.4f], true %.4f, first order %.1e\n", carrier.estimate.value,
+              carrier.estimate.ci.lower, carrier.estimate.ci.upper, carrier.measured, carrier.first_order);
+  EXPECT_EQ(carrier.first_order, 0);
+  EXPECT_GT(carrier.measured, 0.2);
+  EXPECT_GT(carrier.estimate.ci.lower, 0.1);
+}
+
+/// In (a) what is said has the same size however small the embedding's weight, as long as there is any: the final norm,
+/// far behind the read, makes the loss flat where it is looked at, and it falls off a cliff at zero. Only the true
+/// ablations tell.
+TEST_F(PlantedAtlas, CannotSeeWhatSaturatesFarBehindTheRead) {
   const double beta = std::log(9.0);
   const Mechanism mechanism = only_embedding(beta);
   const Effect carrier = of(atlas_of(mechanism.machine.model()), mechanism.machine.model(), "2.mlp", "embedding");

@@ -15,15 +15,17 @@
 namespace routescope::testing {
 namespace {
 
-/// x of every read with one source masked or none, from the pass that masks it; gradients at x from a pass that keeps
-/// everything.
+/// What the sublayer of every read makes with one source masked or none, from the pass that masks it; gradients there
+/// from a pass that keeps everything.
 class PassGradients {
  public:
   PassGradients(const model::Model& model, const analysis::ProbeTokens& tokens, std::uint64_t seed)
       : model_(model), tokens_(tokens), pass_(model, tokens.sequences, tokens.positions, model::Pass::Kind::train) {
     kernels::OwnedTensor by_products(kernels::DType::f64, kernels::Device::cpu, {model.layout().total()});
     const auto keep = [&](std::map<int, std::vector<double>>& to) {
-      return [&](int r, kernels::Tensor dx) { to[r] = kernels::host_values<double>(dx, pass_.stream()); };
+      return [&](int r, kernels::Tensor dx, kernels::Tensor dy) {
+        to[r] = kernels::host_values<double>(dy ? dy : dx, pass_.stream());
+      };
     };
     pass_.forward(tokens.ids);
     pass_.backward(analysis::next_tokens(tokens.ids, tokens.positions), 1.0, by_products.tensor, keep(data_));
@@ -37,7 +39,7 @@ class PassGradients {
     mask.logit_bias.assign(model_.plan().reads.size(),
                            std::vector<double>(static_cast<std::size_t>(model_.plan().num_columns()), 0.0));
     mask.logit_bias[static_cast<std::size_t>(r)][static_cast<std::size_t>(column)] = -INFINITY;
-    const std::vector<double> masked = inputs(mask, r), intact = inputs({}, r);
+    const std::vector<double> masked = outputs(mask, r), intact = outputs({}, r);
     const std::size_t d = static_cast<std::size_t>(model_.config().hidden_size), all = masked.size() / d;
     std::vector<double> out(static_cast<std::size_t>(tokens_.sequences), 0.0);
     for (std::size_t t = 0; t < all; ++t) {
@@ -71,17 +73,15 @@ class PassGradients {
     return labels;
   }
 
-  /// x of read r: the state of the residual stream, mixed and normed by plain loops.
-  std::vector<double> inputs(const model::RoutingIntervention& intervention, int r) {
+  /// The partial after the sublayer of read r, which differs by its output alone; of the final read x, by plain loops.
+  std::vector<double> outputs(const model::RoutingIntervention& intervention, int r) {
     pass_.forward(tokens_.ids, &intervention);
     const model::Read& read = model_.plan().reads[static_cast<std::size_t>(r)];
+    if (read.sublayer != model::Sublayer::final)
+      return kernels::host_values<double>(pass_.partial(r + 1), pass_.stream());
     const std::vector<double> alpha = kernels::host_values<double>(pass_.alpha(r), pass_.stream());
     const std::size_t n = read.columns.size(), d = static_cast<std::size_t>(model_.config().hidden_size);
-    const auto layer = [&] { return model_.weights().layers[static_cast<std::size_t>(read.layer)]; };
-    const double* gain = (read.sublayer == model::Sublayer::final  ? model_.weights().final_norm
-                          : read.sublayer == model::Sublayer::attn ? layer().attn_norm
-                                                                   : layer().mlp_norm)
-                             .as<double>();
+    const double* gain = model_.weights().final_norm.as<double>();
     std::vector<double> x(static_cast<std::size_t>(pass_.tokens()) * d, 0.0);
     for (std::size_t t = 0; t < x.size() / d; ++t) {
       double squares = 0;
@@ -128,7 +128,7 @@ void expect_estimates_of_plain_loops(const model::Model& model) {
 
 constexpr model::ModelOptions exact{.storage = kernels::DType::f64, .operands = kernels::DType::f64};
 
-TEST(RouteEstimates, AreMadeOfTheExactChangeOfTheRead) {
+TEST(RouteEstimates, AreMadeOfTheExactChangeOfTheSublayer) {
   for (const auto& [residual, source] : {std::pair{model::Residual::block_attn_res, model::AttnResSource::block_sum},
                                          std::pair{model::Residual::block_attn_res, model::AttnResSource::cumulative},
                                          std::pair{model::Residual::full_attn_res, model::AttnResSource::block_sum}})
