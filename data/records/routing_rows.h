@@ -36,6 +36,8 @@ struct RoutingSnapshot {
   std::vector<float> alpha_mean, alpha_std;  // [read, source]
   std::vector<float> alpha_entropy;          // [read], nats
   std::vector<float> source_rms;             // [read, source]
+  std::vector<float> contribution_mean;      // [read, source]
+  std::vector<float> norm_mass_mean;         // [read, source]
   std::vector<float> query, gain;            // [read, d]
   std::vector<float> bias;                   // [read]
 };
@@ -52,6 +54,10 @@ inline std::vector<RowField<RoutingSnapshot>> snapshot_fields() {
                &Row::alpha_entropy),
       field_of("/source_rms", {"read", "source"}, "1",
                "root mean square of the source's channels, mean over probe tokens", &Row::source_rms),
+      field_of("/contribution_mean", {"read", "source"}, "1",
+               "contribution of the source to the read, mean over the probe tokens", &Row::contribution_mean),
+      field_of("/norm_mass_mean", {"read", "source"}, "1",
+               "norm-weighted mass of the source in the read, mean over the probe tokens", &Row::norm_mass_mean),
       field_of("/query", {"read", "d"}, "1", "learned query w of the read", &Row::query),
       field_of("/gain", {"read", "d"}, "1", "learned key gain g of the read", &Row::gain),
       field_of("/bias", {"read"}, "nat", "bias on the current source's logit of the read", &Row::bias),

@@ -20,9 +20,9 @@ void copy_to(std::vector<float>& out, std::size_t offset, kernels::Tensor values
                 values, stream);
 }
 
-/// Elements of totals_ that one read needs.
+/// Elements of totals_ that one read needs: the sums of routing_statistics, of contribution_statistics, the entropy.
 std::int64_t totals_size(const model::Read& read) {
-  return 3 * static_cast<std::int64_t>(read.columns.size()) + 1;
+  return 5 * static_cast<std::int64_t>(read.columns.size()) + 1;
 }
 std::int64_t totals_size(const model::ReadPlan& plan) {
   std::int64_t size = 0;
@@ -98,14 +98,18 @@ void RoutingRecorder::measure(model::Pass& pass, Windows windows, std::vector<fl
     const std::int64_t counted = count * seq_len_;
     std::int64_t next = 0;  // in totals_
     for (std::size_t r = 0; r < reads; ++r) {
-      const std::int64_t size = totals_size(plan.reads[r]);
-      const kernels::Tensor sums = totals_.tensor.slice(next, {3, (size - 1) / 3});
-      const kernels::Tensor entropy = totals_.tensor.slice(next + size - 1, {1});
-      next += size;
+      const auto sources = static_cast<std::int64_t>(plan.reads[r].columns.size());
+      const kernels::Tensor sums = totals_.tensor.slice(next, {3, sources});
+      const kernels::Tensor contributions = totals_.tensor.slice(next + 3 * sources, {2, sources});
+      const kernels::Tensor entropy = totals_.tensor.slice(next + 5 * sources, {1});
+      next += totals_size(plan.reads[r]);
       const kernels::Tensor weights = pass.alpha(static_cast<int>(r)).rows(0, counted);
-      std::vector<kernels::Tensor> inv_rms = pass.source_inv_rms(static_cast<int>(r));
+      std::vector<kernels::Tensor> inv_rms = pass.source_inv_rms(static_cast<int>(r)),
+                                   values = pass.source_values(static_cast<int>(r));
       for (kernels::Tensor& tensor : inv_rms) tensor = tensor.rows(0, counted);
+      for (kernels::Tensor& tensor : values) tensor = tensor.rows(0, counted);
       kernels::routing_statistics(sums, entropy, weights, inv_rms, pass.stream());
+      kernels::contribution_statistics(contributions, weights, values, pass.stream());
       if (!alpha) continue;
       const std::vector<int>& at = plan.reads[r].columns;
       rows.resize(static_cast<std::size_t>(weights.numel()));
@@ -126,7 +130,7 @@ void RoutingRecorder::read_totals(data::RoutingSnapshot& out, const std::vector<
   const auto columns = static_cast<std::size_t>(plan.num_columns());
   const auto n = static_cast<double>(sequences_ * seq_len_);
   out.alpha_mean.assign(reads * columns, kAbsent);
-  out.alpha_std = out.source_rms = out.alpha_mean;
+  out.alpha_std = out.source_rms = out.contribution_mean = out.norm_mass_mean = out.alpha_mean;
   out.alpha_entropy.assign(reads, 0.0F);
   const double* sum = totals.data();
   for (std::size_t r = 0; r < reads; ++r) {
@@ -137,6 +141,8 @@ void RoutingRecorder::read_totals(data::RoutingSnapshot& out, const std::vector<
       out.alpha_mean[cell] = static_cast<float>(mean);
       out.alpha_std[cell] = static_cast<float>(std::sqrt(std::max(0.0, sum[at.size() + i] / n - mean * mean)));
       out.source_rms[cell] = static_cast<float>(sum[2 * at.size() + i] / n);
+      out.contribution_mean[cell] = static_cast<float>(sum[3 * at.size() + i] / n);
+      out.norm_mass_mean[cell] = static_cast<float>(sum[4 * at.size() + i] / n);
     }
     sum += totals_size(plan.reads[r]);
     out.alpha_entropy[r] = static_cast<float>(sum[-1] / n);

@@ -40,6 +40,7 @@ inline data::RoutingSnapshot uniform_snapshot(const model::Model& model, std::in
     }
     out.alpha_entropy.push_back(std::log(static_cast<float>(at.size())));
   }
+  out.contribution_mean = out.norm_mass_mean = out.alpha_mean;
   out.query.assign(reads * d, 0.0F);
   out.gain.assign(reads * d, 1.0F);
   out.bias.assign(reads, 0.0F);

@@ -36,7 +36,7 @@ void write_older_checksums(const hdf5::File& file, const routing_format::TableFi
 
 class OlderRecordTest : public ::testing::Test {
  protected:
-  // A finished record without /train/grad_norm and /gain.
+  // A finished record without /train/grad_norm and /gain, and without what version 1.2 added.
   void SetUp() override {
     {
       RoutingRecord record = RoutingRecord::create(file_, info_);
@@ -44,13 +44,13 @@ class OlderRecordTest : public ::testing::Test {
     }
     std::filesystem::remove(journal_name(file_));
     hdf5::File file = hdf5::File::open_writable(file_);
-    for (const char* path : {"/train/grad_norm", "/gain"}) file.remove(path);
+    for (const char* path : {"/train/grad_norm", "/gain", "/contribution_mean", "/norm_mass_mean"}) file.remove(path);
     write_older_checksums(file, routing_format::table_fields()[0]);
     write_older_checksums(file, routing_format::table_fields()[2]);
     file.close();
   }
 
-  // "" if rows of steps up to `older` lack the two columns and have all others, and rows of later steps have all; else
+  // "" if rows of steps up to `older` lack these columns and have all others, and rows of later steps have all; else
   // what is wrong.
   std::string check_rows(const std::filesystem::path& file, std::int64_t older, std::int64_t last) const {
     const RoutingRecordView view = RoutingRecordView::load(file);
@@ -62,7 +62,8 @@ class OlderRecordTest : public ::testing::Test {
     }
     for (const RoutingSnapshot& row : view.snapshots) {
       RoutingSnapshot expected = snapshot_at(row.step, info_);
-      if (row.step <= older) expected.gain.assign(expected.gain.size(), std::nanf(""));
+      for (auto* column : {&expected.gain, &expected.contribution_mean, &expected.norm_mass_mean})
+        if (row.step <= older) column->assign(column->size(), std::nanf(""));
       if (!same(row, expected)) return fmt::format("snapshot of step {}", row.step);
     }
     return "";

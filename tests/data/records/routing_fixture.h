@@ -48,6 +48,8 @@ inline RoutingSnapshot snapshot_at(std::int64_t step, const RoutingRecordInfo& i
                       values(step, 1, reads * sources),
                       values(step, 2, reads),
                       values(step, 3, reads * sources),
+                      values(step, 7, reads * sources),
+                      values(step, 8, reads * sources),
                       values(step, 4, reads * d),
                       values(step, 5, reads * d),
                       values(step, 6, reads)};

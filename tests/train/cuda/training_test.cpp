@@ -103,6 +103,8 @@ void expect_follows(const std::filesystem::path& expected_dir, const std::filesy
     expect_near(a.alpha_std, b.alpha_std, 1e-4, "alpha_std" + at);
     expect_near(a.alpha_entropy, b.alpha_entropy, 1e-4, "alpha_entropy" + at);
     expect_near(a.source_rms, b.source_rms, 1e-4, "source_rms" + at);
+    expect_near(a.contribution_mean, b.contribution_mean, 1e-4, "contribution_mean" + at);
+    expect_near(a.norm_mass_mean, b.norm_mass_mean, 1e-4, "norm_mass_mean" + at);
     expect_near(a.query, b.query, 1e-4, "query" + at);
     expect_near(a.gain, b.gain, 1e-4, "gain" + at);
     expect_near(a.bias, b.bias, 1e-4, "bias" + at);

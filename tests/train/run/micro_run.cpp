@@ -118,6 +118,8 @@ void expect_same_record(const fs::path& found_file, const fs::path& expected_fil
     expect_same_bits(a.alpha_std, b.alpha_std, "alpha_std" + at);
     expect_same_bits(a.alpha_entropy, b.alpha_entropy, "alpha_entropy" + at);
     expect_same_bits(a.source_rms, b.source_rms, "source_rms" + at);
+    expect_same_bits(a.contribution_mean, b.contribution_mean, "contribution_mean" + at);
+    expect_same_bits(a.norm_mass_mean, b.norm_mass_mean, "norm_mass_mean" + at);
     expect_same_bits(a.query, b.query, "query" + at);
     expect_same_bits(a.gain, b.gain, "gain" + at);
     expect_same_bits(a.bias, b.bias, "bias" + at);

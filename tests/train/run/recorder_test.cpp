@@ -43,6 +43,33 @@ class Recorder : public ::testing::TestWithParam<const char*> {
   int filled_ = 0;
 };
 
+/// [2, n+1] contribution and norm-weighted mass of a read's sources, mean over the tokens, by plain loops.
+std::vector<double> mean_masses(const model::Pass& pass, int r) {
+  const std::vector<double> alpha = kernels::host_values<double>(pass.alpha(r), pass.stream());
+  std::vector<std::vector<double>> values;
+  for (const kernels::Tensor& value : pass.source_values(r))
+    values.push_back(kernels::host_values<double>(value, pass.stream()));
+  const std::size_t n = values.size(), tokens = alpha.size() / n, d = values[0].size() / tokens;
+  std::vector<double> out(2 * n, 0.0);
+  for (std::size_t t = 0; t < tokens; ++t) {
+    double lengths = 0, square = 0;
+    std::vector<double> product(n, 0.0), length(n, 0.0);
+    for (std::size_t j = t * d; j < (t + 1) * d; ++j) {
+      double h = 0;
+      for (std::size_t i = 0; i < n; ++i) h += alpha[t * n + i] * values[i][j];
+      square += h * h;
+      for (std::size_t i = 0; i < n; ++i) product[i] += alpha[t * n + i] * values[i][j] * h;
+      for (std::size_t i = 0; i < n; ++i) length[i] += std::pow(alpha[t * n + i] * values[i][j], 2);
+    }
+    for (double one : length) lengths += std::sqrt(one);
+    for (std::size_t i = 0; i < n; ++i) {
+      out[i] += product[i] / square / static_cast<double>(tokens);
+      out[n + i] += std::sqrt(length[i]) / lengths / static_cast<double>(tokens);
+    }
+  }
+  return out;
+}
+
 TEST_P(Recorder, SnapshotFollowsFromThePass) {
   const RoutingRecorder recorder(model_, {batches_.in_order(0, kSequences).inputs, {4, 4, 9}}, kLength);
   model::Pass by_two(model_, 2, kLength, model::Pass::Kind::train);  // 3 sequences: the last batch is filled up
@@ -65,7 +92,8 @@ TEST_P(Recorder, SnapshotFollowsFromThePass) {
     const std::vector<int>& at = plan.reads[r].columns;
     const kernels::Tensor weights = whole.alpha(static_cast<int>(r));
     const std::vector<kernels::Tensor> inv_rms = whole.source_inv_rms(static_cast<int>(r));
-    double entropy = 0;
+    const std::vector<double> masses = mean_masses(whole, static_cast<int>(r));
+    double entropy = 0, contributions = 0, norm_masses = 0;
     for (std::size_t c = 0; c < columns; ++c) {
       const auto source = static_cast<std::size_t>(std::find(at.begin(), at.end(), static_cast<int>(c)) - at.begin());
       const std::size_t cell = r * columns + c;
@@ -73,6 +101,8 @@ TEST_P(Recorder, SnapshotFollowsFromThePass) {
         EXPECT_TRUE(std::isnan(snapshot.alpha_mean[cell]));
         EXPECT_TRUE(std::isnan(snapshot.alpha_std[cell]));
         EXPECT_TRUE(std::isnan(snapshot.source_rms[cell]));
+        EXPECT_TRUE(std::isnan(snapshot.contribution_mean[cell]));
+        EXPECT_TRUE(std::isnan(snapshot.norm_mass_mean[cell]));
         for (std::size_t t = 0; t < tokens; ++t) EXPECT_TRUE(std::isnan(alpha[(r * tokens + t) * columns + c]));
         continue;
       }
@@ -93,7 +123,13 @@ TEST_P(Recorder, SnapshotFollowsFromThePass) {
       EXPECT_NEAR(snapshot.source_rms[cell], rms / static_cast<double>(tokens),
                   512 * kFloat * rms / static_cast<double>(tokens));
       varies = varies || variance > 1e-4;
+      EXPECT_NEAR(snapshot.contribution_mean[cell], masses[source], 2048 * kFloat);
+      EXPECT_NEAR(snapshot.norm_mass_mean[cell], masses[at.size() + source], 2048 * kFloat);
+      contributions += static_cast<double>(snapshot.contribution_mean[cell]);
+      norm_masses += static_cast<double>(snapshot.norm_mass_mean[cell]);
     }
+    EXPECT_NEAR(contributions, 1, 2048 * kFloat);
+    EXPECT_NEAR(norm_masses, 1, 2048 * kFloat);
     EXPECT_NEAR(snapshot.alpha_entropy[r], entropy / static_cast<double>(tokens), 2048 * kFloat);
     for (std::size_t i = 0; i < 32; ++i) {
       EXPECT_EQ(snapshot.query[r * 32 + i], model_.weights().reads[r].query.as<float>()[i]);
