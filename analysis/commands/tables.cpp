@@ -49,16 +49,16 @@ void trim(std::string& line) {
 }
 
 std::string ablation_table(const AblationEffects& effects, const ProbeRow& row, const ProbeIdentity& identity) {
-  std::string out = fmt::format("{}\n{:<21} {:>6} {:<26} {:<26} {:>7} {:>7} {:>6} {:>4} {:>6}\n",
-                                to_string(effects.ablation), "set", "mass", "delta nll [95 %], nats/tok",
+  std::string out = fmt::format("{}\n{:<21} {:>6} {:>7} {:<26} {:<26} {:>7} {:>7} {:>6} {:>4} {:>6}\n",
+                                to_string(effects.ablation), "set", "mass", "contr.", "delta nll [95 %], nats/tok",
                                 "excess over control [95 %]", "p", "p abs.", "kl", "cov.", "found");
   for (std::size_t s = 0; s < effects.sets.size(); ++s) {
     const SetEffect& set = effects.sets[s];
-    std::string line =
-        fmt::format("{:<21} {:>6} {:<26} {:<26} {:>7} {:>7} {:>6} {:>4} {:>6}", shortened(identity.sets[s]),
-                    number("{:.4f}", row.mass[s]), with_interval(set.delta_nll), with_interval(set.control.excess),
-                    p_text(set.p_adjusted), p_text(set.p_equivalence_adjusted), number("{:.4f}", set.kl),
-                    number("{:.2f}", set.coverage), verdict(set, identity.settings.until_decided));
+    std::string line = fmt::format(
+        "{:<21} {:>6} {:>7} {:<26} {:<26} {:>7} {:>7} {:>6} {:>4} {:>6}", shortened(identity.sets[s]),
+        number("{:.4f}", row.mass[s]), number("{:.4f}", row.contribution[s]), with_interval(set.delta_nll),
+        with_interval(set.control.excess), p_text(set.p_adjusted), p_text(set.p_equivalence_adjusted),
+        number("{:.4f}", set.kl), number("{:.2f}", set.coverage), verdict(set, identity.settings.until_decided));
     trim(line);
     out += line + "\n";
   }

@@ -22,10 +22,10 @@ namespace {
 
 using nlohmann::json;
 
-// The limits that keep a page under 5 MB, shared by the runs: weights over all snapshots (each with its spread, about 9
-// bytes), points of the training loss (about 25 bytes), numbers of probes and atlases (8), weights of single tokens
-// (4/3).
-constexpr std::size_t most_weights = 200'000;
+// The limits that keep a page under 5 MB, shared by the runs: weights over all snapshots (each with its spread and the
+// two other masses, about 18 bytes), points of the training loss (about 25 bytes), numbers of probes and atlases (8),
+// weights of single tokens (4/3).
+constexpr std::size_t most_weights = 120'000;
 constexpr std::size_t most_losses = 1200;
 constexpr std::size_t most_effects = 200'000;
 constexpr std::size_t most_atlas = 60'000;
@@ -55,8 +55,22 @@ json weights(const std::vector<float>& values) {
   return out;
 }
 
+/// The same of masses that may be negative, null where there is none; null if there are none at all (a file of an older
+/// version).
+json masses(const std::vector<float>& values) {
+  json out = json::array();
+  bool any = false;
+  for (float value : values) {
+    any = any || std::isfinite(value);
+    out.push_back(std::isfinite(value) ? json(std::lround(1e4 * std::clamp(static_cast<double>(value), -1e4, 1e4)))
+                                       : json());
+  }
+  return any ? out : json();
+}
+
 json snapshot_data(const data::RoutingRecordView& record, std::size_t most) {
-  json out{{"step", json::array()}, {"alpha", json::array()}, {"alpha_std", json::array()}, {"entropy", json::array()}};
+  json out{{"step", json::array()},         {"alpha", json::array()},     {"alpha_std", json::array()},
+           {"contribution", json::array()}, {"norm_mass", json::array()}, {"entropy", json::array()}};
   const std::size_t cells = record.info.reads.size() * record.info.sources.size();
   if (cells == 0) return out;
   for (std::size_t i : thinned(record.snapshots.size(), std::max<std::size_t>(2, most / cells))) {
@@ -64,6 +78,8 @@ json snapshot_data(const data::RoutingRecordView& record, std::size_t most) {
     out["step"].push_back(snapshot.step);
     out["alpha"].push_back(weights(snapshot.alpha_mean));
     out["alpha_std"].push_back(weights(snapshot.alpha_std));
+    out["contribution"].push_back(masses(snapshot.contribution_mean));
+    out["norm_mass"].push_back(masses(snapshot.norm_mass_mean));
     out["entropy"].push_back(json_numbers({snapshot.alpha_entropy.begin(), snapshot.alpha_entropy.end()}));
   }
   return out;
@@ -122,7 +138,7 @@ json sets_data(const std::vector<std::string>& names) {
 
 /// Rows of probes that a page can hold of each run.
 std::size_t most_rows(const ProbeIdentity& identity, std::size_t runs) {
-  constexpr std::size_t fields = 16;
+  constexpr std::size_t fields = 18;
   const std::size_t numbers =
       std::max<std::size_t>(1, identity.settings.ablations.size() * identity.sets.size() * fields);
   return std::max<std::size_t>(2, most_effects / runs / numbers);

@@ -1,10 +1,13 @@
 #include "analysis/report/page/probe_data.h"
 
 #include <algorithm>
+#include <cmath>
 #include <functional>
 
 #include "analysis/report/page/values.h"
 #include "analysis/report/wording.h"
+#include "analysis/routes/free_mass.h"
+#include "analysis/routes/route_sets.h"
 
 namespace routescope::analysis {
 
@@ -84,6 +87,34 @@ json own_motifs(const Findings& findings, const Indices& rows) {
   return out;
 }
 
+/// A mass of each of the page's sets, by row; null where no row has it (a file of an older version).
+json masses_data(const AnalysisRecord& record, const Places& places, const Indices& rows,
+                 std::vector<double> ProbeRow::*masses) {
+  json out = json::array();
+  bool any = false;
+  for (std::size_t row : rows) {
+    const std::vector<double>& of_row = record.rows[row].*masses;
+    any = any || std::any_of(of_row.begin(), of_row.end(), [](double mass) { return std::isfinite(mass); });
+    out.push_back(placed(of_row, places, std::identity{}));
+  }
+  return any ? out : json();
+}
+
+/// Of each of the page's sets [slope, offset]: free mass = slope mass + offset, under the first ablation.
+json free_data(const ProbeIdentity& identity, const Places& places) {
+  json out = json::array();
+  if (identity.settings.ablations.empty()) return out;
+  const model::ReadPlan plan = identity.plan();
+  const std::vector<RouteSet> sets = route_sets(identity.settings.sets, plan);
+  for (std::ptrdiff_t at : places) {
+    out.push_back(json());
+    if (at < 0) continue;
+    const FreeMass free(plan, identity.settings.ablations.front(), sets[static_cast<std::size_t>(at)]);
+    if (free.changed > 0) out.back() = {free.reads / free.changed, -free.certain / free.changed};
+  }
+  return out;
+}
+
 json cost_data(const ProbeCost& cost) {
   return {{"plain", json_number(cost.plain)},       {"computed", json_number(cost.computed)},
           {"unshared", json_number(cost.unshared)}, {"undecided", json_number(cost.undecided)},
@@ -123,13 +154,12 @@ json probes_data(const std::string& name, const AnalysisRecord& record, const Fi
   const ProbeIdentity& identity = record.identity;
   const Places places = places_of(sets, identity.sets);
   const Indices rows = thinned(record.rows.size(), most_rows);
-  json step = json::array(), nll = json::array(), mass = json::array(), cost = json::array();
+  json step = json::array(), nll = json::array(), cost = json::array();
   json share = json::array(), read_share = json::array();
   for (std::size_t at : rows) {
     const ProbeRow& row = record.rows[at];
     step.push_back(row.step);
     nll.push_back(json_number(row.intact_nll));
-    mass.push_back(placed(row.mass, places, std::identity{}));
     cost.push_back(cost_data(row.cost));
     share.push_back(json_number(findings.content.at(at).mean_share));
     read_share.push_back(json_numbers(findings.content.at(at).share));
@@ -147,7 +177,10 @@ json probes_data(const std::string& name, const AnalysisRecord& record, const Fi
           {"controls", identity.settings.controls},
           {"step", step},
           {"nll", nll},
-          {"mass", mass},
+          {"mass", masses_data(record, places, rows, &ProbeRow::mass)},
+          {"contribution", masses_data(record, places, rows, &ProbeRow::contribution)},
+          {"norm_mass", masses_data(record, places, rows, &ProbeRow::norm_mass)},
+          {"free", free_data(identity, places)},
           {"cost", cost},
           {"ablations", order},
           {"effects", effects},
@@ -162,6 +195,7 @@ json motifs_data(const Findings& findings) {
   for (const Motif& motif : findings.motifs) {
     out.push_back({{"name", motif.name},
                    {"title", slices_text(motif.slices)},
+                   {"slices", motif.slices},
                    {"family", motif.slices.empty() ? 0 : motif.slices.front() / 6},
                    {"of_paper", motif.of_paper},
                    {"effect", columns(motif.effect)},

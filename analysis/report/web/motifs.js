@@ -34,16 +34,33 @@ const emergence = {
     const left = this.left ? ` ${this.left} more slices that exceed their control are in the table only.` : "";
     const thin = this.singleRuns().length ? " Thin lines: single runs." : "";
     const ablated = `ablated (${data.motif_ablation})`;
+    const masses = isPlainAlpha() ? " (dashed: with uniform routing)" : `, ${massKind()}`;
+    const onsets = isPlainAlpha() ? "" : " The onset by mass is that of the weight \u03b1.";
     return "First the three motifs that the paper names, then slices that are shown to exceed their control. Above: " +
       `the rise of the loss when the motif\u2019s slices are ${
         ablated}, and when other sources of the same mass are. ` +
-      "Below: the mass (dashed: with uniform routing). The diamond is the onset: the step from which on half of the " +
-      "last step\u2019s excess, or of the mass above uniform routing, is there. Bands: 95\u00a0% intervals, each " +
-      `step by itself. ${data.pooled_text}${thin}${left} Steps are spaced as log(1 + step).`;
+      `Below: the mass${masses}. ${
+        missingMass(views[0].probes)} The diamond is the onset: the step from which on half ` +
+      `of the last step\u2019s excess, or of the mass above uniform routing, is there.${onsets} Bands: 95\u00a0% ` +
+      `intervals, each step by itself. ${data.pooled_text}${thin}${left} Steps are spaced as log(1 + step).`;
   },
 
   /// The runs that are drawn as thin lines.
   singleRuns: () => (data.pooled_runs > 1 ? runs : runs.slice(1)).map((one) => one.probes),
+
+  /// The chosen mass of a motif over the steps of some results.
+  massOver: (motif, subject) => subject.step.map((_, row) => {
+    const masses = motif.slices.map((s) => massOf(subject, row, s));
+    return masses.every(known) ? mean(masses) : null;
+  }),
+
+  /// The same over the steps of the findings, which have intervals of the weight alone.
+  mass(motif) {
+    if (isPlainAlpha()) return motif.mass;
+    const subject = views[0].probes, all = this.massOver(motif, subject);
+    const value = data.motif_step.map((step) => all[subject.step.indexOf(step)] ?? null);
+    return {value, lower: value.map(() => null), upper: value.map(() => null)};
+  },
 
   panels(width, shown) {
     const steps = data.motif_step;
@@ -55,8 +72,9 @@ const emergence = {
       canvas(width, Math.ceil(shown.length / columns) * rowHeight - 6, "effects of the motifs over training");
     const bounds = (curve) => [...curve.value, ...curve.lower, ...curve.upper];
     const ends = shown.flatMap((motif) => [...bounds(motif.effect), ...bounds(motif.control)]);
-    const masses = shown.flatMap((motif) => [...motif.mass.value, ...motif.mass.upper]).filter(known);
-    const heaviest = Math.min(1, 1.08 * Math.max(0.05, ...masses));
+    const masses = shown.flatMap((motif) => [...this.mass(motif).value, ...this.mass(motif).upper]).filter(known);
+    const highest = 1.08 * Math.max(0.05, ...masses), lowest = 1.08 * Math.min(0, ...masses);
+    const heaviest = isPlainAlpha() ? Math.min(1, highest) : highest;
     shown.forEach((motif, i) => {
       const column = i % columns;
       const top = 54 + Math.floor(i / columns) * rowHeight;
@@ -64,7 +82,7 @@ const emergence = {
       const weight = {...area, y: top + tall + 12, height: low};
       const x = stepScale(steps.at(-1), [area.x, area.x + w]);
       const y = effectScale(ends, [top + tall, top]);
-      const m = linearScale([0, heaviest], [weight.y + low, weight.y], 2);
+      const m = linearScale([lowest, heaviest], [weight.y + low, weight.y], 2);
       panel(
         drawing, area, x, y, {xTicks: false, yTicks: column === 0, yLabel: column === 0 ? EFFECT : null, zero: true});
       panel(
@@ -93,12 +111,14 @@ const emergence = {
       const same = one.motifs.find((other) => other.name === motif.name);
       if (!same) continue;
       const thin = {stroke: colour, "stroke-width": 1, "stroke-opacity": 0.55};
-      drawing.append(line(path(one.step, same.effect, y), thin), line(path(one.step, same.mass, m), thin));
+      drawing.append(
+        line(path(one.step, same.effect, y), thin), line(path(one.step, this.massOver(motif, one), m), thin));
     }
     draw(motif.control, y, "#7b848e", 0.2, {stroke: "#6a737d", "stroke-width": 1.6, "stroke-dasharray": "4 3"});
     draw(motif.effect, y, colour, 0.22, {stroke: colour, "stroke-width": 2.2});
-    draw(motif.mass, m, colour, 0.22, {stroke: colour, "stroke-width": 1.8});
-    if (known(motif.uniform)) {
+    const mass = this.mass(motif);
+    draw(mass, m, colour, 0.22, {stroke: colour, "stroke-width": 1.8});
+    if (known(motif.uniform) && isPlainAlpha()) {
       drawing.append(svg("line", {
         x1: weight.x,
         x2: weight.x + weight.width,
@@ -109,21 +129,21 @@ const emergence = {
       }));
     }
     this.onset(drawing, area, x, motif.onset, colour);
-    this.onset(drawing, weight, x, motif.mass_onset, colour);
+    if (isPlainAlpha()) this.onset(drawing, weight, x, motif.mass_onset, colour);
     this.marks.push(marker(drawing, whole, x, () => Math.min(drawn.step, steps.at(-1))));
     const points = (curve, scale) => steps
                                        .map((step, k) => known(curve.value[k]) &&
                                            {x: x(step), y: scale(curve.value[k]), text: this.describe(motif, k)})
                                        .filter(Boolean);
     hover(drawing, area, [...points(motif.effect, y), ...points(motif.control, y)]);
-    hover(drawing, weight, points(motif.mass, m));
+    hover(drawing, weight, points(mass, m));
   },
 
   describe(motif, k) {
     const at = (name, places) =>
       signed(motif[name].value[k], places) + interval(motif[name].lower[k], motif[name].upper[k], places);
     return `${motif.title}\nstep ${grouped(data.motif_step[k])}\neffect ${at("effect", 4)}\ncontrol ` +
-      `${at("control", 4)}\nexcess ${at("excess", 4)}\nmass ${digits(motif.mass.value[k], 3)}`;
+      `${at("control", 4)}\nexcess ${at("excess", 4)}\nmass ${digits(this.mass(motif).value[k], 3)} (${massKind()})`;
   },
 
   /// A diamond at the onset and a bar along its interval, at the foot of the panel; an open end is an arrow.
@@ -160,12 +180,13 @@ const emergence = {
                                             : "")
                                             : "\u2013");
     const rows = this.sorted.map(
-      (motif) => [motif.title + (motif.of_paper ? "" : " (not named by the paper)"), weight(motif.mass),
+      (motif) => [motif.title + (motif.of_paper ? "" : " (not named by the paper)"), weight(this.mass(motif)),
         at(motif.effect, 3), at(motif.control, 3), at(motif.excess, 3),
         known(motif.shown_from) ? grouped(motif.shown_from) : "not shown", onsetText(motif.onset, steps),
         onsetText(motif.mass_onset, steps), steps.length > 1 ? ratio(motif.lead) : "\u2013"]);
     const head = [
-      "motif", "mass", "effect", "control", "excess", "shown from", "onset by cause", "onset by mass", "ratio of onsets"
+      "motif", `mass (${massKind()})`, "effect", "control", "excess", "shown from", "onset by cause", "onset by mass",
+      "ratio of onsets"
     ];
     return plainTable(head, rows, "wrap");
   },

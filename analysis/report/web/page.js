@@ -99,6 +99,17 @@ function addChoices() {
       redraw();
     }));
   }
+  if (reads.name.length) {
+    const kinds = Object.entries(massKinds).map(([kind, {name}]) => [kind, name]);
+    control.append(select("mass", kinds, settings.mass, (kind) => {
+      settings.mass = kind;
+      redraw();
+    }), choice("lift", settings.lift, (on) => {
+      settings.lift = on;
+      redraw();
+    }));
+    control.lastChild.title = "the difference from step 0";
+  }
   control.hidden = stepsOf(view).length < 2 && !control.querySelector("select");
 }
 

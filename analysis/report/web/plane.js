@@ -10,7 +10,7 @@ function describeSet(s, subject = probes, row = rowOf(subject)) {
   const range = (low, high) => interval(at(low, s), at(high, s), 4);
   const lines = [
     subject === probes ? "" : subject.name, sets[s].title, `step ${grouped(subject.step[row])}, ${settings.ablation}`,
-    `mass ${digits(at("mass", s), 4)}${sliced ? `, free mass ${digits(at("free_mass", s), 4)}` : ""}`,
+    `mass ${digits(at("mass", s), 4)}${sliced ? `, free mass ${digits(at("free_mass", s), 4)}` : ""} (${massKind()})`,
     `\u0394 nll ${signed(at("delta", s), 4)}${range("lower", "upper")}`
   ];
   if (known(at("control", s))) {
@@ -27,16 +27,13 @@ const plane = {
     this.layer = null;
     this.drawing = null;
     if (!probes.step.length || !probes.ablations.length) return noteNothing(figure, data.not_probed);
+    if (missingMass()) return noteNothing(figure, missingMass());
     const width = widthOf(figure), height = Math.min(480, Math.max(340, width * 0.5));
     this.area = {x: 68, y: 14, width: width - 84, height: height - 64};
     this.scales(width);
-    this.drawing = canvas(width, height, `${comparedName} against effect of the ${sliced ? "slices" : "sets"}`);
+    this.drawing = canvas(width, height, `${comparedName()} against effect of the ${sliced ? "slices" : "sets"}`);
     this.margin();
-    panel(this.drawing, this.area, this.x, this.y, {
-      xLabel: sliced ? "free mass (mean weight where it can change)" : "mass (mean weight)",
-      yLabel: EFFECT,
-      zero: true
-    });
+    panel(this.drawing, this.area, this.x, this.y, {xLabel: comparedName(), yLabel: EFFECT, zero: true});
     this.text = html("span");
     figure.replaceChildren(html("div", {class: "tools"}, ...this.keys(), effectChoice()), this.drawing,
       caption("What a slice weighs, and what it does.", this.text));
@@ -44,12 +41,16 @@ const plane = {
 
   scales() {
     const {x, y, width, height} = this.area;
-    const masses = [probes,
-      ...beside].flatMap((one) => (sliced ? (one.dissociation || []).flatMap((row) => row.free_mass) : one.mass.flat()))
+    const masses = [probes, ...beside]
+                     .flatMap((one) => one.step.flatMap((_, row) => {
+                       const at = values(one, settings.ablation, row);
+                       return sets.map((__, s) => at(COMPARED, s));
+                     }))
                      .filter(known);
     const effects = [...allEffects(probes, ["delta", "lower", "upper"]), ...beside.flatMap((one) => allEffects(one))];
-    const high = Math.min(1, Math.max(0.01, ...masses) * 1.06);
-    this.x = linearScale([0, high], [x, x + width], Math.max(4, Math.round(width / 110)));
+    const high = Math.max(0.01, ...masses) * 1.06, low = Math.min(0, ...masses) * 1.06;
+    this.x = linearScale(
+      [low, isPlainAlpha() ? Math.min(1, high) : high], [x, x + width], Math.max(4, Math.round(width / 110)));
     this.y = effectScale(effects, [y + height, y]);
   },
 
@@ -140,13 +141,23 @@ const plane = {
     const bars = probes.over ? "mean over runs, with a line to each run" : `with ${spreadText()}`;
     return `Each of the ${tested} ${sliced ? "slices" : "sets"} that the ablation ${
              settings.ablation} can change, at ` +
-      `step ${grouped(probes.step[drawn.probe])}: ${comparedName} against the rise of the loss, ${
+      `step ${grouped(probes.step[drawn.probe])}: ${comparedName()} against the rise of the loss, ${
         bars}. Far right and low: ` +
       `much mass, little effect. Faded: ${faded}. Grey: as good as no effect.${this.summary()}`;
   },
 
-  /// Findings are those of the first ablation.
+  /// The heaviest and the strongest slice as they are shown.
+  heads() {
+    const at = values();
+    const there = sets.map((_, s) => s).filter((s) => known(at("delta", s)) && known(at(COMPARED, s)));
+    if (!sliced || !there.length) return "";
+    const largest = (field) => there.reduce((best, s) => (at(field, s) > at(field, best) ? s : best));
+    return ` The heaviest slice is ${sets[largest(COMPARED)].title}, the strongest ${sets[largest("delta")].title}.`;
+  },
+
+  /// Findings are those of the first ablation and of the weight.
   summary() {
+    if (!isPlainAlpha()) return this.heads();
     const row = (probes.dissociation || [])[drawn.probe];
     if (!row || settings.ablation !== probes.ablations[0] || row.largest_mass < 0 || row.largest_effect < 0) return "";
     const heaviest = sets[row.largest_mass].title, strongest = sets[row.largest_effect].title;

@@ -21,6 +21,8 @@ const drawn = {
 };
 const settings = {
   ablation: null,
+  mass: "alpha",
+  lift: false,
   logTokens: true,
   relativeEntropy: false,
   logEffect: true,

@@ -63,8 +63,8 @@ const table = {
   },
 
   firstColumns: (at) => [[sliced ? "slice" : "set", "", "order", (s) => sets[s].title],
-    ["mass", "share", "mass", (s) => digits(at("mass", s), 3)],
-    ...(sliced ? [["free mass", "share", "free_mass", (s) => digits(at("free_mass", s), 3)]] : [])],
+    ["mass", massKind(), "mass", (s) => digits(at("mass", s), 3)],
+    ...(sliced ? [["free mass", massKind(), "free_mass", (s) => digits(at("free_mass", s), 3)]] : [])],
 
   ablationColumns(at) {
     const effect = (subject, ablation) => {
@@ -74,7 +74,7 @@ const table = {
     const columns = this.firstColumns(at);
     for (const ablation of probes.ablations) columns.push([ablation, "\u0394 nll", null, ...effect(probes, ablation)]);
     for (const one of beside) {
-      columns.push([one.name, comparedName, null, (s) => digits(values(one)(COMPARED, s), 3)],
+      columns.push([one.name, comparedName(), null, (s) => digits(values(one)(COMPARED, s), 3)],
         [one.name, settings.ablation, null, ...effect(one, settings.ablation)]);
     }
     return columns;
@@ -118,7 +118,7 @@ const table = {
     return `Rise of the loss in nats per token at step ${grouped(probes.step[drawn.probe])}` +
       `${probes.over ? ", mean over runs" : ""}. Bold: ${bold}. Grey: ${
         grey}. A dash: the ablation can change no such ` +
-      `read.${others}`;
+      `read.${others} ${missingMass()}`;
   },
 
   oneExplanation() {
@@ -133,10 +133,11 @@ const table = {
     const saved = probes.until_decided && !probes.over && cost && cost.undecided > 0
       ? ` Stopping when decided saved ${percent(1 - cost.computed / cost.undecided, 0)} of the work.`
       : "";
+    const missing = missingMass() ? ` ${missingMass()}` : "";
     return `The ablation ${settings.ablation} at step ${grouped(probes.step[drawn.probe])}${
              who}. The loss of the intact ` +
       `model on the probe tokens is ${digits(probes.nll[drawn.probe], 4)} nats per token. Headings sort.${control}${
         times}` +
-      saved;
+      saved + missing;
   }
 };

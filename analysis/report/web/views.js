@@ -51,7 +51,8 @@ function meanProbes(all) {
     name: `mean of ${all.length} runs`,
     over: all.length,
     nll: over("nll"),
-    mass: over("mass"),
+    ...Object.fromEntries(
+      Object.values(massKinds).map(({field}) => [field, all.every((one) => one[field]) ? over(field) : null])),
     content: over("content"),
     content_reads: over("content_reads"),
     effects: Object.fromEntries(first.ablations.map((ablation) => [ablation, meanEffects(all, ablation)])),
@@ -59,20 +60,62 @@ function meanProbes(all) {
   };
 }
 
+// ---- masses ----
+
+/// What a mass can be (model/MATH.md, "Masses"): `field` of probes, `routes` of snapshots.
+const massKinds = {
+  alpha: {name: "weight \u03b1", field: "mass", routes: "alpha"},
+  contribution: {name: "contribution", field: "contribution", routes: "contribution"},
+  norm_mass: {name: "norm-weighted", field: "norm_mass", routes: "norm_mass"}
+};
+const chosenMass = () => massKinds[settings.mass];
+/// "contribution, lift over step 0": beside the word mass wherever one is shown.
+const massKind = () => chosenMass().name + (settings.lift ? ", lift over step 0" : "");
+/// Whether masses are those that the findings are about, with their intervals.
+const isPlainAlpha = () => settings.mass === "alpha" && !settings.lift;
+
+/// The difference of value(row) from that of step 0, where the reader wants lifts; a baseline is no run and has none.
+function lifted(subject, row, value) {
+  const own = value(row);
+  if (!settings.lift || !known(own)) return own;
+  const first = subject.baseline || subject.step[0] !== 0 ? null : value(0);
+  return known(first) ? own - first : null;
+}
+const massOf = (subject, row, s) =>
+  lifted(subject, row, (at) => ((subject[chosenMass().field] || [])[at] || [])[s] ?? null);
+/// The mass over the reads that the first ablation can change; of weights the findings have it.
+function freeMassOf(subject, row, s) {
+  const of_alpha = (at) => ((subject.dissociation || [])[at] || {free_mass: []}).free_mass[s] ?? null;
+  const of_others = (at) => {
+    const own = ((subject[chosenMass().field] || [])[at] || [])[s], line = (subject.free || [])[s];
+    return known(own) && line ? own * line[0] + line[1] : null;
+  };
+  return lifted(subject, row, settings.mass === "alpha" ? of_alpha : of_others);
+}
+/// Why some results show no mass of the chosen kind; empty where they do.
+function missingMass(subject = probes) {
+  if (!subject.step.length) return "";
+  if (!subject[chosenMass().field]) {
+    return `These probes have no ${chosenMass().name} mass: they were made before analysis.h5 2.2. Probe again with ` +
+      "another --out.";
+  }
+  return settings.lift && subject.step[0] !== 0 ? "Step 0 was not probed: there is no lift." : "";
+}
+
 /// The values of some results at the chosen step: at("mass", s), or of an ablation at("delta", s). at.subject are these
 /// results.
 function values(subject = probes, ablation = settings.ablation, row = rowOf(subject)) {
   const effects = subject.effects[ablation] || {};
-  const rows = (field) => (field === "mass" ? subject.mass : effects[field]);
   const at = (field, s) => {
-    if (field === "free_mass") return ((subject.dissociation || [])[row] || {free_mass: []}).free_mass[s] ?? null;
-    return rows(field) && rows(field)[row] ? rows(field)[row][s] : null;
+    if (field === "mass") return massOf(subject, row, s);
+    if (field === "free_mass") return freeMassOf(subject, row, s);
+    return effects[field] && effects[field][row] ? effects[field][row][s] : null;
   };
   return Object.assign(at, {subject});
 }
 /// The mass that is compared with effects: of slices the free mass.
 const COMPARED = sliced ? "free_mass" : "mass";
-const comparedName = sliced ? "free mass" : "mass";
+const comparedName = () => `${sliced ? "free mass" : "mass"} (${massKind()})`;
 const rowOf = (subject) => (subject === probes ? drawn.probe : atOrBefore(subject.step, drawn.step));
 
 /// Shown to have an effect, or to lie within the margin: by the confidence sequence where it decides, else by p values;

@@ -129,6 +129,32 @@ function useViews() {
   for (const value of choose("ablation") || []) choose("ablation", value);
 }
 
+/// The page with each kind of mass, and as lift.
+function useMasses() {
+  const lift = [...document.querySelectorAll("#step label")].find((one) => one.textContent === "lift");
+  const out = [];
+  for (const value of choose("mass") || []) {
+    for (const lifted of [false, true]) {
+      choose("mass", value);
+      if (lifted) lift.querySelector("input").click();
+      const text = (id) => document.getElementById(id).textContent;
+      out.push({
+        value,
+        lifted,
+        sections: readSections(),
+        masses: document.querySelector("#slices table") ? shownMasses() : [],
+        plane: text("plane"),
+        routing: text("routing"),
+        emergence: text("emergence"),
+        slices: text("slices")
+      });
+      if (lifted) lift.querySelector("input").click();
+    }
+  }
+  choose("mass", "alpha");
+  return out;
+}
+
 function report() {
   seen.sections = readSections();
   seen.claims = [...document.querySelectorAll(".claim")].map((claim) => ({
@@ -148,6 +174,7 @@ function report() {
   seen.slider = useSlider();
   seen.sorted = useSorting();
   useViews();
+  seen.masses = useMasses();
   window.dispatchEvent(new Event("beforeprint"));
   seen.printed = readSections();
   window.dispatchEvent(new Event("afterprint"));

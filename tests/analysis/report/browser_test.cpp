@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <set>
 
@@ -182,6 +183,58 @@ TEST_F(Browser, ShowsAStudyAndEachOfItsRuns) {
   }
 }
 
+TEST_F(Browser, ShowsEveryMassByItsName) {
+  const json data = data_of(testing::sample_study(1, true));
+  const json seen = open(data, 1300);
+  EXPECT_EQ(seen.at("errors"), json::array());
+  const std::map<std::string, std::pair<std::string, std::string>> kinds = {
+      {"alpha", {"weight \u03b1", "mass"}},
+      {"contribution", {"contribution", "contribution"}},
+      {"norm_mass", {"norm-weighted", "norm_mass"}}};
+  ASSERT_EQ(seen.at("masses").size(), 6U);
+  std::set<std::string> shown;
+  for (const json& view : seen.at("masses")) {
+    const auto& [name, field] = kinds.at(view.at("value"));
+    const bool lifted = view.at("lifted");
+    SCOPED_TRACE(name + (lifted ? ", lift" : ""));
+    shown.insert(view.at("plane").get<std::string>());
+    expect_sections(view.at("sections"));
+    const std::string kind = lifted ? name + ", lift over step 0" : name;
+    for (const char* figure : {"plane", "routing", "slices"})
+      EXPECT_NE(view.at(figure).get<std::string>().find(kind), std::string::npos) << figure;
+    EXPECT_NE(view.at("emergence").get<std::string>().find("mass (" + kind + ")"), std::string::npos);
+    const json& masses = data.at("runs").at(0).at("probes").at(field);
+    ASSERT_EQ(view.at("masses").size(), std::size_t{num_slices});
+    for (const json& row : view.at("masses")) {
+      std::size_t s = 0;
+      while (data.at("sets").at(s).at("title") != row.at(0)) ++s;
+      const double mass = masses.back().at(s).get<double>() - (lifted ? masses.front().at(s).get<double>() : 0.0);
+      std::string text = row.at(1);
+      if (text.starts_with("\u2212")) text.replace(0, std::string("\u2212").size(), "-");
+      EXPECT_NEAR(std::stod(text), mass, 0.5001e-3) << row;
+    }
+  }
+  EXPECT_EQ(shown.size(), 6U);
+}
+
+TEST_F(Browser, SaysWhereAnOlderRecordLacksAMass) {
+  json data = data_of(testing::sample_study(1, false));
+  json& run = data.at("runs").at(0);
+  run["probes"]["contribution"] = nullptr;
+  run["probes"]["step"].at(0) = 1;
+  for (json& masses : run["snapshots"]["contribution"]) masses = nullptr;
+  const json seen = open(data, 1300);
+  EXPECT_EQ(seen.at("errors"), json::array());
+  for (const json& view : seen.at("masses")) {
+    for (const json& section : view.at("sections")) EXPECT_FALSE(section.at("broken").get<bool>()) << section;
+    const std::string plane = view.at("plane"), routing = view.at("routing");
+    const bool lacks = view.at("value") == "contribution";
+    EXPECT_EQ(plane.find("no contribution mass: they were made before analysis.h5 2.2") != std::string::npos, lacks);
+    EXPECT_EQ(routing.find("no contribution mass: it was made before routing.h5 1.2") != std::string::npos, lacks);
+    EXPECT_EQ(plane.find("Step 0 was not probed") != std::string::npos, !lacks && view.at("lifted").get<bool>());
+  }
+}
+
 TEST_F(Browser, RunsNoScriptButItsOwn) {
   const json data = data_of(testing::sample_study(1, true));
   std::string page = study_page(data);
@@ -220,7 +273,7 @@ TEST_F(Browser, TheHeaviestSliceHasTheLargestMassThatIsComparedAnywhere) {
   EXPECT_NE(evidence.find(name), std::string::npos) << name << ": " << evidence;
   EXPECT_NE(seen.at("plane").get<std::string>().find("heaviest slice is " + name), std::string::npos)
       << name << ": " << seen.at("plane");
-  EXPECT_NE(seen.at("plane").get<std::string>().find("free mass against the rise"), std::string::npos);
+  EXPECT_NE(seen.at("plane").get<std::string>().find("free mass (weight \u03b1) against the rise"), std::string::npos);
 }
 
 TEST_F(Browser, FitsANarrowScreen) {

@@ -51,6 +51,8 @@ TEST(PageData, HoldsTheNumbersOfARun) {
   for (std::size_t p = 0; p < 3; ++p) {
     for (std::size_t s = 0; s < num_slices; ++s) {
       expect_shown(probes.at("mass").at(p).at(s), record.rows[p].mass[s]);
+      expect_shown(probes.at("contribution").at(p).at(s), record.rows[p].contribution[s]);
+      expect_shown(probes.at("norm_mass").at(p).at(s), record.rows[p].norm_mass[s]);
       for (Ablation ablation : {Ablation::mask, Ablation::freeze}) {
         const json& shown = probes.at("effects").at(to_string(ablation));
         const AblationEffects& effects = record.rows[p].effects(ablation);
@@ -231,6 +233,40 @@ TEST(PageData, StaysBelowFiveMegabytesForFortyStepsOf28Layers) {
     // A bin's loss is the mean of its rows.
     const double last = run.at("train").at("loss").back();
     EXPECT_NEAR(last, 1.0 + 1.0 / 19900, 6e-5);
+  }
+}
+
+// Free masses follow from masses as the findings make them.
+TEST(PageData, FreeMassIsALineOfMass) {
+  const Study study = sample_study();
+  const json probes = page_data(study).at("runs").at(0).at("probes");
+  for (std::size_t s = 0; s < num_slices; ++s) {
+    const json shown = probes.at("dissociation").at(2).at("free_mass").at(s), line = probes.at("free").at(s);
+    if (shown.is_null()) continue;
+    // The findings take the mean of the sequences, which are made up apart from the mass.
+    const std::vector<double>& all = study.runs[0].record.rows[2].mass_sequence;
+    const std::size_t sequences = all.size() / num_slices;
+    const double mass = mean(std::span(all).subspan(s * sequences, sequences));
+    expect_shown(shown, line.at(0).get<double>() * mass + line.at(1).get<double>());
+  }
+}
+
+TEST(PageData, AnOlderRecordHasTheWeightAlone) {
+  StudyRun run = testing::sample_run("older", testing::sample_config(), {.steps = {0, 10}}, 1, 3, 40);
+  for (ProbeRow& row : run.record.rows) {
+    // As read_record() leaves them.
+    for (auto* masses : {&row.contribution, &row.norm_mass}) masses->assign(num_slices, nan);
+    for (auto* masses : {&row.contribution_mean, &row.norm_mass_mean}) masses->assign(row.alpha_mean.size(), nan);
+  }
+  for (data::RoutingSnapshot& snapshot : run.routing.snapshots)
+    for (auto* masses : {&snapshot.contribution_mean, &snapshot.norm_mass_mean})
+      masses->assign(masses->size(), std::nanf(""));
+  const json page = page_data(make_study({run})).at("runs").at(0);
+  EXPECT_EQ(page.at("probes").at("mass").size(), 2U);
+  EXPECT_EQ(page.at("snapshots").at("alpha").size(), 3U);
+  for (const char* kind : {"contribution", "norm_mass"}) {
+    EXPECT_TRUE(page.at("probes").at(kind).is_null());
+    EXPECT_EQ(page.at("snapshots").at(kind), (json{nullptr, nullptr, nullptr}));
   }
 }
 

@@ -113,6 +113,22 @@ inline analysis::ProbeRow sample_row(const model::ReadPlan& plan, const SampleSh
     row.mass.push_back(mass);
     for (std::size_t n = 0; n < sequences; ++n) row.mass_sequence.push_back(mass * (1 + 0.01 * normal(random)));
   }
+  // Longer vectors of the embedding; a current source that points away from the rest.
+  row.contribution = row.norm_mass = row.mass;
+  for (std::size_t s = 0; s < 6; ++s) {
+    row.contribution[s] += 0.3 + 0.1 * grown;
+    row.contribution[12 + s] -= 0.3 + 0.1 * grown;
+    row.norm_mass[s] += 0.1 * row.norm_mass[12 + s];
+    row.norm_mass[12 + s] *= 0.9;
+  }
+  const auto by_sequence = [&](const std::vector<double>& masses) {
+    std::vector<double> out;
+    for (double mass : masses) out.insert(out.end(), sequences, mass);
+    return out;
+  };
+  row.contribution_sequence = by_sequence(row.contribution);
+  row.norm_mass_sequence = by_sequence(row.norm_mass);
+  row.contribution_mean = row.norm_mass_mean = row.alpha_mean;
   for (analysis::Ablation ablation : shape.ablations) {
     row.ablations.push_back(sample_effects(ablation, slices, grown, sequences, random));
     analysis::summarize(row.ablations.back(), settings, step);
@@ -161,11 +177,13 @@ inline data::RoutingRecordView sample_routing(const model::ModelConfig& config, 
     data::RoutingSnapshot snapshot;
     snapshot.step = i * 10;
     snapshot.alpha_mean.assign(out.info.reads.size() * columns, std::nanf(""));
-    snapshot.alpha_std = snapshot.alpha_mean;
+    snapshot.alpha_std = snapshot.contribution_mean = snapshot.norm_mass_mean = snapshot.alpha_mean;
     for (std::size_t r = 0; r < out.info.reads.size(); ++r) {
       for (int column : plan.reads[r].columns) {
         snapshot.alpha_mean[r * columns + static_cast<std::size_t>(column)] = share(random);
         snapshot.alpha_std[r * columns + static_cast<std::size_t>(column)] = 0.1F * share(random);
+        snapshot.contribution_mean[r * columns + static_cast<std::size_t>(column)] = 2 * share(random) - 0.5F;
+        snapshot.norm_mass_mean[r * columns + static_cast<std::size_t>(column)] = share(random);
       }
       snapshot.alpha_entropy.push_back(2 * share(random));
     }
