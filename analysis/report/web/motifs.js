@@ -34,7 +34,7 @@ const emergence = {
     const left = this.left ? ` ${this.left} more slices that exceed their control are in the table only.` : "";
     const thin = this.singleRuns().length ? " Thin lines: single runs." : "";
     const ablated = `ablated (${data.motif_ablation})`;
-    const masses = isPlainAlpha() ? " (dashed: with uniform routing)" : `, ${massKind()}`;
+    const masses = ` (${massKind()}${isPlainAlpha() ? "; dashed: with uniform routing" : ""})`;
     const onsets = isPlainAlpha() ? "" : " The onset by mass is that of the weight \u03b1.";
     return "First the three motifs that the paper names, then slices that are shown to exceed their control. Above: " +
       `the rise of the loss when the motif\u2019s slices are ${
