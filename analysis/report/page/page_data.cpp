@@ -25,7 +25,7 @@ using nlohmann::json;
 // The limits that keep a page under 5 MB, shared by the runs: weights over all snapshots (each with its spread and the
 // two other masses, about 18 bytes), points of the training loss (about 25 bytes), numbers of probes and atlases (8),
 // weights of single tokens (4/3).
-constexpr std::size_t most_weights = 120'000;
+constexpr std::size_t most_weights = 110'000;
 constexpr std::size_t most_losses = 1200;
 constexpr std::size_t most_effects = 200'000;
 constexpr std::size_t most_atlas = 60'000;
