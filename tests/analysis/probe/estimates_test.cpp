@@ -117,6 +117,7 @@ void expect_estimates_of_plain_loops(const model::Model& model) {
     for (std::size_t q = 0; q < expected.size(); ++q) {
       const double one =
           found[(2 * q + 1) * routes + static_cast<std::size_t>(r) * columns + static_cast<std::size_t>(column)];
+      ASSERT_TRUE(std::isfinite(one)) << r << " " << column;
       largest = std::max(largest, std::abs(expected[q]));
       worst = std::max(worst, std::abs(one - expected[q]));
     }
