@@ -135,6 +135,10 @@ std::filesystem::path checkpoint_dir(const std::filesystem::path& run_dir, std::
   return run_dir / "checkpoints" / fmt::format("{}{:08}", step_prefix, step);
 }
 
+std::filesystem::path initial_dir(const std::filesystem::path& run_dir) {
+  return run_dir / "initial";
+}
+
 std::vector<CheckpointEntry> list_checkpoints(const std::filesystem::path& run_dir) {
   std::vector<CheckpointEntry> out;
   const auto root = run_dir / "checkpoints";

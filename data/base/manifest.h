@@ -41,6 +41,8 @@ struct CheckpointEntry {
 };
 /// runs/NAME/checkpoints/step-00001000 -> step 1000.
 std::filesystem::path checkpoint_dir(const std::filesystem::path& run_dir, std::int64_t step);
+/// runs/NAME/initial: the model directory of step 0, of a run that no longer keeps that checkpoint.
+std::filesystem::path initial_dir(const std::filesystem::path& run_dir);
 /// Every checkpoint of a run that has a manifest, by step. Contents are not verified.
 std::vector<CheckpointEntry> list_checkpoints(const std::filesystem::path& run_dir);
 

@@ -4,6 +4,7 @@
 
 #include <utility>
 
+#include "data/base/files.h"
 #include "train/checkpoint/checkpoint_directory.h"
 #include "train/checkpoint/checkpoint_job.h"
 
@@ -19,6 +20,23 @@ bool is_clean(const data::CheckpointEntry& checkpoint) {
   } catch (const std::exception&) {
     return false;
   }
+}
+
+/// Keeps the weights of a checkpoint of step 0: probes measure against it what a model has learned.
+void keep_initial(const std::filesystem::path& run_dir, const data::CheckpointEntry& checkpoint) {
+  namespace fs = std::filesystem;
+  const fs::path initial = data::initial_dir(run_dir);
+  if (fs::exists(initial)) return;
+  data::write_directory_atomically(initial, [&](const fs::path& directory) {
+    for (const data::ManifestEntry& file : data::list_manifest(checkpoint.dir)) {
+      if (file.name.starts_with("train_state")) continue;
+      std::error_code no_links;  // some file systems have none
+      fs::create_hard_link(checkpoint.dir / file.name, directory / file.name, no_links);
+      if (!no_links) continue;
+      fs::copy_file(checkpoint.dir / file.name, directory / file.name);
+      data::sync_path(directory / file.name);
+    }
+  });
 }
 
 }  // namespace
@@ -56,9 +74,10 @@ void CheckpointRetention::prune() {
     for (auto entry = all.rbegin(); entry != all.rend(); ++entry) {
       if (entry->step > newest_) continue;
       const auto known = counts_.find(entry->step);
-      if (counted == keep_)
+      if (counted == keep_) {
+        if (entry->step == 0) keep_initial(run_dir_, *entry);
         remove_checkpoint(entry->dir);
-      else if (known == counts_.end())
+      } else if (known == counts_.end())
         unknown.push_back(*entry);
       else if (known->second)
         ++counted;

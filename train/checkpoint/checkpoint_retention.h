@@ -15,7 +15,7 @@ namespace routescope::train {
 
 /// Removes old checkpoints, on rank 0. The newest `keep` checkpoints that count are kept. A checkpoint counts if it was
 /// read and found intact, and if it was not written while steps were skipped as not finite: the run may have to go back
-/// behind such a step. Damaged checkpoints stay and do not count.
+/// behind such a step. Damaged checkpoints stay and do not count. Of step 0 the weights stay (data::initial_dir()).
 /// Checkpoints of an earlier process are read in a thread, and training does not wait for it: nothing that depends on
 /// them is removed before they were read.
 class CheckpointRetention {

@@ -3,6 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include <set>
+
+#include "data/base/files.h"
 #include "tests/train/checkpoint/checkpoints.h"
 #include "train/checkpoint/checkpoint_search.h"
 
@@ -32,6 +35,21 @@ TEST_F(Checkpoints, KeepCountsIntactCheckpoints) {
   const auto one = writer(false, 1);
   write(*one, 7);
   EXPECT_EQ(testing::checkpoint_names(dir()), (std::vector<std::string>{"step-00000007", "step-00000009"}));
+}
+
+TEST_F(Checkpoints, TheWeightsOfStepZeroStay) {
+  const auto keeping = writer(true, 1);
+  write(*keeping, 0);
+  const std::string weights = data::sha256_file(at(0) / "model.safetensors");
+  write(*keeping, 1);
+  EXPECT_EQ(testing::checkpoint_names(dir()), (std::vector<std::string>{"step-00000001"}));
+  const fs::path initial = data::initial_dir(dir());
+  EXPECT_EQ(data::sha256_file(initial / "model.safetensors"), weights);
+  std::set<std::string> names;
+  for (const auto& file : fs::directory_iterator(initial)) names.insert(file.path().filename());
+  EXPECT_EQ(names, (std::set<std::string>{"config.json", "model.safetensors"}));  // a model directory, no checkpoint
+  write(*keeping, 2);
+  EXPECT_EQ(data::sha256_file(initial / "model.safetensors"), weights);
 }
 
 TEST_F(Checkpoints, OlderCheckpointsAreReadBeforeOthersAreRemoved) {
