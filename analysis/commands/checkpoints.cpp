@@ -25,6 +25,13 @@ std::vector<data::CheckpointEntry> some_checkpoints(const fs::path& run) {
   return checkpoints;
 }
 
+std::vector<data::CheckpointEntry> initial_checkpoint(const fs::path& run) {
+  const std::vector<data::CheckpointEntry> checkpoints = saved_checkpoints(run);
+  if (!checkpoints.empty() && checkpoints.front().step == 0) return {checkpoints.front()};
+  if (const fs::path kept = data::initial_dir(run); fs::is_directory(kept)) return {{0, kept}};
+  return {};
+}
+
 std::vector<data::CheckpointEntry> chosen_checkpoints(const fs::path& run, const std::string& step) {
   std::vector<data::CheckpointEntry> checkpoints = some_checkpoints(run);
   if (step == "all") return checkpoints;

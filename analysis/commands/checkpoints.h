@@ -18,6 +18,9 @@ std::vector<data::CheckpointEntry> saved_checkpoints(const std::filesystem::path
 /// The same, at least one. Throws Error if there is none.
 std::vector<data::CheckpointEntry> some_checkpoints(const std::filesystem::path& run);
 
+/// The model of step 0, a checkpoint or what a run keeps of it (data::initial_dir()); none if it is gone.
+std::vector<data::CheckpointEntry> initial_checkpoint(const std::filesystem::path& run);
+
 /// `step`: a number, "latest" or "all". Throws UsageError for any other text, Error if there is no such step.
 std::vector<data::CheckpointEntry> chosen_checkpoints(const std::filesystem::path& run, const std::string& step);
 

@@ -79,9 +79,11 @@ void add_intervention_options(CLI::App& command, ProbeSettings& settings) {
       ->delimiter(';')
       ->allow_extra_args(false)
       ->group("Interventions");
-  data::add_number(command, "--controls", settings.controls,
-                   "Draws of random sources with the set's mass, ablated alike beside every set; 0: none", 0,
-                   most_controls)
+  data::add_number(
+      command, "--controls", settings.controls,
+      "Draws of random sources that hold the set's weight, and as many that hold its contribution, ablated "
+      "alike beside every set, each on a part of the sequences; 0: none",
+      0, most_controls)
       ->group("Interventions");
   command
       .add_option("--patch-from", settings.patch_from,
@@ -111,7 +113,9 @@ void add_intervention_options(CLI::App& command, ProbeSettings& settings) {
 
 void add_statistics_options(CLI::App& command, ProbeSettings& settings) {
   data::add_number(command, "--margin", settings.margin,
-                   "Nats a token: an effect shown to lie within it, either way, counts as absent", data::above_zero)
+                   "Share of what the model has learned since step 0 (a bare model: beyond a uniform guess): an effect "
+                   "shown to lie within it, either way, counts as absent",
+                   data::above_zero)
       ->group("Statistics");
   command
       .add_flag("--until-decided", settings.until_decided,

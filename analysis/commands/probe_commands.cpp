@@ -78,19 +78,28 @@ int on_all_ranks(const Place& place, const ProbeSettings& settings,
   return body(Ranks{*communicator}, {.device = model::device_from_string(place.device, "--device")});
 }
 
+/// What a model has learned counts from step 0, which is therefore probed before any other step.
+void probe_initial(RecordedProbe& probe, const std::vector<data::CheckpointEntry>& initial, std::int64_t first,
+                   const Ranks& ranks) {
+  if (initial.empty() || first == 0 || probe.record().find(0)) return;
+  probe.row(0, initial.front().dir);
+  ranks.print("{}\n", step_line(*probe.record().find(0), probe.record().identity));
+}
+
 int run_probe(const Place& place, const std::string& step, const ProbeSettings& settings, const Ranks& ranks,
               const model::ModelOptions& options) {
   if (place.run.empty() == place.model.empty()) throw data::UsageError("probe: expected either --run or --model");
   if (!place.model.empty() && settings.tokens.empty()) throw data::UsageError("probe: --model needs --tokens");
-  std::vector<data::CheckpointEntry> models;
-  if (place.run.empty()) {
-    models.push_back({0, place.model});
-  } else {
-    models = ranks.checkpoints(place.run, [&] { return chosen_checkpoints(place.run, step); });
+  std::vector<data::CheckpointEntry> models{{0, place.model}}, initial;
+  if (!place.run.empty()) {
+    models = ranks.checkpoints([&] { return chosen_checkpoints(place.run, step); });
+    initial = ranks.checkpoints([&] { return initial_checkpoint(place.run); });
   }
   fs::path out = place.out;
   if (out.empty() && !place.run.empty()) out = fs::path(place.run) / "analysis.h5";
-  RecordedProbe probe(out, identity(settings, models.front().dir, place.run, ranks), options, ranks.communicator);
+  RecordedProbe probe(out, identity(settings, models.front().dir, place.run, ranks), options, ranks.communicator,
+                      !place.run.empty());
+  probe_initial(probe, initial, models.front().step, ranks);
   for (const data::CheckpointEntry& entry : models) {
     if (probe.has(entry.step)) {
       ranks.print("{}: step {} is there already{}\n", out.string(), entry.step,
@@ -115,8 +124,9 @@ int run_track(const Place& place, bool follow, const ProbeSettings& settings, co
   }
   const fs::path out = place.out.empty() ? run / "analysis.h5" : fs::path(place.out);
   // Of the checkpoints the one that stays the longest.
-  const auto newest = ranks.checkpoints(run, [&] { return some_checkpoints(run); }).back();
+  const auto newest = ranks.checkpoints([&] { return some_checkpoints(run); }).back();
   RecordedProbe probe(out, identity(settings, newest.dir, run, ranks), options, ranks.communicator);
+  probe_initial(probe, ranks.checkpoints([&] { return initial_checkpoint(run); }), -1, ranks);
   Tracker tracker(probe, run, ranks);
   while (!tracker.catch_up() && follow) tracker.wait();
   ranks.print("\n{}\n", emergence_table(probe.record()));

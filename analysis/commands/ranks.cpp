@@ -15,16 +15,20 @@ bool Ranks::ask(const std::function<bool()>& question) const {
 }
 
 std::vector<data::CheckpointEntry> Ranks::checkpoints(
-    const std::filesystem::path& run, const std::function<std::vector<data::CheckpointEntry>()>& find) const {
+    const std::function<std::vector<data::CheckpointEntry>()>& find) const {
   std::vector<data::CheckpointEntry> found;
   kernels::agree(communicator, "checkpoints to probe", [&] {
     if (communicator.rank() == 0) found = find();
   });
-  std::string steps;
-  for (const data::CheckpointEntry& entry : found) steps += std::to_string(entry.step) + " ";
-  std::istringstream all(communicator.broadcast(steps, "checkpoints to probe"));
+  std::string entries;  // a step and its directory for each
+  for (const data::CheckpointEntry& entry : found)
+    entries += std::to_string(entry.step) + " " + entry.dir.string() + std::string(1, '\0');
+  std::istringstream all(communicator.broadcast(entries, "checkpoints to probe"));
   found.clear();
-  for (std::int64_t step = 0; all >> step;) found.push_back({step, data::checkpoint_dir(run, step)});
+  for (std::string line; std::getline(all, line, '\0');) {
+    const std::size_t blank = line.find(' ');
+    found.push_back({std::stoll(line.substr(0, blank)), line.substr(blank + 1)});
+  }
   return found;
 }
 

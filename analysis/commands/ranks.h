@@ -27,8 +27,7 @@ struct Ranks {
   /// Rank 0's answer, on all ranks: another rank may see the files otherwise a moment later.
   bool ask(const std::function<bool()>& question) const;
   /// The checkpoints of a run that rank 0 finds, on all ranks.
-  std::vector<data::CheckpointEntry> checkpoints(const std::filesystem::path& run,
-                                                 const std::function<std::vector<data::CheckpointEntry>()>& find) const;
+  std::vector<data::CheckpointEntry> checkpoints(const std::function<std::vector<data::CheckpointEntry>()>& find) const;
 };
 
 }  // namespace routescope::analysis

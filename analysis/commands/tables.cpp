@@ -49,16 +49,16 @@ void trim(std::string& line) {
 }
 
 std::string ablation_table(const AblationEffects& effects, const ProbeRow& row, const ProbeIdentity& identity) {
-  std::string out = fmt::format("{}\n{:<21} {:>6} {:>7} {:<26} {:<26} {:>7} {:>7} {:>6} {:>4} {:>6}\n",
+  std::string out = fmt::format("{}\n{:<21} {:>6} {:>7} {:<26} {:<26} {:>7} {:>7} {:>4} {:>6}\n",
                                 to_string(effects.ablation), "set", "mass", "contr.", "delta nll [95 %], nats/tok",
-                                "excess over control [95 %]", "p", "p abs.", "kl", "cov.", "found");
+                                "excess over control [95 %]", "p", "p abs.", "cov.", "found");
   for (std::size_t s = 0; s < effects.sets.size(); ++s) {
     const SetEffect& set = effects.sets[s];
-    std::string line = fmt::format(
-        "{:<21} {:>6} {:>7} {:<26} {:<26} {:>7} {:>7} {:>6} {:>4} {:>6}", shortened(identity.sets[s]),
-        number("{:.4f}", row.mass[s]), number("{:.4f}", row.contribution[s]), with_interval(set.delta_nll),
-        with_interval(set.control.excess), p_text(set.p_adjusted), p_text(set.p_equivalence_adjusted),
-        number("{:.4f}", set.kl), number("{:.2f}", set.coverage), verdict(set, identity.settings.until_decided));
+    std::string line =
+        fmt::format("{:<21} {:>6} {:>7} {:<26} {:<26} {:>7} {:>7} {:>4} {:>6}", shortened(identity.sets[s]),
+                    number("{:.4f}", row.mass[s]), number("{:.4f}", row.contribution[s]), with_interval(set.delta_nll),
+                    with_interval(set.control.excess), p_text(set.p_adjusted), p_text(set.p_equivalence_adjusted),
+                    number("{:.2f}", set.coverage), verdict(set, identity.settings.until_decided));
     trim(line);
     out += line + "\n";
   }
@@ -89,15 +89,25 @@ std::string set_name(const AnalysisRecord& record, int set) {
 }
 
 std::string dissociation_text(const Dissociation& last, const AnalysisRecord& record) {
-  std::string out = fmt::format("  free mass and effect: rank correlation {}\n", with_interval(last.rank_correlation));
-  out += fmt::format(
-      "    largest free mass {}, largest effect {}\n    the same in {} of resamples; p {} of none above it\n",
-      set_name(record, last.largest_mass), set_name(record, last.largest_effect), number("{:.3f}", last.p_same),
-      p_text(last.p_largest));
-  for (int set : last.idle) {
-    out += fmt::format("    idle: {} has free mass {:.3f} and an effect shown to lie within {:g} nats/token\n",
-                       set_name(record, set), last.free_mass[static_cast<std::size_t>(set)],
-                       record.identity.settings.margin);
+  std::string out;
+  for (MassKind kind : mass_kinds) {
+    const MassAgainstEffect& of = last.of(kind);
+    if (std::isnan(of.rank_correlation)) continue;
+    out += fmt::format(
+        "  free {} and effect: rank correlation {}, Kendall's tau {}\n    within a sublayer and depth: tau {}, p {}\n",
+        kind == MassKind::alpha ? "mass" : "contribution", number("{:+.3f}", of.rank_correlation),
+        with_interval({of.over.tau, of.over.ci}), with_interval({of.within.tau, of.within.ci}), p_text(of.within.p));
+    for (int set : of.idle) {
+      out += fmt::format("    idle: {} has {:.3f} and an effect shown to lie within {:.4g} nats/token\n",
+                         set_name(record, set), of.free_mass[static_cast<std::size_t>(set)], record.rows.back().margin);
+    }
+  }
+  out += fmt::format("    largest free mass {}, largest effect {}\n", set_name(record, last.largest_mass),
+                     set_name(record, last.largest_effect));
+  for (std::size_t c = 0; c < num_contests; ++c) {
+    if (last.contests[c].differ())
+      out += fmt::format("    {}: the heaviest is shown not to be the strongest, p {}\n", to_string(contest_name(c)),
+                         p_text(last.contests[c].p_adjusted));
   }
   return out;
 }

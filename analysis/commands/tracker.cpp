@@ -30,8 +30,7 @@ void wait_for_checkpoints() {
 }
 
 bool Tracker::catch_up() {
-  const std::vector<data::CheckpointEntry> checkpoints =
-      ranks_.checkpoints(run_, [&] { return saved_checkpoints(run_); });
+  const std::vector<data::CheckpointEntry> checkpoints = ranks_.checkpoints([&] { return saved_checkpoints(run_); });
   probe_.refresh();
   note_rollback(checkpoints);
   for (const data::CheckpointEntry& entry : checkpoints) visit(entry);

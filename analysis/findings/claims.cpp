@@ -23,8 +23,17 @@ bool shown_above_control(const Motif& motif) {
   return !std::isnan(motif.shown_from);
 }
 
-bool largest_differ(const Dissociation& row) {
-  return row.largest_mass != row.largest_effect && row.p_largest < 1 - interval_level;
+std::size_t contests_that_differ(const Dissociation& row, MassKind kind) {
+  std::size_t count = 0;
+  for (std::size_t c = 0; c < num_contests; ++c) count += contest_name(c).mass == kind && row.contests[c].differ();
+  return count;
+}
+
+std::size_t contests_tested(const Dissociation& row, MassKind kind) {
+  std::size_t count = 0;
+  for (std::size_t c = 0; c < num_contests; ++c)
+    count += contest_name(c).mass == kind && !std::isnan(row.contests[c].p);
+  return count;
 }
 
 }  // namespace routescope::analysis

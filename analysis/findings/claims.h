@@ -9,10 +9,12 @@ namespace routescope::analysis {
 double greatest_spread(const ProbeRow& row);
 /// Claim 1: the weights are their closed form (closed_form.h), whatever the token, to rounding.
 bool holds_closed_form(const ProbeRow& row);
-/// Claim 2: the motif's excess is shown to be above zero at the last row, by the test of `shown_from` (one-sided, 5 %).
+/// Claim 2: the motif is shown at the last row: above controls of the same weight and of the same contribution, more
+/// than at step 0, and more than the other slices of its place; 5 % over the paper's motifs.
 bool shown_above_control(const Motif& motif);
-/// Claim 3: a test shows (5 %) that another slice has a larger effect than the slice of the largest mass. For pooled
-/// findings every run must show it.
-bool largest_differ(const Dissociation& row);
+/// Claim 3: contests at which the heaviest is shown not to be the strongest, of those of one mass.
+std::size_t contests_that_differ(const Dissociation& row, MassKind kind);
+/// Contests of that mass that were tested.
+std::size_t contests_tested(const Dissociation& row, MassKind kind);
 
 }  // namespace routescope::analysis

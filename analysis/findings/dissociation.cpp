@@ -2,16 +2,19 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <set>
 
 #include "analysis/routes/ablation.h"
 #include "analysis/routes/route_sets.h"
+#include "analysis/statistics/documents.h"
 
 namespace routescope::analysis {
 namespace {
 
-/// From the mass of a slice to its free mass. There must be a read that the ablation can change.
+// RandomKey::what of the permutations, beyond those of the curves.
+constexpr std::uint64_t of_permutations = (std::uint64_t{1} << 32) + 16;
+
+/// From the mass of slices to their free mass.
 struct FreeMass {
   double reads = 0, certain = 0, changed = 0;
 
@@ -25,96 +28,238 @@ struct FreeMass {
   double of(double mass) const { return (mass * reads - certain) / changed; }
 };
 
-bool shown_idle(const ProbeRow& row, std::size_t slice) {
-  const SetEffect& effect = row.ablations.front().sets[slice];
-  return effect.p_equivalence_adjusted < significance || effect.decision == Decision::absent;
+const std::vector<double>& by_sequence(const ProbeRow& row, MassKind kind) {
+  return kind == MassKind::alpha ? row.mass_sequence : row.contribution_sequence;
 }
 
-/// One-sided t test that the mean is above zero.
-double p_above_zero(std::span<const double> values) {
-  if (values.size() < 2) return 1;
-  const Sample sample(values);
-  if (sample.error == 0) return sample.mean > 0 ? 0 : 1;
-  return student_t_cdf(-sample.mean / sample.error, static_cast<int>(values.size()) - 1);
-}
+/// Slices that are weighed and ablated as one: their mass is free mass over all their reads.
+struct Item {
+  int label = -1;
+  std::vector<std::size_t> slices;
+};
 
-/// masses [tested]: of the run.
-double p_largest(const ProbeRow& row, std::span<const std::size_t> tested, std::span<const double> masses,
-                 std::size_t sequences) {
-  const std::vector<SetEffect>& effects = row.ablations.front().sets;
-  const std::size_t heaviest =
-      tested[static_cast<std::size_t>(std::max_element(masses.begin(), masses.end()) - masses.begin())];
-  double least = 1;
-  std::vector<double> difference(sequences);
-  for (std::size_t other : tested) {
-    if (other == heaviest) continue;
-    for (std::size_t i = 0; i < sequences; ++i)
-      difference[i] = effects[other].delta_nll_sequence[i] - effects[heaviest].delta_nll_sequence[i];
-    least = std::min(least, p_above_zero(difference) * static_cast<double>(tested.size() - 1));
+class Row {
+ public:
+  Row(const Basis& basis, std::size_t row) : basis_(basis), row_(row) {
+    const Ablation ablation = basis.runs.front()[row]->ablations.front().ablation;
+    for (const RouteSet& slice : slice_sets(basis.plan)) free_.emplace_back(basis.plan, ablation, slice);
+    for (std::size_t s = 0; s < free_.size(); ++s)
+      if (!std::isnan(basis.curves.effect.value(row, s)) && free_[s].changed > 0) tested_.push_back(s);
   }
-  return least;
-}
 
-/// NaN, a resample without a sequence of the set, is below all.
-std::size_t largest(std::span<const double> values) {
-  const auto less = [](double a, double b) { return a < b || (std::isnan(a) && !std::isnan(b)); };
-  return static_cast<std::size_t>(std::max_element(values.begin(), values.end(), less) - values.begin());
+  const std::vector<std::size_t>& tested() const { return tested_; }
+
+  Observed effect(const Item& item, const Item& minus = {}) const {
+    return observe(basis_.runs, row_, basis_.sequences, basis_.documents,
+                   [&](const Rows& run, std::size_t at, std::size_t i) {
+                     double sum = 0;
+                     const std::vector<SetEffect>& sets = run[at]->ablations.front().sets;
+                     for (std::size_t s : item.slices) sum += sets[s].delta_nll_sequence[i];
+                     for (std::size_t s : minus.slices) sum -= sets[s].delta_nll_sequence[i];
+                     return sum;
+                   });
+  }
+  Observed mass(MassKind kind, const Item& item, const Item& minus = {}) const {
+    return observe(
+        basis_.runs, row_, basis_.sequences, basis_.documents, [&](const Rows& run, std::size_t at, std::size_t i) {
+          return free_mass(kind, *run[at], item, i) - (minus.slices.empty() ? 0 : free_mass(kind, *run[at], minus, i));
+        });
+  }
+
+  std::vector<Item> items(const ContestName& name) const {
+    std::vector<Item> items;
+    for (std::size_t s : tested_) {
+      if (s / 3 % 2 != name.sublayer) continue;
+      const int label = static_cast<int>(name.families ? s / 6 : s);
+      if (items.empty() || items.back().label != label) items.push_back({label, {}});
+      items.back().slices.push_back(s);
+    }
+    return items;
+  }
+
+  Contest contest(const ContestName& name) const {
+    const std::vector<Item> all = items(name);
+    Contest out;
+    if (all.size() < 2) return out;
+    std::vector<double> masses, effects;
+    for (const Item& item : all) {
+      masses.push_back(mass(name.mass, item).mean());
+      effects.push_back(effect(item).mean());
+    }
+    const auto largest = [](const std::vector<double>& values) {
+      return static_cast<std::size_t>(std::max_element(values.begin(), values.end()) - values.begin());
+    };
+    if (std::isnan(masses.front())) return out;
+    const std::size_t top = largest(masses);
+    out.heaviest = all[top].label;
+    out.strongest = all[largest(effects)].label;
+    const Learned& learned = basis_.learned[row_];
+    if (!learned.known() || basis_.curves.until_decided) return out;
+    out.p = learned.shown() ? 0 : 1;
+    const double others = static_cast<double>(all.size()) - 1;
+    for (std::size_t i = 0; i < all.size() && out.p < 1; ++i) {
+      if (i != top && others * mass(name.mass, all[top], all[i]).p_above(near_tie) < significance) continue;
+      double least = 1;
+      for (std::size_t j = 0; j < all.size(); ++j) {
+        if (j == i) continue;
+        const double p = others * effect(all[j], all[i]).p_above(learned.margin);
+        least = std::isnan(p) ? least : std::min(least, p);
+      }
+      out.p = std::max(out.p, least);
+    }
+    return out;
+  }
+
+  MassAgainstEffect against(MassKind kind, std::uint64_t seed) const {
+    MassAgainstEffect out;
+    out.free_mass.assign(free_.size(), nan);
+    std::vector<std::vector<double>> masses, effects;  // [tested][document], means over runs
+    std::vector<double> mass_means, effect_means;
+    std::vector<std::int64_t> groups;
+    for (std::size_t s : tested_) {
+      const Item item{static_cast<int>(s), {s}};
+      const Observed of_mass = mass(kind, item), of_effect = effect(item);
+      out.free_mass[s] = of_mass.mean();
+      masses.push_back(over_runs(of_mass));
+      effects.push_back(over_runs(of_effect));
+      mass_means.push_back(of_mass.mean());
+      effect_means.push_back(basis_.curves.effect.value(row_, s));
+      groups.push_back(static_cast<std::int64_t>(s % 6));
+    }
+    out.rank_correlation = rank_correlation(mass_means, effect_means);
+    out.within_reads = within_reads(kind, seed);
+    if (basis_.curves.until_decided || masses.empty() || std::isnan(mass_means.front())) return out;
+    const auto key = [&](std::uint64_t which) { return key_of(seed, kind, which); };
+    const std::vector<std::int64_t> one(groups.size(), 0);
+    out.over = concordance(masses, effects, one, key(0));
+    out.within = concordance(masses, effects, groups, key(1));
+    out.idle = idle(kind);
+    return out;
+  }
+
+ private:
+  double free_mass(MassKind kind, const ProbeRow& row, const Item& item, std::size_t sequence) const {
+    const std::vector<double>& values = by_sequence(row, kind);
+    if (values.empty()) return nan;
+    double held = 0, changed = 0;
+    for (std::size_t s : item.slices) {
+      held += values[s * basis_.sequences + sequence] * free_[s].reads - free_[s].certain;
+      changed += free_[s].changed;
+    }
+    return held / changed;
+  }
+
+  static std::vector<double> over_runs(const Observed& observed) {
+    std::vector<double> out(observed.values.front().size(), 0.0);
+    for (const std::vector<double>& run : observed.values)
+      for (std::size_t i = 0; i < out.size(); ++i) out[i] += run[i] / static_cast<double>(observed.values.size());
+    return out;
+  }
+
+  RandomKey key_of(std::uint64_t seed, MassKind kind, std::uint64_t which) const {
+    return {seed, static_cast<std::uint64_t>(basis_.steps[row_]), 4 * static_cast<std::uint64_t>(kind) + which,
+            of_permutations};
+  }
+
+  /// Of the first run alone: other runs mask the same routes, but have no values by run in common.
+  Concordance within_reads(MassKind kind, std::uint64_t seed) const {
+    std::vector<std::vector<double>> masses, effects;
+    std::vector<std::int64_t> groups;
+    for (const CheckedRoute& route : basis_.runs.front()[row_]->atlas.checked) {
+      double mass = 0, effect = 0;
+      for (const Rows& run : basis_.runs) {
+        const ProbeRow& row = *run[row_];
+        const std::vector<double>& means = kind == MassKind::alpha ? row.alpha_mean : row.contribution_mean;
+        const auto same = std::find_if(
+            row.atlas.checked.begin(), row.atlas.checked.end(),
+            [&](const CheckedRoute& other) { return other.read == route.read && other.column == route.column; });
+        const auto at = static_cast<std::size_t>(route.read * basis_.plan.num_columns() + route.column);
+        mass += means.empty() ? nan : means[at];
+        effect += same == row.atlas.checked.end() ? nan : same->true_effect.value;
+      }
+      if (std::isnan(mass) || std::isnan(effect)) continue;
+      masses.push_back({mass});
+      effects.push_back({effect});
+      groups.push_back(route.read);
+    }
+    if (masses.size() < 2) return {};
+    Concordance out = concordance(masses, effects, groups, key_of(seed, kind, 2));
+    if (out.pairs < least_pairs) return {};
+    out.ci = {nan, nan};
+    return out;
+  }
+
+  std::vector<int> idle(MassKind kind) const {
+    std::vector<bool> idle(tested_.size(), true);
+    for (const Rows& run : basis_.runs) {
+      const ProbeRow& row = *run[row_];
+      std::vector<double> p;
+      for (std::size_t s : tested_) {
+        const std::vector<double> values =
+            document_values(row.ablations.front().sets[s].delta_nll_sequence, basis_.documents);
+        p.push_back(row.margin > 0 ? p_share_within(values, row.margin, idle_share) : 1);
+      }
+      p = holm_adjust(p);
+      for (std::size_t i = 0; i < tested_.size(); ++i) {
+        double mass = 0;
+        const Item item{0, {tested_[i]}};
+        for (std::size_t q = 0; q < basis_.sequences; ++q)
+          mass += free_mass(kind, row, item, q) / static_cast<double>(basis_.sequences);
+        idle[i] = idle[i] && mass >= appreciable_mass && p[i] < significance &&
+                  row.ablations.front().sets[tested_[i]].p_equivalence_adjusted < significance;
+      }
+    }
+    std::vector<int> out;
+    for (std::size_t i = 0; i < tested_.size(); ++i)
+      if (idle[i] && basis_.learned[row_].shown()) out.push_back(static_cast<int>(tested_[i]));
+    return out;
+  }
+
+  const Basis& basis_;
+  std::size_t row_;
+  std::vector<FreeMass> free_;
+  std::vector<std::size_t> tested_;
+};
+
+/// The slice of the largest value; NaN is below all.
+int largest(std::span<const double> values, std::span<const std::size_t> of) {
+  int out = -1;
+  for (std::size_t s : of)
+    if (!std::isnan(values[s]) && (out < 0 || values[s] > values[static_cast<std::size_t>(out)]))
+      out = static_cast<int>(s);
+  return out;
 }
 
 }  // namespace
 
-Dissociation dissociation_of(const Curves& curves, std::size_t row, std::span<const Rows> runs,
-                             const model::ReadPlan& plan) {
+std::string to_string(MassKind kind) {
+  return kind == MassKind::alpha ? "alpha" : "contribution";
+}
+
+ContestName contest_name(std::size_t contest) {
+  return {contest / 4, contest / 2 % 2 == 1, mass_kinds[contest % 2]};
+}
+
+std::string to_string(const ContestName& name) {
+  return std::string(name.sublayer == 0 ? "attn" : "mlp") + (name.families ? ".families." : ".slices.") +
+         to_string(name.mass);
+}
+
+Dissociation dissociation_of(const Basis& basis, std::size_t row, std::uint64_t seed) {
+  const Row at(basis, row);
   Dissociation out;
-  out.free_mass.assign(curves.sets, nan);
-  const std::vector<RouteSet> slices = slice_sets(plan);
-  std::vector<std::size_t> tested;
-  std::vector<FreeMass> changed;  // [tested]
-  std::size_t sequences = curves.sequences;
-  for (std::size_t s = 0; s < curves.sets; ++s) {
-    const FreeMass of_slice(plan, runs.front()[row]->ablations.front().ablation, slices[s]);
-    if (std::isnan(curves.effect.value(row, s)) || of_slice.changed == 0) continue;
-    tested.push_back(s);
-    changed.push_back(of_slice);
-    sequences = std::min(sequences, curves.used[row * curves.sets + s]);
+  for (MassKind kind : mass_kinds) out.mass[static_cast<std::size_t>(kind)] = at.against(kind, seed);
+  std::vector<double> effects;
+  for (std::size_t s = 0; s < basis.curves.sets; ++s) effects.push_back(basis.curves.effect.value(row, s));
+  out.largest_effect = largest(effects, at.tested());
+  out.largest_mass = largest(out.of(MassKind::alpha).free_mass, at.tested());
+  std::vector<double> p;
+  for (std::size_t c = 0; c < num_contests; ++c) {
+    out.contests[c] = at.contest(contest_name(c));
+    p.push_back(out.contests[c].p);
   }
-  if (tested.empty()) return out;
-  std::vector<double> mass(tested.size()), effect(tested.size());
-  for (std::size_t i = 0; i < tested.size(); ++i) {
-    mass[i] = changed[i].of(curves.mass.value(row, tested[i]));
-    effect[i] = curves.effect.value(row, tested[i]);
-  }
-  for (std::size_t i = 0; i < tested.size(); ++i) out.free_mass[tested[i]] = mass[i];
-  out.rank_correlation.value = rank_correlation(mass, effect);
-  out.largest_mass = static_cast<int>(tested[largest(mass)]);
-  out.largest_effect = static_cast<int>(tested[largest(effect)]);
-
-  std::vector<double> correlations(curves.resamples);
-  double same = 0;
-  for (std::size_t b = 0; b < curves.resamples; ++b) {
-    for (std::size_t i = 0; i < tested.size(); ++i) {
-      mass[i] = changed[i].of(curves.mass.resampled(row, tested[i])[b]);
-      effect[i] = curves.effect.resampled(row, tested[i])[b];
-    }
-    correlations[b] = rank_correlation(mass, effect);
-    same += largest(mass) == largest(effect);
-  }
-  out.rank_correlation.ci = percentile_interval(correlations, curves.degrees(sequences));
-  if (sequences > 1) out.p_same = same / static_cast<double>(curves.resamples);
-
-  if (!curves.until_decided) out.p_largest = 0;
-  std::vector<bool> idle(tested.size(), true);
-  for (const Rows& run : runs) {
-    for (std::size_t i = 0; i < tested.size(); ++i) {
-      mass[i] = changed[i].of(run[row]->mass[tested[i]]);
-      idle[i] = idle[i] && mass[i] >= appreciable_mass && shown_idle(*run[row], tested[i]);
-    }
-    if (!curves.until_decided)
-      out.p_largest = std::max(out.p_largest, p_largest(*run[row], tested, mass, curves.sequences));
-  }
-  for (std::size_t i = 0; i < tested.size(); ++i) {
-    if (idle[i]) out.idle.push_back(static_cast<int>(tested[i]));
-  }
+  p = holm_adjust(p);
+  for (std::size_t c = 0; c < num_contests; ++c) out.contests[c].p_adjusted = p[c];
   return out;
 }
 

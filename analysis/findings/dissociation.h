@@ -1,36 +1,80 @@
 // Does the mass of a slice tell its effect?
 #pragma once
 
-#include <span>
+#include <array>
+#include <string>
 #include <vector>
 
-#include "analysis/findings/resampled.h"
+#include "analysis/findings/motifs.h"
+#include "analysis/statistics/concordance.h"
 #include "analysis/statistics/statistics.h"
-#include "model/pass/reads.h"
 
 namespace routescope::analysis {
 
-/// Free mass against effect over those of the 18 slices that were tested, at one row. The free mass of a slice is its
-/// mean weight over the reads that the ablation can change. In the other reads the weight is 0 (the read has none of
-/// the slice's sources) or 1 (it has no other source), whatever the model does. Hence free mass = (mass * reads - reads
-/// with no other source) / changed reads.
-struct Dissociation {
+/// Which mass: weight, or contribution (MATH.md, "Routes as edges").
+enum class MassKind { alpha, contribution };
+inline constexpr std::array<MassKind, 2> mass_kinds{MassKind::alpha, MassKind::contribution};
+std::string to_string(MassKind kind);
+
+/// The heaviest against the strongest among the items of one sublayer kind: its slices, or its families of sources.
+/// The mass of a family is the mean over the reads of all depths, its effect the sum of those of its slices, each
+/// ablated alone.
+struct Contest {
+  int heaviest = -1, strongest = -1;  // a slice, or a family (model::Family); -1: none
+  /// p value of the hypothesis that nothing has an effect which is larger than the heaviest item's by more than the
+  /// margin. The heaviest is any item that is not shown (5 % over the items) to be lighter than the heaviest observed
+  /// one by more than `near_tie`: all of these have to be beaten (intersection-union test), so that the verdict does
+  /// not hang on which of two equals is ahead. t tests paired over documents, Bonferroni over the items. 1 where the
+  /// model is not shown to have learned anything; NaN without a row of step 0, or with until_decided.
+  double p = nan;
+  double p_adjusted = nan;  // Holm, over the contests of the row
+
+  bool differ() const { return heaviest != strongest && p_adjusted < significance; }
+};
+inline constexpr double near_tie = 0.02;
+
+/// One contest for each sublayer kind (attn, mlp), items (slices, families) and mass, the last running fastest.
+struct ContestName {
+  std::size_t sublayer = 0;  // 0: attn, 1: mlp
+  bool families = false;
+  MassKind mass = MassKind::alpha;
+};
+inline constexpr std::size_t num_contests = 8;
+ContestName contest_name(std::size_t contest);
+/// "attn.slices.alpha"
+std::string to_string(const ContestName& name);
+
+/// What one mass says about effects. The free mass of a slice is its mean over the reads that the ablation can change:
+/// in the other reads it is 0 (the read has none of the slice's sources) or 1 (it has no other source), whatever the
+/// model does. Hence free mass = (mass * reads - reads with no other source) / changed reads.
+struct MassAgainstEffect {
   std::vector<double> free_mass;  // [slice]; mean over runs; NaN: not tested
-  Estimate rank_correlation;      // Spearman, bootstrap over sequences
-  int largest_mass = -1;          // slice with the largest free mass; -1: none
-  int largest_effect = -1;        // slice with the largest delta_nll
-  double p_same = nan;            // share of resamples in which the two are the same slice (not a p value)
-  /// p value of the hypothesis that no slice has a larger effect than the slice of the largest free mass: t tests
-  /// against each of the others, paired over sequences; the least p value times their number. NaN with until_decided,
-  /// because the test needs a number of sequences that is fixed beforehand.
-  double p_largest = nan;
-  std::vector<int>
-      idle;  // slices with a free mass of `appreciable_mass` or more whose effect is shown to be within the margin
+  double rank_correlation = nan;  // Spearman, over the tested slices
+  Concordance over;               // Kendall, over all pairs of tested slices
+  /// Over pairs of one sublayer kind and depth only: their reads are the same, and the families share one unit of mass.
+  Concordance within;
+  /// Over pairs of routes of one read, of those that the atlas really masked; no interval. NaN for fewer than
+  /// `least_pairs` pairs.
+  Concordance within_reads;
+  /// Slices with a free mass of `appreciable_mass` or more, in every run, whose effect is shown in every run to lie
+  /// within the margin: its mean (TOST), and its value in more than `idle_share` of documents (exact binomial test),
+  /// since a mean that a rare document makes cannot be seen. Holm over the tested slices, 5 % each.
+  std::vector<int> idle;
 };
 inline constexpr double appreciable_mass = 0.1;
+inline constexpr double idle_share = 0.8;
+inline constexpr std::int64_t least_pairs = 10;
 
-/// Of one row; runs [run][row] are the rows that the curves are made of.
-Dissociation dissociation_of(const Curves& curves, std::size_t row, std::span<const Rows> runs,
-                             const model::ReadPlan& plan);
+/// Mass against effect over those of the 18 slices that were tested, at one row.
+struct Dissociation {
+  std::array<MassAgainstEffect, mass_kinds.size()> mass;  // [kind]
+  int largest_effect = -1;                                // slice with the largest delta_nll; -1: none
+  int largest_mass = -1;                                  // slice with the largest free alpha mass
+  std::array<Contest, num_contests> contests;
+
+  const MassAgainstEffect& of(MassKind kind) const { return mass[static_cast<std::size_t>(kind)]; }
+};
+
+Dissociation dissociation_of(const Basis& basis, std::size_t row, std::uint64_t seed);
 
 }  // namespace routescope::analysis

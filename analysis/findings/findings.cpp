@@ -46,19 +46,21 @@ void check_sizes(const ProbeRow& row, std::size_t sets, std::size_t sequences, c
   const auto routes = static_cast<std::size_t>(plan.num_routed() * plan.num_columns());
   check("alpha_mean", row.alpha_mean.size(), routes);
   check("alpha_variance", row.alpha_variance.size(), routes);
+  check("intact_nll_sequence", row.intact_nll_sequence.size(), sequences);
   if (row.ablations.empty()) return;
   check("mass", row.mass.size(), sets);
   check("mass_sequence", row.mass_sequence.size(), sets * sequences);
   check("the first ablation", row.ablations.front().sets.size(), sets);
   for (const SetEffect& set : row.ablations.front().sets) {
     check("delta_nll_sequence", set.delta_nll_sequence.size(), sequences);
-    if (const auto& control = set.control.delta_nll_sequence; !control.empty())
-      check("the control's delta_nll_sequence", control.size(), sequences);
+    for (const ControlEffect* control : {&set.control, &set.contribution_control})
+      if (!control->delta_nll_sequence.empty())
+        check("the control's delta_nll_sequence", control->delta_nll_sequence.size(), sequences);
   }
 }
 
 bool alike(const ProbeTokens& a, const ProbeTokens& b) {
-  return a.sequences == b.sequences && a.positions == b.positions && a.ids == b.ids;
+  return a.sequences == b.sequences && a.positions == b.positions && a.ids == b.ids && a.documents == b.documents;
 }
 
 void check_alike(std::span<const AnalysisRecord* const> records) {
@@ -68,6 +70,7 @@ void check_alike(std::span<const AnalysisRecord* const> records) {
     const auto expect = [&](bool same, const char* what) {
       if (!same) throw data::Error("run {} of {}: its {} of run 1", i + 1, records.size(), what);
     };
+    expect(other.version == first.version, "record's version differs from that");
     expect(other.model_config == first.model_config, "model configuration differs from that");
     expect(alike(other.tokens, first.tokens), "probe tokens differ from those");
     expect(other.sets == first.sets, "sets differ from those");
@@ -126,14 +129,19 @@ Findings findings_of(std::span<const AnalysisRecord* const> records) {
       pooled.share[read] = over_runs([&](const Content& content) { return content.share[read]; });
   }
 
+  for (std::size_t row = 0; row < out.step.size(); ++row)
+    out.learned.push_back(learned_at(runs, out.step, row, sequences, identity.tokens.documents));
+
   std::vector<std::string> slice_names;
   for (const Slice& slice : make_slices(plan)) slice_names.push_back(slice.name());
   if (!ablated || identity.sets != slice_names) return out;
-  const Curves curves = make_curves(runs, identity.sets.size(), sequences, identity.settings.seed, findings_resamples,
+  const std::vector<std::int64_t>& documents = identity.tokens.documents;
+  const std::uint64_t seed = identity.settings.seed;
+  const Curves curves = make_curves(runs, identity.sets.size(), sequences, documents, seed, findings_resamples,
                                     identity.settings.until_decided);
-  for (std::size_t row = 0; row < out.step.size(); ++row)
-    out.dissociation.push_back(dissociation_of(curves, row, runs, plan));
-  out.motifs = motifs_of(curves, out.step, runs, plan, config.recency_bias);
+  const Basis basis{curves, out.step, runs, plan, sequences, documents, out.learned};
+  for (std::size_t row = 0; row < out.step.size(); ++row) out.dissociation.push_back(dissociation_of(basis, row, seed));
+  out.motifs = motifs_of(basis, config.recency_bias);
   return out;
 }
 

@@ -1,4 +1,5 @@
-// Findings from all rows of a record: whether mass and effect agree, which motifs there are and since when, and whether
+// Findings from all rows of a record: what the model has learned, whether mass
+// and effect agree, which motifs there are and since when, and whether
 // routing depends on content. They are a pure function of the record (or of the records of several runs) and the seed.
 #pragma once
 
@@ -14,10 +15,11 @@
 
 namespace routescope::analysis {
 
-/// The number of resamples that all findings share. Sequences are resampled alike for all rows, sets and runs, because
+/// The number of resamples that all findings share. Documents are resampled alike for all rows, sets and runs, because
 /// all are measured on the same sequences; of several runs also the weights are drawn (statistics.h, run_weights()).
-/// Intervals are percentiles of the resamples, pointwise. With until_decided the values of a set end where it was
-/// decided, and percentiles take their number as given.
+/// Intervals are percentiles of the resamples, pointwise; those of curves over several runs come from both sources of
+/// error instead (two_way.h). With until_decided the values of a set end where it was decided, and percentiles take
+/// their number as given.
 inline constexpr int findings_resamples = 2000;
 
 /// How much routing depends on content, at one row.
@@ -30,6 +32,7 @@ struct Content {
 
 struct Findings {
   std::vector<std::int64_t> step;          // [row]
+  std::vector<Learned> learned;            // [row]
   std::vector<Dissociation> dissociation;  // [row]
   std::vector<Motif> motifs;
   std::vector<Content> content;  // [row]
@@ -41,11 +44,9 @@ struct Findings {
 Findings find(const AnalysisRecord& record);
 
 /// Findings of several runs of one configuration with different seeds. Rows are the steps that all runs have. Curves
-/// are means over runs, and all other findings follow from the curves, with three exceptions: a slice is idle if it is
-/// idle in every run, a slice is found if it is found in every run, and p_largest is the largest p value of the runs.
-/// Intervals are for the mean over such runs and such sequences: sequences are resampled for all runs at once, runs are
-/// weighted (run_weights()), and the percentiles are those of t with R - 1 degrees of freedom. This is wide, in
-/// particular where runs differ less than sequences do; look also at the runs themselves.
+/// are means over runs, and all other findings follow from the curves, but a slice is idle if it is idle in every run.
+/// Intervals and tests are for the mean over such runs and such documents. With 3 runs they are wide, but a narrower
+/// interval from 3 numbers would be wrong; look also at the runs themselves.
 /// Throws Error naming a run whose configuration or measurement is another, or if no step is common.
 Findings pool(std::span<const AnalysisRecord> records);
 

@@ -2,6 +2,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
+
+#include "analysis/statistics/documents.h"
+#include "analysis/statistics/random.h"
 
 namespace routescope::analysis {
 namespace {
@@ -13,14 +17,27 @@ bool has_nan(std::span<const double> values) {
   return std::any_of(values.begin(), values.end(), [](double value) { return std::isnan(value); });
 }
 
-/// How often each resample draws each sequence: [sequence][resample].
+/// [sequence] the place of its document among the documents.
+std::vector<std::size_t> places_of(std::span<const std::int64_t> documents, std::size_t sequences) {
+  std::vector<std::size_t> places(sequences);
+  std::map<std::int64_t, std::size_t> seen;
+  for (std::size_t i = 0; i < sequences; ++i)
+    places[i] = documents.empty() ? i : seen.emplace(documents[i], seen.size()).first->second;
+  return places;
+}
+
+/// How often each resample draws each document: [document][resample].
 class Draws {
  public:
-  Draws(std::size_t sequences, std::size_t resamples, const RandomKey& key)
-      : resamples_(resamples), counts_(sequences * resamples), sums_(resamples), weights_(resamples) {
-    // All at once, since to start a generator costs more than to draw from it.
-    const std::size_t draws = sequences - 1;
-    const std::vector<std::size_t> indices = resample_indices(sequences, draws * resamples, key, 0);
+  Draws(std::vector<std::size_t> places, std::size_t documents, std::size_t resamples, const RandomKey& key)
+      : places_(std::move(places)),
+        resamples_(resamples),
+        counts_(documents * resamples),
+        sums_(resamples),
+        weights_(resamples) {
+    // D - 1 draws of D documents: their means spread as the mean of the documents does.
+    const std::size_t draws = std::max<std::size_t>(documents - 1, 1);
+    const std::vector<std::size_t> indices = resample_indices(documents, draws * resamples, key, 0);
     for (std::size_t i = 0; i < indices.size(); ++i) counts_[indices[i] * resamples + i / draws] += 1;
   }
 
@@ -32,7 +49,7 @@ class Draws {
     weights_.assign(resamples_, 0.0);
     for (std::size_t i = 0; i < values.size(); ++i) {
       if (std::isnan(values[i])) continue;
-      const double* counts = counts_.data() + i * resamples_;
+      const double* counts = counts_.data() + places_[i] * resamples_;
       for (std::size_t b = 0; b < resamples_; ++b) {
         sums_[b] += counts[b] * values[i];
         weights_[b] += counts[b];
@@ -42,6 +59,7 @@ class Draws {
   }
 
  private:
+  std::vector<std::size_t> places_;
   std::size_t resamples_;
   std::vector<double> counts_, sums_, weights_;
 };
@@ -56,57 +74,84 @@ double mean_of(std::span<const double> values, bool skip_nan) {
   return sum / count;
 }
 
+/// [resample] errors of one set's draws in units of their standard error: Student's t.
+std::vector<double> draw_errors(const ControlEffect& control, std::size_t resamples, const RandomKey& key) {
+  std::vector<double> out(resamples, 0.0);
+  if (control.draw_error == 0 || !(control.draw_freedom >= 1)) return out;
+  std::mt19937_64 random = generator(key, Use::resample);
+  for (double& error : out)
+    error = student_t_quantile((static_cast<double>(random() >> 11) + 0.5) * 0x1p-53,
+                               static_cast<int>(control.draw_freedom));
+  return out;
+}
+
+/// effect - control of each sequence; NaN where the error of the draws is not known.
+std::vector<double> excess_of(const SetEffect& effect, const ControlEffect& control) {
+  std::vector<double> out(effect.delta_nll_sequence.size(), nan);
+  if (control.delta_nll_sequence.empty() || std::isnan(control.draw_error)) return out;
+  for (std::size_t i = 0; i < out.size(); ++i) out[i] = effect.delta_nll_sequence[i] - control.delta_nll_sequence[i];
+  return out;
+}
+
 }  // namespace
 
 ResampledCurves::ResampledCurves(std::size_t rows, std::size_t sets, std::size_t resamples)
     : sets_(sets), resamples_(resamples), values_(rows * sets, 0.0), resampled_(rows * sets * resamples, 0.0) {}
 
-Curves make_curves(std::span<const Rows> runs, std::size_t sets, std::size_t sequences, std::uint64_t seed,
-                   int resamples, bool until_decided) {
+Curves make_curves(std::span<const Rows> runs, std::size_t sets, std::size_t sequences,
+                   std::span<const std::int64_t> documents, std::uint64_t seed, int resamples, bool until_decided) {
   const auto draws_wanted = static_cast<std::size_t>(resamples);
+  const std::size_t units =
+      documents.empty() ? sequences : static_cast<std::size_t>(count_documents(documents.first(sequences)));
   Curves curves;
   curves.rows = runs.front().size();
   curves.sets = sets;
-  curves.sequences = sequences;
   curves.resamples = draws_wanted;
-  curves.runs = runs.size();
   curves.until_decided = until_decided;
-  curves.used.assign(curves.rows * sets, sequences);
-  for (auto* each : {&curves.effect, &curves.control, &curves.excess, &curves.mass})
+  curves.freedom = static_cast<double>(runs.size() > 1 ? std::min(runs.size(), units) : units) - 1;
+  for (auto* each : {&curves.effect, &curves.control, &curves.excess, &curves.contribution_excess, &curves.mass,
+                     &curves.contribution})
     *each = ResampledCurves(curves.rows, sets, draws_wanted);
 
   const RandomKey key{seed, 0, 0, of_findings};
-  Draws draws(sequences, draws_wanted, key);
+  Draws draws(places_of(documents, sequences), units, draws_wanted, key);
   std::vector<std::vector<double>> weights(runs.size(), std::vector<double>(draws_wanted));
   for (std::size_t b = 0; b < draws_wanted; ++b) {
     const std::vector<double> of_runs = run_weights(runs.size(), key, b);
     for (std::size_t run = 0; run < runs.size(); ++run) weights[run][b] = of_runs[run];
   }
 
-  const std::vector<double> missing(sequences, nan);
-  std::vector<double> difference(sequences);
-  for (std::size_t run = 0; run < runs.size(); ++run) {
-    for (std::size_t row = 0; row < curves.rows; ++row) {
-      const ProbeRow& measured = *runs[run][row];
-      for (std::size_t set = 0; set < sets; ++set) {
+  const double share = 1 / static_cast<double>(runs.size());
+  for (std::size_t set = 0; set < sets; ++set) {
+    const ControlEffect& last = runs.front().back()->ablations.front().sets[set].control;
+    const ControlEffect& of_contribution = runs.front().back()->ablations.front().sets[set].contribution_control;
+    const std::vector<double> errors = draw_errors(last, draws_wanted, {seed, 0, set, of_findings + 1}),
+                              other_errors =
+                                  draw_errors(of_contribution, draws_wanted, {seed, 0, set, of_findings + 2});
+    for (std::size_t run = 0; run < runs.size(); ++run) {
+      for (std::size_t row = 0; row < curves.rows; ++row) {
+        const ProbeRow& measured = *runs[run][row];
         const SetEffect& of_set = measured.ablations.front().sets[set];
-        const std::span<const double> effect = of_set.delta_nll_sequence, mass(measured.mass_sequence),
-                                      control = of_set.control.delta_nll_sequence.empty()
-                                                    ? missing
-                                                    : of_set.control.delta_nll_sequence;
-        for (std::size_t i = 0; i < sequences; ++i) difference[i] = effect[i] - control[i];
         const auto add = [&](ResampledCurves& to, std::span<const double> values) {
-          to.value(row, set) += mean_of(values, until_decided) / static_cast<double>(runs.size());
+          to.value(row, set) += mean_of(values, until_decided) * share;
           draws.add_means(values, until_decided, weights[run], to.resampled(row, set));
         };
-        const auto missing_effects =
-            std::count_if(effect.begin(), effect.end(), [](double value) { return std::isnan(value); });
-        std::size_t& used = curves.used[row * sets + set];
-        used = std::min(used, sequences - static_cast<std::size_t>(missing_effects));
-        add(curves.effect, effect);
-        add(curves.control, control);
-        add(curves.excess, difference);
-        add(curves.mass, mass.subspan(set * sequences, sequences));
+        const auto add_excess = [&](ResampledCurves& to, const ControlEffect& control, std::span<const double> error) {
+          add(to, excess_of(of_set, control));
+          for (std::size_t b = 0; b < draws_wanted; ++b)
+            to.resampled(row, set)[b] += share * control.draw_error * error[b];
+        };
+        const std::vector<double> missing(sequences, nan);
+        const auto of_sequences = [&](const std::vector<double>& values) {
+          return values.empty() ? std::span<const double>(missing)
+                                : std::span<const double>(values).subspan(set * sequences, sequences);
+        };
+        add(curves.effect, of_set.delta_nll_sequence);
+        add(curves.control, of_set.control.delta_nll_sequence.empty() ? missing : of_set.control.delta_nll_sequence);
+        add_excess(curves.excess, of_set.control, errors);
+        add_excess(curves.contribution_excess, of_set.contribution_control, other_errors);
+        add(curves.mass, of_sequences(measured.mass_sequence));
+        add(curves.contribution, of_sequences(measured.contribution_sequence));
       }
     }
   }

@@ -1,8 +1,7 @@
 // The curves from which findings are computed: masses and effects of a run's sets over its rows, each with its values
-// on resamples of the sequences; or weighted means of these curves over several runs.
+// on resamples of the documents; or weighted means of these curves over several runs.
 #pragma once
 
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -34,23 +33,23 @@ class ResampledCurves {
 };
 
 struct Curves {
-  std::size_t rows = 0, sets = 0, sequences = 0, resamples = 0, runs = 0;
+  std::size_t rows = 0, sets = 0, resamples = 0;
+  /// Degrees of freedom of intervals of what follows from the curves: documents, or runs if there are several, less
+  /// one. Runs are the fewer, so that intervals of pooled onsets are wide.
+  double freedom = 0;
   bool until_decided = false;
-  ResampledCurves effect, control, excess, mass;  // of each row's first ablation; control and excess NaN without it
-  std::vector<std::size_t> used;  // [row, set] number of sequences of the effects, in the run with the fewest
-
-  /// The least degrees of freedom of an interval from so many sequences.
-  double degrees(std::size_t of_sequences) const {
-    return static_cast<double>(runs > 1 ? std::min(of_sequences, runs) : of_sequences) - 1;
-  }
+  // Of each row's first ablation; those of controls NaN without them. The excess is the effect minus the control.
+  ResampledCurves effect, control, excess, contribution_excess, mass, contribution;
 };
 
 using Rows = std::vector<const ProbeRow*>;
 
-/// runs [run][row]: the rows of every run at the same steps, measured on the same sequences; each has an ablation. A
-/// mean is over all sequences; with until_decided, over the sequences on which the set was measured (the others are
-/// NaN). A pure function of the rows and the seed.
-Curves make_curves(std::span<const Rows> runs, std::size_t sets, std::size_t sequences, std::uint64_t seed,
-                   int resamples, bool until_decided);
+/// runs [run][row]: the rows of every run at the same steps, measured on the same sequences; each has an ablation.
+/// `documents` [sequence], or empty: ProbeTokens::documents. A resample draws documents, the same for all rows, sets
+/// and runs, and weighs runs; of an excess it also draws the error of the control's draws, the same for all rows and
+/// runs, because their draws are the same. A mean is over all sequences; with until_decided, over the sequences on
+/// which the set was measured (the others are NaN). A pure function of the rows and the seed.
+Curves make_curves(std::span<const Rows> runs, std::size_t sets, std::size_t sequences,
+                   std::span<const std::int64_t> documents, std::uint64_t seed, int resamples, bool until_decided);
 
 }  // namespace routescope::analysis

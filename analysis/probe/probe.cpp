@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "analysis/probe/intact.h"
+#include "analysis/probe/jobs.h"
 #include "analysis/probe/summarize.h"
 #include "analysis/routes/route_sets.h"
 
@@ -15,51 +16,20 @@ std::size_t index(std::int64_t i) {
   return static_cast<std::size_t>(i);
 }
 
-/// One pass for each batch: a set under an ablation, or a draw of its control.
-struct Job {
-  std::size_t ablation = 0, set = 0;
-  bool control = false;
-  std::vector<GatedRoute> routes;
-  int first_read = 0;  // the number of reads where it changes none: no pass then
-};
-
-/// From the job that starts deepest to the one that starts first: what precedes a job's first read is then always
-/// intact in the pass that ran before.
-std::vector<Job> make_jobs(const model::Model& model, std::span<const RouteSet> sets, const Reference& reference,
-                           const ProbeSettings& settings) {
-  const model::ReadPlan& plan = model.plan();
-  std::vector<Job> jobs;
-  for (std::size_t a = 0; a < settings.ablations.size(); ++a) {
-    for (std::size_t s = 0; s < sets.size(); ++s) {
-      if (!(coverage(plan, settings.ablations[a], sets[s]) > 0)) continue;
-      for (int draw = -1; draw < settings.controls; ++draw) {
-        Job job{a, s, draw >= 0, {}, 0};
-        job.routes = job.control
-                         ? draw_control(plan, sets[s], reference.alpha_mean, settings.seed, static_cast<int>(s), draw)
-                         : whole(sets[s]);
-        const std::vector<int> reads = changed_reads(plan, settings.ablations[a], job.routes);
-        job.first_read = reads.empty() ? static_cast<int>(plan.reads.size()) : reads.front();
-        jobs.push_back(std::move(job));
-      }
-    }
-  }
-  std::stable_sort(jobs.begin(), jobs.end(), [](const Job& a, const Job& b) { return a.first_read > b.first_read; });
-  return jobs;
-}
-
 /// What a probe is made of while it goes on.
 class Prober {
  public:
   Prober(const model::Model& model, const ProbeIdentity& identity, std::int64_t step,
-         kernels::Communicator& communicator, std::size_t batch_bytes, bool share_prefix)
+         kernels::Communicator& communicator, const ProbeOptions& options)
       : model_(model),
         identity_(identity),
         tokens_(identity.tokens),
         settings_(identity.settings),
         step_(step),
-        share_prefix_(share_prefix),
+        options_(options),
         sets_(route_sets(identity.settings.sets, model.plan())),
-        batches_(model, identity.tokens, batch_bytes, communicator) {
+        groups_(identity.settings, identity.tokens.sequences),
+        batches_(model, identity.tokens, options.batch_bytes, communicator) {
     for (const RouteSet& set : sets_) {
       for (Ablation ablation : settings_.ablations) expect_room(ablation, set, whole(set));
     }
@@ -68,19 +38,19 @@ class Prober {
   ProbeRow run() {
     const double start = seconds_now();
     describe_intact();
-    jobs_ = make_jobs(model_, sets_, reference_, settings_);
-    for (const Job& job : jobs_) expect_room(settings_.ablations[job.ablation], sets_[job.set], job.routes);
+    jobs_ = make_jobs(plan(), sets_, reference_, settings_, groups_);
+    for (const Job& job : jobs_.list) expect_room(settings_.ablations[job.ablation], sets_[job.set], job.routes);
     prepare_effects();
     ProbeCost& cost = row_.cost;
-    const double tokens = static_cast<double>(tokens_.ids.size());
-    cost.plain = cost.computed = cost.unshared = cost.undecided = tokens * static_cast<double>(plan().reads.size());
-    if (any_open()) cost.undecided += tokens * reads_per_token(share_prefix_);
-    const std::int64_t step = settings_.until_decided ? settings_.look_every : tokens_.sequences;
-    for (std::int64_t begin = 0; begin < tokens_.sequences && any_open(); begin += step) {
-      const std::int64_t end = std::min(begin + step, tokens_.sequences);
+    cost.plain = cost.computed = cost.unshared = cost.undecided =
+        static_cast<double>(tokens_.ids.size()) * static_cast<double>(plan().reads.size());
+    for_each_block([&](std::int64_t begin, std::int64_t end) {
+      cost.undecided += tokens_of(begin, end) * reads_per_token(groups_.of(begin), options_.share_prefix);
+    });
+    for_each_block([&](std::int64_t begin, std::int64_t end) {
       measure_block(begin, end);
       if (settings_.until_decided) look(end);
-    }
+    });
     finish_effects();
     cost.seconds = seconds_now() - start;
     return std::move(row_);
@@ -95,7 +65,16 @@ class Prober {
   SetEffect& effect_of(const Job& job) { return row_.ablations[job.ablation].sets[job.set]; }
   bool is_open(const Job& job) const { return open_[job.ablation][job.set]; }
   bool any_open() const {
-    return std::any_of(jobs_.begin(), jobs_.end(), [&](const Job& job) { return is_open(job); });
+    return std::any_of(jobs_.list.begin(), jobs_.list.end(), [&](const Job& job) { return is_open(job); });
+  }
+  double tokens_of(std::int64_t begin, std::int64_t end) const {
+    return static_cast<double>((end - begin) * tokens_.positions);
+  }
+  /// Sequences of one group of draws at a time, as long as there is anything to measure.
+  template <class Body>
+  void for_each_block(const Body& body) {
+    for (std::int64_t begin = 0; begin < tokens_.sequences && any_open(); begin += groups_.size)
+      body(begin, std::min(begin + groups_.size, tokens_.sequences));
   }
 
   void describe_intact() {
@@ -106,6 +85,11 @@ class Prober {
     row_.step = step_;
     row_.cost.plain_seconds = intact.seconds;
     row_.intact_nll = mean(intact.nll_sequence);
+    row_.reference_nll = options_.initial ? row_.intact_nll
+                         : std::isnan(options_.reference_nll)
+                             ? std::log(static_cast<double>(model_.config().vocab_size))
+                             : options_.reference_nll;
+    row_.margin = settings_.margin * std::fmax(row_.reference_nll - row_.intact_nll, 0);
     row_.intact_nll_sequence = std::move(intact.nll_sequence);
     row_.alpha_mean = reference_.alpha_mean;
     row_.alpha_variance = std::move(intact.alpha_variance);
@@ -138,7 +122,11 @@ class Prober {
         SetEffect& effect = effects.sets.emplace_back();
         effect.coverage = coverage(plan(), ablation, set);
         effect.delta_nll_sequence.assign(sequences(), nan);
-        if (settings_.controls > 0) effect.control.delta_nll_sequence.assign(sequences(), nan);
+        for (ControlEffect* control : {&effect.control, &effect.contribution_control}) {
+          if (settings_.controls == 0) continue;
+          control->delta_nll_sequence.assign(sequences(), nan);
+          control->delta_nll_draw.assign(sequences() * groups_.per_sequence(), nan);
+        }
         for (const TokenClasses& classes : identity_.classes)
           effect.delta_nll_class.emplace_back(classes.labels.size(), 0.0);
         const bool tested = effect.coverage > 0;
@@ -148,27 +136,33 @@ class Prober {
     }
   }
 
-  /// Sequences [begin, end) under every job of a set that is open.
+  bool is_due(const Job& job, std::int64_t group) const { return is_open(job) && job.is_of(group); }
+
+  /// Sequences [begin, end), of one group, under every job of a set that is open.
   void measure_block(std::int64_t begin, std::int64_t end) {
+    const std::int64_t group = groups_.of(begin);
     const auto values =
         batches_.measure(begin, end, "probe of ablations",
                          [&](BatchProbe& batch, std::int64_t first, std::span<std::vector<double>> of_sequence) {
-                           run_jobs(batch, first, of_sequence);
+                           run_jobs(batch, first, group, of_sequence);
                          });
     const double predicted = static_cast<double>(tokens_.positions - 1);
     for (std::size_t i = 0; i < values.size(); ++i) {
       const std::size_t q = index(begin) + i;
       const double* next = values[i].data();
       const double intact = *next++;
-      for (const Job& job : jobs_) {
-        if (is_open(job) && job.control) effect_of(job).control.delta_nll_sequence[q] = 0;
+      for (const Job& job : jobs_.list) {
+        if (is_due(job, group) && job.kind != Job::Kind::effect)
+          control_of(effect_of(job), job.kind).delta_nll_sequence[q] = 0;
       }
-      for (const Job& job : jobs_) {
-        if (!is_open(job)) continue;
+      for (const Job& job : jobs_.list) {
+        if (!is_due(job, group)) continue;
         SetEffect& effect = effect_of(job);
         const double delta = (*next++ - intact) / predicted;
-        if (job.control) {
-          effect.control.delta_nll_sequence[q] += delta / settings_.controls;
+        if (job.kind != Job::Kind::effect) {
+          ControlEffect& control = control_of(effect, job.kind);
+          control.delta_nll_draw[q * groups_.per_sequence() + job.draw] = delta;
+          control.delta_nll_sequence[q] += job.weight * delta;
           continue;
         }
         effect.delta_nll_sequence[q] = delta;
@@ -179,14 +173,13 @@ class Prober {
         }
       }
     }
-    const double tokens = static_cast<double>((end - begin) * tokens_.positions);
-    row_.cost.computed += tokens * reads_per_token(share_prefix_);
-    row_.cost.unshared += tokens * reads_per_token(false);
+    row_.cost.computed += tokens_of(begin, end) * reads_per_token(group, options_.share_prefix);
+    row_.cost.unshared += tokens_of(begin, end) * reads_per_token(group, false);
   }
 
   /// Of each sequence: the intact nll, then of every open job its nll and, but for controls, kl, agreement and the sum
   /// of what each label's tokens gained.
-  void run_jobs(BatchProbe& batch, std::int64_t first, std::span<std::vector<double>> of_sequence) {
+  void run_jobs(BatchProbe& batch, std::int64_t first, std::int64_t group, std::span<std::vector<double>> of_sequence) {
     const auto put = [&](const std::vector<double>& by_token) {
       const std::vector<double> sums = by_sequence(by_token, tokens_.positions);
       for (std::size_t i = 0; i < sums.size(); ++i) of_sequence[i].push_back(sums[i]);
@@ -196,18 +189,18 @@ class Prober {
     const PassValues intact = batch.intact(ids_of(tokens_, first, batch.batch()));
     const BatchPlace place{first, batch.batch(), batch.positions(), settings_.seed, donor_alpha};
     put(intact.nll);
-    for (const Job& job : jobs_) {
-      if (!is_open(job)) continue;
+    for (const Job& job : jobs_.list) {
+      if (!is_due(job, group)) continue;
       if (job.first_read == static_cast<int>(plan().reads.size())) {  // only a control may be without a route
         put(intact.nll);
         continue;
       }
       const PreparedAblation prepared =
           prepare_ablation(model_, settings_.ablations[job.ablation], job.routes, reference_, place);
-      const PassValues values =
-          batch.intervened(prepared.intervention, share_prefix_ ? job.first_read : 0, !job.control);
+      const PassValues values = batch.intervened(prepared.intervention, options_.share_prefix ? job.first_read : 0,
+                                                 job.kind == Job::Kind::effect);
       put(values.nll);
-      if (job.control) continue;
+      if (job.kind != Job::Kind::effect) continue;
       put(values.kl);
       put(values.agree);
       for (const TokenClasses& classes : identity_.classes)
@@ -229,7 +222,7 @@ class Prober {
   }
 
   bool patches() const {
-    return std::any_of(jobs_.begin(), jobs_.end(), [&](const Job& job) {
+    return std::any_of(jobs_.list.begin(), jobs_.list.end(), [&](const Job& job) {
       return is_open(job) && settings_.ablations[job.ablation] == Ablation::patch;
     });
   }
@@ -239,23 +232,34 @@ class Prober {
     for (std::size_t a = 0; a < row_.ablations.size(); ++a) {
       const AblationEffects& effects = row_.ablations[a];
       for (std::size_t s = 0; s < sets_.size(); ++s) {
-        const auto so_far = std::span(effects.sets[s].delta_nll_sequence).first(index(end));
-        if (open_[a][s] && decide(so_far, effects.tested(), settings_.margin) != Decision::open) open_[a][s] = false;
+        if (open_[a][s] &&
+            decide(values_so_far(std::span(effects.sets[s].delta_nll_sequence).first(index(end)), tokens_),
+                   effects.tested(), row_.margin) != Decision::open)
+          open_[a][s] = false;
       }
     }
   }
 
   void finish_effects() {
-    for (AblationEffects& effects : row_.ablations) {
-      summarize(effects, settings_, step_);
+    for (std::size_t a = 0; a < row_.ablations.size(); ++a) {
+      AblationEffects& effects = row_.ablations[a];
       for (std::size_t s = 0; s < sets_.size(); ++s) {
-        SetEffect& effect = effects.sets[s];
+        finish_control(effects.sets[s].control, jobs_.alpha[a][s]);
+        finish_control(effects.sets[s].contribution_control, jobs_.contribution[a][s]);
+      }
+      summarize(effects, identity_, row_.margin, step_);
+      for (SetEffect& effect : effects.sets) {
         effect.kl /= effect.sequences_used;
         effect.top1_agreement /= effect.sequences_used;
         finish_classes(effect);
-        if (settings_.controls > 0 && effect.coverage > 0) effect.control.overlap = overlap(effects.ablation, s);
       }
     }
+  }
+
+  static void finish_control(ControlEffect& control, const ControlPlan& planned) {
+    control.coverage = planned.coverage;
+    control.overlap = planned.overlap;
+    control.enumerated = planned.enumerated;
   }
 
   /// From sums to means. A set that was not tested has no tokens.
@@ -271,31 +275,12 @@ class Prober {
     }
   }
 
-  /// Share of a set's controls, by mass, that is its own, in the reads that the ablation changes.
-  double overlap(Ablation ablation, std::size_t set) const {
-    double own = 0, all = 0;
-    for (int draw = 0; draw < settings_.controls; ++draw) {
-      const std::vector<GatedRoute> control =
-          draw_control(plan(), sets_[set], reference_.alpha_mean, settings_.seed, static_cast<int>(set), draw);
-      const std::vector<int> changed = changed_reads(plan(), ablation, control);
-      for (const GatedRoute& route : control) {
-        if (!std::binary_search(changed.begin(), changed.end(), route.read)) continue;
-        const double mass =
-            route.share * reference_.alpha_mean[index(route.read * plan().num_columns() + route.column)];
-        const auto& routes = sets_[set].routes;
-        all += mass;
-        if (std::find(routes.begin(), routes.end(), std::pair{route.read, route.column}) != routes.end()) own += mass;
-      }
-    }
-    return own / all;
-  }
-
   /// What one token goes through under all jobs that are open: ProbeCost's unit.
-  double reads_per_token(bool share_prefix) const {
+  double reads_per_token(std::int64_t group, bool share_prefix) const {
     const int reads = static_cast<int>(plan().reads.size());
     int sum = reads * (patches() ? 2 : 1);
-    for (const Job& job : jobs_) {
-      if (is_open(job) && job.first_read < reads) sum += reads - (share_prefix ? job.first_read : 0);
+    for (const Job& job : jobs_.list) {
+      if (is_due(job, group) && job.first_read < reads) sum += reads - (share_prefix ? job.first_read : 0);
     }
     return sum;
   }
@@ -305,11 +290,12 @@ class Prober {
   const ProbeTokens& tokens_;
   const ProbeSettings& settings_;
   std::int64_t step_;
-  bool share_prefix_;
+  ProbeOptions options_;
   std::vector<RouteSet> sets_;
+  DrawGroups groups_;
   SharedBatches batches_;
   Reference reference_;
-  std::vector<Job> jobs_;
+  Jobs jobs_;
   std::vector<std::vector<bool>> open_;  // [ablation][set] is measured on the sequences to come
   ProbeRow row_;
 };
@@ -317,8 +303,8 @@ class Prober {
 }  // namespace
 
 ProbeRow probe(const model::Model& model, const ProbeIdentity& identity, std::int64_t step,
-               kernels::Communicator& communicator, std::size_t batch_bytes, bool share_prefix) {
-  return Prober(model, identity, step, communicator, batch_bytes, share_prefix).run();
+               kernels::Communicator& communicator, const ProbeOptions& options) {
+  return Prober(model, identity, step, communicator, options).run();
 }
 
 ProbeRow probe(const model::Model& model, const ProbeIdentity& identity, std::int64_t step) {

@@ -90,6 +90,9 @@ std::string difference_of(const ProbeIdentity& found, const ProbeIdentity& expec
   const auto named = [](const char* what, const std::string& difference) {
     return difference.empty() ? "" : fmt::format("{}: {}", what, difference);
   };
+  if (found.version != expected.version)
+    return fmt::format("attribute version: found major version {}, expected {}: its rows were measured otherwise",
+                       found.version, expected.version);
   for (const std::string& difference :
        {named("attribute settings", first_difference(found.settings, expected.settings)),
         named("/probe_tokens", first_difference(found.tokens, expected.tokens)),

@@ -7,8 +7,9 @@
 #include <nlohmann/json.hpp>
 #include <stdexcept>
 
+#include "analysis/probe/jobs.h"
 #include "analysis/record/list_field.h"
-#include "analysis/statistics/sequential.h"
+#include "analysis/record/record_effects.h"
 #include "model/files/config.h"
 
 namespace routescope::analysis {
@@ -34,9 +35,6 @@ constexpr const char* closed_form_metric =
     "equals where all queries are zero";
 constexpr const char* nll_metric =
     "negative log-likelihood of the next token, mean over the predicted tokens of a sequence, then over sequences";
-constexpr const char* delta_metric =
-    "nll of the ablated minus nll of the intact model, mean over the predicted tokens of a sequence, then over "
-    "sequences";
 constexpr const char* cost_metric =
     "forward work in tokens times reads, a whole pass over one token counting as all reads";
 
@@ -44,158 +42,6 @@ template <class At>
 ProbeField field_at(const std::string& path, Names axes, const std::string& units, const std::string& description,
                     const At& at) {
   return data::field_at<ProbeRow>(path, std::move(axes), units, description, at);
-}
-
-/// Datasets [slice, ...] of one ablation.
-class SetFields {
- public:
-  SetFields(const ProbeIdentity& identity, Ablation ablation)
-      : sequences_(static_cast<std::size_t>(identity.tokens.sequences)), sets_{ablation} {}
-
-  template <class At>
-  ProbeField number(const std::string& path, const std::string& units, const std::string& description,
-                    const At& at) const {
-    return list_number(path, {"slice"}, units, description, false, sets_, at);
-  }
-  template <class At>
-  ProbeField interval(const std::string& path, const std::string& description, const At& at) const {
-    return list_interval(path, {"slice"}, "nat/token", description, false, sets_, at);
-  }
-  template <class At>
-  ProbeField sequences(const std::string& description, const At& at) const {
-    return list_field(
-        "delta_nll_sequence", {"slice", "seq"}, "nat/token", description, sequences_, false, sets_,
-        [at](const SetEffect& set) { return *at(set); },
-        [at](SetEffect& set, const Values& values) { *at(set) = values; });
-  }
-  ProbeField of_class(const TokenClasses& classes, std::size_t c) const {
-    return list_field(
-        "delta_nll_" + classes.name, {"slice", class_axis(classes)}, "nat/token",
-        "effect on the predicted tokens of each class, mean over them", classes.labels.size(), false, sets_,
-        [c](const SetEffect& set) { return c < set.delta_nll_class.size() ? set.delta_nll_class[c] : Values{}; },
-        [c](SetEffect& set, const Values& values) {
-          if (set.delta_nll_class.size() <= c) set.delta_nll_class.resize(c + 1);
-          set.delta_nll_class[c] = values;
-        });
-  }
-
- private:
-  struct Sets {
-    Ablation ablation;
-    template <class Row>
-    auto* operator()(Row& row) const {
-      const auto found = std::find_if(row.ablations.begin(), row.ablations.end(),
-                                      [&](const AblationEffects& one) { return one.ablation == ablation; });
-      return found == row.ablations.end() ? nullptr : &found->sets;
-    }
-  };
-  std::size_t sequences_;
-  Sets sets_;
-};
-
-std::string interval_text(const ProbeSettings& settings) {
-  if (settings.until_decided) {
-    return fmt::format(
-        "{:g} % confidence sequence of the mean over sequences (normal mixture on the t statistic, effect scale {:g}), "
-        "valid at every number of sequences",
-        100 * interval_level, sequential_effect_scale);
-  }
-  return fmt::format("{:g} % BCa bootstrap over sequences, {} resamples, expanded by sqrt(n/(n-1)) t",
-                     100 * interval_level, bootstrap_resamples);
-}
-
-std::string test_text(const ProbeSettings& settings) {
-  if (settings.until_decided) {
-    return fmt::format("anytime-valid p value of the same normal mixture, a look every {} sequences",
-                       settings.look_every);
-  }
-  return fmt::format(
-      "two-sided sign flips of the sequences' differences, of symmetry about zero: all 2^n for n <= {}, else {} random "
-      "ones",
-      exact_sign_flip_n, sign_flips);
-}
-
-/// What the intervals and p values of a group are, for effects and for their excess over controls alike.
-void add_inference(RecordAttributes& attributes, const ProbeSettings& settings) {
-  attributes.emplace_back("interval", interval_text(settings));
-  attributes.emplace_back("test", test_text(settings));
-  attributes.emplace_back("adjustment", "Holm over the sets of a step that were tested (coverage > 0)");
-  if (settings.until_decided) {
-    attributes.emplace_back(
-        "stopping_rule",
-        fmt::format("a set is dropped after a look, every {} sequences, at which its confidence sequence at level 1 - "
-                    "{:g} / (tested sets) excludes 0 (effect) or lies within the margin (absent)",
-                    settings.look_every, 1 - interval_level));
-  }
-}
-
-RecordGroup effects_group(const ProbeIdentity& identity, Ablation ablation) {
-  const ProbeSettings& settings = identity.settings;
-  RecordGroup group{to_string(ablation), estimand(identity, describe(ablation), delta_metric, "nat/token"), {}};
-  add_inference(group.attributes, settings);
-  group.attributes.emplace_back("margin", settings.margin);
-  group.attributes.emplace_back("equivalence_test",
-                                "two one-sided t tests over sequences of |effect| >= margin, corrected for skewness");
-  const SetFields set(identity, ablation);
-  group.fields = {
-      set.number("delta_nll", "nat/token", "effect of the ablation; NaN where it can change nothing",
-                 [](auto& e) { return &e.delta_nll.value; }),
-      set.interval("delta_nll_ci", "interval of delta_nll", [](auto& e) { return &e.delta_nll; }),
-      set.sequences("delta_nll of each sequence; NaN after the set was decided",
-                    [](auto& e) { return &e.delta_nll_sequence; }),
-      set.number("p_value", "1", "two-sided p value of no effect", [](auto& e) { return &e.p_value; }),
-      set.number("p_adjusted", "1", "p_value, adjusted", [](auto& e) { return &e.p_adjusted; }),
-      set.number("p_equivalence", "1", "p value of an effect of the margin or more, either way",
-                 [](auto& e) { return &e.p_equivalence; }),
-      set.number("p_equivalence_adjusted", "1", "p_equivalence, adjusted",
-                 [](auto& e) { return &e.p_equivalence_adjusted; }),
-      set.number("decision", "1",
-                 "of the confidence sequence: 0 open, 1 effect (not zero), 2 absent (within the margin); 0 without "
-                 "until_decided",
-                 [](auto& e) { return &e.decision; }),
-      set.number("kl", "nat/token", "KL(intact || ablated) of the next-token distributions, mean over predicted tokens",
-                 [](auto& e) { return &e.kl; }),
-      set.number("top1_agreement", "1", "share of predicted tokens whose likeliest token stays",
-                 [](auto& e) { return &e.top1_agreement; }),
-      set.number("coverage", "1", "share of the set's reads that the ablation could change",
-                 [](auto& e) { return &e.coverage; }),
-      set.number("sequences_used", "1", "sequences measured before the set was decided",
-                 [](auto& e) { return &e.sequences_used; }),
-  };
-  for (ProbeField& field : group.fields) {
-    if (field.path == "decision") field.type = data::hdf5::Type::u8;
-  }
-  for (std::size_t c = 0; c < identity.classes.size(); ++c)
-    group.fields.push_back(set.of_class(identity.classes[c], c));
-  return group;
-}
-
-RecordGroup control_group(const ProbeIdentity& identity, Ablation ablation) {
-  const ProbeSettings& settings = identity.settings;
-  RecordGroup group{
-      "control/" + to_string(ablation),
-      estimand(identity,
-               describe(ablation) +
-                   "; of random sources, the last one in part, that hold, on average, the set's mass in "
-                   "each of its reads, instead of the set's own; a read whose every source is the "
-                   "set's is as in the set",
-               fmt::format("{}, mean over {} draws of the sources", delta_metric, settings.controls), "nat/token"),
-      {}};
-  add_inference(group.attributes, settings);
-  group.attributes.emplace_back("draws", std::int64_t{settings.controls});
-  const SetFields set(identity, ablation);
-  group.fields = {
-      set.number("delta_nll", "nat/token", "effect of the control", [](auto& e) { return &e.control.delta_nll; }),
-      set.sequences("the same of each sequence", [](auto& e) { return &e.control.delta_nll_sequence; }),
-      set.number("excess", "nat/token", "effect of the set minus that of its control, paired over sequences",
-                 [](auto& e) { return &e.control.excess.value; }),
-      set.interval("excess_ci", "interval of excess", [](auto& e) { return &e.control.excess; }),
-      set.number("excess_p", "1", "two-sided p value of no excess", [](auto& e) { return &e.control.excess_p; }),
-      set.number("excess_p_adjusted", "1", "excess_p, adjusted", [](auto& e) { return &e.control.excess_p_adjusted; }),
-      set.number("overlap", "1", "share of the controls' mass that was the set's own",
-                 [](auto& e) { return &e.control.overlap; }),
-  };
-  return group;
 }
 
 RecordGroup atlas_group(const ProbeIdentity& identity) {
@@ -323,6 +169,8 @@ data::AxisLengths record_axes(const ProbeIdentity& identity) {
   data::AxisLengths axes{{"slice", std::ssize(identity.sets)}, {"seq", identity.tokens.sequences},
                          {"pos", identity.tokens.positions},   {"bound", 2},
                          {"read", plan.num_routed()},          {"source", plan.num_columns()}};
+  const DrawGroups draws(identity.settings, identity.tokens.sequences);
+  axes["draw"] = static_cast<std::int64_t>(draws.per_sequence());
   for (const TokenClasses& classes : identity.classes) axes[class_axis(classes)] = std::ssize(classes.labels);
   return axes;
 }
@@ -356,10 +204,19 @@ std::vector<RecordGroup> record_groups(const ProbeIdentity& identity) {
        estimand(identity, "none", nll_metric, "nat/token"),
        {field_at("nll", {}, "nat/token", "nll of the intact model", [](auto& row) { return &row.intact_nll; }),
         field_at("nll_sequence", {"seq"}, "nat/token", "nll of each sequence",
-                 [](auto& row) { return &row.intact_nll_sequence; })}});
+                 [](auto& row) { return &row.intact_nll_sequence; }),
+        field_at("reference_nll", {}, "nat/token",
+                 "nll of the model at step 0; where that is not known ln(vocabulary), a uniform guess",
+                 [](auto& row) { return &row.reference_nll; }),
+        field_at(
+            "margin", {}, "nat/token",
+            "what counts as no effect: settings' margin times what was learned, reference_nll - nll (0 if negative)",
+            [](auto& row) { return &row.margin; })}});
   for (Ablation ablation : identity.settings.ablations) groups.push_back(effects_group(identity, ablation));
   if (identity.settings.controls > 0) {
-    for (Ablation ablation : identity.settings.ablations) groups.push_back(control_group(identity, ablation));
+    for (Matched matched : {Matched::alpha, Matched::contribution})
+      for (Ablation ablation : identity.settings.ablations)
+        groups.push_back(control_group(identity, ablation, matched));
   }
   groups.push_back(atlas_group(identity));
   groups.push_back(cost_group(identity));

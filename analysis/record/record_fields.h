@@ -15,7 +15,9 @@
 namespace routescope::analysis {
 
 inline constexpr const char* analysis_filetype = "routescope analysis";
-inline constexpr std::int64_t analysis_version_major = 2, analysis_version_minor = 3;
+inline constexpr std::int64_t analysis_version_minor = 0;
+/// The oldest major version that is read; analysis_version_major (identity.h) is the one that is written.
+inline constexpr std::int64_t analysis_version_oldest = 2;
 
 /// A dataset [step, axes...]. Its path is within its group. No values: not measured.
 using ProbeField = data::RowField<ProbeRow>;

@@ -13,18 +13,21 @@
 namespace routescope::analysis {
 namespace {
 
-void check_format(const data::hdf5::File& file, const std::string& name) {
+/// The major version.
+std::int64_t check_format(const data::hdf5::File& file, const std::string& name) {
   if (!file.has("filetype") || file.text("filetype") != analysis_filetype) {
     throw data::Error("{}: attribute filetype: found '{}', expected '{}'", name,
                       file.has("filetype") ? file.text("filetype") : "nothing", analysis_filetype);
   }
   const std::vector<std::int64_t> version = file.integers("version");
+  const bool whole = version.size() == 2;
+  if (whole && version[0] >= analysis_version_oldest && version[0] < analysis_version_major) return version[0];
   // The file is written whole: what a newer version added would be lost.
-  if (version.size() == 2 && version[0] == analysis_version_major && version[1] <= analysis_version_minor) return;
-  const bool older = version.size() == 2 && version[0] < analysis_version_major;
+  if (whole && version[0] == analysis_version_major && version[1] <= analysis_version_minor) return version[0];
+  const bool older = whole && version[0] < analysis_version_oldest;
   throw data::Error(
       "{}: attribute version: found [{}], expected [{}, 0] to [{}, {}]{}", name, fmt::join(version, ", "),
-      analysis_version_major, analysis_version_major, analysis_version_minor,
+      analysis_version_oldest, analysis_version_major, analysis_version_minor,
       older ? ": an older version measured less: remove the file, or name another with --out, and probe again" : "");
 }
 
@@ -166,10 +169,11 @@ void read_older_atlas(Atlas& atlas) {
 
 AnalysisRecord read_record(const data::hdf5::File& file) {
   const std::string& path = file.file_state().name;
-  check_format(file, path);
+  const std::int64_t version = check_format(file, path);
   AnalysisRecord record;
   record.created = file.text("created");
   record.identity = read_identity(file, path);
+  record.identity.version = version;
 
   const auto steps = read_steps(file, "step");
   const auto sha256 = checked(file, "model_sha256", Type::text, {std::ssize(steps)}).read_text();
@@ -191,6 +195,7 @@ AnalysisRecord read_record(const data::hdf5::File& file) {
   for (const RecordGroup& group : record_groups(record.identity)) read_group(file, group, axes, rows);
   for (ProbeRow& row : record.rows) {
     if (!row.atlas.empty() && !file.exists("atlas/estimate")) read_older_atlas(row.atlas);
+    if (version == 2) row.margin = record.identity.settings.margin;
     expect_meanings(row, axes, path);
   }
   return record;

@@ -41,6 +41,11 @@ void write_axes(data::hdf5::File& file, const ProbeIdentity& identity) {
              {.units = "1", .description = "probe sequence, from 0", .axes = {"seq"}});
   file.write("pos", counting(identity.tokens.positions), {identity.tokens.positions},
              {.units = "1", .description = "token of a sequence, from 0", .axes = {"pos"}});
+  if (identity.settings.controls > 0) {
+    const std::int64_t draws = record_axes(identity).at("draw");
+    file.write("draw", counting(draws), {draws},
+               {.units = "1", .description = "draw of the controls of a sequence, from 0", .axes = {"draw"}});
+  }
   file.write("bound", Names{"lower", "upper"}, {.description = "ends of an interval", .axes = {"bound"}});
   Names reads;
   for (int r = 0; r < plan.num_routed(); ++r) reads.push_back(plan.reads[static_cast<std::size_t>(r)].name);

@@ -5,7 +5,6 @@
 #include <optional>
 
 #include "analysis/probe/atlas.h"
-#include "analysis/probe/probe.h"
 #include "analysis/record/record_parts.h"
 #include "data/base/error.h"
 #include "data/base/files.h"
@@ -53,8 +52,8 @@ ProbeIdentity identify(const ProbeSettings& settings, const std::filesystem::pat
 }
 
 RecordedProbe::RecordedProbe(std::filesystem::path file, const ProbeIdentity& identity,
-                             const model::ModelOptions& options, kernels::Communicator& communicator)
-    : file_(std::move(file)), identity_(identity), options_(options), communicator_(communicator) {
+                             const model::ModelOptions& options, kernels::Communicator& communicator, bool of_run)
+    : file_(std::move(file)), identity_(identity), options_(options), communicator_(communicator), of_run_(of_run) {
   kernels::agree(communicator_, "the record of probes", [&] {
     if (!file_.empty() && communicator_.rank() == 0) join_parts(file_);
   });
@@ -110,6 +109,13 @@ bool RecordedProbe::is_of(std::int64_t step, const std::filesystem::path& model_
   return same != 0;
 }
 
+ProbeOptions RecordedProbe::options_of(std::int64_t step) const {
+  ProbeOptions options;
+  options.initial = of_run_ && step == 0;
+  if (const ProbeRow* initial = of_run_ ? record_.find(0) : nullptr) options.reference_nll = initial->intact_nll;
+  return options;
+}
+
 const ProbeRow& RecordedProbe::row(std::int64_t step, const std::filesystem::path& model_dir, OtherWeights other) {
   const bool same = is_of(step, model_dir);
   if (same && has(step)) return *record_.find(step);
@@ -132,7 +138,7 @@ const ProbeRow& RecordedProbe::row(std::int64_t step, const std::filesystem::pat
   if (const ProbeRow* found = record_.find(step); found && same) {
     row = *found;
   } else {
-    row = probe(*model, identity_, step, communicator_);
+    row = probe(*model, identity_, step, communicator_, options_of(step));
     row.model_sha256 = sha256;
   }
   if (!has_atlas(row)) row.atlas = make_atlas(*model, identity_, step, communicator_);

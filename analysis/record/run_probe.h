@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <string>
 
+#include "analysis/probe/probe.h"
 #include "analysis/record/record.h"
 #include "data/base/manifest.h"
 #include "kernels/comm/communicator.h"
@@ -29,9 +30,10 @@ enum class OtherWeights { refuse, probe_again };
 /// rank 0 writes the file. Any number of these may fill one file.
 class RecordedProbe {
  public:
-  /// Throws Error if the file holds what was measured otherwise. An empty `file` keeps the record in memory.
+  /// Throws Error if the file holds what was measured otherwise. An empty `file` keeps the record in memory. `of_run`:
+  /// what a model has learned counts from the row of step 0, if there is one; else from a uniform guess.
   RecordedProbe(std::filesystem::path file, const ProbeIdentity& identity, const model::ModelOptions& options,
-                kernels::Communicator& communicator);
+                kernels::Communicator& communicator, bool of_run = true);
 
   /// Whether row() would give the recorded row of a step. False also where the settings ask for an atlas and it has
   /// none, or one with fewer true ablations of routes drawn at random.
@@ -54,12 +56,15 @@ class RecordedProbe {
   bool has_atlas(const ProbeRow& row) const;
   /// Adds a row to the file.
   void keep(const ProbeRow& row, const std::filesystem::path& model_dir, OtherWeights other);
+  /// What the row of a step is measured against.
+  ProbeOptions options_of(std::int64_t step) const;
   [[noreturn]] void refuse(std::int64_t step, const std::string& found, const std::filesystem::path& model_dir) const;
 
   std::filesystem::path file_;
   ProbeIdentity identity_;
   model::ModelOptions options_;
   kernels::Communicator& communicator_;
+  bool of_run_;
   AnalysisRecord record_;
 };
 

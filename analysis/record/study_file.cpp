@@ -16,7 +16,7 @@ namespace routescope::analysis {
 namespace {
 
 constexpr const char* filetype = "routescope study";
-constexpr std::int64_t version_major = 1, version_minor = 1;
+constexpr std::int64_t version_major = 2, version_minor = 0;
 
 using Names = std::vector<std::string>;
 
@@ -49,11 +49,30 @@ void write_runs(data::hdf5::File& file, const Study& study) {
   data::write_fields<StudyRun>(file, run_fields(), study.runs, {}, "run");
 }
 
+/// Numbers from 0 along an axis.
+void write_counts(data::hdf5::Group& at, const std::string& axis, std::int64_t length, const char* description) {
+  std::vector<std::int32_t> number(static_cast<std::size_t>(length));
+  std::iota(number.begin(), number.end(), 0);
+  at.write(axis, number, {length}, {.units = "1", .description = description, .axes = {axis}});
+}
+
+/// What every sequence is, so that each interval can be computed again.
+void write_tokens(data::hdf5::Group& at, const ProbeTokens& tokens) {
+  data::hdf5::Layout layout{
+      .units = "1", .description = "the tokens that all of it is measured on", .axes = {"seq", "pos"}};
+  layout.deflate = 9;
+  at.write("probe_tokens", tokens.ids, {tokens.sequences, tokens.positions}, layout).set("origin", tokens.origin);
+}
+
 /// The axes that fields and findings of records like these lie on, and the documents of the probe sequences.
 void write_axes(data::hdf5::Group& at, const ProbeIdentity& identity, const std::vector<std::int64_t>& steps) {
   const model::ReadPlan plan = identity.plan();
   at.write("step", steps, {std::ssize(steps)},
            {.units = "1", .description = "training step of the probed models", .axes = {"step"}});
+  write_counts(at, "seq", identity.tokens.sequences, "probe sequence, from 0");
+  write_counts(at, "pos", identity.tokens.positions, "token of a sequence, from 0");
+  if (identity.settings.controls > 0)
+    write_counts(at, "draw", record_axes(identity).at("draw"), "draw of the controls of a sequence, from 0");
   Names reads, family, sublayer, depth;
   for (int r = 0; r < plan.num_routed(); ++r) reads.push_back(plan.reads[static_cast<std::size_t>(r)].name);
   for (const Slice& slice : make_slices(plan)) {
@@ -71,9 +90,6 @@ void write_axes(data::hdf5::Group& at, const ProbeIdentity& identity, const std:
   labels("read", reads, "read", "layer.sublayer that the read feeds");
   labels("source", plan.columns, "source", "column of a read's sources");
   const std::int64_t sequences = identity.tokens.sequences;
-  std::vector<std::int32_t> number(static_cast<std::size_t>(sequences));
-  std::iota(number.begin(), number.end(), 0);
-  at.write("seq", number, {sequences}, {.units = "1", .description = "probe sequence, from 0", .axes = {"seq"}});
   const data::RecordField& documents = data::probe_document_field();
   at.write(documents.path.substr(1), data::stored_documents(identity.tokens.documents, sequences), {sequences},
            data::layout_of(documents));
@@ -101,13 +117,9 @@ void write_group(data::hdf5::Group& at, const RecordGroup& group, std::span<cons
   data::hdf5::Group made = group.path.empty() ? data::hdf5::Group() : at.create_group(group.path);
   data::hdf5::Group& place = group.path.empty() ? at : made;
   if (group.has) {
-    std::vector<std::int32_t> number(static_cast<std::size_t>(axes["check"]));
-    std::iota(number.begin(), number.end(), 0);
-    place.write("check", number, {axes["check"]},
-                {.units = "1", .description = "number of a route that was really masked", .axes = {"check"}});
+    write_counts(place, "check", axes["check"], "number of a route that was really masked");
   }
   for (const ProbeField& field : group.fields) {
-    if (std::find(field.axes.begin(), field.axes.end(), "seq") != field.axes.end()) continue;
     std::vector<double> values;
     for (const AnalysisRecord* record : records) {
       for (const ProbeRow& row : record->rows) {
@@ -203,6 +215,7 @@ void write_study(const Study& study, const std::filesystem::path& file) {
     write_root(out, study);
     write_runs(out, study);
     write_axes(out, identity, study.findings().step);
+    write_tokens(out, identity.tokens);
     std::vector<const AnalysisRecord*> records;
     for (const StudyRun& run : study.runs) {
       records.push_back(&run.record);

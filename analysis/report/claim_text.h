@@ -1,6 +1,6 @@
 // The paper's three claims beside what a study found. Every verdict and every sentence follows from the findings at the
-// last step that was probed, also where they contradict the paper. What counts as shown is decided in
-// analysis/findings/claims.h.
+// last step that was probed, also where they contradict the paper; beside it stands what the same tests say of step 0,
+// where every verdict has to fail. What counts as shown is decided in analysis/findings.
 #pragma once
 
 #include <string>

@@ -6,6 +6,8 @@
 
 #include "analysis/findings/findings.h"
 #include "analysis/report/wording.h"
+#include "analysis/routes/controls.h"
+#include "analysis/statistics/documents.h"
 #include "model/pass/parameters.h"
 
 namespace routescope::analysis {
@@ -61,8 +63,11 @@ void add_probes(Entries& out, const Study& study) {
                    fmt::format("{}, {} to {}{}", record.rows.size(), thousands_text(record.rows.front().step),
                                thousands_text(record.rows.back().step), study.pooled ? ", in every run" : ""));
   const ProbeTokens& tokens = record.identity.tokens;
-  out.emplace_back("Probed on",
-                   fmt::format("{} sequences of {} tokens ({})", tokens.sequences, tokens.positions, tokens.origin));
+  out.emplace_back(
+      "Probed on",
+      fmt::format("{} sequences of {} tokens ({}), {}", tokens.sequences, tokens.positions, tokens.origin,
+                  tokens.documents.empty() ? "documents not known"
+                                           : fmt::format("from {} documents", count_documents(tokens.documents))));
 }
 
 void add_effects(Entries& out, const ProbeIdentity& identity) {
@@ -84,11 +89,16 @@ void add_effects(Entries& out, const ProbeIdentity& identity) {
   for (Ablation ablation : identity.settings.ablations)
     out.emplace_back("Ablation " + to_string(ablation) + ".", describe(ablation));
   if (identity.settings.controls > 0) {
-    out.emplace_back("Control.",
-                     fmt::format("The same ablation of random sources that hold the slice\u2019s mass in the "
-                                 "same reads, mean over {} draws. The excess is the effect minus its "
-                                 "control, paired over sequences.",
-                                 identity.settings.controls));
+    out.emplace_back(
+        "Control.", fmt::format("The same ablation of random sources that hold as much in the same reads: once as much "
+                                "weight, once as much contribution. All of them where they are {} or fewer, else {} "
+                                "draws of each kind, of which every sequence sees some. The excess is the effect minus "
+                                "its control, paired over sequences; its interval holds the spread of the draws. Reads "
+                                "without another choice are as in the slice.",
+                                most_enumerated_controls, identity.settings.controls));
+    out.emplace_back("Contribution.",
+                     "c = \u03b1 \u27e8v, h\u27e9 / |h|\u00b2 of a source v in a read that hands on h: its part in "
+                     "h. It sums to one over the sources of a read, and unlike the weight it counts how long v is.");
   }
 }
 
@@ -97,37 +107,43 @@ void add_tests(Entries& out, const Study& study) {
   const bool sequential = settings.until_decided;
   std::string intervals =
       sequential
-          ? "95\u00a0% confidence sequences over sequences, paired, valid at whatever moment a slice was decided; "
+          ? "95\u00a0% confidence sequences over documents, paired, valid at whatever moment a slice was decided; "
             "anytime-valid p values, adjusted by Holm\u2019s method over the slices of a step."
-          : "95\u00a0% BCa bootstrap over sequences, paired; two-sided sign-flip tests over sequences, adjusted "
+          : "95\u00a0% BCa bootstrap over documents, paired; two-sided sign-flip tests over documents, adjusted "
             "by Holm\u2019s method over the slices of a step. Each step by itself.";
   if (study.pooled) {
     intervals += fmt::format(
-        " Of the pooled motifs: for the mean over such runs and such sequences, from {} resamples of both; {} runs "
-        "make "
-        "them wide, so look at the single runs beside them.",
-        findings_resamples, study.runs.size());
+        " Of the pooled motifs: for the mean over such runs and such documents, with Student\u2019s t for either "
+        "source of "
+        "error; {} runs make them wide, so look at the single runs beside them.",
+        study.runs.size());
   }
   out.emplace_back("Intervals and tests.", intervals);
-  out.emplace_back("No effect.",
-                   fmt::format("Shown, not assumed: {} within \u00b1{:g} nats per token ({}).",
-                               sequential ? "the confidence sequence, at the level it decides at, lies"
-                                          : "two one-sided tests put the effect",
-                               settings.margin, sequential ? "5\u00a0% over the slices" : "Holm, 5\u00a0%"));
+  out.emplace_back(
+      "No effect.",
+      fmt::format(
+          "Shown, not assumed: {} within \u00b1{} nats per token ({}), which is {:g}\u00a0% of what the model has "
+          "learned by the last step.",
+          sequential ? "the confidence sequence, at the level it decides at, lies"
+                     : "two one-sided tests put the mean effect",
+          number_text("{:.4f}", study.findings().learned.back().margin),
+          sequential ? "5\u00a0% over the slices" : "Holm, 5\u00a0%", 100 * settings.margin));
 }
 
 void add_onsets(Entries& out) {
-  out.emplace_back("Shown from.",
-                   "The first probed step from which on, to the last, the excess of a motif is shown to be above zero "
-                   "(one-sided, 5\u00a0%, tested from the last step back). It says by when the motif is there.");
+  out.emplace_back(
+      "Shown from.",
+      "The first probed step from which on, to the last, every test of a motif succeeds (one-sided, 5\u00a0% "
+      "over the three, from the last step back). It says by when the motif is there.");
   out.emplace_back(
       "Onset.",
-      "By cause: the first probed step from which on the excess stays above half of its value at the last step. By "
-      "mass: "
-      "the same for the mass above that of uniform routing. At the first probed step it may have come before. There is "
-      "none where the last step is not shown to be above zero. Intervals: bootstrap over sequences; with several runs, "
-      "over runs and sequences. The ratio of onsets is (step by cause + 1) / (step by mass + 1): below one, the cause "
-      "comes first.");
+      "A step function from 0 to the last value is fitted to the curve; it rises at one of the probed steps, and the "
+      "onset is where the straight line from the step before crosses half of the last value. What happened between two "
+      "probed steps is not known: the interval reaches at least from one to the other. By cause it is that of the "
+      "excess, by mass that of the mass above uniform routing. At the first probed step it may have come before. "
+      "Intervals: bootstrap over documents; with several runs, over runs and documents. The ratio of onsets is (step "
+      "by "
+      "cause + 1) / (step by mass + 1): below one, the cause comes first.");
 }
 
 }  // namespace

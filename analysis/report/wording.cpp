@@ -43,7 +43,7 @@ std::string number_text(const char* format, double value) {
 }
 
 std::string percent_text(double share) {
-  return std::isnan(share) ? "\u2013" : fmt::format("{:.1f}\u00a0%", 100 * share);
+  return std::isnan(share) ? "\u2013" : number_text("{:.1f}", 100 * share) + "\u00a0%";
 }
 
 std::string estimate_text(const Estimate& estimate, const char* format) {

@@ -12,6 +12,10 @@
 
 namespace routescope::analysis {
 
+/// Major version of analysis.h5 that the program writes. Rows of other versions were measured otherwise: version 2 has
+/// no documents, contributions, learned gain or controls of the same contribution, and its margin is in nats a token.
+inline constexpr std::int64_t analysis_version_major = 3;
+
 /// What all rows of one file share. Rows that were measured otherwise do not belong into it.
 struct ProbeIdentity {
   ProbeTokens tokens;
@@ -20,6 +24,7 @@ struct ProbeIdentity {
   std::string model_config;                // config.json, one line
   std::vector<TokenClasses> classes = {};  // token_classes(tokens, settings)
   ProbeTokens patch = {};                  // the aligned sequences that Ablation::patch takes weights from; else empty
+  std::int64_t version = analysis_version_major;  // of the file that it was read from
 
   /// Of the model. Throws Error if model_config does not describe one.
   model::ReadPlan plan() const;

@@ -13,14 +13,20 @@ namespace routescope::analysis {
 /// Not decided; the effect is not zero; it is within the margin.
 enum class Decision { open, effect, absent };
 
-/// The effect of the control of a set: the same ablation of random sources that hold the set's mass in the same reads,
-/// mean over draws. Without controls everything is NaN, and there are no sequences.
+/// The effect of the controls of a set (controls.h): the same ablation of other sources that hold as much in the same
+/// reads. The draws are shared out: a sequence is measured under a few of them, groups of sequences under different
+/// ones. Without controls, and where none can differ from the set, everything is NaN but the coverage.
 struct ControlEffect {
-  std::vector<double> delta_nll_sequence;  // [sequence] as SetEffect::delta_nll_sequence
+  double coverage = nan;    // of the reads that the ablation changes: where a control can differ from the set
+  bool enumerated = false;  // all controls that there are were taken
+  std::vector<double> delta_nll_draw;  // [sequence, draw of the sequence] as SetEffect::delta_nll_sequence; NaN: none
+  std::vector<double> delta_nll_sequence;  // [sequence] their mean, weighted where all controls there are were taken
   double delta_nll = nan;                  // its mean over the sequences measured
-  Estimate excess;                         // the set's delta_nll minus this, paired over sequences; interval as there
-  double excess_p = nan, excess_p_adjusted = nan;  // as p_value and p_adjusted of the set
-  /// Share of the control's mass that was the set's own, in the reads that the ablation changes; NaN if there are none.
+  double draw_error = nan;    // standard error of delta_nll from the choice of draws; 0 where all were taken
+  double draw_freedom = nan;  // its degrees of freedom; 0: one draw, whose error is not known
+  Estimate excess;            // the set's delta_nll minus this, paired over sequences; holds the error of the draws
+  double excess_p = nan, excess_p_adjusted = nan;  // two-sided, of no excess; adjusted as those of the set
+  /// Share of what the controls hold that was the set's own, in the reads that the ablation changes.
   double overlap = nan;
 };
 
@@ -42,7 +48,8 @@ struct SetEffect {
   double top1_agreement = nan;                               // share of predicted tokens with the same first choice
   /// [token classes, in their order][label] mean over the predicted tokens of that label.
   std::vector<std::vector<double>> delta_nll_class;
-  ControlEffect control;
+  ControlEffect control;               // matched on alpha
+  ControlEffect contribution_control;  // matched on contribution
 };
 
 /// The effect of one kind of ablation on every set. Adjusted p values count the sets that were tested.
@@ -116,8 +123,10 @@ struct ProbeRow {
   /// alpha_i <v_i, h> / |h|^2 and |alpha_i v_i| / sum_j |alpha_j v_j| in place of alpha_i.
   std::vector<double> contribution, contribution_sequence, contribution_mean;
   std::vector<double> norm_mass, norm_mass_sequence, norm_mass_mean;
-  std::vector<double> alpha_mean;           // [reads, columns] over all tokens; NaN for a column that a read lacks
-  std::vector<double> alpha_variance;       // [reads, columns] over all tokens: 0 where content does not matter
+  std::vector<double> alpha_mean;      // [reads, columns] over all tokens; NaN for a column that a read lacks
+  std::vector<double> alpha_variance;  // [reads, columns] over all tokens: 0 where content does not matter
+  double reference_nll = nan;          // of the model at step 0; without it ln(vocabulary), a uniform guess
+  double margin = nan;  // nats a token: settings.margin times what was learned, reference_nll - intact_nll, if positive
   double intact_nll = 0;                    // nats a token, mean over predicted tokens
   std::vector<double> intact_nll_sequence;  // [sequence]
   std::vector<AblationEffects> ablations;   // in the order of settings.ablations

@@ -15,10 +15,10 @@ struct ProbeSettings {
   std::uint64_t seed = 1;  // of resampling, controls and donors; the measurement itself is not random
   std::vector<Ablation> ablations = {Ablation::mask};
   std::vector<std::string> sets = {};  // names of parse_route_set(); empty: the 18 slices
-  int controls = 4;                    // draws of a mass-matched control for every set and ablation; 0: none
-  double margin = 0.01;                // nats a token: what is shown to lie within it counts as no effect
-  bool until_decided = false;          // stop with a set as soon as its confidence sequence decides (sequential.h)
-  std::int64_t look_every = 8;         // sequences between two looks at the confidence sequences
+  int controls = 16;                   // draws of matched controls for every set and ablation, of either kind; 0: none
+  double margin = 0.01;  // share of what the model has learned: what is shown to lie within it counts as no effect
+  bool until_decided = false;   // stop with a set as soon as its confidence sequence decides (sequential.h)
+  std::int64_t look_every = 8;  // sequences between two looks at the confidence sequences
   bool by_position = false, by_repeat = false;
   std::string class_file = {};  // JSON: {"class": [token ids], ...}; empty: none
 

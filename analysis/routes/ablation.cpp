@@ -5,7 +5,6 @@
 #include <cmath>
 #include <limits>
 #include <memory>
-#include <random>
 #include <stdexcept>
 
 #include "data/base/error.h"
@@ -298,37 +297,6 @@ PreparedAblation prepare_ablation(const model::Model& model, Ablation ablation, 
     }
   });
   return out;
-}
-
-std::vector<GatedRoute> draw_control(const model::ReadPlan& plan, const RouteSet& set,
-                                     std::span<const double> alpha_mean, std::uint64_t seed, int set_index, int draw) {
-  // The standard fixes both seed_seq and mt19937_64 to the bit, but neither distributions nor std::shuffle.
-  std::seed_seq words{static_cast<std::uint32_t>(seed), static_cast<std::uint32_t>(seed >> 32),
-                      static_cast<std::uint32_t>(set_index), static_cast<std::uint32_t>(draw)};
-  std::mt19937_64 random(words);
-  // Mass below this is rounding.
-  constexpr double rounding = 1e-12;
-  const auto mass_of = [&](int read, int column) { return alpha_mean[index(read * plan.num_columns() + column)]; };
-  std::vector<GatedRoute> routes;
-  for_each_read(whole(set), [&](int read, std::span<const GatedRoute> of_read) {
-    if (of_read.size() == plan.reads[index(read)].columns.size()) {
-      routes.insert(routes.end(), of_read.begin(), of_read.end());
-      return;
-    }
-    double left = 0;
-    for (const GatedRoute& route : of_read) left += mass_of(read, route.column);
-    std::vector<int> columns = plan.reads[index(read)].columns;
-    for (std::size_t i = columns.size() - 1; i > 0; --i)
-      std::swap(columns[i], columns[index(below(random(), static_cast<std::int64_t>(i) + 1))]);
-    for (int column : columns) {
-      if (left <= rounding) break;
-      const double mass = mass_of(read, column);
-      if (mass <= rounding) continue;
-      routes.push_back({read, column, left > mass - rounding ? 1.0 : left / mass});
-      left -= mass;
-    }
-  });
-  return routes;
 }
 
 }  // namespace routescope::analysis

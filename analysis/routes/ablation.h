@@ -1,4 +1,4 @@
-// Ablations of a set of routes (MATH.md, "Ablations") as changes of a forward pass, and mass-matched controls.
+// Ablations of a set of routes (MATH.md, "Ablations") as changes of a forward pass.
 #pragma once
 
 #include <cstdint>
@@ -91,12 +91,5 @@ struct PreparedAblation {
 /// ablation needs are missing.
 PreparedAblation prepare_ablation(const model::Model& model, Ablation ablation, std::span<const GatedRoute> routes,
                                   const Reference& reference, const BatchPlace& place);
-
-/// A mass-matched control of a set: in each of its reads, sources in random order until they hold the mass that the set
-/// holds there, on average over the reference tokens; the last source is taken in part. The set's own sources may be
-/// among them: the question is whether it matters which sources hold the mass. A read whose every source belongs to the
-/// set is as in the set. A pure function of the seed, the draw, the set's place in the list and the masses.
-std::vector<GatedRoute> draw_control(const model::ReadPlan& plan, const RouteSet& set,
-                                     std::span<const double> alpha_mean, std::uint64_t seed, int set_index, int draw);
 
 }  // namespace routescope::analysis

@@ -70,13 +70,31 @@ class AnalyzeTool : public ::testing::Test {
 TEST_F(AnalyzeTool, ProbesARunStepByStepOrAllAtOnce) {
   make();
   expect_done("probe --run run", "step 4: intact nll");
-  EXPECT_EQ(rows("run/analysis.h5"), 1U);
+  EXPECT_EQ(rows("run/analysis.h5"), 2U);  // and step 0, against which it is measured
   expect_done("probe --run run --step 1", "embedding.mlp.early");
-  EXPECT_EQ(rows("run/analysis.h5"), 2U);
+  EXPECT_EQ(rows("run/analysis.h5"), 3U);
   expect_done("probe --run run --step all", "run/analysis.h5: step 1 is there already");
   EXPECT_EQ(rows("run/analysis.h5"), 4U);
   expect_done("probe --run run --step all --seed 2 --sequences 4 --out other.h5", "other.h5: 4 rows");
   EXPECT_EQ(load_record(dir / "other.h5").identity.tokens.sequences, 4);
+}
+
+TEST_F(AnalyzeTool, MeasuresAgainstStepZeroAlsoWhereItsCheckpointIsGone) {
+  make();
+  std::filesystem::rename(dir / "run/checkpoints/step-00000000", dir / "run/initial");
+  std::filesystem::remove(dir / "run/initial/MANIFEST.json");
+  expect_done("probe --run run", "step        0  nll");
+  const AnalysisRecord record = load_record(dir / "run/analysis.h5");
+  ASSERT_EQ(record.rows.size(), 2U);
+  EXPECT_EQ(record.rows[0].step, 0);
+  EXPECT_EQ(record.rows[0].margin, 0);
+  EXPECT_EQ(record.rows[0].reference_nll, record.rows[0].intact_nll);
+  EXPECT_EQ(record.rows[1].reference_nll, record.rows[0].intact_nll);
+  // Without either there is no null, and what was learned counts from a uniform guess.
+  std::filesystem::remove_all(dir / "run/initial");
+  expect_done("probe --run run --out alone.h5", "step 4: intact nll");
+  EXPECT_EQ(rows("alone.h5"), 1U);
+  EXPECT_DOUBLE_EQ(load_record(dir / "alone.h5").rows[0].reference_nll, std::log(37));
 }
 
 TEST_F(AnalyzeTool, ProbesAtATimeAreAllKept) {
@@ -150,7 +168,8 @@ TEST_F(AnalyzeTool, MeasuresWhatItIsAskedFor) {
     data::hdf5::File file = data::hdf5::File::create(dir / "more.h5");
     file.write("tokens", testing::micro_tokens(24, 8).ids, {24, 8});
   }
-  expect_done("probe --run run --tokens more.h5 --until-decided --margin 5 --controls 0 --out decided.h5", "absent");
+  expect_done("probe --run run --tokens more.h5 --until-decided --margin 5 --controls 0 --out decided.h5",
+              "without stopping early");
 }
 
 TEST_F(AnalyzeTool, TrackFollowsReportAndInspect) {

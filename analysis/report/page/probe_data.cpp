@@ -110,7 +110,7 @@ json free_data(const ProbeIdentity& identity, const Places& places) {
     out.push_back(json());
     if (at < 0) continue;
     const FreeMass free(plan, identity.settings.ablations.front(), sets[static_cast<std::size_t>(at)]);
-    if (free.changed > 0) out.back() = {free.reads / free.changed, -free.certain / free.changed};
+    if (free.changed > 0) out.back() = {free.of(1) - free.of(0), free.of(0)};
   }
   return out;
 }
@@ -138,13 +138,27 @@ json dissociation_data(const Findings& findings, const Indices& rows) {
   if (findings.dissociation.empty()) return out;
   for (std::size_t row : rows) {
     const Dissociation& one = findings.dissociation.at(row);
-    out.push_back({{"free_mass", json_numbers(one.free_mass)},
-                   {"rank_correlation", json_estimate(one.rank_correlation)},
+    json by_mass = json::object(), contests = json::array();
+    for (MassKind kind : mass_kinds) {
+      const MassAgainstEffect& of = one.of(kind);
+      by_mass[to_string(kind)] = {{"free", json_numbers(of.free_mass)},
+                                  {"rank_correlation", json_number(of.rank_correlation)},
+                                  {"tau", json_estimate({of.over.tau, of.over.ci})},
+                                  {"within", json_estimate({of.within.tau, of.within.ci})},
+                                  {"within_p", json_number(of.within.p)},
+                                  {"idle", of.idle}};
+    }
+    for (std::size_t c = 0; c < num_contests; ++c)
+      contests.push_back({{"name", to_string(contest_name(c))},
+                          {"heaviest", one.contests[c].heaviest},
+                          {"strongest", one.contests[c].strongest},
+                          {"p", json_number(one.contests[c].p_adjusted)}});
+    out.push_back({{"free_mass", json_numbers(one.of(MassKind::alpha).free_mass)},
+                   {"by_mass", by_mass},
+                   {"contests", contests},
                    {"largest_mass", one.largest_mass},
                    {"largest_effect", one.largest_effect},
-                   {"p_same", json_number(one.p_same)},
-                   {"p_largest", json_number(one.p_largest)},
-                   {"idle", one.idle}});
+                   {"idle", one.of(MassKind::alpha).idle}});
   }
   return out;
 }
@@ -172,7 +186,7 @@ json probes_data(const std::string& name, const AnalysisRecord& record, const Fi
   return {{"name", name},
           {"sequences", identity.tokens.sequences},
           {"positions", identity.tokens.positions},
-          {"margin", identity.settings.margin},
+          {"margin", json_number(record.rows.back().margin)},
           {"until_decided", identity.settings.until_decided},
           {"controls", identity.settings.controls},
           {"step", step},
@@ -201,7 +215,11 @@ json motifs_data(const Findings& findings) {
                    {"effect", columns(motif.effect)},
                    {"control", columns(motif.control)},
                    {"excess", columns(motif.excess)},
+                   {"contribution_excess", columns(motif.contribution_excess)},
+                   {"change", columns(motif.change)},
+                   {"p", json_numbers(motif.p)},
                    {"mass", columns(motif.mass)},
+                   {"contribution", columns(motif.contribution)},
                    {"uniform", json_number(motif.uniform_mass)},
                    {"shown_from", json_step(motif.shown_from)},
                    {"onset", json_steps(motif.onset)},

@@ -163,9 +163,8 @@ const plane = {
     const heaviest = sets[row.largest_mass].title, strongest = sets[row.largest_effect].title;
     const heads = heaviest === strongest ? `The heaviest slice, ${heaviest}, is also the strongest`
                                          : `The heaviest slice is ${heaviest}, the strongest ${strongest}`;
-    return ` ${heads} (one and the same in ${
-             percent(row.p_same)} of resamples). Rank correlation of free mass and effect: ` +
-      `${estimated(row.rank_correlation, 2)}.`;
+    const of = row.by_mass.alpha;
+    return ` ${heads}. Kendall\u2019s tau of free mass and effect: ${estimated(of.tau, 2)}.`;
   },
 
   /// Names beside points, the largest effects and masses first, wherever there is room.

@@ -27,10 +27,16 @@ const runsInNumbers = {
       ["validation loss, nats per token", one ? digits(one.valid_loss, 4) : "\u2013"],
       ["loss on the probe tokens, nats per token", digits(probe.nll[last], 4)],
       ["variance of the weights between tokens, share", percent(probe.content[last])],
-      ["rank correlation of free mass and effect", estimated(row.rank_correlation, 2)],
       ["heaviest slice (free mass)", title(row.largest_mass)], ["strongest slice", title(row.largest_effect)],
-      ["the same slice, share of resamples", percent(row.p_same)],
-      ["p that no slice is stronger than the heaviest", pText(row.p_largest)],
+      ...Object.entries(row.by_mass || {}).flatMap(([kind, of]) => {
+        const name = kind === "alpha" ? "weight" : kind;
+        return [
+          [`rank correlation of free mass and effect, ${name}`, digits(of.rank_correlation, 2)],
+          [`Kendall\u2019s tau, ${name}`, estimated(of.tau, 2)],
+          [`tau within a sublayer and depth, ${name}`, `${estimated(of.within, 2)}, ${pText(of.within_p)}`]
+        ];
+      }),
+      ["comparisons in which the heaviest is not the strongest", row.contests ? this.contests(row.contests) : "\u2013"],
       ["idle slices", row.idle ? idle || "none shown" : "\u2013"]
     ]);
     for (const motif of motifs.filter((motif) => motif.of_paper)) {
@@ -41,6 +47,13 @@ const runsInNumbers = {
     }
     for (const [quantity, text] of this.costs(probe)) out.set(quantity, text);
     return out;
+  },
+
+  contests(all) {
+    const tested = all.filter((one) => known(one.p));
+    const differ = tested.filter((one) => one.p < 0.05 && one.heaviest !== one.strongest);
+    return tested.length ? `${differ.length} of ${tested.length}${
+      differ.length ? `: ${differ.map((one) => one.name.replaceAll(".", " ")).join("; ")}` : ""}` : "not tested";
   },
 
   costs(probe) {

@@ -21,11 +21,6 @@ using testing::Planted;
 using testing::planted_record;
 using testing::slice_index;
 
-void expect_within(const Estimate& estimate, double truth, const char* what) {
-  EXPECT_LE(estimate.ci.lower, truth) << what;
-  EXPECT_GE(estimate.ci.upper, truth) << what;
-}
-
 /// The mass of a slice whose reads that masking can change weigh `changed` on average.
 double whole_mass(int slice, double changed) {
   const RouteSet set = slice_sets(testing::findings_plan())[static_cast<std::size_t>(slice)];
@@ -35,23 +30,36 @@ double whole_mass(int slice, double changed) {
   return (changed * static_cast<double>(reads) + certain) / static_cast<double>(set.reads.size());
 }
 
+const MassAgainstEffect& by_alpha(const Dissociation& row) {
+  return row.of(MassKind::alpha);
+}
+
+/// The contest of this name.
+const Contest& contest(const Dissociation& row, const std::string& name) {
+  for (std::size_t c = 0; c < num_contests; ++c)
+    if (to_string(contest_name(c)) == name) return row.contests[c];
+  throw std::out_of_range(name);
+}
+
 TEST(Findings, MassThatNoAblationCanTouchDoesNotCount) {
   // 0.attn has one source, whose weight is 1; 1.attn has two, of which the embedding has a tenth.
-  const int certain = testing::slice_index("embedding.attn.early"), heavy = testing::slice_index("embedding.mlp.mid");
+  const int certain = testing::slice_index("embedding.attn.early"), heavy = testing::slice_index("embedding.attn.mid");
   const auto planted = [&](std::size_t, int s) {
     return Planted{s == heavy ? 0.5 : 0.0, 0, s == certain ? 0.55 : s == heavy ? 0.5 : 0.02};
   };
   AnalysisRecord record = testing::planted_record({10}, 0.001, 15, planted);
-  record.rows[0].mass[static_cast<std::size_t>(certain)] = 0.54;  // less than a tenth of what can be changed
-  Dissociation found = find(record).dissociation.at(0);
+  for (std::size_t i = 0; i < testing::findings_sequences; ++i)  // less than a tenth of what can be changed
+    record.rows[1].mass_sequence[static_cast<std::size_t>(certain) * testing::findings_sequences + i] = 0.54;
+  Dissociation found = find(record).dissociation.back();
   EXPECT_EQ(found.largest_mass, heavy);
-  EXPECT_EQ(found.p_largest, 1);
-  EXPECT_TRUE(found.idle.empty());
-  record.rows[0].ablations[0].ablation = Ablation::zero;  // which can take that weight
-  found = find(record).dissociation.at(0);
+  EXPECT_EQ(contest(found, "attn.slices.alpha").heaviest, heavy);
+  EXPECT_FALSE(contest(found, "attn.slices.alpha").differ());
+  EXPECT_TRUE(by_alpha(found).idle.empty());
+  for (ProbeRow& row : record.rows) row.ablations[0].ablation = Ablation::zero;  // which can take that weight
+  found = find(record).dissociation.back();
   EXPECT_EQ(found.largest_mass, certain);
-  EXPECT_LT(found.p_largest, 1e-9);
-  EXPECT_EQ(found.idle, std::vector<int>{certain});
+  EXPECT_TRUE(contest(found, "attn.slices.alpha").differ());
+  EXPECT_EQ(by_alpha(found).idle, std::vector<int>{certain});
 }
 
 TEST(Findings, MassThatDoesNothingIsToldFromMassThatDoes) {
@@ -63,15 +71,25 @@ TEST(Findings, MassThatDoesNothingIsToldFromMassThatDoes) {
     return Planted{0.02 * (s + 1), 0, whole_mass(s, 0.09 - 0.004 * s)};
   };
   const AnalysisRecord record = testing::planted_record({10}, 0.001, 1, planted);
-  const Dissociation found = find(record).dissociation.at(0);
+  const Findings findings = find(record);
+  const Dissociation& found = findings.dissociation.back();
   EXPECT_EQ(found.largest_mass, heavy);
   EXPECT_EQ(found.largest_effect, strong);
-  EXPECT_EQ(found.p_same, 0);
-  EXPECT_LT(found.p_largest, 1e-9);
-  EXPECT_EQ(found.idle, std::vector<int>{heavy});
-  EXPECT_DOUBLE_EQ(found.rank_correlation.value, -1);
-  EXPECT_DOUBLE_EQ(found.rank_correlation.ci.lower, -1);
-  EXPECT_LT(found.rank_correlation.ci.upper, -0.97);
+  EXPECT_EQ(contest(found, "mlp.slices.alpha").heaviest, heavy);
+  EXPECT_EQ(contest(found, "mlp.slices.alpha").strongest, strong);
+  EXPECT_LT(contest(found, "mlp.slices.alpha").p_adjusted, 1e-6);
+  EXPECT_EQ(by_alpha(found).idle, std::vector<int>{heavy});
+  EXPECT_DOUBLE_EQ(by_alpha(found).rank_correlation, -1);
+  EXPECT_DOUBLE_EQ(by_alpha(found).over.tau, -1);
+  EXPECT_LT(by_alpha(found).over.ci.upper, 0);
+  EXPECT_EQ(by_alpha(found).over.ci.lower, -1);
+  EXPECT_LT(by_alpha(found).over.p, 0.001);
+  EXPECT_EQ(found.of(MassKind::contribution).idle, by_alpha(found).idle);  // the same numbers
+
+  // The same tests fail at step 0, where nothing was learned.
+  const Dissociation& initial = findings.dissociation.front();
+  for (std::size_t c = 0; c < num_contests; ++c) EXPECT_EQ(initial.contests[c].p, 1) << to_string(contest_name(c));
+  EXPECT_TRUE(by_alpha(initial).idle.empty());
 }
 
 TEST(Findings, AgreementOfMassAndEffectIsNotDenied) {
@@ -81,146 +99,118 @@ TEST(Findings, AgreementOfMassAndEffectIsNotDenied) {
     const double size = s == largest ? 0.8 : 0.02 * s;
     return Planted{size, 0, whole_mass(s, size)};
   };
-  const Dissociation found = find(testing::planted_record({10}, 0.001, 2, planted)).dissociation.at(0);
+  const Dissociation found = find(testing::planted_record({10}, 0.001, 2, planted)).dissociation.back();
   EXPECT_EQ(found.largest_mass, largest);
   EXPECT_EQ(found.largest_effect, largest);
-  EXPECT_EQ(found.p_same, 1);
-  EXPECT_EQ(found.p_largest, 1);
-  EXPECT_GT(found.rank_correlation.ci.lower, 0.97);
-  EXPECT_TRUE(found.idle.empty());
+  EXPECT_FALSE(contest(found, "attn.slices.alpha").differ());
+  EXPECT_EQ(contest(found, "attn.slices.alpha").p, 1);
+  EXPECT_DOUBLE_EQ(by_alpha(found).over.tau, 1);
+  EXPECT_EQ(by_alpha(found).over.ci.upper, 1);
+  EXPECT_GT(by_alpha(found).over.ci.lower, 0.5);
+  EXPECT_TRUE(by_alpha(found).idle.empty());
 }
 
-TEST(Findings, EqualSlicesAreOftenSaidToBeTheSameAndNeverWithASmallPValue) {
-  // The heaviest slice and another matter alike: how often they are "the same" is a coin's.
-  const int heavy = testing::slice_index("history.mlp.mid"), equal = testing::slice_index("current.mlp.late");
-  int rejected = 0;
-  constexpr int repetitions = 20;
-  for (int repetition = 0; repetition < repetitions; ++repetition) {
-    const auto planted = [&](std::size_t, int s) {
-      return Planted{s == heavy || s == equal ? 0.5 : 0.0, 0, s == heavy ? 0.7 : 0.1};
-    };
-    const Dissociation found =
-        find(testing::planted_record({1}, 0.1, 100 + static_cast<std::uint64_t>(repetition), planted))
-            .dissociation.at(0);
-    EXPECT_TRUE(found.largest_effect == heavy || found.largest_effect == equal);
-    EXPECT_GT(found.p_same, 0);
-    rejected += found.p_largest < 0.05;
-  }
-  // 5 % and three standard deviations; Bonferroni leaves 0.3 %.
-  EXPECT_LE(rejected, 0.05 * repetitions + 3 * std::sqrt(0.05 * 0.95 * repetitions));
-}
-
-const std::vector<std::int64_t> log_steps = {0, 1, 4, 16, 64, 256, 512, 1000};
-
-TEST(Findings, MotifsOfThePaperAndWhatElseExceedsItsControl) {
-  const int other = testing::slice_index("history.mlp.mid"), matched = testing::slice_index("history.mlp.late");
-  const auto planted = [&](std::size_t row, int s) {
-    const bool risen = log_steps[row] >= 64;
-    if (s == testing::slice_index("embedding.mlp.early"))
-      return Planted{risen ? 0.3 : -0.05, 0, log_steps[row] >= 4 ? 0.8 : 0.4};
-    if (s == testing::slice_index("current.attn.early")) return Planted{0.2, 0.1, 0.3};
-    if (s == testing::slice_index("current.mlp.early")) return Planted{0.05, 0.01, 0.5};
-    if (s == other) return Planted{0.1, 0.02, 0.2};
-    if (s == matched) return Planted{0.1, 0.1, 0.2};  // it matters as much as any other mass
-    return Planted{0, 0, 0.2};
+TEST(Findings, ANearTieOfMassesDecidesNothing) {
+  // Two slices weigh nearly alike; the one that is ahead by a little does nothing, the other is the strongest.
+  const int ahead = testing::slice_index("history.mlp.mid"), behind = testing::slice_index("current.mlp.late");
+  const auto found_with = [&](double gap) {
+    return find(testing::planted_record({10}, 0.001, 30,
+                                        [&](std::size_t, int s) {
+                                          return Planted{s == behind ? 0.5 : 0.0, 0,
+                                                         whole_mass(s, s == ahead    ? 0.6 + gap
+                                                                       : s == behind ? 0.6
+                                                                                     : 0.1)};
+                                        }))
+        .dissociation.back();
   };
-  const Findings found = find(testing::planted_record(log_steps, 0.01, 3, planted));
-  ASSERT_EQ(found.motifs.size(), 4U);
-  const char* names[] = {"embedding_early_mlp", "current_early", "history_late_attn", "history.mlp.mid"};
-  for (std::size_t m = 0; m < 4; ++m) {
-    EXPECT_EQ(found.motifs[m].name, names[m]);
-    EXPECT_EQ(found.motifs[m].of_paper, m < 3);
-  }
-  EXPECT_EQ(found.motifs[3].slices, std::vector<int>{other});
-
-  // By hand: 0.mlp and 1.mlp see 2 sources; 0.attn one, which is not its current state; 4.attn 3, 5.attn 4, of which
-  // history 1 and 2.
-  EXPECT_DOUBLE_EQ(found.motifs[0].uniform_mass, 0.5);
-  EXPECT_DOUBLE_EQ(found.motifs[1].uniform_mass, (0.25 + 0.5) / 2);
-  EXPECT_DOUBLE_EQ(found.motifs[2].uniform_mass, (1.0 / 3 + 0.5) / 2);
-
-  const Motif& embedding = found.motifs[0];
-  EXPECT_EQ(embedding.shown_from, 64);
-  EXPECT_EQ(embedding.onset.value, 64);
-  EXPECT_EQ(embedding.onset.ci.lower, 64);
-  EXPECT_EQ(embedding.onset.ci.upper, 64);
-  EXPECT_EQ(embedding.mass_onset.value, 4);
-  EXPECT_DOUBLE_EQ(embedding.lead.value, std::log(65.0 / 5));  // mass leads
-  EXPECT_GT(embedding.lead.ci.lower, 0);
-  ASSERT_EQ(embedding.effect.size(), log_steps.size());
-  expect_within(embedding.effect.back(), 0.3, "effect");
-  EXPECT_NEAR(embedding.mass.back().value, 0.8, 1e-3);
-
-  const Motif& current = found.motifs[1];  // there from the start; its mass is not above uniform
-  expect_within(current.effect.back(), 0.25, "sum of effects");
-  expect_within(current.control.back(), 0.11, "sum of controls");
-  expect_within(current.excess.back(), 0.14, "excess");
-  EXPECT_NEAR(current.mass.back().value, 0.4, 1e-3);
-  EXPECT_EQ(current.onset.value, 0);
-  EXPECT_EQ(current.shown_from, 0);
-
-  const Motif& history = found.motifs[2];
-  EXPECT_TRUE(std::isnan(history.onset.value));
-  EXPECT_TRUE(std::isnan(history.onset.ci.lower));
-  EXPECT_TRUE(std::isnan(history.shown_from));
-  EXPECT_TRUE(std::isnan(history.mass_onset.value));  // 0.2 is below uniform
-  EXPECT_TRUE(std::isnan(history.lead.value));
+  EXPECT_EQ(contest(found_with(0.01), "mlp.slices.alpha").heaviest, ahead);
+  EXPECT_EQ(contest(found_with(0.01), "mlp.slices.alpha").p, 1);
+  EXPECT_TRUE(contest(found_with(0.05), "mlp.slices.alpha").differ());
 }
 
-TEST(Findings, MassIsMeasuredFromWhereTrainingStarts) {
-  AnalysisRecord record = testing::planted_record({0, 1}, 0.001, 16, [](std::size_t, int) {
-    return Planted{0, 0, 0.3};
+TEST(Findings, ADifferenceWithinTheMarginIsNone) {
+  const int heavy = testing::slice_index("history.mlp.mid"), strong = testing::slice_index("current.mlp.late");
+  const auto found_with = [&](double effect) {
+    return find(testing::planted_record(
+                    {10}, 0.0001, 31,
+                    [&](std::size_t, int s) {
+                      return Planted{s == strong ? effect : 0.0, 0, whole_mass(s, s == heavy ? 0.6 : 0.1)};
+                    }))
+        .dissociation.back();
+  };
+  EXPECT_FALSE(contest(found_with(0.009), "mlp.slices.alpha").differ());  // the margin is 0.01
+  EXPECT_TRUE(contest(found_with(0.02), "mlp.slices.alpha").differ());
+}
+
+TEST(Findings, FamiliesAreJudgedByTheirSlicesTogether) {
+  // History weighs the most in MLP reads, and the embedding's three slices together matter the most.
+  const auto planted = [&](std::size_t, int s) {
+    const bool mlp = s / 3 % 2 == 1;
+    return Planted{mlp && s / 6 == 0 ? 0.1 : 0.0, 0, whole_mass(s, s / 6 == 1 ? 0.6 : 0.2)};
+  };
+  const Dissociation found = find(testing::planted_record({10}, 0.001, 32, planted)).dissociation.back();
+  const Contest& families = contest(found, "mlp.families.alpha");
+  EXPECT_EQ(families.heaviest, 1);
+  EXPECT_EQ(families.strongest, 0);
+  EXPECT_TRUE(families.differ());
+  EXPECT_FALSE(contest(found, "attn.families.alpha").differ());
+}
+
+TEST(Findings, WhatSomeDocumentsNeedIsNotCalledIdle) {
+  // The mean is within the margin, but a fifth of the documents is not.
+  const int heavy = testing::slice_index("history.mlp.mid");
+  AnalysisRecord record = testing::planted_record({10}, 0.0001, 33, [&](std::size_t, int s) {
+    return Planted{0, 0, whole_mass(s, s == heavy ? 0.6 : 0.05)};
   });
-  model::ModelConfig config = testing::micro_config(model::Residual::block_attn_res, model::AttnResSource::block_sum);
-  config.recency_bias = std::log(3.0);  // of 2 sources the current one has 3/4, of 4 a half
-  record.identity.model_config = config.to_json().dump();
-  const Findings found = find(record);
-  EXPECT_NEAR(found.motifs[0].uniform_mass, 0.25, 1e-12);
-  EXPECT_NEAR(found.motifs[1].uniform_mass, (0.75 / 2 + 0.75) / 2, 1e-12);
-  EXPECT_EQ(found.motifs[0].mass_onset.value, 0);  // 0.3 is above 1/4, though not above a half
+  EXPECT_EQ(by_alpha(find(record).dissociation.back()).idle, std::vector<int>{heavy});
+  SetEffect& set = record.rows[1].ablations[0].sets[static_cast<std::size_t>(heavy)];
+  for (std::size_t i = 0; i < 6; ++i) set.delta_nll_sequence[4 * i] = 0.02;
+  EXPECT_TRUE(by_alpha(find(record).dissociation.back()).idle.empty());
 }
 
-TEST(Findings, WithoutControlsThereIsNoExcessAndNoOnset) {
-  AnalysisRecord record = testing::planted_record({0, 1}, 0.01, 4, [](std::size_t, int) {
-    return Planted{0.3, 0, 0.6};
+TEST(Findings, WithoutStepZeroNothingIsJudged) {
+  AnalysisRecord record = testing::planted_record({10}, 0.001, 34, [&](std::size_t, int s) {
+    return Planted{s == 3 ? 0.5 : 0.0, 0, whole_mass(s, s == 10 ? 0.6 : 0.1)};
+  });
+  EXPECT_LT(find(record).motifs[0].p.back(), 0.05);
+  record.rows.erase(record.rows.begin());
+  const Findings found = find(record);
+  EXPECT_FALSE(found.learned.back().known());
+  EXPECT_TRUE(std::isnan(found.motifs[0].p.back()));
+  for (const Contest& one : found.dissociation.back().contests) EXPECT_TRUE(std::isnan(one.p));
+}
+
+TEST(Findings, AModelThatLearnedNothingShowsNothing) {
+  AnalysisRecord record = testing::planted_record({10}, 0.001, 35, [&](std::size_t, int s) {
+    return Planted{s == 3 ? 0.5 : 0.0, 0, whole_mass(s, s == 10 ? 0.6 : 0.1)};
+  });
+  record.rows[1].intact_nll_sequence = record.rows[0].intact_nll_sequence;
+  const Findings found = find(record);
+  EXPECT_FALSE(found.learned.back().shown());
+  EXPECT_EQ(found.motifs[0].p.back(), 1);
+  for (const Contest& one : found.dissociation.back().contests) EXPECT_FALSE(one.differ());
+}
+
+TEST(Findings, SequencesOfOneDocumentCountOnce) {
+  // Every document's effect is its own; repeated four times it is no more evidence.
+  AnalysisRecord record = testing::planted_record({10}, 0.2, 36, [&](std::size_t, int s) {
+    return Planted{s == 3 ? 0.3 : 0.0, 0, whole_mass(s, 0.3)};
   });
   for (ProbeRow& row : record.rows) {
-    for (SetEffect& set : row.ablations.front().sets) set.control = {};
-  }
-  const Findings found = find(record);
-  ASSERT_EQ(found.motifs.size(), 3U);
-  EXPECT_NEAR(found.motifs[0].effect[1].value, 0.3, 0.02);
-  EXPECT_TRUE(std::isnan(found.motifs[0].excess[1].value));
-  EXPECT_TRUE(std::isnan(found.motifs[0].onset.value));
-  EXPECT_EQ(found.motifs[0].mass_onset.value, 0);
-}
-
-TEST(Findings, ASetDecidedEarlyCountsByItsOwnSequences) {
-  const int early = testing::slice_index("embedding.mlp.early");
-  AnalysisRecord record = testing::planted_record({5}, 0.05, 5, [&](std::size_t, int) {
-    return Planted{0.3, 0.1, 0.6};
-  });
-  SetEffect& set = record.rows[0].ablations.front().sets[static_cast<std::size_t>(early)];
-  double sum = 0;
-  constexpr int used = 16;
-  for (std::size_t i = 0; i < testing::findings_sequences; ++i) {
-    if (i < used) {
-      sum += set.delta_nll_sequence[i] - set.control.delta_nll_sequence[i];
-    } else {
-      set.delta_nll_sequence[i] = set.control.delta_nll_sequence[i] = nan;
+    for (SetEffect& set : row.ablations[0].sets) {
+      for (ControlEffect* control : {&set.control, &set.contribution_control})
+        for (std::size_t i = 0; i < testing::findings_sequences; ++i)
+          control->delta_nll_sequence[i] = control->delta_nll_sequence[i / 4 * 4];
+      for (std::size_t i = 0; i < testing::findings_sequences; ++i)
+        set.delta_nll_sequence[i] = set.delta_nll_sequence[i / 4 * 4];
     }
   }
-  const Findings broken = find(record);  // without until_decided a missing value is the model's
-  EXPECT_TRUE(std::isnan(broken.motifs[0].excess[0].value));
-  EXPECT_TRUE(std::isnan(broken.motifs[0].excess[0].ci.lower));
-  EXPECT_FALSE(std::isnan(broken.dissociation[0].p_largest));
-  record.identity.settings.until_decided = true;
-  const Findings found = find(record);
-  EXPECT_NEAR(found.motifs[0].excess[0].value, sum / used, 1e-12);
-  EXPECT_TRUE(std::isnan(found.motifs[0].shown_from));  // tests of a fixed number of sequences
-  EXPECT_TRUE(std::isnan(found.dissociation[0].p_largest));
-  expect_within(found.motifs[0].excess[0], 0.2, "excess");
-  EXPECT_FALSE(std::isnan(found.dissociation[0].rank_correlation.ci.lower));
+  const Estimate apart = find(record).motifs[0].excess.back();
+  for (std::size_t i = 0; i < testing::findings_sequences; ++i)
+    record.identity.tokens.documents[i] = static_cast<std::int64_t>(i / 4);
+  const Estimate clustered = find(record).motifs[0].excess.back();
+  EXPECT_NEAR(clustered.value, apart.value, 1e-12);
+  EXPECT_GT(clustered.ci.upper - clustered.ci.lower, 1.8 * (apart.ci.upper - apart.ci.lower));
 }
 
 TEST(Findings, ContentIsTheShareOfVarianceBetweenTokens) {
@@ -256,87 +246,31 @@ TEST(Findings, OtherSetsThanTheSlicesHaveContentOnly) {
 
 TEST(Findings, AFieldOfAnotherSizeIsNamed) {
   AnalysisRecord record = testing::planted_record({8}, 0.01, 8, [](std::size_t, int) { return Planted{}; });
-  record.rows[0].mass_sequence.pop_back();
+  record.rows[1].mass_sequence.pop_back();
   try {
     find(record);
     FAIL() << "expected an error";
   } catch (const data::Error& error) {
-    EXPECT_STREQ(error.what(), "row of step 8: mass_sequence has 431 values, expected 432");
+    EXPECT_STREQ(error.what(), "row of step 8: mass_sequence has 575 values, expected 576");
   }
-}
-
-Planted rising(std::size_t row, int, double scale) {
-  return {scale * (log_steps[row] >= 64 ? 0.3 : 0.0), 0, 0.6};
-}
-
-TEST(Findings, IdenticalRunsPooledAreOne) {
-  const AnalysisRecord one =
-      testing::planted_record(log_steps, 0.1, 9, [](std::size_t row, int s) { return rising(row, s, 1); });
-  const Findings alone = find(one), pooled = pool(std::vector<AnalysisRecord>{one, one, one});
-  EXPECT_EQ(pooled.runs, 3);
-  ASSERT_EQ(pooled.motifs.size(), alone.motifs.size());
-  for (std::size_t m = 0; m < alone.motifs.size(); ++m) {
-    const Motif &a = alone.motifs[m], &b = pooled.motifs[m];
-    EXPECT_EQ(a.name, b.name);
-    for (std::size_t row = 0; row < log_steps.size(); ++row) {
-      EXPECT_NEAR(a.excess[row].value, b.excess[row].value, 1e-12);
-      // No wider than with t of 2 degrees of freedom in place of 23, up to the error of the fifth smallest resample of
-      // 2000, which that extrapolates.
-      const double wider = student_t_quantile(0.975, 2) / student_t_quantile(0.975, 23);
-      const double half = 0.5 * (a.excess[row].ci.upper - a.excess[row].ci.lower);
-      EXPECT_GT(b.excess[row].ci.upper - b.excess[row].ci.lower, 2 * half);
-      EXPECT_LT(b.excess[row].ci.upper - b.excess[row].ci.lower, 2.5 * wider * half);
-    }
-  }
-  EXPECT_EQ(pooled.dissociation.back().idle, alone.dissociation.back().idle);
-  EXPECT_EQ(pooled.content.back().mean_share, alone.content.back().mean_share);
-}
-
-TEST(Findings, RunsThatDifferWidenTheIntervalToStudents) {
-  std::vector<AnalysisRecord> runs;
-  for (double scale : {1.0, 2.0, 6.0})  // of 0.3 nats a token
-    runs.push_back(
-        testing::planted_record(log_steps, 1e-5, 10, [&](std::size_t row, int s) { return rising(row, s, scale); }));
-  runs[1].rows.erase(runs[1].rows.begin() + 2);
-  const Findings pooled = pool(runs);
-  EXPECT_EQ(pooled.step, (std::vector<std::int64_t>{0, 1, 16, 64, 256, 512, 1000}));
-  const Estimate& effect = pooled.motifs[0].effect.back();
-  EXPECT_NEAR(effect.value, 0.9, 1e-4);
-  // Mean 3, standard error sqrt(7 / 3) in units of 0.3, extrapolated from the fifth of 2000 normal resamples, at z.
-  const double t = student_t_quantile(0.975, 2), error = 0.3 * std::sqrt(7.0 / 3);
-  const double p = least_beyond / (findings_resamples + 1), z = normal_quantile(1 - p);
-  const double density = std::exp(-0.5 * z * z) / std::sqrt(2 * std::acos(-1.0));
-  const double tolerance = 4 * std::sqrt(p / findings_resamples) / density * t / z * error;
-  EXPECT_NEAR(effect.ci.lower, 0.9 - t * error, tolerance);
-  EXPECT_NEAR(effect.ci.upper, 0.9 + t * error, tolerance);
-  EXPECT_TRUE(std::isnan(pooled.motifs[0].onset.value));  // 3 such runs do not show that others have the motif
-}
-
-TEST(Findings, RunsThatAgreeHaveAnOnset) {
-  std::vector<AnalysisRecord> runs;
-  for (std::uint64_t seed : {11U, 12U, 13U})
-    runs.push_back(testing::planted_record(log_steps, 0.1, seed, [&](std::size_t row, int s) {
-      return rising(row, s, 1 + 0.1 * (static_cast<double>(seed) - 12));
-    }));
-  const Motif& motif = *testing::motif_named(pool(runs), "embedding_early_mlp");
-  EXPECT_EQ(motif.onset.value, 64);
-  expect_within(motif.onset, 64, "onset");
 }
 
 TEST(Findings, EveryComparisonWithTheHeaviestSliceIsCounted) {
   const int heavy = testing::slice_index("history.mlp.mid"), strong = testing::slice_index("current.mlp.late");
   AnalysisRecord record = testing::planted_record({1}, 0, 21, [&](std::size_t, int s) {
-    return Planted{0, 0, s == heavy ? 0.7 : 0.1};
+    return Planted{0, 0, whole_mass(s, s == heavy ? 0.7 : 0.1)};
   });
-  // One slice is stronger by t = 2.5 with 23 degrees of freedom; the others are as strong as the heaviest.
+  // One slice is stronger than the margin by t = 2.5 with 31 degrees of freedom; the others are as strong as the
+  // heaviest.
   std::vector<double>& values =
-      record.rows[0].ablations.front().sets[static_cast<std::size_t>(strong)].delta_nll_sequence;
-  for (std::size_t i = 0; i < values.size(); ++i) values[i] = 2.5 / std::sqrt(23.0) + (i % 2 == 0 ? 1 : -1);
-  const Dissociation found = find(record).dissociation.at(0);
-  const auto tested =
-      std::count_if(found.free_mass.begin(), found.free_mass.end(), [](double mass) { return !std::isnan(mass); });
-  EXPECT_GT(tested, 10);
-  EXPECT_NEAR(found.p_largest, student_t_cdf(-2.5, 23) * static_cast<double>(tested - 1), 1e-12);
+      record.rows[1].ablations.front().sets[static_cast<std::size_t>(strong)].delta_nll_sequence;
+  for (std::size_t i = 0; i < values.size(); ++i) values[i] = 0.01 + 2.5 / std::sqrt(31.0) + (i % 2 == 0 ? 1 : -1);
+  const Dissociation found = find(record).dissociation.back();
+  const std::vector<double>& free_mass = by_alpha(found).free_mass;
+  std::size_t tested = 0;
+  for (std::size_t s = 0; s < free_mass.size(); ++s) tested += s / 3 % 2 == 1 && !std::isnan(free_mass[s]);
+  EXPECT_GT(tested, 5U);
+  EXPECT_NEAR(contest(found, "mlp.slices.alpha").p, student_t_cdf(-2.5, 31) * static_cast<double>(tested - 1), 1e-12);
 }
 
 TEST(Findings, RunsMeasuredOtherwiseAreRefused) {
@@ -355,7 +289,7 @@ TEST(Findings, RunsMeasuredOtherwiseAreRefused) {
   EXPECT_EQ(error_of([](AnalysisRecord& run) { run.identity.tokens.ids[3] += 1; }),
             "run 2 of 2: its probe tokens differ from those of run 1");
   EXPECT_EQ(error_of([](AnalysisRecord& run) { run.identity.settings.controls += 1; }),
-            "run 2 of 2: its probe settings differ from those of run 1: controls: found 5, expected 4");
+            "run 2 of 2: its probe settings differ from those of run 1: controls: found 17, expected 16");
   EXPECT_EQ(error_of([](AnalysisRecord& run) { run.identity.patch = run.identity.tokens; }),
             "run 2 of 2: its aligned tokens differ from those of run 1");
   EXPECT_EQ(error_of([](AnalysisRecord& run) {

@@ -39,9 +39,10 @@ inline double study_mass(std::size_t slice, std::int64_t step) {
   return history ? 0.3 : slice / 6 == 0 ? 0.3 : 0.4;
 }
 
-inline analysis::ProbeIdentity study_identity(const model::ModelConfig& config, std::int64_t sequences = 24) {
+inline analysis::ProbeIdentity study_identity(const model::ModelConfig& config, std::int64_t sequences = 32) {
   analysis::ProbeIdentity identity;
   identity.tokens = micro_tokens(sequences, 8);
+  for (std::int64_t i = 0; i < sequences; ++i) identity.tokens.documents.push_back(i);
   identity.settings.ablations = {analysis::Ablation::mask, analysis::Ablation::freeze};
   identity.settings.controls = 2;
   identity.model_config = config.to_json().dump();
@@ -85,6 +86,7 @@ inline void describe_effects(analysis::AblationEffects& effects) {
     effects.sets[s].p_adjusted = p_value[s];
     effects.sets[s].p_equivalence_adjusted = p_equivalence[s];
     effects.sets[s].control.excess_p_adjusted = excess_p[s];
+    effects.sets[s].contribution_control = effects.sets[s].control;
   }
 }
 
@@ -102,6 +104,10 @@ inline analysis::AblationEffects study_effects(analysis::Ablation ablation, cons
     set.kl = std::abs(effect);
     set.top1_agreement = 1 - effect;
     set.control.overlap = 0.3;
+    set.control.coverage = 1;
+    set.control.enumerated = true;
+    set.control.draw_error = 0;
+    set.control.draw_freedom = 1;
   }
   describe_effects(effects);
   return effects;
@@ -137,14 +143,20 @@ inline analysis::ProbeRow study_row(const analysis::ProbeIdentity& identity, std
   analysis::ProbeRow row;
   row.step = step;
   row.model_sha256 = "of step " + std::to_string(step);
-  row.intact_nll = 3;
-  row.intact_nll_sequence.assign(static_cast<std::size_t>(identity.tokens.sequences), 3.0);
+  row.reference_nll = 5;
+  row.intact_nll = step == 0 ? 5 : 4;
+  row.margin = 0.01 * (row.reference_nll - row.intact_nll);
+  std::normal_distribution<double> of_text(0, 0.1);
+  for (std::int64_t i = 0; i < identity.tokens.sequences; ++i)
+    row.intact_nll_sequence.push_back(row.intact_nll + of_text(random));
   for (std::size_t s = 0; s < analysis::num_slices; ++s) {
     const double mass = study_mass(s, step);
     row.mass.push_back(mass);
     std::normal_distribution<double> noise(0, 0.01);
     for (std::int64_t i = 0; i < identity.tokens.sequences; ++i) row.mass_sequence.push_back(mass + noise(random));
   }
+  row.contribution = row.norm_mass = row.mass;
+  row.contribution_sequence = row.norm_mass_sequence = row.mass_sequence;
   for (int r = 0; r < plan.num_routed(); ++r) {
     std::vector<double> weight(static_cast<std::size_t>(plan.num_columns()), std::nan("")), variance = weight;
     const std::vector<int>& columns = plan.reads[static_cast<std::size_t>(r)].columns;
@@ -155,6 +167,7 @@ inline analysis::ProbeRow study_row(const analysis::ProbeIdentity& identity, std
     row.alpha_mean.insert(row.alpha_mean.end(), weight.begin(), weight.end());
     row.alpha_variance.insert(row.alpha_variance.end(), variance.begin(), variance.end());
   }
+  row.contribution_mean = row.norm_mass_mean = row.alpha_mean;
   for (analysis::Ablation ablation : identity.settings.ablations)
     row.ablations.push_back(study_effects(ablation, identity, step, random));
   if (atlas) row.atlas = study_atlas(plan, random);
@@ -179,6 +192,8 @@ inline analysis::AnalysisRecord study_baseline() {
   std::mt19937_64 random(99);
   analysis::ProbeRow row = study_row(record.identity, 0, false, random);
   for (double& variance : row.alpha_variance) variance *= 0;
+  row.reference_nll = 6;
+  row.margin = 0.01;
   row.closed_form_error = 5e-8;
   record.put(row);
   return record;

@@ -165,7 +165,7 @@ TEST_P(Probe, SharedPrefixesGiveTheSameBits) {
   const ProbeIdentity identity = identify(
       fast.config(), tokens, {.seed = 3, .ablations = every_ablation, .controls = 2, .by_position = true}, aligned);
   const ProbeRow shared = probe(fast, identity, 7);
-  const ProbeRow whole = probe(fast, identity, 7, *kernels::single_communicator(), default_batch_bytes, false);
+  const ProbeRow whole = probe(fast, identity, 7, *kernels::single_communicator(), {.share_prefix = false});
   expect_same_bits(shared, whole);
   EXPECT_EQ(whole.cost.computed, whole.cost.unshared);
   EXPECT_EQ(shared.cost.unshared, whole.cost.unshared);
@@ -177,10 +177,10 @@ TEST_P(Probe, BatchesOfOneSequenceGiveTheSameNumbers) {
   const ProbeTokens tokens = testing::micro_tokens(5, 12), aligned = testing::micro_tokens(5, 12, 14);
   const ProbeIdentity identity = identify(fast.config(), tokens, {.ablations = every_ablation, .controls = 1}, aligned);
   const ProbeRow together = probe(fast, identity);
-  const ProbeRow apart = probe(fast, identity, 0, *kernels::single_communicator(), 1);
+  const ProbeRow apart = probe(fast, identity, 0, *kernels::single_communicator(), {.batch_bytes = 1});
   // 5 sequences over a budget of 2.5: batches of 2, 2 and 1.
   const std::size_t half = 12 * sizeof(float) * 5 * (37 + 2 * fast.plan().reads.size() * 16) / 2;
-  const ProbeRow uneven = probe(fast, identity, 0, *kernels::single_communicator(), half);
+  const ProbeRow uneven = probe(fast, identity, 0, *kernels::single_communicator(), {.batch_bytes = half});
   // Another batch size may take another path through a matrix product; its f32 sums then differ in their last bits.
   constexpr double tolerance = 1e-5;
   const auto expect_near = [&](const std::vector<double>& a, const std::vector<double>& b) {
@@ -267,12 +267,12 @@ TEST_P(Probe, RanksGiveTheBitsOfOneProcess) {
   // One sequence at a time, so that every product has the same shape on any number of ranks.
   const ProbeIdentity identity = identify(
       fast.config(), tokens, {.seed = 2, .ablations = every_ablation, .controls = 1, .by_repeat = true}, aligned);
-  const ProbeRow alone = probe(fast, identity, 9, *kernels::single_communicator(), 1);
+  const ProbeRow alone = probe(fast, identity, 9, *kernels::single_communicator(), {.batch_bytes = 1});
   for (int ranks : {2, 7}) {  // more ranks than sequences are too many, but no error
     SCOPED_TRACE(ranks);
     std::vector<ProbeRow> rows(static_cast<std::size_t>(ranks));
     Threads(ranks).run([&](kernels::Communicator& communicator) {
-      rows[static_cast<std::size_t>(communicator.rank())] = probe(fast, identity, 9, communicator, 1);
+      rows[static_cast<std::size_t>(communicator.rank())] = probe(fast, identity, 9, communicator, {.batch_bytes = 1});
     });
     for (const ProbeRow& row : rows) expect_same_bits(row, alone);
   }

@@ -9,18 +9,19 @@
 #include <string>
 #include <vector>
 
+#include "analysis/probe/jobs.h"
 #include "analysis/record/record.h"
 #include "analysis/routes/route_sets.h"
 #include "tests/analysis/probe/micro_model.h"
 
 namespace routescope::testing {
 
-/// visit(member, axes): its axes as a list of letters: q (sequence), r(ead), c(olumn), s(lice), k (checked route); of
-/// lists only.
+/// visit(member, axes): its axes as a list of letters: q (sequence), d(raw), r(ead), c(olumn), s(lice), k (checked
+/// route); of lists only.
 template <class Effect, class Visit>
 void each_member_of_set(Effect& effect, const Visit& visit) {
   auto& [coverage, delta_nll_sequence, sequences_used, delta_nll, p_value, p_adjusted, p_equivalence,
-         p_equivalence_adjusted, decision, kl, top1_agreement, delta_nll_class, control] = effect;
+         p_equivalence_adjusted, decision, kl, top1_agreement, delta_nll_class, control, contribution_control] = effect;
   for (auto* member : {&coverage, &sequences_used, &p_value, &p_adjusted, &p_equivalence, &p_equivalence_adjusted, &kl,
                        &top1_agreement})
     visit(*member, "");
@@ -28,10 +29,17 @@ void each_member_of_set(Effect& effect, const Visit& visit) {
   visit(delta_nll, "");
   visit(decision, "");
   visit(delta_nll_class, "");
-  auto& [control_sequence, control_delta_nll, excess, excess_p, excess_p_adjusted, overlap] = control;
-  visit(control_sequence, "q");
-  visit(excess, "");
-  for (auto* member : {&control_delta_nll, &excess_p, &excess_p_adjusted, &overlap}) visit(*member, "");
+  for (auto* of : {&control, &contribution_control}) {
+    auto& [of_coverage, enumerated, draws, sequence, of_delta_nll, draw_error, draw_freedom, excess, excess_p,
+           excess_p_adjusted, overlap] = *of;
+    visit(draws, "qd");
+    visit(sequence, "q");
+    visit(enumerated, "");
+    visit(excess, "");
+    for (auto* member :
+         {&of_coverage, &of_delta_nll, &draw_error, &draw_freedom, &excess_p, &excess_p_adjusted, &overlap})
+      visit(*member, "");
+  }
 }
 
 template <class AtlasType, class Visit>
@@ -50,15 +58,15 @@ void each_member_of_atlas(AtlasType& atlas, const Visit& visit) {
 template <class Row, class Visit>
 void each_member_of_row(Row& row, const Visit& visit) {
   auto& [step, model_sha256, mass, mass_sequence, contribution, contribution_sequence, contribution_mean, norm_mass,
-         norm_mass_sequence, norm_mass_mean, alpha_mean, alpha_variance, intact_nll, intact_nll_sequence, ablations,
-         atlas, cost, closed_form_error] = row;
+         norm_mass_sequence, norm_mass_mean, alpha_mean, alpha_variance, reference_nll, margin, intact_nll,
+         intact_nll_sequence, ablations, atlas, cost, closed_form_error] = row;
   visit(step, "");
   visit(model_sha256, "");
   for (auto* member : {&mass, &contribution, &norm_mass}) visit(*member, "s");
   for (auto* member : {&mass_sequence, &contribution_sequence, &norm_mass_sequence}) visit(*member, "sq");
   for (auto* member : {&alpha_mean, &contribution_mean, &norm_mass_mean}) visit(*member, "rc");
   visit(alpha_variance, "rc");
-  visit(intact_nll, "");
+  for (auto* member : {&reference_nll, &margin, &intact_nll}) visit(*member, "");
   visit(intact_nll_sequence, "q");
   visit(closed_form_error, "");
   auto& [plain, computed, unshared, undecided, seconds, plain_seconds] = cost;
@@ -77,6 +85,7 @@ class Printed {
   const std::string& text() const { return out_; }
 
  private:
+  void add(bool value) const { out_ += value ? "yes " : "no "; }
   void add(double value) const { out_ += fmt::format("{:a} ", value); }
   void add(std::int64_t value) const { out_ += fmt::format("{} ", value); }
   void add(const std::string& value) const { out_ += value + "\n"; }
@@ -158,6 +167,7 @@ class RandomRow {
     for (char axis : axes) {
       out *= axis == 's'   ? identity_.sets.size()
              : axis == 'q' ? static_cast<std::size_t>(identity_.tokens.sequences)
+             : axis == 'd' ? analysis::DrawGroups(identity_.settings, identity_.tokens.sequences).per_sequence()
              : axis == 'r' ? static_cast<std::size_t>(plan.num_routed())
              : axis == 'c' ? static_cast<std::size_t>(plan.num_columns())
                            : checks_;
@@ -165,6 +175,7 @@ class RandomRow {
     return out;
   }
 
+  void fill(bool& member, const std::string&) { member = random_() % 2 == 0; }
   void fill(double& member, const std::string&) { member = draw(); }
   void fill(analysis::Estimate& member, const std::string&) { member = {draw(), {draw(), draw()}}; }
   void fill(analysis::Decision& member, const std::string&) { member = static_cast<analysis::Decision>(random_() % 3); }

@@ -26,7 +26,7 @@ TEST(AnalysisRecordFileTest, EveryDatasetIsLabelledAndEveryResultStatesItsEstima
   save_record(record, dir / "analysis.h5");
   const data::hdf5::File file = data::hdf5::File::open(dir / "analysis.h5");
   EXPECT_EQ(file.text("filetype"), "routescope analysis");
-  EXPECT_EQ(file.integers("version"), (std::vector<std::int64_t>{2, 3}));
+  EXPECT_EQ(file.integers("version"), (std::vector<std::int64_t>{3, 0}));
   EXPECT_EQ(file.text("routescope_version"), data::routescope_version());
   int datasets = 0;
   each_dataset(file, [&](const data::hdf5::Dataset& dataset) {
@@ -61,7 +61,7 @@ TEST(AnalysisRecordFileTest, EveryDatasetIsLabelledAndEveryResultStatesItsEstima
       EXPECT_FALSE(group->has("stopping_rule"));
     }
     EXPECT_EQ(effects.number("margin"), 0.01);
-    EXPECT_EQ(control.integer("draws"), 4);
+    EXPECT_EQ(control.integer("draws"), 16);
   }
   record.identity.settings.until_decided = true;
   save_record(record, dir / "decided.h5");
@@ -123,9 +123,10 @@ TEST(AnalysisRecordFileTest, HoldsTheFindings) {
   const auto idle = file.read<std::int32_t>("dissociation/idle");
   for (std::size_t i = 0; i < 3; ++i) {
     EXPECT_EQ(file.read<double>("dissociation/rank_correlation").at(i),
-              findings.dissociation[i].rank_correlation.value);
+              findings.dissociation[i].of(MassKind::alpha).rank_correlation);
     EXPECT_EQ(file.read<std::int32_t>("dissociation/largest_mass").at(i), findings.dissociation[i].largest_mass);
-    for (int slice : findings.dissociation[i].idle) EXPECT_EQ(idle[i * 18 + static_cast<std::size_t>(slice)], 1);
+    for (int slice : findings.dissociation[i].of(MassKind::alpha).idle)
+      EXPECT_EQ(idle[i * 18 + static_cast<std::size_t>(slice)], 1);
     EXPECT_EQ(file.read<double>("content/mean_share").at(i), findings.content[i].mean_share);
   }
 }

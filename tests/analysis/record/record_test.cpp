@@ -57,7 +57,7 @@ TEST(AnalysisRecordTest, RoundTripKeepsEveryBitOfEveryField) {
 TEST(AnalysisRecordTest, WhatWasNotMeasuredIsNaN) {
   const data::TempDir dir;
   AnalysisRecord record = testing::filled_record();
-  record.rows[1].intact_nll_sequence.clear();
+  record.rows[1].norm_mass_sequence.clear();
   record.rows[1].ablations[2] = {};
   record.rows[1].ablations[2].ablation = Ablation::mean;
   // What the findings are made of stays: they ask for it.
@@ -66,7 +66,7 @@ TEST(AnalysisRecordTest, WhatWasNotMeasuredIsNaN) {
   const auto all_nan = [](const std::vector<double>& values, std::size_t size) {
     return values.size() == size && std::all_of(values.begin(), values.end(), [](double v) { return std::isnan(v); });
   };
-  EXPECT_TRUE(all_nan(back.rows[1].intact_nll_sequence, 4));
+  EXPECT_TRUE(all_nan(back.rows[1].norm_mass_sequence, 18 * 4));
   EXPECT_TRUE(all_nan(back.rows[1].effects(Ablation::mean).delta_nll(), 18));
   EXPECT_TRUE(all_nan(back.rows[1].effects(Ablation::mean).sets[17].control.delta_nll_sequence, 4));
   EXPECT_EQ(back.rows[0].effects(Ablation::mean).sets[3].kl, record.rows[0].effects(Ablation::mean).sets[3].kl);
@@ -80,24 +80,40 @@ TEST(AnalysisRecordTest, WhatWasNotMeasuredIsNaN) {
   }
 }
 
+TEST(AnalysisRecordTest, ReadsAnOlderFileAndAddsNothingToIt) {
+  const data::TempDir dir;
+  AnalysisRecord record = testing::filled_record();
+  save_record(record, dir / "analysis.h5");
+  {
+    data::hdf5::File file = data::hdf5::File::open_writable(dir / "analysis.h5");
+    file.set("version", std::vector<std::int64_t>{2, 1});
+  }
+  const AnalysisRecord old = load_record(dir / "analysis.h5");
+  EXPECT_EQ(old.identity.version, 2);
+  EXPECT_EQ(old.rows[0].margin, old.identity.settings.margin);  // which was in nats a token
+  EXPECT_TRUE(holds(error_of([&] { open_record(dir / "analysis.h5", record.identity); }),
+                    "attribute version: found major version 2, expected 3: its rows were measured otherwise: name "
+                    "another file with --out"));
+}
+
 TEST(AnalysisRecordTest, RefusesOtherFilesAndNewerVersions) {
   const data::TempDir dir;
   AnalysisRecord record = testing::filled_record();
   save_record(record, dir / "analysis.h5");
   {
     data::hdf5::File file = data::hdf5::File::open_writable(dir / "analysis.h5");
-    file.set("version", std::vector<std::int64_t>{2, 9});
+    file.set("version", std::vector<std::int64_t>{3, 9});
   }
   EXPECT_NE(error_of([&] {
               load_record(dir / "analysis.h5");
-            }).find("attribute version: found [2, 9], expected [2, 0] to [2, 3]"),
+            }).find("attribute version: found [3, 9], expected [2, 0] to [3, 0]"),
             std::string::npos);
   {
     data::hdf5::File file = data::hdf5::File::open_writable(dir / "analysis.h5");
     file.set("version", std::vector<std::int64_t>{1, 0});
   }
   EXPECT_TRUE(holds(error_of([&] { load_record(dir / "analysis.h5"); }),
-                    "found [1, 0], expected [2, 0] to [2, 3]: an older version measured less: remove the file"));
+                    "found [1, 0], expected [2, 0] to [3, 0]: an older version measured less: remove the file"));
   {
     data::hdf5::File file = data::hdf5::File::create(dir / "other.h5");
     file.set("filetype", "something else");
@@ -224,7 +240,7 @@ TEST(AnalysisRecordTest, RefusesRowsMeasuredOtherwise) {
       holds(of_settings([](auto& s) { s.ablations.pop_back(); }),
             R"(ablations: found ["mask","zero","mean","resample","freeze","patch"], expected ["mask","zero",)"));
   EXPECT_TRUE(holds(of_settings([](auto& s) { s.sets = {"all"}; }), R"(sets: found [], expected ["all"])"));
-  EXPECT_TRUE(holds(of_settings([](auto& s) { s.controls = 2; }), "controls: found 4, expected 2"));
+  EXPECT_TRUE(holds(of_settings([](auto& s) { s.controls = 2; }), "controls: found 16, expected 2"));
   EXPECT_TRUE(holds(of_settings([](auto& s) { s.margin = 0.5; }), "margin: found 0.01, expected 0.5"));
   EXPECT_TRUE(holds(of_settings([](auto& s) { s.until_decided = true; }), "until_decided: found false, expected true"));
   EXPECT_TRUE(holds(of_settings([](auto& s) { s.look_every = 9; }), "look_every: found 8, expected 9"));

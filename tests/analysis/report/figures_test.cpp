@@ -52,7 +52,7 @@ TEST_F(FiguresTest, EveryFigureOfOneRunAndTheSameTwice) {
   for (const AblationEffects& effects : record.rows.back().ablations)
     EXPECT_NE(slices.find(fmt::format("{:+.3f}", effects.sets[motif].delta_nll.value)), std::string::npos);
   const std::string captions = data::read_text(dir / "a" / "captions.md");
-  EXPECT_NE(captions.find("Sequences: 24."), std::string::npos) << captions;
+  EXPECT_NE(captions.find("Sequences: 32."), std::string::npos) << captions;
   EXPECT_NE(captions.find("Unit: nat/token."), std::string::npos) << captions;
 }
 

@@ -89,7 +89,7 @@ inline analysis::Atlas sample_atlas(const std::vector<double>& alpha_mean, std::
 }
 
 inline analysis::ProbeRow sample_row(const model::ReadPlan& plan, const SampleShape& shape, const SampleSlices& slices,
-                                     const analysis::ProbeSettings& settings, std::int64_t step,
+                                     const analysis::ProbeIdentity& identity, std::int64_t step,
                                      std::mt19937_64& random) {
   std::normal_distribution<double> normal;
   const auto sequences = static_cast<std::size_t>(shape.sequences);
@@ -98,7 +98,9 @@ inline analysis::ProbeRow sample_row(const model::ReadPlan& plan, const SampleSh
   analysis::ProbeRow row;
   row.step = step;
   row.intact_nll = 8 - 4 * grown;
-  row.intact_nll_sequence.assign(sequences, row.intact_nll);
+  for (std::size_t n = 0; n < sequences; ++n) row.intact_nll_sequence.push_back(row.intact_nll + 0.1 * normal(random));
+  row.reference_nll = 8;
+  row.margin = 0.01 * (row.reference_nll - row.intact_nll);
   row.alpha_mean.assign(static_cast<std::size_t>(plan.num_routed()) * columns, std::nan(""));
   row.alpha_variance = row.alpha_mean;
   for (std::size_t r = 0; r < static_cast<std::size_t>(plan.num_routed()); ++r) {
@@ -131,7 +133,12 @@ inline analysis::ProbeRow sample_row(const model::ReadPlan& plan, const SampleSh
   row.contribution_mean = row.norm_mass_mean = row.alpha_mean;
   for (analysis::Ablation ablation : shape.ablations) {
     row.ablations.push_back(sample_effects(ablation, slices, grown, sequences, random));
-    analysis::summarize(row.ablations.back(), settings, step);
+    for (analysis::SetEffect& set : row.ablations.back().sets) {
+      set.control.enumerated = true;
+      set.control.coverage = set.coverage;
+      set.contribution_control = set.control;
+    }
+    analysis::summarize(row.ablations.back(), identity, row.margin, step);
   }
   if (shape.atlas) row.atlas = sample_atlas(row.alpha_mean, columns, grown, random);
   row.cost = {.plain = 100, .computed = 1000, .unshared = 2000, .undecided = 1500, .seconds = 10, .plain_seconds = 1};
@@ -147,11 +154,12 @@ inline analysis::AnalysisRecord sample_record(const model::ModelConfig& config, 
   out.identity.tokens = {shape.sequences, shape.positions,
                          std::vector<std::int32_t>(static_cast<std::size_t>(shape.sequences * shape.positions), 7),
                          "sample"};
+  for (std::int64_t i = 0; i < shape.sequences; ++i) out.identity.tokens.documents.push_back(i);
   out.identity.settings.ablations = shape.ablations;
   out.identity.model_config = config.to_json().dump();
   for (std::size_t s = 0; s < analysis::num_slices; ++s) out.identity.sets.push_back(analysis::slice_name(s));
   const model::ReadPlan plan(config);
-  for (std::int64_t step : shape.steps) out.put(sample_row(plan, shape, slices, out.identity.settings, step, random));
+  for (std::int64_t step : shape.steps) out.put(sample_row(plan, shape, slices, out.identity, step, random));
   return out;
 }
 

@@ -1,0 +1,210 @@
+#include "analysis/record/record_effects.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "analysis/probe/jobs.h"
+#include "analysis/record/list_field.h"
+#include "analysis/statistics/sequential.h"
+
+namespace routescope::analysis {
+namespace {
+
+using Values = std::vector<double>;
+using Names = std::vector<std::string>;
+
+/// Datasets [slice, ...] of one ablation.
+class SetFields {
+ public:
+  SetFields(const ProbeIdentity& identity, Ablation ablation)
+      : sequences_(static_cast<std::size_t>(identity.tokens.sequences)),
+        draws_(DrawGroups(identity.settings, identity.tokens.sequences).per_sequence()),
+        sets_{ablation} {}
+
+  template <class At>
+  ProbeField number(const std::string& path, const std::string& units, const std::string& description,
+                    const At& at) const {
+    return list_number(path, {"slice"}, units, description, false, sets_, at);
+  }
+  template <class At>
+  ProbeField interval(const std::string& path, const std::string& description, const At& at) const {
+    return list_interval(path, {"slice"}, "nat/token", description, false, sets_, at);
+  }
+  template <class At>
+  ProbeField sequences(const std::string& description, const At& at) const {
+    return list_field(
+        "delta_nll_sequence", {"slice", "seq"}, "nat/token", description, sequences_, false, sets_,
+        [at](const SetEffect& set) { return *at(set); },
+        [at](SetEffect& set, const Values& values) { *at(set) = values; });
+  }
+  template <class At>
+  ProbeField draws(const std::string& description, const At& at) const {
+    const std::size_t width = sequences_ * draws_;
+    return list_field(
+        "delta_nll_draw", {"slice", "seq", "draw"}, "nat/token", description, width, false, sets_,
+        [at, width](const SetEffect& set) {
+          Values values = *at(set);
+          values.resize(width, nan);  // none were made for a set without controls
+          return values;
+        },
+        [at](SetEffect& set, const Values& values) { *at(set) = values; });
+  }
+  ProbeField of_class(const TokenClasses& classes, std::size_t c) const {
+    return list_field(
+        "delta_nll_" + classes.name, {"slice", class_axis(classes)}, "nat/token",
+        "effect on the predicted tokens of each class, mean over them", classes.labels.size(), false, sets_,
+        [c](const SetEffect& set) { return c < set.delta_nll_class.size() ? set.delta_nll_class[c] : Values{}; },
+        [c](SetEffect& set, const Values& values) {
+          if (set.delta_nll_class.size() <= c) set.delta_nll_class.resize(c + 1);
+          set.delta_nll_class[c] = values;
+        });
+  }
+
+ private:
+  struct Sets {
+    Ablation ablation;
+    template <class Row>
+    auto* operator()(Row& row) const {
+      const auto found = std::find_if(row.ablations.begin(), row.ablations.end(),
+                                      [&](const AblationEffects& one) { return one.ablation == ablation; });
+      return found == row.ablations.end() ? nullptr : &found->sets;
+    }
+  };
+  std::size_t sequences_, draws_;
+  Sets sets_;
+};
+
+std::string interval_text(const ProbeSettings& settings) {
+  if (settings.until_decided) {
+    return fmt::format(
+        "{:g} % confidence sequence of the mean over documents (normal mixture on the t statistic, effect scale {:g}), "
+        "valid at every number of documents",
+        100 * interval_level, sequential_effect_scale);
+  }
+  return fmt::format("{:g} % BCa bootstrap over documents, {} resamples, expanded by sqrt(n/(n-1)) t",
+                     100 * interval_level, bootstrap_resamples);
+}
+
+std::string test_text(const ProbeSettings& settings) {
+  if (settings.until_decided) {
+    return fmt::format("anytime-valid p value of the same normal mixture, a look every {} sequences",
+                       settings.look_every);
+  }
+  return fmt::format(
+      "two-sided sign flips of the documents' differences, of symmetry about zero: all 2^n for n <= {}, else {} random "
+      "ones",
+      exact_sign_flip_n, sign_flips);
+}
+
+/// What the intervals and p values of a group are, for effects and for their excess over controls alike.
+void add_inference(RecordAttributes& attributes, const ProbeSettings& settings) {
+  attributes.emplace_back("interval", interval_text(settings));
+  attributes.emplace_back("test", test_text(settings));
+  attributes.emplace_back("adjustment", "Holm over the sets of a step that were tested (coverage > 0)");
+  if (settings.until_decided) {
+    attributes.emplace_back(
+        "stopping_rule",
+        fmt::format("a set is dropped after a look, every {} sequences, at which its confidence sequence at level 1 - "
+                    "{:g} / (tested sets) excludes 0 (effect) or lies within the margin (absent)",
+                    settings.look_every, 1 - interval_level));
+  }
+}
+
+}  // namespace
+
+RecordGroup effects_group(const ProbeIdentity& identity, Ablation ablation) {
+  const ProbeSettings& settings = identity.settings;
+  RecordGroup group{to_string(ablation), estimand(identity, describe(ablation), delta_metric, "nat/token"), {}};
+  add_inference(group.attributes, settings);
+  group.attributes.emplace_back("margin", settings.margin);
+  group.attributes.emplace_back("margin_unit", "share of what was learned: nats a token in /intact/margin");
+  group.attributes.emplace_back("equivalence_test",
+                                "two one-sided t tests over documents of |effect| >= margin, corrected for skewness");
+  const SetFields set(identity, ablation);
+  group.fields = {
+      set.number("delta_nll", "nat/token", "effect of the ablation; NaN where it can change nothing",
+                 [](auto& e) { return &e.delta_nll.value; }),
+      set.interval("delta_nll_ci", "interval of delta_nll", [](auto& e) { return &e.delta_nll; }),
+      set.sequences("delta_nll of each sequence; NaN after the set was decided",
+                    [](auto& e) { return &e.delta_nll_sequence; }),
+      set.number("p_value", "1", "two-sided p value of no effect", [](auto& e) { return &e.p_value; }),
+      set.number("p_adjusted", "1", "p_value, adjusted", [](auto& e) { return &e.p_adjusted; }),
+      set.number("p_equivalence", "1", "p value of an effect of the margin or more, either way",
+                 [](auto& e) { return &e.p_equivalence; }),
+      set.number("p_equivalence_adjusted", "1", "p_equivalence, adjusted",
+                 [](auto& e) { return &e.p_equivalence_adjusted; }),
+      set.number("decision", "1",
+                 "of the confidence sequence: 0 open, 1 effect (not zero), 2 absent (within the margin); 0 without "
+                 "until_decided",
+                 [](auto& e) { return &e.decision; }),
+      set.number("kl", "nat/token", "KL(intact || ablated) of the next-token distributions, mean over predicted tokens",
+                 [](auto& e) { return &e.kl; }),
+      set.number("top1_agreement", "1", "share of predicted tokens whose likeliest token stays",
+                 [](auto& e) { return &e.top1_agreement; }),
+      set.number("coverage", "1", "share of the set's reads that the ablation could change",
+                 [](auto& e) { return &e.coverage; }),
+      set.number("sequences_used", "1", "sequences measured before the set was decided",
+                 [](auto& e) { return &e.sequences_used; }),
+  };
+  for (ProbeField& field : group.fields) {
+    if (field.path == "decision") field.type = data::hdf5::Type::u8;
+  }
+  for (std::size_t c = 0; c < identity.classes.size(); ++c)
+    group.fields.push_back(set.of_class(identity.classes[c], c));
+  return group;
+}
+
+RecordGroup control_group(const ProbeIdentity& identity, Ablation ablation, Matched matched) {
+  const ProbeSettings& settings = identity.settings;
+  const bool by_alpha = matched == Matched::alpha;
+  const char* held = by_alpha ? "weight" : "contribution";
+  RecordGroup group{
+      fmt::format("{}/{}", by_alpha ? "control" : "contribution_control", to_string(ablation)),
+      estimand(identity,
+               fmt::format("{}; of random sources, the last one in part, that hold, on average, as much {} as the set "
+                           "in each of its reads, instead of the set's own; a read without another choice is as in "
+                           "the set",
+                           describe(ablation), held),
+               fmt::format("{}, mean over the controls: all if there are {} or fewer, else {} draws, of which a "
+                           "sequence is measured under a few",
+                           delta_metric, most_enumerated_controls, settings.controls),
+               "nat/token"),
+      {}};
+  add_inference(group.attributes, settings);
+  group.attributes.emplace_back("draws", std::int64_t{settings.controls});
+  group.attributes.emplace_back("draw_groups", DrawGroups(settings, identity.tokens.sequences).groups);
+  group.attributes.emplace_back("draw_group_size", DrawGroups(settings, identity.tokens.sequences).size);
+  const SetFields set(identity, ablation);
+  const auto control = [by_alpha](auto& effect) -> auto& {
+    return by_alpha ? effect.control : effect.contribution_control;
+  };
+  group.fields = {
+      set.number("coverage", "1", "of the reads that the ablation changes, the share where a control can differ",
+                 [=](auto& e) { return &control(e).coverage; }),
+      set.number("enumerated", "1", "1: all controls were taken, so that there is no error of draws",
+                 [=](auto& e) { return &control(e).enumerated; }),
+      set.number("delta_nll", "nat/token", "effect of the controls", [=](auto& e) { return &control(e).delta_nll; }),
+      set.sequences("the same of each sequence", [=](auto& e) { return &control(e).delta_nll_sequence; }),
+      set.draws("the same under each of the sequence's draws", [=](auto& e) { return &control(e).delta_nll_draw; }),
+      set.number("draw_error", "nat/token", "standard error of delta_nll from the choice of draws",
+                 [=](auto& e) { return &control(e).draw_error; }),
+      set.number("draw_freedom", "1", "its degrees of freedom", [=](auto& e) { return &control(e).draw_freedom; }),
+      set.number("excess", "nat/token", "effect of the set minus that of its controls, paired over sequences",
+                 [=](auto& e) { return &control(e).excess.value; }),
+      set.interval("excess_ci", "interval of excess, with the error of draws",
+                   [=](auto& e) { return &control(e).excess; }),
+      set.number("excess_p", "1", "two-sided p value of no excess, with the error of draws",
+                 [=](auto& e) { return &control(e).excess_p; }),
+      set.number("excess_p_adjusted", "1", "excess_p, adjusted",
+                 [=](auto& e) { return &control(e).excess_p_adjusted; }),
+      set.number("overlap", "1", fmt::format("share of the controls' {} that was the set's own", held),
+                 [=](auto& e) { return &control(e).overlap; }),
+  };
+  for (ProbeField& field : group.fields) {
+    if (field.path == "enumerated") field.type = data::hdf5::Type::u8;
+  }
+  return group;
+}
+
+}  // namespace routescope::analysis
