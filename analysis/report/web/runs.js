@@ -53,7 +53,8 @@ const runsInNumbers = {
     const tested = all.filter((one) => known(one.p));
     const differ = tested.filter((one) => one.p < 0.05 && one.heaviest !== one.strongest);
     return tested.length ? `${differ.length} of ${tested.length}${
-      differ.length ? `: ${differ.map((one) => one.name.replaceAll(".", " ")).join("; ")}` : ""}` : "not tested";
+                             differ.length ? `: ${differ.map((one) => one.name.replaceAll(".", " ")).join("; ")}` : ""}`
+                                           : "not tested";
   },
 
   costs(probe) {

@@ -3,10 +3,9 @@
 
 #include <gtest/gtest.h>
 
-#include <numeric>
-
 #include <cmath>
 #include <functional>
+#include <numeric>
 
 #include "analysis/report/study.h"
 #include "data/base/error.h"
