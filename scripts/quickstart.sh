@@ -82,7 +82,7 @@ phase "train"
 build/bin/routescope-train configs/quickstart.yaml "${short[@]}"
 
 phase "probe every checkpoint"
-build/bin/routescope-analyze track --run runs/quickstart --controls 2
+build/bin/routescope-analyze track --run runs/quickstart
 
 phase "report"
 build/bin/routescope-analyze report --run runs/quickstart

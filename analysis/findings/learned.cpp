@@ -22,7 +22,14 @@ Learned learned_at(std::span<const Rows> runs, std::span<const std::int64_t> ste
     return run[static_cast<std::size_t>(initial)]->intact_nll_sequence[i] - run[at]->intact_nll_sequence[i];
   });
   out.gain = gain.estimate();
-  out.p = static_cast<std::ptrdiff_t>(row) == initial ? 1 : gain.p_above();
+  out.by_chance = 0;
+  for (std::size_t s = 0; s < sets; ++s) {
+    double effect = 0;
+    for (const Rows& run : runs)
+      effect += run[static_cast<std::size_t>(initial)]->ablations.front().sets[s].delta_nll.value;
+    out.by_chance = std::fmax(out.by_chance, std::abs(effect) / static_cast<double>(runs.size()));
+  }
+  out.p = static_cast<std::ptrdiff_t>(row) == initial ? 1 : gain.p_above(out.by_chance);
   if (!out.shown()) return out;
   for (std::size_t s = 0; s < sets; ++s) {
     double effect = 0;

@@ -11,9 +11,11 @@ namespace routescope::analysis {
 
 /// The learned gain: nll at step 0 minus nll at the row, on the same tokens. At step 0 it is 0, and no verdict stands.
 struct Learned {
-  Estimate gain;                     // nats a token; NaN: the record has no row of step 0
-  double p = nan;                    // one-sided, of no gain
-  double margin = 0;                 // nats a token: ProbeRow::margin, mean over runs
+  Estimate gain;  // nats a token; NaN: the record has no row of step 0
+  double by_chance =
+      nan;            // nats a token: the largest |effect| of the first ablation at step 0, where nothing is learned
+  double p = nan;     // one-sided, of a gain of at most by_chance
+  double margin = 0;  // nats a token: ProbeRow::margin, mean over runs
   std::vector<double> effect_share;  // [set] delta_nll / gain; NaN where the gain is not shown to be above zero
 
   bool known() const { return !std::isnan(gain.value); }

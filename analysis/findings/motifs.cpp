@@ -69,7 +69,7 @@ Observed difference(Observed a, const Observed& b) {
 }
 
 /// The largest p value, over the sets and the other tested slices of each one's sublayer kind and depth, of the
-/// hypothesis that the other has at least the set's effect.
+/// hypothesis that the set's effect is not larger by more than the margin.
 double p_localised(const Basis& basis, std::span<const std::size_t> sets, std::size_t row) {
   double largest = nan;
   for (std::size_t set : sets) {
@@ -79,7 +79,7 @@ double p_localised(const Basis& basis, std::span<const std::size_t> sets, std::s
           basis.runs, row, basis.sequences, basis.documents, [&](const Rows& run, std::size_t at, std::size_t i) {
             return effect_of(run, at, set).delta_nll_sequence[i] - effect_of(run, at, other).delta_nll_sequence[i];
           });
-      const double p = more.p_above();
+      const double p = more.p_above(basis.learned[row].margin);
       largest = std::isnan(p) ? 1 : std::fmax(largest, p);
     }
   }
@@ -190,13 +190,14 @@ class MotifMaker {
     MotifTests out;
     if (tested.empty() || basis_.curves.until_decided) return out;
     const Observed excess = excess_at(basis_, tested, &SetEffect::control, row);
-    out.excess = excess.p_above();
-    out.contribution_excess = excess_at(basis_, tested, &SetEffect::contribution_control, row).p_above();
+    const double margin = basis_.learned[row].margin;
+    out.excess = excess.p_above(margin);
+    out.contribution_excess = excess_at(basis_, tested, &SetEffect::contribution_control, row).p_above(margin);
     out.learned = basis_.learned[row].p;
     if (const std::ptrdiff_t initial = initial_row(basis_.steps); initial >= 0) {
       const Observed since = difference(excess, excess_at(basis_, tested, &SetEffect::control, index(initial)));
       change = since.estimate();
-      out.change = index(initial) == row ? 1 : since.p_above();
+      out.change = index(initial) == row ? 1 : since.p_above(margin);
     }
     if (of_paper) out.localised = p_localised(basis_, tested, row);
     return out;

@@ -13,16 +13,16 @@
 
 namespace routescope::analysis {
 
-/// One-sided p values at one row, each of a hypothesis that has to fall before a motif counts as shown. NaN: the probes
-/// do not say.
+/// One-sided p values at one row, each of a hypothesis that has to fall before a motif counts as shown. "More" is by
+/// more than the row's margin. NaN: the probes do not say.
 struct MotifTests {
   double excess = nan;               // not more than controls of the same alpha
   double contribution_excess = nan;  // not more than controls of the same contribution
-  double change = nan;               // the excess is no larger than at step 0
-  /// Some other slice of the same sublayer kind and depth has at least the effect of the motif's slice there: the paper
-  /// says that the motif is localised.
+  double change = nan;               // the excess is not more than at step 0
+  /// The effect of some slice of the motif is not more than that of another slice of the same sublayer kind and depth:
+  /// the paper says that the motif is localised.
   double localised = nan;
-  double learned = nan;  // the model has learned nothing since step 0
+  double learned = nan;  // Learned::p
 
   /// The largest: all of them have to fall (intersection-union test). NaN if one is NaN.
   double largest() const;

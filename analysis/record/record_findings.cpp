@@ -48,7 +48,9 @@ Fields<Learned> learned_fields() {
   Fields<Row> fields;
   add_estimates(fields, "gain", {}, "nat/token", "nll at step 0 minus nll; NaN without a row of step 0",
                 [](const Row& row) { return std::vector{row.gain}; });
-  fields.push_back(data::field_of("p", {}, "1", "one-sided p value of no gain", &Row::p));
+  fields.push_back(data::field_of("p", {}, "1", "one-sided p value of a gain of at most by_chance", &Row::p));
+  fields.push_back(
+      data::field_of("by_chance", {}, "nat/token", "largest |delta_nll| of a set at step 0", &Row::by_chance));
   fields.push_back(data::field_of("margin", {}, "nat/token", "what counts as no effect", &Row::margin));
   fields.push_back(data::field_of("effect_share", {"slice"}, "1", "delta_nll over gain; NaN where no gain is shown",
                                   &Row::effect_share));
@@ -155,10 +157,11 @@ Fields<Motif> motif_fields() {
                         return out;
                       }});
   };
-  test("p_excess", "no excess", &MotifTests::excess);
-  test("p_contribution_excess", "no excess over controls of the same contribution", &MotifTests::contribution_excess);
-  test("p_change", "no larger an excess than at step 0", &MotifTests::change);
-  test("p_localised", "another slice of the same sublayer kind and depth has at least its effect",
+  test("p_excess", "no excess of more than the margin", &MotifTests::excess);
+  test("p_contribution_excess", "the same of controls of the same contribution", &MotifTests::contribution_excess);
+  test("p_change", "the excess is not more than at step 0 by the margin", &MotifTests::change);
+  test("p_localised",
+       "the effect is not more, by the margin, than that of each slice of the same sublayer kind and depth",
        &MotifTests::localised);
   fields.push_back(data::field_of("p", {"step"}, "1",
                                   "the largest of these and of /learned/p, after Holm's adjustment over the motifs",

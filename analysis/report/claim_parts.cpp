@@ -29,7 +29,8 @@ std::string no_verdict(const Study& study) {
   if (learned.empty() || !learned.back().known()) return "Not judged: step 0 was not probed, so that there is no null";
   if (identity.settings.until_decided)
     return "Not judged: with early decisions the number of sequences was not fixed beforehand";
-  if (!learned.back().shown()) return "Nothing to judge: the model is not shown to have learned anything since step 0";
+  if (!learned.back().shown())
+    return "Nothing to judge: the model is not shown to have learned more since step 0 than an ablation changes there";
   return "";
 }
 

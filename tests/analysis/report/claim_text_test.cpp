@@ -143,7 +143,7 @@ TEST(MotifClaim, SaysWhichTestFails) {
       {&MotifTests::contribution_excess, "it is not shown to matter more than other sources of the same contribution"},
       {&MotifTests::change, "its excess is not shown to be larger than at step 0"},
       {&MotifTests::localised, "another slice of its sublayer and depth may matter as much"},
-      {&MotifTests::learned, "the model is not shown to have learned anything"}};
+      {&MotifTests::learned, "the model is not shown to have learned enough"}};
   for (const auto& [test, text] : tests) {
     study.runs[0].findings.motifs = {motif(0.5, test)};
     const std::string all = said(study, 1);
@@ -297,7 +297,9 @@ TEST(Claims, GiveNoVerdictOnAModelThatHasLearnedNothing) {
   const Study study = make_study({run});
   for (std::size_t claim : {1, 2}) {
     EXPECT_EQ(tone(study, claim), "open");
-    EXPECT_EQ(verdict(study, claim), "Nothing to judge: the model is not shown to have learned anything since step 0");
+    EXPECT_EQ(
+        verdict(study, claim),
+        "Nothing to judge: the model is not shown to have learned more since step 0 than an ablation changes there");
     for (const char* text : {"Shown from", ", shown to differ", "Idle by", "tend to matter", "shown to exceed"})
       expect_silent(study, claim, text);
   }
