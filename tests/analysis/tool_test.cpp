@@ -86,14 +86,11 @@ TEST_F(AnalyzeTool, MeasuresAgainstStepZeroAlsoWhereItsCheckpointIsGone) {
   expect_done("probe --run run", "step        0  nll");
   const AnalysisRecord record = load_record(dir / "run/analysis.h5");
   ASSERT_EQ(record.rows.size(), 2U);
-  EXPECT_EQ(record.rows[0].step, 0);
   EXPECT_EQ(record.rows[0].margin, 0);
-  EXPECT_EQ(record.rows[0].reference_nll, record.rows[0].intact_nll);
-  EXPECT_EQ(record.rows[1].reference_nll, record.rows[0].intact_nll);
+  for (const ProbeRow& row : record.rows) EXPECT_EQ(row.reference_nll, record.rows[0].intact_nll);
   // Without either there is no null, and what was learned counts from a uniform guess.
   std::filesystem::remove_all(dir / "run/initial");
   expect_done("probe --run run --out alone.h5", "step 4: intact nll");
-  EXPECT_EQ(rows("alone.h5"), 1U);
   EXPECT_DOUBLE_EQ(load_record(dir / "alone.h5").rows[0].reference_nll, std::log(37));
 }
 
