@@ -81,8 +81,8 @@ int on_all_ranks(const Place& place, const ProbeSettings& settings,
 /// What a model has learned counts from step 0, which is therefore probed before any other step.
 void probe_initial(RecordedProbe& probe, const std::vector<data::CheckpointEntry>& initial, std::int64_t first,
                    const Ranks& ranks) {
-  if (initial.empty() || first == 0 || probe.record().find(0)) return;
-  probe.row(0, initial.front().dir);
+  if (initial.empty() || first == 0 || (probe.record().find(0) && probe.is_of(0, initial.front().dir))) return;
+  probe.row(0, initial.front().dir, first < 0 ? OtherWeights::probe_again : OtherWeights::refuse);
   ranks.print("{}\n", step_line(*probe.record().find(0), probe.record().identity));
 }
 

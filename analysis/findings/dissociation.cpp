@@ -84,7 +84,9 @@ class Row {
     std::vector<double> masses, effects;
     for (const Item& item : all) {
       masses.push_back(mass(name.mass, item).mean());
-      effects.push_back(effect(item).mean());
+      double sum = 0;  // the means of decided slices are over fewer sequences
+      for (std::size_t s : item.slices) sum += basis_.curves.effect.value(row_, s);
+      effects.push_back(sum);
     }
     const auto largest = [](const std::vector<double>& values) {
       return static_cast<std::size_t>(std::max_element(values.begin(), values.end()) - values.begin());
@@ -96,16 +98,26 @@ class Row {
     const Learned& learned = basis_.learned[row_];
     if (!learned.known() || basis_.curves.until_decided) return out;
     out.p = learned.shown() ? 0 : 1;
+    out.p_alone = 0;
     const double others = static_cast<double>(all.size()) - 1;
-    for (std::size_t i = 0; i < all.size() && out.p < 1; ++i) {
-      if (i != top && others * mass(name.mass, all[top], all[i]).p_above(near_tie) < significance) continue;
-      double least = 1;
+    const Row initial(basis_, static_cast<std::size_t>(initial_row(basis_.steps)));
+    for (std::size_t i = 0; i < all.size(); ++i) {
+      double beaten = 1, beaten_alone = 1;
       for (std::size_t j = 0; j < all.size(); ++j) {
         if (j == i) continue;
-        const double p = others * effect(all[j], all[i]).p_above(learned.margin);
-        least = std::isnan(p) ? least : std::min(least, p);
+        const Observed gap = effect(all[j], all[i]);
+        const double alone = gap.p_above(learned.margin);
+        const double grown = difference(gap, initial.effect(all[j], all[i])).p_above(learned.margin);
+        if (!std::isnan(alone)) beaten_alone = std::min(beaten_alone, others * alone);
+        if (!std::isnan(alone) && !std::isnan(grown)) beaten = std::min(beaten, others * std::max(alone, grown));
       }
-      out.p = std::max(out.p, least);
+      if (i != top) {
+        const double lighter = others * mass(name.mass, all[top], all[i]).p_above(near_tie);
+        beaten = std::min(1.0, 2 * std::min(lighter, beaten));
+        beaten_alone = std::min(1.0, 2 * std::min(lighter, beaten_alone));
+      }
+      out.p = std::max(out.p, beaten);
+      out.p_alone = std::max(out.p_alone, beaten_alone);
     }
     return out;
   }
@@ -161,7 +173,7 @@ class Row {
             of_permutations};
   }
 
-  /// Of the first run alone: other runs mask the same routes, but have no values by run in common.
+  /// Means over runs, which mask the same routes.
   Concordance within_reads(MassKind kind, std::uint64_t seed) const {
     std::vector<std::vector<double>> masses, effects;
     std::vector<std::int64_t> groups;
@@ -253,13 +265,18 @@ Dissociation dissociation_of(const Basis& basis, std::size_t row, std::uint64_t 
   for (std::size_t s = 0; s < basis.curves.sets; ++s) effects.push_back(basis.curves.effect.value(row, s));
   out.largest_effect = largest(effects, at.tested());
   out.largest_mass = largest(out.of(MassKind::alpha).free_mass, at.tested());
-  std::vector<double> p;
+  std::vector<double> p, alone;
   for (std::size_t c = 0; c < num_contests; ++c) {
     out.contests[c] = at.contest(contest_name(c));
     p.push_back(out.contests[c].p);
+    alone.push_back(out.contests[c].p_alone);
   }
   p = holm_adjust(p);
-  for (std::size_t c = 0; c < num_contests; ++c) out.contests[c].p_adjusted = p[c];
+  alone = holm_adjust(alone);
+  for (std::size_t c = 0; c < num_contests; ++c) {
+    out.contests[c].p_adjusted = p[c];
+    out.contests[c].p_alone = alone[c];
+  }
   return out;
 }
 

@@ -22,12 +22,14 @@ std::string to_string(MassKind kind);
 struct Contest {
   int heaviest = -1, strongest = -1;  // a slice, or a family (model::Family); -1: none
   /// p value of the hypothesis that nothing has an effect which is larger than the heaviest item's by more than the
-  /// margin. The heaviest is any item that is not shown (5 % over the items) to be lighter than the heaviest observed
-  /// one by more than `near_tie`: all of these have to be beaten (intersection-union test), so that the verdict does
-  /// not hang on which of two equals is ahead. t tests paired over documents, Bonferroni over the items. 1 where the
-  /// model is not shown to have learned anything; NaN without a row of step 0, or with until_decided.
+  /// margin, and is so by more than the margin more than at step 0. The heaviest may be any item: each has to be shown
+  /// to be lighter than the heaviest observed one by more than `near_tie`, or to be beaten (intersection-union test,
+  /// two tests an item), so that the verdict does not hang on which of two equals is ahead. One-sided tests paired over
+  /// documents, Bonferroni over the items. 1 where the model is not shown to have learned (Learned::p); NaN without a
+  /// row of step 0, or with until_decided.
   double p = nan;
   double p_adjusted = nan;  // Holm, over the contests of the row
+  double p_alone = nan;     // adjusted likewise; without regard to step 0 and to what was learned
 
   bool differ() const { return heaviest != strongest && p_adjusted < significance; }
 };
@@ -57,8 +59,8 @@ struct MassAgainstEffect {
   /// `least_pairs` pairs.
   Concordance within_reads;
   /// Slices with a free mass of `appreciable_mass` or more, in every run, whose effect is shown in every run to lie
-  /// within the margin: its mean (TOST), and its value in more than `idle_share` of documents (exact binomial test),
-  /// since a mean that a rare document makes cannot be seen. Holm over the tested slices, 5 % each.
+  /// within the margin in more than `idle_share` of documents (exact binomial test, Holm over the tested slices). Their
+  /// mean passes the equivalence test as well, which says nothing of rare documents that were not drawn.
   std::vector<int> idle;
 };
 inline constexpr double appreciable_mass = 0.1;

@@ -129,8 +129,11 @@ Findings findings_of(std::span<const AnalysisRecord* const> records) {
       pooled.share[read] = over_runs([&](const Content& content) { return content.share[read]; });
   }
 
-  for (std::size_t row = 0; row < out.step.size(); ++row)
+  for (std::size_t row = 0; row < out.step.size(); ++row) {
     out.learned.push_back(learned_at(runs, out.step, row, sequences, identity.tokens.documents));
+    // Of an older file no verdict is given.
+    if (identity.version < analysis_version_major) out.learned.back() = Learned();
+  }
 
   std::vector<std::string> slice_names;
   for (const Slice& slice : make_slices(plan)) slice_names.push_back(slice.name());

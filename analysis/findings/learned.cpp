@@ -18,6 +18,9 @@ Learned learned_at(std::span<const Rows> runs, std::span<const std::int64_t> ste
   out.effect_share.assign(sets, nan);
   const std::ptrdiff_t initial = initial_row(steps);
   if (initial < 0) return out;
+  // The row of a bare model is called step 0 too, but counts from a uniform guess.
+  const ProbeRow& first = *runs.front()[static_cast<std::size_t>(initial)];
+  if (!std::isnan(first.reference_nll) && first.reference_nll != first.intact_nll) return out;
   const Observed gain = observe(runs, row, sequences, documents, [&](const Rows& run, std::size_t at, std::size_t i) {
     return run[static_cast<std::size_t>(initial)]->intact_nll_sequence[i] - run[at]->intact_nll_sequence[i];
   });

@@ -61,20 +61,32 @@ Observed excess_at(const Basis& basis, std::span<const std::size_t> sets, Contro
   return out;
 }
 
-Observed difference(Observed a, const Observed& b) {
-  for (std::size_t run = 0; run < a.values.size(); ++run)
-    for (std::size_t i = 0; i < a.values[run].size(); ++i) a.values[run][i] -= b.values[run][i];
-  add_draws(a, std::sqrt(b.draw_variance), b.draw_freedom);
-  return a;
+/// The motifs that the paper names, and their slices.
+struct Named {
+  const char* name;
+  std::vector<std::string> slices;
+};
+const std::vector<Named>& of_paper() {
+  static const std::vector<Named> motifs = {{"embedding_early_mlp", {"embedding.mlp.early"}},
+                                            {"current_early", {"current.attn.early", "current.mlp.early"}},
+                                            {"history_late_attn", {"history.attn.late"}}};
+  return motifs;
+}
+bool is_named(std::size_t slice) {
+  const std::string name = slice_name(slice);
+  return std::any_of(of_paper().begin(), of_paper().end(), [&](const Named& motif) {
+    return std::find(motif.slices.begin(), motif.slices.end(), name) != motif.slices.end();
+  });
 }
 
 /// The largest p value, over the sets and the other tested slices of each one's sublayer kind and depth, of the
-/// hypothesis that the set's effect is not larger by more than the margin.
+/// hypothesis that the set's effect is not larger by more than the margin. Slices that another of the paper's motifs
+/// names are left out: two motifs of one place cannot both be ahead.
 double p_localised(const Basis& basis, std::span<const std::size_t> sets, std::size_t row) {
   double largest = nan;
   for (std::size_t set : sets) {
     for (std::size_t other = set % 6; other < num_slices; other += 6) {
-      if (other == set || std::isnan(basis.curves.effect.value(row, other))) continue;
+      if (other == set || is_named(other) || std::isnan(basis.curves.effect.value(row, other))) continue;
       const Observed more = observe(
           basis.runs, row, basis.sequences, basis.documents, [&](const Rows& run, std::size_t at, std::size_t i) {
             return effect_of(run, at, set).delta_nll_sequence[i] - effect_of(run, at, other).delta_nll_sequence[i];
@@ -196,8 +208,11 @@ class MotifMaker {
     out.learned = basis_.learned[row].p;
     if (const std::ptrdiff_t initial = initial_row(basis_.steps); initial >= 0) {
       const Observed since = difference(excess, excess_at(basis_, tested, &SetEffect::control, index(initial)));
-      change = since.estimate();
-      out.change = index(initial) == row ? 1 : since.p_above(margin);
+      const Observed other = difference(excess_at(basis_, tested, &SetEffect::contribution_control, row),
+                                        excess_at(basis_, tested, &SetEffect::contribution_control, index(initial)));
+      if (!std::isnan(since.draw_variance)) change = since.estimate();
+      const double p = since.p_above(margin), p_other = other.p_above(margin);
+      out.change = index(initial) == row ? 1 : std::isnan(p) || std::isnan(p_other) ? nan : std::max(p, p_other);
     }
     if (of_paper) out.localised = p_localised(basis_, tested, row);
     return out;
@@ -243,25 +258,17 @@ double MotifTests::largest() const {
 }
 
 std::vector<Motif> motifs_of(const Basis& basis, double recency_bias) {
-  const std::vector<Slice> slices = make_slices(basis.plan);
-  const auto index_of = [&](const std::string& name) {
-    const auto found = std::find_if(slices.begin(), slices.end(), [&](const Slice& s) { return s.name() == name; });
-    return static_cast<int>(found - slices.begin());
-  };
-  const std::pair<const char*, std::vector<int>> of_paper[] = {
-      {"embedding_early_mlp", {index_of("embedding.mlp.early")}},
-      {"current_early", {index_of("current.attn.early"), index_of("current.mlp.early")}},
-      {"history_late_attn", {index_of("history.attn.late")}}};
   const MotifMaker maker(basis, recency_bias);
   std::vector<Motif> motifs, others;
-  std::vector<int> named;
-  for (const auto& [name, of] : of_paper) {
-    named.insert(named.end(), of.begin(), of.end());
-    motifs.push_back(maker.make(name, of, true));
+  for (const Named& named : of_paper()) {
+    std::vector<int> slices;
+    for (int s = 0; s < num_slices; ++s)
+      if (std::count(named.slices.begin(), named.slices.end(), slice_name(index(s))) > 0) slices.push_back(s);
+    motifs.push_back(maker.make(named.name, slices, true));
   }
   for (int s = 0; s < num_slices; ++s) {
-    if (std::find(named.begin(), named.end(), s) != named.end()) continue;
-    Motif& other = others.emplace_back(maker.make(slices[index(s)].name(), {s}, false));
+    if (is_named(index(s))) continue;
+    Motif& other = others.emplace_back(maker.make(slice_name(index(s)), {s}, false));
     for (MotifTests& tests : other.tests)
       if (!std::isnan(tests.excess)) tests.localised = 0;  // is not asked of them
   }

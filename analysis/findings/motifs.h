@@ -18,9 +18,9 @@ namespace routescope::analysis {
 struct MotifTests {
   double excess = nan;               // not more than controls of the same alpha
   double contribution_excess = nan;  // not more than controls of the same contribution
-  double change = nan;               // the excess is not more than at step 0
+  double change = nan;               // the excess over either kind is not more than at step 0
   /// The effect of some slice of the motif is not more than that of another slice of the same sublayer kind and depth:
-  /// the paper says that the motif is localised.
+  /// the paper says that the motif is localised. Slices of its other motifs are left out.
   double localised = nan;
   double learned = nan;  // Learned::p
 

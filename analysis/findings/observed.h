@@ -20,7 +20,8 @@ struct Observed {
   /// The mean with its 95 % interval: over documents, over runs if there are several (two_way.h), and over draws.
   Estimate estimate() const;
   /// One-sided p value of the hypothesis that the mean is at most `threshold`: for one run p_above(), for several the
-  /// level at which the interval of estimate() reaches the threshold. NaN if anything is.
+  /// level at which the interval of estimate() reaches the threshold, but at least p_above() of the documents' means
+  /// over runs, which is corrected for skewness. NaN if anything is.
   double p_above(double threshold = 0) const;
 };
 
@@ -31,6 +32,9 @@ Observed observe(std::span<const Rows> runs, std::size_t row, std::size_t sequen
 
 /// Adds to the error of a difference or sum what the draws of one control, of the mean over runs, add.
 void add_draws(Observed& observed, double error, double freedom);
+
+/// a - b, paired by run and document; draws add the errors of both.
+Observed difference(Observed a, const Observed& b);
 
 // ---- implementation of the template ----
 

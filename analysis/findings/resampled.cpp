@@ -75,13 +75,21 @@ double mean_of(std::span<const double> values, bool skip_nan) {
 }
 
 /// [resample] errors of one set's draws in units of their standard error: Student's t.
-std::vector<double> draw_errors(const ControlEffect& control, std::size_t resamples, const RandomKey& key) {
+std::vector<double> draw_errors(std::span<const Rows> runs, std::size_t set, ControlEffect SetEffect::*control,
+                                std::size_t resamples, const RandomKey& key) {
   std::vector<double> out(resamples, 0.0);
-  if (control.draw_error == 0 || !(control.draw_freedom >= 1)) return out;
+  double freedom = 0;  // where all controls are taken in some rows, of the others
+  for (const Rows& run : runs) {
+    for (const ProbeRow* row : run) {
+      const ControlEffect& one = row->ablations.front().sets[set].*control;
+      if (one.draw_error > 0 && one.draw_freedom >= 1)
+        freedom = freedom == 0 ? one.draw_freedom : std::min(freedom, one.draw_freedom);
+    }
+  }
+  if (freedom == 0) return out;
   std::mt19937_64 random = generator(key, Use::resample);
   for (double& error : out)
-    error = student_t_quantile((static_cast<double>(random() >> 11) + 0.5) * 0x1p-53,
-                               static_cast<int>(control.draw_freedom));
+    error = student_t_quantile((static_cast<double>(random() >> 11) + 0.5) * 0x1p-53, static_cast<int>(freedom));
   return out;
 }
 
@@ -123,11 +131,10 @@ Curves make_curves(std::span<const Rows> runs, std::size_t sets, std::size_t seq
 
   const double share = 1 / static_cast<double>(runs.size());
   for (std::size_t set = 0; set < sets; ++set) {
-    const ControlEffect& last = runs.front().back()->ablations.front().sets[set].control;
-    const ControlEffect& of_contribution = runs.front().back()->ablations.front().sets[set].contribution_control;
-    const std::vector<double> errors = draw_errors(last, draws_wanted, {seed, 0, set, of_findings + 1}),
-                              other_errors =
-                                  draw_errors(of_contribution, draws_wanted, {seed, 0, set, of_findings + 2});
+    const std::vector<double> errors = draw_errors(runs, set, &SetEffect::control, draws_wanted,
+                                                   {seed, 0, set, of_findings + 1}),
+                              other_errors = draw_errors(runs, set, &SetEffect::contribution_control, draws_wanted,
+                                                         {seed, 0, set, of_findings + 2});
     for (std::size_t run = 0; run < runs.size(); ++run) {
       for (std::size_t row = 0; row < curves.rows; ++row) {
         const ProbeRow& measured = *runs[run][row];

@@ -172,6 +172,12 @@ RecordGroup control_group(const ProbeIdentity& identity, Ablation ablation, Matc
                "nat/token"),
       {}};
   add_inference(group.attributes, settings);
+  for (auto& [name, value] : group.attributes) {
+    if (settings.until_decided) continue;
+    if (name == "test")
+      value = "one-sided t tests over documents, corrected for skewness, with the error of the draws; doubled";
+    if (name == "interval") value = std::get<std::string>(value) + ", and the error of the draws";
+  }
   group.attributes.emplace_back("draws", std::int64_t{settings.controls});
   group.attributes.emplace_back("draw_groups", DrawGroups(settings, identity.tokens.sequences).groups);
   group.attributes.emplace_back("draw_group_size", DrawGroups(settings, identity.tokens.sequences).size);

@@ -93,9 +93,9 @@ void add_mass_fields(Fields<Dissociation>& fields, MassKind kind, std::size_t sl
       {{"idle" + end,
         {"slice"},
         "1",
-        fmt::format("1: {} of at least {:g}, and an effect shown to lie within the margin, in the mean and "
-                    "in more than {:g} % of documents",
-                    what, appreciable_mass, 100 * idle_share),
+        fmt::format(
+            "1: {} of at least {:g}, and an effect shown to lie within the margin in more than {:g} % of documents",
+            what, appreciable_mass, 100 * idle_share),
         data::hdf5::Type::u8},
        [kind, slices](const Row& row) {
          Values out(slices, 0);
@@ -129,6 +129,8 @@ Fields<Dissociation> dissociation_fields(std::size_t slices) {
              data::hdf5::Type::f64, [](const Contest& contest) { return contest.p; });
   of_contest("p_adjusted", "p after Holm's adjustment over the contests of the step", data::hdf5::Type::f64,
              [](const Contest& contest) { return contest.p_adjusted; });
+  of_contest("p_alone", "p_adjusted without regard to step 0 and to what was learned", data::hdf5::Type::f64,
+             [](const Contest& contest) { return contest.p_alone; });
   return fields;
 }
 

@@ -55,7 +55,9 @@ RecordedProbe::RecordedProbe(std::filesystem::path file, const ProbeIdentity& id
                              const model::ModelOptions& options, kernels::Communicator& communicator, bool of_run)
     : file_(std::move(file)), identity_(identity), options_(options), communicator_(communicator), of_run_(of_run) {
   kernels::agree(communicator_, "the record of probes", [&] {
-    if (!file_.empty() && communicator_.rank() == 0) join_parts(file_);
+    if (file_.empty() || communicator_.rank() != 0) return;
+    // Rows of an older version stay as they are.
+    if (!record_exists(file_) || load_record(file_).identity.version == identity_.version) join_parts(file_);
   });
   load();
 }

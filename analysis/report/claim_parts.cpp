@@ -26,9 +26,13 @@ std::string no_verdict(const Study& study) {
   const std::vector<Learned>& learned = study.findings().learned;
   if (identity.version < analysis_version_major)
     return fmt::format("Not judged: the file is of version {}, which measured less: probe again", identity.version);
-  if (learned.empty() || !learned.back().known()) return "Not judged: step 0 was not probed, so that there is no null";
+  if (learned.empty() || !learned.back().known()) return "Not judged: there is no probe of step 0 to hold it against";
   if (identity.settings.until_decided)
     return "Not judged: with early decisions the number of sequences was not fixed beforehand";
+  const std::vector<std::int64_t>& documents = identity.tokens.documents;
+  if (!documents.empty() && count_documents(documents) < least_documents)
+    return fmt::format("Not judged: the probe sequences come from {} documents, and fewer than {} are too few",
+                       count_documents(documents), least_documents);
   if (!learned.back().shown())
     return "Nothing to judge: the model is not shown to have learned more since step 0 than an ablation changes there";
   return "";

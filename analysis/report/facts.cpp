@@ -96,6 +96,8 @@ void add_effects(Entries& out, const ProbeIdentity& identity) {
                                 "its control, paired over sequences; its interval holds the spread of the draws. Reads "
                                 "without another choice are as in the slice.",
                                 most_enumerated_controls, identity.settings.controls));
+  }
+  if (!identity.sets.empty()) {
     out.emplace_back("Contribution.",
                      "c = \u03b1 \u27e8v, h\u27e9 / |h|\u00b2 of a source v in a read that hands on h: its part in "
                      "h. It sums to one over the sources of a read, and unlike the weight it counts how long v is.");

@@ -7,7 +7,7 @@
 namespace routescope::analysis {
 namespace {
 
-constexpr double rounding = 1e-12;       // what holds less than this holds nothing
+constexpr double rounding = 1e-6;        // what holds less than this holds nothing
 constexpr std::size_t most_listed = 10;  // sources of a read whose choices are listed: 2^10 sets of them
 constexpr int most_tries = 100;          // to draw a choice that leaves enough, where they are not listed
 

@@ -56,8 +56,8 @@ TEST(Findings, MotifsOfThePaperAndWhatElseExceedsItsControl) {
   EXPECT_DOUBLE_EQ(found.motifs[2].uniform_mass, (1.0 / 3 + 0.5) / 2);
 
   const Motif& embedding = found.motifs[0];
-  EXPECT_TRUE(std::isnan(embedding.shown_from));  // the current state matters more in early MLP reads
-  EXPECT_GT(embedding.tests.back().localised, 0.5);
+  EXPECT_EQ(embedding.shown_from, 64);
+  EXPECT_LT(embedding.tests.back().localised, 1e-6);  // the current state's own motif is left out
   EXPECT_LT(embedding.tests.back().excess, 1e-6);
   EXPECT_LT(embedding.tests.back().change, 1e-6);
   ASSERT_EQ(embedding.effect.size(), log_steps.size());

@@ -54,6 +54,7 @@ struct Probed {
     analysis::ProbeRow initial = analysis::probe(model, record.identity);
     for (double& nll : initial.intact_nll_sequence) nll += 1;
     initial.intact_nll += 1;
+    initial.reference_nll = initial.intact_nll;
     row = analysis::probe(model, record.identity, 1, *kernels::single_communicator(),
                           {.reference_nll = initial.intact_nll});
     for (analysis::AblationEffects& effects : initial.ablations) {

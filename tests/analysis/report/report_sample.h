@@ -17,7 +17,7 @@ namespace routescope::testing {
 struct SampleShape {
   std::vector<std::int64_t> steps;
   std::vector<analysis::Ablation> ablations = {analysis::Ablation::mask};
-  std::int64_t sequences = 8, positions = 12;
+  std::int64_t sequences = 16, positions = 12;
   bool atlas = true;
 };
 
