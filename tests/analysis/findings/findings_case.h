@@ -53,7 +53,8 @@ inline analysis::AnalysisRecord planted_record(const std::vector<std::int64_t>& 
   for (const analysis::Slice& slice : analysis::make_slices(plan)) record.identity.sets.push_back(slice.name());
   const auto routes = static_cast<std::size_t>(plan.num_routed() * plan.num_columns());
   std::mt19937_64 random(seed);
-  std::normal_distribution<double> normal(0, noise);
+  std::normal_distribution<double> unit;  // of no noise there is none
+  const auto normal = [&](std::mt19937_64& from) { return noise * unit(from); };
   const std::ptrdiff_t first = steps.front() == 0 ? 0 : -1;
   for (std::ptrdiff_t r = first; r < std::ssize(steps); ++r) {
     analysis::ProbeRow row;
