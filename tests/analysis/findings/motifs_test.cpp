@@ -210,7 +210,8 @@ TEST(Findings, RunsThatAgreeHaveAnOnset) {
     runs.push_back(testing::planted_record(log_steps, 0.1, seed, [&](std::size_t row, int s) {
       return rising(row, s, 1 + 0.1 * (static_cast<double>(seed) - 12));
     }));
-  const Motif& motif = *testing::motif_named(pool(runs), "embedding_early_mlp");
+  const Findings found = pool(runs);
+  const Motif& motif = *testing::motif_named(found, "embedding_early_mlp");
   EXPECT_NEAR(motif.onset.value, 40, 3);  // half way from 16 to 64
   expect_within(motif.onset, 16, "the row before");
   expect_within(motif.onset, 64, "the row of the rise");
