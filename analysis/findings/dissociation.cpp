@@ -2,9 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
-#include <set>
 
-#include "analysis/routes/ablation.h"
+#include "analysis/routes/free_mass.h"
 #include "analysis/routes/route_sets.h"
 #include "analysis/statistics/documents.h"
 
@@ -13,20 +12,6 @@ namespace {
 
 // RandomKey::what of the permutations, beyond those of the curves.
 constexpr std::uint64_t of_permutations = (std::uint64_t{1} << 32) + 16;
-
-/// From the mass of slices to their free mass.
-struct FreeMass {
-  double reads = 0, certain = 0, changed = 0;
-
-  FreeMass(const model::ReadPlan& plan, Ablation ablation, const RouteSet& slice)
-      : reads(static_cast<double>(slice.reads.size())),
-        changed(static_cast<double>(changed_reads(plan, ablation, whole(slice)).size())) {
-    std::set<int> with_sources;
-    for (const auto& route : slice.routes) with_sources.insert(route.first);
-    certain = static_cast<double>(with_sources.size()) - changed;
-  }
-  double of(double mass) const { return (mass * reads - certain) / changed; }
-};
 
 const std::vector<double>& by_sequence(const ProbeRow& row, MassKind kind) {
   return kind == MassKind::alpha ? row.mass_sequence : row.contribution_sequence;
