@@ -81,8 +81,8 @@ void add_intervention_options(CLI::App& command, ProbeSettings& settings) {
       ->group("Interventions");
   data::add_number(
       command, "--controls", settings.controls,
-      "Draws of random sources that hold the set's weight, and as many that hold its contribution, ablated "
-      "alike beside every set, each on a part of the sequences; 0: none",
+      "For every document N draws of random sources that hold the set's weight, and N that hold its contribution, "
+      "ablated alike beside every set (more where documents are few: at least 16 in all); 0: none",
       0, most_controls)
       ->group("Interventions");
   command
@@ -112,6 +112,11 @@ void add_intervention_options(CLI::App& command, ProbeSettings& settings) {
 }
 
 void add_statistics_options(CLI::App& command, ProbeSettings& settings) {
+  command
+      .add_option("--preregistration", settings.preregistration,
+                  "File that says beforehand what is tested and how: its SHA-256 is recorded with the first row, and "
+                  "later rows are refused without it")
+      ->group("Statistics");
   data::add_number(command, "--margin", settings.margin,
                    "Share of what the model has learned since step 0 (a bare model: beyond a uniform guess): an effect "
                    "shown to lie within it, either way, counts as absent",

@@ -55,8 +55,10 @@ void add_place_options(CLI::App& command, Place& place) {
 
 /// Throws UsageError if --out would replace what is probed or what it is probed with.
 void check_outputs(const Place& place, const ProbeSettings& settings) {
-  std::vector<data::NamedPath> inputs{
-      {"--tokens", settings.tokens}, {"--patch-from", settings.patch_from}, {"--classes", settings.class_file}};
+  std::vector<data::NamedPath> inputs{{"--tokens", settings.tokens},
+                                      {"--patch-from", settings.patch_from},
+                                      {"--classes", settings.class_file},
+                                      {"--preregistration", settings.preregistration}};
   for (const char* file : {"routing.h5", "routing.h5.journal", "config.yaml"})
     if (!place.run.empty()) inputs.push_back({"--run", fs::path(place.run) / file});
   for (const char* file : {"config.json", "model.safetensors", "model.safetensors.index.json", "MANIFEST.json"})

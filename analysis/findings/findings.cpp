@@ -80,6 +80,7 @@ void check_alike(std::span<const AnalysisRecord* const> records) {
                         difference);
     expect(alike(other.patch, first.patch), "aligned tokens differ from those");
     expect(other.classes == first.classes, "token classes differ from those");
+    expect(other.preregistration_sha256 == first.preregistration_sha256, "preregistration differs from that");
   }
 }
 

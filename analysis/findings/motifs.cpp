@@ -40,25 +40,18 @@ Strength sum_of(const Curves& curves, const ResampledCurves& of, std::span<const
 
 /// Sum over the sets of effect minus control.
 Observed excess_at(const Basis& basis, std::span<const std::size_t> sets, Control control, std::size_t row) {
-  Observed out =
-      observe(basis.runs, row, basis.sequences, basis.documents, [&](const Rows& run, std::size_t at, std::size_t i) {
-        double sum = 0;
-        for (std::size_t set : sets) {
-          const SetEffect& effect = effect_of(run, at, set);
-          const ControlEffect& of_control = effect.*control;
-          sum += of_control.delta_nll_sequence.empty()
-                     ? nan
-                     : effect.delta_nll_sequence[i] - of_control.delta_nll_sequence[i];
-        }
-        return sum;
-      });
-  for (std::size_t set : sets) {
-    double error = 0;
-    for (const Rows& run : basis.runs)
-      error += (effect_of(run, row, set).*control).draw_error / static_cast<double>(basis.runs.size());
-    add_draws(out, error, (effect_of(basis.runs.front(), row, set).*control).draw_freedom);
-  }
-  return out;
+  return observe(basis.runs, row, basis.sequences, basis.documents,
+                 [&](const Rows& run, std::size_t at, std::size_t i) {
+                   double sum = 0;
+                   for (std::size_t set : sets) {
+                     const SetEffect& effect = effect_of(run, at, set);
+                     const ControlEffect& of_control = effect.*control;
+                     sum += of_control.delta_nll_sequence.empty()
+                                ? nan
+                                : effect.delta_nll_sequence[i] - of_control.delta_nll_sequence[i];
+                   }
+                   return sum;
+                 });
 }
 
 /// The motifs that the paper names, and their slices.
@@ -210,7 +203,7 @@ class MotifMaker {
       const Observed since = difference(excess, excess_at(basis_, tested, &SetEffect::control, index(initial)));
       const Observed other = difference(excess_at(basis_, tested, &SetEffect::contribution_control, row),
                                         excess_at(basis_, tested, &SetEffect::contribution_control, index(initial)));
-      if (!std::isnan(since.draw_variance)) change = since.estimate();
+      change = since.estimate();
       const double p = since.p_above(margin), p_other = other.p_above(margin);
       out.change = index(initial) == row ? 1 : std::isnan(p) || std::isnan(p_other) ? nan : std::max(p, p_other);
     }

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <limits>
 #include <span>
 #include <vector>
 
@@ -10,14 +9,12 @@
 
 namespace routescope::analysis {
 
-/// A quantity by run and document, and what the draws of controls add to the error of its mean.
+/// A quantity by run and document.
 struct Observed {
   std::vector<std::vector<double>> values;  // [run][document] document_values()
-  double draw_variance = 0;
-  double draw_freedom = std::numeric_limits<double>::infinity();  // 0: the error of draws is not known
 
   double mean() const;
-  /// The mean with its 95 % interval: over documents, over runs if there are several (two_way.h), and over draws.
+  /// The mean with its 95 % interval: over documents, and over runs if there are several (two_way.h).
   Estimate estimate() const;
   /// One-sided p value of the hypothesis that the mean is at most `threshold`: for one run p_above(), for several the
   /// level at which the interval of estimate() reaches the threshold, but at least p_above() of the documents' means
@@ -30,10 +27,7 @@ template <class Quantity>
 Observed observe(std::span<const Rows> runs, std::size_t row, std::size_t sequences,
                  std::span<const std::int64_t> documents, const Quantity& quantity);
 
-/// Adds to the error of a difference or sum what the draws of one control, of the mean over runs, add.
-void add_draws(Observed& observed, double error, double freedom);
-
-/// a - b, paired by run and document; draws add the errors of both.
+/// a - b, paired by run and document.
 Observed difference(Observed a, const Observed& b);
 
 // ---- implementation of the template ----

@@ -74,29 +74,10 @@ double mean_of(std::span<const double> values, bool skip_nan) {
   return sum / count;
 }
 
-/// [resample] errors of one set's draws in units of their standard error: Student's t.
-std::vector<double> draw_errors(std::span<const Rows> runs, std::size_t set, ControlEffect SetEffect::*control,
-                                std::size_t resamples, const RandomKey& key) {
-  std::vector<double> out(resamples, 0.0);
-  double freedom = 0;  // where all controls are taken in some rows, of the others
-  for (const Rows& run : runs) {
-    for (const ProbeRow* row : run) {
-      const ControlEffect& one = row->ablations.front().sets[set].*control;
-      if (one.draw_error > 0 && one.draw_freedom >= 1)
-        freedom = freedom == 0 ? one.draw_freedom : std::min(freedom, one.draw_freedom);
-    }
-  }
-  if (freedom == 0) return out;
-  std::mt19937_64 random = generator(key, Use::resample);
-  for (double& error : out)
-    error = student_t_quantile((static_cast<double>(random() >> 11) + 0.5) * 0x1p-53, static_cast<int>(freedom));
-  return out;
-}
-
-/// effect - control of each sequence; NaN where the error of the draws is not known.
+/// effect - control of each sequence.
 std::vector<double> excess_of(const SetEffect& effect, const ControlEffect& control) {
   std::vector<double> out(effect.delta_nll_sequence.size(), nan);
-  if (control.delta_nll_sequence.empty() || std::isnan(control.draw_error)) return out;
+  if (control.delta_nll_sequence.empty()) return out;
   for (std::size_t i = 0; i < out.size(); ++i) out[i] = effect.delta_nll_sequence[i] - control.delta_nll_sequence[i];
   return out;
 }
@@ -108,33 +89,29 @@ ResampledCurves::ResampledCurves(std::size_t rows, std::size_t sets, std::size_t
 
 Curves make_curves(std::span<const Rows> runs, std::size_t sets, std::size_t sequences,
                    std::span<const std::int64_t> documents, std::uint64_t seed, int resamples, bool until_decided) {
-  const auto draws_wanted = static_cast<std::size_t>(resamples);
+  const auto wanted = static_cast<std::size_t>(resamples);
   const std::size_t units =
       documents.empty() ? sequences : static_cast<std::size_t>(count_documents(documents.first(sequences)));
   Curves curves;
   curves.rows = runs.front().size();
   curves.sets = sets;
-  curves.resamples = draws_wanted;
+  curves.resamples = wanted;
   curves.until_decided = until_decided;
   curves.freedom = static_cast<double>(runs.size() > 1 ? std::min(runs.size(), units) : units) - 1;
   for (auto* each : {&curves.effect, &curves.control, &curves.excess, &curves.contribution_excess, &curves.mass,
                      &curves.contribution})
-    *each = ResampledCurves(curves.rows, sets, draws_wanted);
+    *each = ResampledCurves(curves.rows, sets, wanted);
 
   const RandomKey key{seed, 0, 0, of_findings};
-  Draws draws(places_of(documents, sequences), units, draws_wanted, key);
-  std::vector<std::vector<double>> weights(runs.size(), std::vector<double>(draws_wanted));
-  for (std::size_t b = 0; b < draws_wanted; ++b) {
+  Draws draws(places_of(documents, sequences), units, wanted, key);
+  std::vector<std::vector<double>> weights(runs.size(), std::vector<double>(wanted));
+  for (std::size_t b = 0; b < wanted; ++b) {
     const std::vector<double> of_runs = run_weights(runs.size(), key, b);
     for (std::size_t run = 0; run < runs.size(); ++run) weights[run][b] = of_runs[run];
   }
 
   const double share = 1 / static_cast<double>(runs.size());
   for (std::size_t set = 0; set < sets; ++set) {
-    const std::vector<double> errors = draw_errors(runs, set, &SetEffect::control, draws_wanted,
-                                                   {seed, 0, set, of_findings + 1}),
-                              other_errors = draw_errors(runs, set, &SetEffect::contribution_control, draws_wanted,
-                                                         {seed, 0, set, of_findings + 2});
     for (std::size_t run = 0; run < runs.size(); ++run) {
       for (std::size_t row = 0; row < curves.rows; ++row) {
         const ProbeRow& measured = *runs[run][row];
@@ -143,11 +120,6 @@ Curves make_curves(std::span<const Rows> runs, std::size_t sets, std::size_t seq
           to.value(row, set) += mean_of(values, until_decided) * share;
           draws.add_means(values, until_decided, weights[run], to.resampled(row, set));
         };
-        const auto add_excess = [&](ResampledCurves& to, const ControlEffect& control, std::span<const double> error) {
-          add(to, excess_of(of_set, control));
-          for (std::size_t b = 0; b < draws_wanted; ++b)
-            to.resampled(row, set)[b] += share * control.draw_error * error[b];
-        };
         const std::vector<double> missing(sequences, nan);
         const auto of_sequences = [&](const std::vector<double>& values) {
           return values.empty() ? std::span<const double>(missing)
@@ -155,8 +127,8 @@ Curves make_curves(std::span<const Rows> runs, std::size_t sets, std::size_t seq
         };
         add(curves.effect, of_set.delta_nll_sequence);
         add(curves.control, of_set.control.delta_nll_sequence.empty() ? missing : of_set.control.delta_nll_sequence);
-        add_excess(curves.excess, of_set.control, errors);
-        add_excess(curves.contribution_excess, of_set.contribution_control, other_errors);
+        add(curves.excess, excess_of(of_set, of_set.control));
+        add(curves.contribution_excess, excess_of(of_set, of_set.contribution_control));
         add(curves.mass, of_sequences(measured.mass_sequence));
         add(curves.contribution, of_sequences(measured.contribution_sequence));
       }

@@ -46,8 +46,7 @@ using Rows = std::vector<const ProbeRow*>;
 
 /// runs [run][row]: the rows of every run at the same steps, measured on the same sequences; each has an ablation.
 /// `documents` [sequence], or empty: ProbeTokens::documents. A resample draws documents, the same for all rows, sets
-/// and runs, and weighs runs; of an excess it also draws the error of the control's draws, the same for all rows and
-/// runs, because their draws are the same. A mean is over all sequences; with until_decided, over the sequences on
+/// and runs, and weighs runs. A mean is over all sequences; with until_decided, over the sequences on
 /// which the set was measured (the others are NaN). A pure function of the rows and the seed.
 Curves make_curves(std::span<const Rows> runs, std::size_t sets, std::size_t sequences,
                    std::span<const std::int64_t> documents, std::uint64_t seed, int resamples, bool until_decided);

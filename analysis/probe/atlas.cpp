@@ -46,7 +46,7 @@ std::vector<std::vector<double>> true_effects(const model::Model& model, const P
       const GatedRoute route{checked[i].read, checked[i].column};
       const PreparedAblation mask = prepare_ablation(model, Ablation::mask, {&route, 1}, {}, {});
       const std::vector<double> masked =
-          by_sequence(batch.intervened(mask.intervention, route.read, false).nll, tokens.positions);
+          by_sequence(batch.intervened({&mask.intervention, 1}, route.read, false).nll, tokens.positions);
       for (std::size_t q = 0; q < values.size(); ++q) values[q][i] = masked[q] - intact[q];
     }
   };

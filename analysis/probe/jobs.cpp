@@ -1,24 +1,13 @@
 #include "analysis/probe/jobs.h"
 
 #include <algorithm>
-#include <cmath>
+#include <map>
 
 namespace routescope::analysis {
 namespace {
 
-constexpr std::int64_t most_groups = 8;
-constexpr std::int64_t least_draws_of_group = 2;  // the spread within a group is what tells the error of a draw
-
 std::size_t index(std::int64_t i) {
   return static_cast<std::size_t>(i);
-}
-
-Job make_job(const model::ReadPlan& plan, Ablation ablation, std::vector<GatedRoute> routes) {
-  Job job;
-  job.routes = std::move(routes);
-  const std::vector<int> reads = changed_reads(plan, ablation, job.routes);
-  job.first_read = reads.empty() ? static_cast<int>(plan.reads.size()) : reads.front();
-  return job;
 }
 
 /// Share of what controls hold that is their set's own, in the reads that the ablation changes.
@@ -40,44 +29,20 @@ double overlap(const model::ReadPlan& plan, Ablation ablation, const RouteSet& s
 
 }  // namespace
 
-DrawGroups::DrawGroups(const ProbeSettings& settings, std::int64_t sequences) : draws(settings.controls) {
-  const std::int64_t blocks =
-      settings.until_decided ? (sequences + settings.look_every - 1) / settings.look_every : sequences;
-  groups = std::clamp<std::int64_t>(settings.controls / least_draws_of_group, 1, std::min(most_groups, blocks));
-  size = settings.until_decided ? settings.look_every : (sequences + groups - 1) / groups;
-}
-
-std::size_t DrawGroups::per_sequence() const {
-  if (draws == 0) return 0;
-  return std::max(most_enumerated_controls, index((draws + groups - 1) / groups));
-}
-
-DrawError draw_error(std::span<const double> delta_nll_draw, const DrawGroups& groups, std::size_t sequences) {
-  const std::size_t width = groups.per_sequence();
-  double squares = 0, freedom = 0, draws = 0;
-  for (std::int64_t group = 0; group < groups.groups; ++group) {
-    std::vector<double> means;
-    for (std::size_t draw = 0; draw < width; ++draw) {
-      double sum = 0, count = 0;
-      for (std::size_t q = 0; q < sequences; ++q) {
-        if (groups.of(static_cast<std::int64_t>(q)) != group) continue;
-        sum += delta_nll_draw[q * width + draw];
-        count += 1;
-      }
-      if (count > 0 && !std::isnan(sum)) means.push_back(sum / count);
-    }
-    if (means.empty()) continue;
-    const double centre = mean(means);
-    for (double value : means) squares += (value - centre) * (value - centre);
-    freedom += static_cast<double>(means.size()) - 1;
-    draws += static_cast<double>(means.size());
+DocumentDraws::DocumentDraws(const ProbeSettings& settings, const ProbeTokens& tokens) {
+  std::map<std::int64_t, std::size_t> numbers;
+  for (std::int64_t q = 0; q < tokens.sequences; ++q) {
+    const std::int64_t label = tokens.documents.empty() ? q : tokens.documents[index(q)];
+    document.push_back(numbers.emplace(label, numbers.size()).first->second);
   }
-  if (freedom == 0) return {};
-  return {std::sqrt(squares / freedom / draws), freedom};
+  documents = numbers.size();
+  if (settings.controls == 0) return;
+  const auto count = static_cast<std::int64_t>(documents);
+  per_document = index(std::max<std::int64_t>(settings.controls, (least_draws + count - 1) / count));
 }
 
 Jobs make_jobs(const model::ReadPlan& plan, std::span<const RouteSet> sets, const Reference& reference,
-               const ProbeSettings& settings, const DrawGroups& groups) {
+               const ProbeSettings& settings, const DocumentDraws& draws) {
   Jobs out;
   for (std::size_t a = 0; a < settings.ablations.size(); ++a) {
     const Ablation ablation = settings.ablations[a];
@@ -85,36 +50,35 @@ Jobs make_jobs(const model::ReadPlan& plan, std::span<const RouteSet> sets, cons
     out.contribution.emplace_back(sets.size());
     for (std::size_t s = 0; s < sets.size(); ++s) {
       if (!(coverage(plan, ablation, sets[s]) > 0)) continue;
-      const auto add = [&](Job job) {
-        job.ablation = a;
-        job.set = s;
+      const auto add = [&](std::vector<std::vector<GatedRoute>> routes, Job::Kind kind, double weight) {
+        Job job{a, s, kind, weight, std::move(routes), static_cast<int>(plan.reads.size())};
+        for (const std::vector<GatedRoute>& one : job.routes) {
+          const std::vector<int> reads = changed_reads(plan, ablation, one);
+          if (!reads.empty()) job.first_read = std::min(job.first_read, reads.front());
+        }
         out.list.push_back(std::move(job));
       };
-      add(make_job(plan, ablation, whole(sets[s])));
+      add({whole(sets[s])}, Job::Kind::effect, 1);
       for (const Matched matched : {Matched::alpha, Matched::contribution}) {
-        if (settings.controls == 0) continue;
+        if (draws.per_document == 0) continue;
         const bool by_alpha = matched == Matched::alpha;
+        const Job::Kind kind = by_alpha ? Job::Kind::alpha_control : Job::Kind::contribution_control;
         const std::vector<double>& held = by_alpha ? reference.alpha_mean : reference.contribution_mean;
-        const Controls controls = make_controls(plan, ablation, sets[s], held, settings.seed, static_cast<int>(s),
-                                                matched, settings.controls);
+        Controls controls = make_controls(plan, ablation, sets[s], held, settings.seed, static_cast<int>(s), matched,
+                                          static_cast<int>(draws.documents * draws.per_document));
         ControlPlan& summary = (by_alpha ? out.alpha : out.contribution)[a][s];
         summary = {controls.coverage, nan, controls.enumerated};
         if (!(controls.coverage > 0)) continue;
         summary.overlap = overlap(plan, ablation, sets[s], controls, held);
-        for (std::size_t draw = 0; draw < controls.draws.size(); ++draw) {
-          Job job = make_job(plan, ablation, controls.draws[draw].routes);
-          job.kind = by_alpha ? Job::Kind::alpha_control : Job::Kind::contribution_control;
-          if (controls.enumerated) {
-            job.draw = draw;
-            job.weight = controls.draws[draw].weight;
-          } else {
-            const auto group_count = index(groups.groups);
-            job.group = static_cast<std::int64_t>(draw % group_count);
-            job.draw = draw / group_count;
-            const std::size_t of_group = (controls.draws.size() - draw % group_count + group_count - 1) / group_count;
-            job.weight = 1 / static_cast<double>(of_group);
-          }
-          add(std::move(job));
+        if (controls.enumerated) {
+          for (Control& control : controls.draws) add({std::move(control.routes)}, kind, control.weight);
+          continue;
+        }
+        for (std::size_t k = 0; k < draws.per_document; ++k) {
+          std::vector<std::vector<GatedRoute>> by_document;
+          for (std::size_t document = 0; document < draws.documents; ++document)
+            by_document.push_back(std::move(controls.draws[k * draws.documents + document].routes));
+          add(std::move(by_document), kind, 1 / static_cast<double>(draws.per_document));
         }
       }
     }

@@ -1,48 +1,42 @@
-// The passes of a probe: every set under every ablation, and its controls, whose draws are shared out over sequences.
+// The passes of a probe: every set under every ablation, and its controls.
 #pragma once
 
 #include <cstdint>
 #include <span>
 #include <vector>
 
+#include "analysis/results/probe_tokens.h"
 #include "analysis/results/row.h"
 #include "analysis/results/settings.h"
 #include "analysis/routes/controls.h"
 
 namespace routescope::analysis {
 
-/// Consecutive sequences that are measured under the same draws. Draws that few sequences see cost little, and the
-/// spread of draws within a group, whose sequences are the same, is the error of a draw.
-struct DrawGroups {
-  std::int64_t size = 1;    // sequences in a row; then comes the next group, and after the last the first again
-  std::int64_t groups = 1;  // 1 to 8
-  int draws = 0;            // in all: draw k is of group k % groups
+/// A set has at least so many draws of a control, unless all controls that there are are taken.
+inline constexpr std::int64_t least_draws = 16;
 
-  DrawGroups(const ProbeSettings& settings, std::int64_t sequences);
-  std::int64_t of(std::int64_t sequence) const { return sequence / size % groups; }
-  /// The most that a sequence is measured under, also where all controls there are are taken.
-  std::size_t per_sequence() const;
-};
+/// How the draws of a control are shared out: every document has some of its own, so that their spread is a part of the
+/// spread of documents, and no further error.
+struct DocumentDraws {
+  std::vector<std::size_t> document;  // [sequence] the number of its document, by first appearance
+  std::size_t documents = 0;
+  std::size_t per_document = 0;  // 0: no controls
 
-/// The error that the choice of draws leaves in the mean over `sequences` of delta_nll_draw, from the spread of draws
-/// within groups; its degrees of freedom.
-struct DrawError {
-  double error = nan, freedom = 0;
+  DocumentDraws(const ProbeSettings& settings, const ProbeTokens& tokens);
 };
-DrawError draw_error(std::span<const double> delta_nll_draw, const DrawGroups& groups, std::size_t sequences);
 
 /// One pass over a batch.
 struct Job {
   enum class Kind { effect, alpha_control, contribution_control };
   std::size_t ablation = 0, set = 0;
   Kind kind = Kind::effect;
-  std::int64_t group = -1;  // of sequences; -1: all
-  std::size_t draw = 0;     // of those of a sequence
-  double weight = 1;        // in the mean over these
-  std::vector<GatedRoute> routes;
-  int first_read = 0;  // the number of reads where it changes none: no pass then
+  double weight = 1;                            // of a control in the mean over those of a sequence
+  std::vector<std::vector<GatedRoute>> routes;  // the same for all sequences, or [document]
+  int first_read = 0;                           // the number of reads where it changes none: no pass then
 
-  bool is_of(std::int64_t group_of_sequence) const { return group < 0 || group == group_of_sequence; }
+  const std::vector<GatedRoute>& routes_of(std::size_t document) const {
+    return routes.size() == 1 ? routes.front() : routes[document];
+  }
 };
 
 inline ControlEffect& control_of(SetEffect& effect, Job::Kind kind) {
@@ -64,6 +58,6 @@ struct Jobs {
 
 /// `reference` with the means that controls are matched on.
 Jobs make_jobs(const model::ReadPlan& plan, std::span<const RouteSet> sets, const Reference& reference,
-               const ProbeSettings& settings, const DrawGroups& groups);
+               const ProbeSettings& settings, const DocumentDraws& draws);
 
 }  // namespace routescope::analysis

@@ -76,8 +76,12 @@ PassValues BatchProbe::intact(std::span<const std::int32_t> ids) {
   });
 }
 
-PassValues BatchProbe::intervened(const model::RoutingIntervention& intervention, int first_read, bool compared) {
-  pass_.forward(ids_, &intervention, first_read);
+PassValues BatchProbe::intervened(std::span<const model::RoutingIntervention> interventions, int first_read,
+                                  bool compared) {
+  if (interventions.size() == 1)
+    pass_.forward(ids_, &interventions.front(), first_read);
+  else
+    pass_.forward_each(ids_, interventions, first_read);
   return evaluate([&](PassValues& values, std::int64_t begin, std::int64_t end) {
     const kernels::Tensor logits = changed_.tensor.rows(0, end - begin);
     pass_.logits(begin, end, logits);

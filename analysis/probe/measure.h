@@ -43,10 +43,10 @@ class BatchProbe {
   /// ids [batch * positions]: also those of the calls that follow, until the next call of this. kl and agree stay
   /// empty.
   PassValues intact(std::span<const std::int32_t> ids);
-  /// Everything before `first_read` is taken over from the last pass, in which it was intact. The bits are those of a
-  /// pass from the first read on, because every read is computed by itself (ReadPhases::fused). Sets kl and agree only
-  /// if `compared`.
-  PassValues intervened(const model::RoutingIntervention& intervention, int first_read, bool compared);
+  /// One intervention for all sequences, or one for each. Everything before `first_read` is taken over from the last
+  /// pass, in which it was intact. The bits are those of a pass from the first read on, because every read is computed
+  /// by itself (ReadPhases::fused). Sets kl and agree only if `compared`.
+  PassValues intervened(std::span<const model::RoutingIntervention> interventions, int first_read, bool compared);
   /// alpha [tokens, n+1] of every routed read on other ids. Call intact() before anything else.
   std::vector<std::vector<double>> alpha_of(std::span<const std::int32_t> ids);
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <limits>
 
 #include "analysis/probe/intact.h"
@@ -28,7 +29,7 @@ class Prober {
         step_(step),
         options_(options),
         sets_(route_sets(identity.settings.sets, model.plan())),
-        groups_(identity.settings, identity.tokens.sequences),
+        draws_(identity.settings, identity.tokens),
         batches_(model, identity.tokens, options.batch_bytes, communicator) {
     for (const RouteSet& set : sets_) {
       for (Ablation ablation : settings_.ablations) expect_room(ablation, set, whole(set));
@@ -38,14 +39,17 @@ class Prober {
   ProbeRow run() {
     const double start = seconds_now();
     describe_intact();
-    jobs_ = make_jobs(plan(), sets_, reference_, settings_, groups_);
-    for (const Job& job : jobs_.list) expect_room(settings_.ablations[job.ablation], sets_[job.set], job.routes);
+    jobs_ = make_jobs(plan(), sets_, reference_, settings_, draws_);
+    for (const Job& job : jobs_.list) {
+      for (const std::vector<GatedRoute>& routes : job.routes)
+        expect_room(settings_.ablations[job.ablation], sets_[job.set], routes);
+    }
     prepare_effects();
     ProbeCost& cost = row_.cost;
     cost.plain = cost.computed = cost.unshared = cost.undecided =
         static_cast<double>(tokens_.ids.size()) * static_cast<double>(plan().reads.size());
     for_each_block([&](std::int64_t begin, std::int64_t end) {
-      cost.undecided += tokens_of(begin, end) * reads_per_token(groups_.of(begin), options_.share_prefix);
+      cost.undecided += tokens_of(begin, end) * reads_per_token(options_.share_prefix);
     });
     for_each_block([&](std::int64_t begin, std::int64_t end) {
       measure_block(begin, end);
@@ -70,11 +74,12 @@ class Prober {
   double tokens_of(std::int64_t begin, std::int64_t end) const {
     return static_cast<double>((end - begin) * tokens_.positions);
   }
-  /// Sequences of one group of draws at a time, as long as there is anything to measure.
+  /// The sequences between two looks, or all, as long as there is anything to measure.
   template <class Body>
   void for_each_block(const Body& body) {
-    for (std::int64_t begin = 0; begin < tokens_.sequences && any_open(); begin += groups_.size)
-      body(begin, std::min(begin + groups_.size, tokens_.sequences));
+    const std::int64_t size = settings_.until_decided ? settings_.look_every : tokens_.sequences;
+    for (std::int64_t begin = 0; begin < tokens_.sequences && any_open(); begin += size)
+      body(begin, std::min(begin + size, tokens_.sequences));
   }
 
   void describe_intact() {
@@ -123,9 +128,7 @@ class Prober {
         effect.coverage = coverage(plan(), ablation, set);
         effect.delta_nll_sequence.assign(sequences(), nan);
         for (ControlEffect* control : {&effect.control, &effect.contribution_control}) {
-          if (settings_.controls == 0) continue;
-          control->delta_nll_sequence.assign(sequences(), nan);
-          control->delta_nll_draw.assign(sequences() * groups_.per_sequence(), nan);
+          if (settings_.controls > 0) control->delta_nll_sequence.assign(sequences(), nan);
         }
         for (const TokenClasses& classes : identity_.classes)
           effect.delta_nll_class.emplace_back(classes.labels.size(), 0.0);
@@ -136,15 +139,12 @@ class Prober {
     }
   }
 
-  bool is_due(const Job& job, std::int64_t group) const { return is_open(job) && job.is_of(group); }
-
-  /// Sequences [begin, end), of one group, under every job of a set that is open.
+  /// Sequences [begin, end) under every job of a set that is open.
   void measure_block(std::int64_t begin, std::int64_t end) {
-    const std::int64_t group = groups_.of(begin);
     const auto values =
         batches_.measure(begin, end, "probe of ablations",
                          [&](BatchProbe& batch, std::int64_t first, std::span<std::vector<double>> of_sequence) {
-                           run_jobs(batch, first, group, of_sequence);
+                           run_jobs(batch, first, of_sequence);
                          });
     const double predicted = static_cast<double>(tokens_.positions - 1);
     for (std::size_t i = 0; i < values.size(); ++i) {
@@ -152,17 +152,15 @@ class Prober {
       const double* next = values[i].data();
       const double intact = *next++;
       for (const Job& job : jobs_.list) {
-        if (is_due(job, group) && job.kind != Job::Kind::effect)
+        if (is_open(job) && job.kind != Job::Kind::effect)
           control_of(effect_of(job), job.kind).delta_nll_sequence[q] = 0;
       }
       for (const Job& job : jobs_.list) {
-        if (!is_due(job, group)) continue;
+        if (!is_open(job)) continue;
         SetEffect& effect = effect_of(job);
         const double delta = (*next++ - intact) / predicted;
         if (job.kind != Job::Kind::effect) {
-          ControlEffect& control = control_of(effect, job.kind);
-          control.delta_nll_draw[q * groups_.per_sequence() + job.draw] = delta;
-          control.delta_nll_sequence[q] += job.weight * delta;
+          control_of(effect, job.kind).delta_nll_sequence[q] += job.weight * delta;
           continue;
         }
         effect.delta_nll_sequence[q] = delta;
@@ -173,13 +171,13 @@ class Prober {
         }
       }
     }
-    row_.cost.computed += tokens_of(begin, end) * reads_per_token(group, options_.share_prefix);
-    row_.cost.unshared += tokens_of(begin, end) * reads_per_token(group, false);
+    row_.cost.computed += tokens_of(begin, end) * reads_per_token(options_.share_prefix);
+    row_.cost.unshared += tokens_of(begin, end) * reads_per_token(false);
   }
 
   /// Of each sequence: the intact nll, then of every open job its nll and, but for controls, kl, agreement and the sum
   /// of what each label's tokens gained.
-  void run_jobs(BatchProbe& batch, std::int64_t first, std::int64_t group, std::span<std::vector<double>> of_sequence) {
+  void run_jobs(BatchProbe& batch, std::int64_t first, std::span<std::vector<double>> of_sequence) {
     const auto put = [&](const std::vector<double>& by_token) {
       const std::vector<double> sums = by_sequence(by_token, tokens_.positions);
       for (std::size_t i = 0; i < sums.size(); ++i) of_sequence[i].push_back(sums[i]);
@@ -187,18 +185,25 @@ class Prober {
     std::vector<std::vector<double>> donor_alpha;
     if (patches()) donor_alpha = batch.alpha_of(ids_of(identity_.patch, first, batch.batch()));
     const PassValues intact = batch.intact(ids_of(tokens_, first, batch.batch()));
-    const BatchPlace place{first, batch.batch(), batch.positions(), settings_.seed, donor_alpha};
     put(intact.nll);
     for (const Job& job : jobs_.list) {
-      if (!is_due(job, group)) continue;
+      if (!is_open(job)) continue;
       if (job.first_read == static_cast<int>(plan().reads.size())) {  // only a control may be without a route
         put(intact.nll);
         continue;
       }
-      const PreparedAblation prepared =
-          prepare_ablation(model_, settings_.ablations[job.ablation], job.routes, reference_, place);
-      const PassValues values = batch.intervened(prepared.intervention, options_.share_prefix ? job.first_read : 0,
-                                                 job.kind == Job::Kind::effect);
+      std::vector<model::RoutingIntervention> interventions;
+      std::vector<kernels::OwnedTensor> owned;  // what they refer to
+      const std::int64_t each = job.routes.size() == 1 ? batch.batch() : 1;
+      for (std::int64_t i = 0; i < batch.batch(); i += each) {
+        PreparedAblation prepared = prepare_ablation(
+            model_, settings_.ablations[job.ablation], job.routes_of(draws_.document[index(first + i)]), reference_,
+            {first + i, each, batch.positions(), settings_.seed, donor_alpha, i * batch.positions()});
+        interventions.push_back(std::move(prepared.intervention));
+        std::move(prepared.owned.begin(), prepared.owned.end(), std::back_inserter(owned));
+      }
+      const PassValues values =
+          batch.intervened(interventions, options_.share_prefix ? job.first_read : 0, job.kind == Job::Kind::effect);
       put(values.nll);
       if (job.kind != Job::Kind::effect) continue;
       put(values.kl);
@@ -276,11 +281,11 @@ class Prober {
   }
 
   /// What one token goes through under all jobs that are open: ProbeCost's unit.
-  double reads_per_token(std::int64_t group, bool share_prefix) const {
+  double reads_per_token(bool share_prefix) const {
     const int reads = static_cast<int>(plan().reads.size());
     int sum = reads * (patches() ? 2 : 1);
     for (const Job& job : jobs_.list) {
-      if (is_due(job, group) && job.first_read < reads) sum += reads - (share_prefix ? job.first_read : 0);
+      if (is_open(job) && job.first_read < reads) sum += reads - (share_prefix ? job.first_read : 0);
     }
     return sum;
   }
@@ -292,7 +297,7 @@ class Prober {
   std::int64_t step_;
   ProbeOptions options_;
   std::vector<RouteSet> sets_;
-  DrawGroups groups_;
+  DocumentDraws draws_;
   SharedBatches batches_;
   Reference reference_;
   Jobs jobs_;

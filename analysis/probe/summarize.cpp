@@ -3,16 +3,11 @@
 #include <algorithm>
 #include <cmath>
 
-#include "analysis/probe/jobs.h"
 #include "analysis/statistics/documents.h"
 #include "analysis/statistics/sequential.h"
 
 namespace routescope::analysis {
 namespace {
-
-// Of an anytime-valid p value of an excess: the chance that the draws of its controls are further off than is reckoned
-// with. Small beside 5 % over 18 sets.
-constexpr double unlikely_draws = 0.001;
 
 /// The mean of one quantity that was measured on each sequence, and the p value of no effect.
 struct Summary {
@@ -31,30 +26,14 @@ class Summarizer {
             settings_.until_decided ? sequential_p_value(units, settings_.look_every) : sign_flip_test(units, key)};
   }
 
-  /// `draws`: what the choice of controls adds to the error.
-  Summary excess(std::span<const double> values, const DrawError& draws, const RandomKey& key) const {
-    Summary out{{mean(values), {nan, nan}}, nan};
-    if (draws.freedom == 0) return out;
+  /// Differences may be skewed, which sign flips take for an effect.
+  Summary excess(std::span<const double> values, const RandomKey& key) const {
+    Summary out = effect(values, key);
+    if (settings_.until_decided) return out;
     const std::vector<double> units = units_of(values);
-    const double value = out.mean.value;
-    const auto off = [&](double chance) {
-      return draws.error == 0 ? 0 : draws.error * student_t_quantile(1 - 0.5 * chance, static_cast<int>(draws.freedom));
-    };
-    const Interval of_units = settings_.until_decided ? confidence_sequence(units) : bootstrap_interval(units, key);
-    const double by_draws = off(1 - interval_level);
-    out.mean.ci = {value - std::hypot(value - of_units.lower, by_draws),
-                   value + std::hypot(of_units.upper - value, by_draws)};
-    if (settings_.until_decided) {
-      std::vector<double> nearer = units;  // to zero
-      const double shift = std::copysign(std::min(off(unlikely_draws), std::abs(value)), value);
-      for (double& unit : nearer) unit -= shift;
-      out.p = std::min(1.0, sequential_p_value(nearer, settings_.look_every) + (draws.error == 0 ? 0 : unlikely_draws));
-      return out;
-    }
     std::vector<double> negative;
     for (double unit : units) negative.push_back(-unit);
-    out.p = std::min(1.0, 2 * std::min(p_above(units, 0, draws.error, draws.freedom),
-                                       p_above(negative, 0, draws.error, draws.freedom)));
+    out.p = std::min(1.0, 2 * std::min(p_above(units), p_above(negative)));
     return out;
   }
 
@@ -98,7 +77,6 @@ void summarize(AblationEffects& effects, const ProbeIdentity& identity, double m
   const ProbeSettings& settings = identity.settings;
   const std::size_t tested = effects.tested();
   const Summarizer summarizer(identity, margin, tested);
-  const DrawGroups groups(settings, identity.tokens.sequences);
   for (std::size_t s = 0; s < effects.sets.size(); ++s) {
     SetEffect& set = effects.sets[s];
     if (!(set.coverage > 0)) continue;
@@ -120,14 +98,10 @@ void summarize(AblationEffects& effects, const ProbeIdentity& identity, double m
     }
     for (ControlEffect* control : {&set.control, &set.contribution_control}) {
       if (control->delta_nll_sequence.empty()) continue;
-      const DrawError draws =
-          control->enumerated ? DrawError{0, 1} : draw_error(control->delta_nll_draw, groups, values.size());
       std::vector<double> excess;
       for (std::size_t i = 0; i < values.size(); ++i) excess.push_back(values[i] - control->delta_nll_sequence[i]);
-      const Summary beyond = summarizer.excess(excess, draws, key(control == &set.control ? 1 : 2));
+      const Summary beyond = summarizer.excess(excess, key(control == &set.control ? 1 : 2));
       control->delta_nll = mean(std::span(control->delta_nll_sequence).first(values.size()));
-      control->draw_error = draws.error;
-      control->draw_freedom = draws.freedom;
       control->excess = beyond.mean;
       control->excess_p = beyond.p;
     }

@@ -103,6 +103,12 @@ std::string difference_of(const ProbeIdentity& found, const ProbeIdentity& expec
     return named("attribute model_config",
                  fmt::format("found {}, expected {}", found.model_config, expected.model_config));
   }
+  if (found.preregistration_sha256 != expected.preregistration_sha256) {
+    const auto hash = [](const std::string& sha256) { return sha256.empty() ? "none" : sha256; };
+    return named("attribute preregistration_sha256",
+                 fmt::format("found {}, expected {} (--preregistration)", hash(found.preregistration_sha256),
+                             hash(expected.preregistration_sha256)));
+  }
   if (found.sets == expected.sets) return "";
   return named("/slice",
                fmt::format("found {}, expected {}", fmt::join(found.sets, " "), fmt::join(expected.sets, " ")));

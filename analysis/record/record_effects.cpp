@@ -18,9 +18,7 @@ using Names = std::vector<std::string>;
 class SetFields {
  public:
   SetFields(const ProbeIdentity& identity, Ablation ablation)
-      : sequences_(static_cast<std::size_t>(identity.tokens.sequences)),
-        draws_(DrawGroups(identity.settings, identity.tokens.sequences).per_sequence()),
-        sets_{ablation} {}
+      : sequences_(static_cast<std::size_t>(identity.tokens.sequences)), sets_{ablation} {}
 
   template <class At>
   ProbeField number(const std::string& path, const std::string& units, const std::string& description,
@@ -36,18 +34,6 @@ class SetFields {
     return list_field(
         "delta_nll_sequence", {"slice", "seq"}, "nat/token", description, sequences_, false, sets_,
         [at](const SetEffect& set) { return *at(set); },
-        [at](SetEffect& set, const Values& values) { *at(set) = values; });
-  }
-  template <class At>
-  ProbeField draws(const std::string& description, const At& at) const {
-    const std::size_t width = sequences_ * draws_;
-    return list_field(
-        "delta_nll_draw", {"slice", "seq", "draw"}, "nat/token", description, width, false, sets_,
-        [at, width](const SetEffect& set) {
-          Values values = *at(set);
-          values.resize(width, nan);  // none were made for a set without controls
-          return values;
-        },
         [at](SetEffect& set, const Values& values) { *at(set) = values; });
   }
   ProbeField of_class(const TokenClasses& classes, std::size_t c) const {
@@ -71,7 +57,7 @@ class SetFields {
       return found == row.ablations.end() ? nullptr : &found->sets;
     }
   };
-  std::size_t sequences_, draws_;
+  std::size_t sequences_;
   Sets sets_;
 };
 
@@ -159,28 +145,27 @@ RecordGroup control_group(const ProbeIdentity& identity, Ablation ablation, Matc
   const ProbeSettings& settings = identity.settings;
   const bool by_alpha = matched == Matched::alpha;
   const char* held = by_alpha ? "weight" : "contribution";
+  const DocumentDraws draws(settings, identity.tokens);
   RecordGroup group{
       fmt::format("{}/{}", by_alpha ? "control" : "contribution_control", to_string(ablation)),
-      estimand(identity,
-               fmt::format("{}; of random sources, the last one in part, that hold, on average, as much {} as the set "
-                           "in each of its reads, instead of the set's own; a read without another choice is as in "
-                           "the set",
-                           describe(ablation), held),
-               fmt::format("{}, mean over the controls: all if there are {} or fewer, else {} draws, of which a "
-                           "sequence is measured under a few",
-                           delta_metric, most_enumerated_controls, settings.controls),
-               "nat/token"),
+      estimand(
+          identity,
+          fmt::format("{}; of random sources, the last one in part, that hold, on average, as much {} as the set "
+                      "in each of its reads, instead of the set's own; a read without another choice is as in "
+                      "the set",
+                      describe(ablation), held),
+          fmt::format("{}, mean over the controls of the sequence: all if there are {} or fewer, else {} draws of its "
+                      "document's own",
+                      delta_metric, most_enumerated_controls, draws.per_document),
+          "nat/token"),
       {}};
   add_inference(group.attributes, settings);
   for (auto& [name, value] : group.attributes) {
-    if (settings.until_decided) continue;
-    if (name == "test")
-      value = "one-sided t tests over documents, corrected for skewness, with the error of the draws; doubled";
-    if (name == "interval") value = std::get<std::string>(value) + ", and the error of the draws";
+    if (name == "test" && !settings.until_decided)
+      value = "one-sided t tests over documents, corrected for skewness; doubled";
   }
-  group.attributes.emplace_back("draws", std::int64_t{settings.controls});
-  group.attributes.emplace_back("draw_groups", DrawGroups(settings, identity.tokens.sequences).groups);
-  group.attributes.emplace_back("draw_group_size", DrawGroups(settings, identity.tokens.sequences).size);
+  group.attributes.emplace_back("draws", static_cast<std::int64_t>(draws.per_document * draws.documents));
+  group.attributes.emplace_back("draws_per_document", static_cast<std::int64_t>(draws.per_document));
   const SetFields set(identity, ablation);
   const auto control = [by_alpha](auto& effect) -> auto& {
     return by_alpha ? effect.control : effect.contribution_control;
@@ -188,20 +173,14 @@ RecordGroup control_group(const ProbeIdentity& identity, Ablation ablation, Matc
   group.fields = {
       set.number("coverage", "1", "of the reads that the ablation changes, the share where a control can differ",
                  [=](auto& e) { return &control(e).coverage; }),
-      set.number("enumerated", "1", "1: all controls were taken, so that there is no error of draws",
+      set.number("enumerated", "1", "1: all controls were taken, on every sequence",
                  [=](auto& e) { return &control(e).enumerated; }),
       set.number("delta_nll", "nat/token", "effect of the controls", [=](auto& e) { return &control(e).delta_nll; }),
       set.sequences("the same of each sequence", [=](auto& e) { return &control(e).delta_nll_sequence; }),
-      set.draws("the same under each of the sequence's draws", [=](auto& e) { return &control(e).delta_nll_draw; }),
-      set.number("draw_error", "nat/token", "standard error of delta_nll from the choice of draws",
-                 [=](auto& e) { return &control(e).draw_error; }),
-      set.number("draw_freedom", "1", "its degrees of freedom", [=](auto& e) { return &control(e).draw_freedom; }),
       set.number("excess", "nat/token", "effect of the set minus that of its controls, paired over sequences",
                  [=](auto& e) { return &control(e).excess.value; }),
-      set.interval("excess_ci", "interval of excess, with the error of draws",
-                   [=](auto& e) { return &control(e).excess; }),
-      set.number("excess_p", "1", "two-sided p value of no excess, with the error of draws",
-                 [=](auto& e) { return &control(e).excess_p; }),
+      set.interval("excess_ci", "interval of excess", [=](auto& e) { return &control(e).excess; }),
+      set.number("excess_p", "1", "two-sided p value of no excess", [=](auto& e) { return &control(e).excess_p; }),
       set.number("excess_p_adjusted", "1", "excess_p, adjusted",
                  [=](auto& e) { return &control(e).excess_p_adjusted; }),
       set.number("overlap", "1", fmt::format("share of the controls' {} that was the set's own", held),

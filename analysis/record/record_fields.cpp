@@ -7,7 +7,6 @@
 #include <nlohmann/json.hpp>
 #include <stdexcept>
 
-#include "analysis/probe/jobs.h"
 #include "analysis/record/list_field.h"
 #include "analysis/record/record_effects.h"
 #include "model/files/config.h"
@@ -169,8 +168,6 @@ data::AxisLengths record_axes(const ProbeIdentity& identity) {
   data::AxisLengths axes{{"slice", std::ssize(identity.sets)}, {"seq", identity.tokens.sequences},
                          {"pos", identity.tokens.positions},   {"bound", 2},
                          {"read", plan.num_routed()},          {"source", plan.num_columns()}};
-  const DrawGroups draws(identity.settings, identity.tokens.sequences);
-  axes["draw"] = static_cast<std::int64_t>(draws.per_sequence());
   for (const TokenClasses& classes : identity.classes) axes[class_axis(classes)] = std::ssize(classes.labels);
   return axes;
 }

@@ -75,6 +75,7 @@ ProbeIdentity read_identity(const data::hdf5::File& file, const std::string& nam
   ProbeIdentity identity;
   identity.settings = settings_from_json(file.text("settings"), name + ": attribute settings");
   identity.model_config = file.text("model_config");
+  if (file.has("preregistration_sha256")) identity.preregistration_sha256 = file.text("preregistration_sha256");
   identity.sets = file.read_text("slice");
   identity.tokens = read_tokens(file, "probe_tokens");
   if (const data::RecordField& field = data::probe_document_field(); file.exists(field.path)) {

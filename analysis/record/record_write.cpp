@@ -29,6 +29,8 @@ void write_root(data::hdf5::File& file, const AnalysisRecord& record) {
   file.set("created", record.created);
   file.set("model_config", record.identity.model_config);
   file.set("settings", to_json(record.identity.settings));
+  if (const std::string& sha256 = record.identity.preregistration_sha256; !sha256.empty())
+    file.set("preregistration_sha256", sha256);
   std::string classes;  // in the order of the rows' values
   for (const TokenClasses& one : record.identity.classes) classes += (classes.empty() ? "" : " ") + one.name;
   file.set("token_classes", classes);
@@ -41,11 +43,6 @@ void write_axes(data::hdf5::File& file, const ProbeIdentity& identity) {
              {.units = "1", .description = "probe sequence, from 0", .axes = {"seq"}});
   file.write("pos", counting(identity.tokens.positions), {identity.tokens.positions},
              {.units = "1", .description = "token of a sequence, from 0", .axes = {"pos"}});
-  if (identity.settings.controls > 0) {
-    const std::int64_t draws = record_axes(identity).at("draw");
-    file.write("draw", counting(draws), {draws},
-               {.units = "1", .description = "draw of the controls of a sequence, from 0", .axes = {"draw"}});
-  }
   file.write("bound", Names{"lower", "upper"}, {.description = "ends of an interval", .axes = {"bound"}});
   Names reads;
   for (int r = 0; r < plan.num_routed(); ++r) reads.push_back(plan.reads[static_cast<std::size_t>(r)].name);

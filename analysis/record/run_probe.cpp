@@ -48,7 +48,9 @@ ProbeIdentity identify(const ProbeSettings& settings, const std::filesystem::pat
   check_probe_tokens(tokens, config.vocab_size);
   ProbeTokens patch;
   if (patches) patch = load_aligned_tokens(settings.patch_from, tokens, settings.tokens, config);
-  return identify(config, tokens, settings, patch);
+  ProbeIdentity identity = identify(config, tokens, settings, patch);
+  if (!settings.preregistration.empty()) identity.preregistration_sha256 = data::sha256_file(settings.preregistration);
+  return identity;
 }
 
 RecordedProbe::RecordedProbe(std::filesystem::path file, const ProbeIdentity& identity,

@@ -30,6 +30,7 @@ void write_root(data::hdf5::File& file, const Study& study) {
   file.set("about", study.about);
   file.set("model_config", identity.model_config);
   file.set("settings", to_json(identity.settings));
+  if (!identity.preregistration_sha256.empty()) file.set("preregistration_sha256", identity.preregistration_sha256);
 }
 
 /// Datasets [run].
@@ -71,8 +72,6 @@ void write_axes(data::hdf5::Group& at, const ProbeIdentity& identity, const std:
            {.units = "1", .description = "training step of the probed models", .axes = {"step"}});
   write_counts(at, "seq", identity.tokens.sequences, "probe sequence, from 0");
   write_counts(at, "pos", identity.tokens.positions, "token of a sequence, from 0");
-  if (identity.settings.controls > 0)
-    write_counts(at, "draw", record_axes(identity).at("draw"), "draw of the controls of a sequence, from 0");
   Names reads, family, sublayer, depth;
   for (int r = 0; r < plan.num_routed(); ++r) reads.push_back(plan.reads[static_cast<std::size_t>(r)].name);
   for (const Slice& slice : make_slices(plan)) {

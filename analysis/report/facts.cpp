@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "analysis/findings/findings.h"
+#include "analysis/probe/jobs.h"
 #include "analysis/report/wording.h"
 #include "analysis/routes/controls.h"
 #include "analysis/statistics/documents.h"
@@ -80,6 +81,15 @@ void add_effects(Entries& out, const ProbeIdentity& identity) {
       "The same average over the reads that the ablation can change. In the others the weight is 0 (no "
       "such source) or 1 (no other source), whatever the model does. Wherever mass and effect are compared, "
       "it is free mass; the heaviest slice is the one with the largest.");
+  const model::ModelConfig config = model::ModelConfig::parse(identity.model_config, "model_config");
+  out.emplace_back(
+      "Families.",
+      std::string("Embedding: that of the token. History: every completed block, the newest one included. Current: the "
+                  "sum of what was written since; at the first attention of a block that is the whole block before. ") +
+          (config.source == model::AttnResSource::cumulative
+               ? "In this model sources are snapshots of one running sum that starts with the embedding: history and "
+                 "current hold the embedding too, and what is found of them may be due to it."
+               : "Apart from read 0.attn, where the embedding is the current source, no source holds another one."));
   out.emplace_back(
       "Effect of a slice.",
       fmt::format(
@@ -90,12 +100,13 @@ void add_effects(Entries& out, const ProbeIdentity& identity) {
     out.emplace_back("Ablation " + to_string(ablation) + ".", describe(ablation));
   if (identity.settings.controls > 0) {
     out.emplace_back(
-        "Control.", fmt::format("The same ablation of random sources that hold as much in the same reads: once as much "
-                                "weight, once as much contribution. All of them where they are {} or fewer, else {} "
-                                "draws of each kind, of which every sequence sees some. The excess is the effect minus "
-                                "its control, paired over sequences; its interval holds the spread of the draws. Reads "
-                                "without another choice are as in the slice.",
-                                most_enumerated_controls, identity.settings.controls));
+        "Control.",
+        fmt::format("The same ablation of random sources that hold as much in the same reads: once as much "
+                    "weight, once as much contribution. All of them where they are {} or fewer, else {} of "
+                    "each kind for every document, drawn for it alone, so that intervals over documents "
+                    "hold the spread of the draws. The excess is the effect minus its control, paired over "
+                    "sequences. Reads without another choice are as in the slice.",
+                    most_enumerated_controls, DocumentDraws(identity.settings, identity.tokens).per_document));
   }
   if (!identity.sets.empty()) {
     out.emplace_back("Contribution.",
@@ -111,8 +122,13 @@ void add_tests(Entries& out, const Study& study) {
       sequential
           ? "95\u00a0% confidence sequences over documents, paired, valid at whatever moment a slice was decided; "
             "anytime-valid p values, adjusted by Holm\u2019s method over the slices of a step."
-          : "95\u00a0% BCa bootstrap over documents, paired; two-sided sign-flip tests over documents, adjusted "
-            "by Holm\u2019s method over the slices of a step. Each step by itself.";
+          : "95\u00a0% BCa bootstrap over documents, paired. Of effects: two-sided sign-flip tests over documents; of "
+            "the "
+            "excess over controls, of margins and of the comparisons under the claims: one-sided t tests, corrected "
+            "for "
+            "skewness (Hall 1992); of the share of documents without an effect: binomial; of tau: permutations within "
+            "groups, with bounds from all pairs at once. Adjusted by Holm\u2019s method over the slices of a step, or "
+            "over the comparisons of a claim. Each step by itself.";
   if (study.pooled) {
     intervals += fmt::format(
         " Of the pooled motifs: for the mean over such runs and such documents, with Student\u2019s t for either "
@@ -176,6 +192,11 @@ Entries methods_of(const Study& study) {
   if (!study.probed()) return out;
   add_effects(out, first.record.identity);
   add_tests(out, study);
+  if (const std::string& sha256 = first.record.identity.preregistration_sha256; !sha256.empty())
+    out.emplace_back("Preregistration.",
+                     "SHA-256 " + sha256 +
+                         " of the file that said before the first probe what is tested and how. The "
+                         "program keeps the checksum, and does not read the file.");
   if (!study.findings().motifs.empty()) add_onsets(out);
   const std::vector<ProbeRow>& rows = first.record.rows;
   if (std::any_of(rows.begin(), rows.end(), [](const ProbeRow& row) { return !row.atlas.empty(); })) {

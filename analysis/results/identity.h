@@ -20,10 +20,11 @@ inline constexpr std::int64_t analysis_version_major = 3;
 struct ProbeIdentity {
   ProbeTokens tokens;
   ProbeSettings settings = {};
-  std::vector<std::string> sets;           // names of the sets of routes that are ablated; the slices by default
-  std::string model_config;                // config.json, one line
-  std::vector<TokenClasses> classes = {};  // token_classes(tokens, settings)
-  ProbeTokens patch = {};                  // the aligned sequences that Ablation::patch takes weights from; else empty
+  std::vector<std::string> sets;            // names of the sets of routes that are ablated; the slices by default
+  std::string model_config;                 // config.json, one line
+  std::vector<TokenClasses> classes = {};   // token_classes(tokens, settings)
+  ProbeTokens patch = {};                   // the aligned sequences that Ablation::patch takes weights from; else empty
+  std::string preregistration_sha256 = {};  // of what was decided before the first row; empty: nothing
   std::int64_t version = analysis_version_major;  // of the file that it was read from
 
   /// Of the model. Throws Error if model_config does not describe one.

@@ -14,17 +14,14 @@ namespace routescope::analysis {
 enum class Decision { open, effect, absent };
 
 /// The effect of the controls of a set (controls.h): the same ablation of other sources that hold as much in the same
-/// reads. The draws are shared out: a sequence is measured under a few of them, groups of sequences under different
-/// ones. Without controls, and where none can differ from the set, everything is NaN but the coverage.
+/// reads. Every document has draws of its own, whose spread is therefore a part of that of documents. Without controls,
+/// and where none can differ from the set, everything is NaN but the coverage.
 struct ControlEffect {
   double coverage = nan;    // of the reads that the ablation changes: where a control can differ from the set
-  bool enumerated = false;  // all controls that there are were taken
-  std::vector<double> delta_nll_draw;  // [sequence, draw of the sequence] as SetEffect::delta_nll_sequence; NaN: none
-  std::vector<double> delta_nll_sequence;  // [sequence] their mean, weighted where all controls there are were taken
+  bool enumerated = false;  // all controls that there are were taken, on every sequence
+  std::vector<double> delta_nll_sequence;  // [sequence] mean over the controls of the sequence, as that of the set
   double delta_nll = nan;                  // its mean over the sequences measured
-  double draw_error = nan;    // standard error of delta_nll from the choice of draws; 0 where all were taken
-  double draw_freedom = nan;  // its degrees of freedom; 0: one draw, whose error is not known
-  Estimate excess;            // the set's delta_nll minus this, paired over sequences; holds the error of the draws
+  Estimate excess;                         // the set's delta_nll minus this, paired over sequences
   double excess_p = nan, excess_p_adjusted = nan;  // two-sided, of no excess; adjusted as those of the set
   /// Share of what the controls hold that was the set's own, in the reads that the ablation changes.
   double overlap = nan;

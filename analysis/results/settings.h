@@ -15,7 +15,7 @@ struct ProbeSettings {
   std::uint64_t seed = 1;  // of resampling, controls and donors; the measurement itself is not random
   std::vector<Ablation> ablations = {Ablation::mask};
   std::vector<std::string> sets = {};  // names of parse_route_set(); empty: the 18 slices
-  int controls = 16;                   // draws of matched controls for every set and ablation, of either kind; 0: none
+  int controls = 1;      // draws of matched controls on each document, of either kind, at least 16 in all; 0: none
   double margin = 0.01;  // share of what the model has learned: what is shown to lie within it counts as no effect
   bool until_decided = false;   // stop with a set as soon as its confidence sequence decides (sequential.h)
   std::int64_t look_every = 8;  // sequences between two looks at the confidence sequences
@@ -23,10 +23,11 @@ struct ProbeSettings {
   std::string class_file = {};  // JSON: {"class": [token ids], ...}; empty: none
 
   // Not in the JSON: the file keeps the tokens themselves, and a row may have an atlas or not.
-  std::string tokens = {};       // FILE; empty: the run's own probe tokens
-  std::int64_t sequences = 0;    // 0: all
-  std::int64_t positions = 256;  // of a token shard
-  std::string patch_from = {};   // FILE of the aligned tokens of Ablation::patch
+  std::string preregistration = {};  // FILE with what was decided beforehand; the record keeps its checksum
+  std::string tokens = {};           // FILE; empty: the run's own probe tokens
+  std::int64_t sequences = 0;        // 0: all
+  std::int64_t positions = 256;      // of a token shard
+  std::string patch_from = {};       // FILE of the aligned tokens of Ablation::patch
   bool atlas = false;
   // Routes that are masked truly to check the atlas: this many drawn at random and as many of the strongest.
   int atlas_checks = 24;

@@ -288,11 +288,12 @@ PreparedAblation prepare_ablation(const model::Model& model, Ablation ablation, 
                              [](std::size_t, const Gate& gate, std::span<const double>) { return gate.mean_alpha; });
         break;
       case Ablation::patch:
-        edit.alpha = reweigh(sources, std::move(gates),
-                             [donor = std::span<const double>(place.donor_alpha[index(r)]), sources](
-                                 std::size_t token, const Gate& gate, std::span<const double>) {
-                               return donor[token * sources + gate.source];
-                             });
+        edit.alpha = reweigh(
+            sources, std::move(gates),
+            [donor = std::span<const double>(place.donor_alpha[index(r)]).subspan(index(place.donor_begin) * sources),
+             sources](std::size_t token, const Gate& gate, std::span<const double>) {
+              return donor[token * sources + gate.source];
+            });
         break;
     }
   });

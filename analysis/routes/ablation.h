@@ -55,8 +55,10 @@ struct Reference {
 struct BatchPlace {
   std::int64_t first_sequence = 0, sequences = 0, positions = 0;
   std::uint64_t seed = 1;  // of `resample`
-  /// `patch`: alpha [tokens, n+1] of each routed read on the aligned sequences; empty otherwise.
+  /// `patch`: alpha [tokens, n+1] of each routed read on the aligned sequences; empty otherwise. These sequences begin
+  /// at its token `donor_begin`.
   std::span<const std::vector<double>> donor_alpha;
+  std::int64_t donor_begin = 0;
 };
 
 /// `resample`: the position, of `positions` >= 2, of another token of the sequence, uniform over them: a function of

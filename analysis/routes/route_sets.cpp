@@ -20,21 +20,21 @@ int read_named(const std::string& name, const std::string& text, const model::Re
   for (int r = 0; r < plan.num_routed(); ++r) {
     if (plan.reads[static_cast<std::size_t>(r)].name == name) return r;
   }
-  throw data::UsageError("set of routes '{}': found read '{}', expected {} to {}, a range of them, attn, mlp or all",
-                         text, name, plan.reads.front().name,
-                         plan.reads[static_cast<std::size_t>(plan.num_routed() - 1)].name);
+  throw data::UsageError(
+      "set of routes '{}': found read '{}', expected {} to {}, a range of them, attn, mlp (or one "
+      "depth of them: attn.late) or all",
+      text, name, plan.reads.front().name, plan.reads[static_cast<std::size_t>(plan.num_routed() - 1)].name);
 }
 
 std::vector<int> parse_reads(const std::string& reads, const std::string& text, const model::ReadPlan& plan) {
   std::vector<int> out;
-  const bool attn = reads == "attn", mlp = reads == "mlp";
-  if (attn || mlp || reads == "all") {
-    for (int r = 0; r < plan.num_routed(); ++r) {
-      const model::Sublayer sublayer = plan.reads[static_cast<std::size_t>(r)].sublayer;
-      if ((!attn && !mlp) || sublayer == (attn ? model::Sublayer::attn : model::Sublayer::mlp)) out.push_back(r);
-    }
-    return out;
+  for (int r = 0; r < plan.num_routed(); ++r) {
+    const std::string sublayer = model::to_string(plan.reads[static_cast<std::size_t>(r)].sublayer);
+    const bool layered = plan.reads[static_cast<std::size_t>(r)].sublayer != model::Sublayer::final;
+    if (reads == "all" || (layered && (reads == sublayer || reads == sublayer + "." + model::to_string(plan.depth(r)))))
+      out.push_back(r);
   }
+  if (!out.empty()) return out;
   const std::size_t dash = reads.find('-');
   const int first = read_named(reads.substr(0, dash), text, plan);
   const int last = dash == std::string::npos ? first : read_named(reads.substr(dash + 1), text, plan);
@@ -43,20 +43,44 @@ std::vector<int> parse_reads(const std::string& reads, const std::string& text, 
   return out;
 }
 
-/// [columns] whether each is meant.
-std::vector<bool> parse_sources(const std::string& sources, const std::string& text, const model::ReadPlan& plan) {
-  std::vector<bool> wanted(plan.columns.size(), false);
+/// Of the columns of a read the history that was completed last; -1: none.
+int newest(const model::Read& read, const model::ReadPlan& plan) {
+  int found = -1;
+  for (int column : read.columns) {
+    if (plan.family(column) == model::Family::history) found = std::max(found, column);
+  }
+  return found;
+}
+
+/// What SOURCES mean.
+struct Sources {
+  std::vector<bool> columns;  // whether each is meant in every read
+  bool newest = false, older = false;
+
+  bool has(const model::Read& read, int column, const model::ReadPlan& plan) const {
+    const bool is_newest = column == analysis::newest(read, plan);
+    return columns[static_cast<std::size_t>(column)] || (newest && is_newest) ||
+           (older && !is_newest && plan.family(column) == model::Family::history);
+  }
+};
+
+Sources parse_sources(const std::string& sources, const std::string& text, const model::ReadPlan& plan) {
+  Sources wanted{std::vector<bool>(plan.columns.size(), false)};
   for (std::size_t begin = 0; begin <= sources.size();) {
     const std::size_t end = std::min(sources.find(',', begin), sources.size());
     const std::string source = trimmed(sources.substr(begin, end - begin));
-    bool known = false;
+    bool known = source == "newest" || source == "older";
+    wanted.newest = wanted.newest || source == "newest";
+    wanted.older = wanted.older || source == "older";
     for (int c = 0; c < plan.num_columns(); ++c) {
       if (plan.columns[static_cast<std::size_t>(c)] != source && model::to_string(plan.family(c)) != source) continue;
-      wanted[static_cast<std::size_t>(c)] = known = true;
+      wanted.columns[static_cast<std::size_t>(c)] = known = true;
     }
     if (!known) {
-      throw data::UsageError("set of routes '{}': found source '{}', expected some of {} (history: every block)", text,
-                             source, fmt::join(plan.columns, ", "));
+      throw data::UsageError(
+          "set of routes '{}': found source '{}', expected some of {} (history: every block; newest: the last of them "
+          "in each read; older: the others)",
+          text, source, fmt::join(plan.columns, ", "));
     }
     begin = end + 1;
   }
@@ -85,11 +109,12 @@ RouteSet parse_route_set(const std::string& given, const model::ReadPlan& plan) 
   }
   const std::size_t colon = text.find(':');
   RouteSet set{text, parse_reads(trimmed(text.substr(0, colon)), text, plan), {}};
-  const std::vector<bool> wanted = colon == std::string::npos ? std::vector<bool>(plan.columns.size(), true)
-                                                              : parse_sources(text.substr(colon + 1), text, plan);
+  const Sources wanted = colon == std::string::npos ? Sources{std::vector<bool>(plan.columns.size(), true)}
+                                                    : parse_sources(text.substr(colon + 1), text, plan);
   for (int r : set.reads) {
-    for (int column : plan.reads[static_cast<std::size_t>(r)].columns) {
-      if (wanted[static_cast<std::size_t>(column)]) set.routes.emplace_back(r, column);
+    const model::Read& read = plan.reads[static_cast<std::size_t>(r)];
+    for (int column : read.columns) {
+      if (wanted.has(read, column, plan)) set.routes.emplace_back(r, column);
     }
   }
   if (set.routes.empty()) throw data::UsageError("set of routes '{}': none of its reads has such a source", text);

@@ -211,18 +211,12 @@ std::vector<double> holm_adjust(std::span<const double> p_values) {
   return adjusted;
 }
 
-double p_above(std::span<const double> values, double threshold, double other_error, double other_degrees) {
+double p_above(std::span<const double> values, double threshold) {
   if (values.size() < 2 || !all_finite(values)) return nan;
-  Sample sample(values);
-  const double sampled = sample.error * sample.error, other = other_error * other_error;
-  if (sampled + other == 0) return sample.mean > threshold ? std::exp2(-sample.n) : 1.0;
-  const double error = std::sqrt(sampled + other);
-  // A third cumulant stays as it is when an independent normal error is added.
-  sample.skew *= std::pow(sample.error / error, 3);
-  const double t = (sample.mean - threshold) / error;
-  const double degrees =
-      (sampled + other) * (sampled + other) / (sampled * sampled / (sample.n - 1) + other * other / other_degrees);
-  return student_t_cdf(-std::min(t, sample.corrected(t)), degrees);
+  const Sample sample(values);
+  if (sample.error == 0) return sample.mean > threshold ? std::exp2(-sample.n) : 1.0;
+  const double t = (sample.mean - threshold) / sample.error;
+  return student_t_cdf(-std::min(t, sample.corrected(t)), sample.n - 1);
 }
 
 double equivalence_test(std::span<const double> values, double margin) {

@@ -72,14 +72,10 @@ std::vector<double> holm_adjust(std::span<const double> p_values);
 
 /// One-sided p value of the hypothesis that the mean is at most `threshold`: the larger of two, that of the t
 /// statistic, and that of it after Hall's correction. With values skewed to the left t alone errs too often
-/// (analysis/README.md has the rates). The values have to be independent (document_values()). `other_error` is a
-/// standard error of the mean from another independent source (draws of a control, runs), estimated with
-/// `other_degrees` of freedom: the error is then sqrt(s^2 / n + other_error^2), the degrees are Welch's (1947), and
-/// only the skewness of the values is corrected. Equal values without another error have no scale; p is then 2^-n, the
-/// chance that all lie above the mean if both sides are equally likely, or 1. NaN for fewer than two values, or if one
-/// is not finite.
-double p_above(std::span<const double> values, double threshold = 0, double other_error = 0,
-               double other_degrees = std::numeric_limits<double>::infinity());
+/// (analysis/README.md has the rates). The values have to be independent (document_values()). Equal values have
+/// no scale; p is then 2^-n, the chance that all lie above the mean if both sides are equally likely, or 1. NaN for
+/// fewer than two values, or if one is not finite.
+double p_above(std::span<const double> values, double threshold = 0);
 
 /// Two one-sided tests (Schuirmann 1987), each p_above(): the p value of the hypothesis that |mean| >= margin. It is
 /// small where the mean is shown to lie within (-margin, margin). It speaks of the mean of what was drawn: a rare unit

@@ -61,9 +61,10 @@ void take_reads(Activations& act, kernels::Arena& arena, const Sizes& s) {
   act.targets = arena.take(kernels::DType::i32, {s.tokens});
   act.nll = arena.take(s.storage, {s.tokens});
   act.loss = arena.take(kernels::DType::f64, {1});
+  const std::int64_t bias_rows = s.train ? 1 : s.shape.batch;
   std::int64_t biases = 0;
   for (const Read& read : s.plan.reads)
-    if (read.routed) biases += s.sources_of(read);
+    if (read.routed) biases += bias_rows * s.sources_of(read);
   act.logit_bias = arena.take(s.storage, {biases});
   const bool keep_x = s.train && s.options.recompute < Recompute::norms;
   std::int64_t next_bias = 0;
@@ -78,8 +79,8 @@ void take_reads(Activations& act, kernels::Arena& arena, const Sizes& s) {
       r.state.score = arena.take(s.storage, {s.tokens, s.sources_of(read)});
       r.state.alpha = arena.take(s.storage, {s.tokens, s.sources_of(read)});
       r.state.h_inv_rms = arena.take(s.storage, {s.tokens});
-      r.logit_bias = act.logit_bias.slice(next_bias, {s.sources_of(read)});
-      next_bias += s.sources_of(read);
+      r.logit_bias = act.logit_bias.slice(next_bias, {bias_rows, s.sources_of(read)});
+      next_bias += r.logit_bias.numel();
       most_prepared = std::max(most_prepared, reads_to_prepare(s.plan, static_cast<int>(i), s.options, s.model.device));
     }
     if (keep_x || !shared_x) shared_x = arena.take(s.operand, {s.tokens, s.d});

@@ -14,7 +14,7 @@ namespace routescope::model {
 struct ReadActivations {
   kernels::AttnResState state;  // not routed: only partial and inv_rms
   kernels::Tensor x;            // operand [tokens, d]: the sublayer's input
-  kernels::Tensor logit_bias;   // [n+1], a part of Activations::logit_bias
+  kernels::Tensor logit_bias;   // [1 or batch, n+1], a part of Activations::logit_bias
 };
 
 struct LayerActivations {
@@ -43,11 +43,12 @@ struct BackwardScratch {
 };
 
 struct Activations {
-  kernels::Tensor ids;         // [tokens] i32
-  kernels::Tensor targets;     // [tokens] i32
-  kernels::Tensor nll;         // [tokens]
-  kernels::Tensor loss;        // [1] f64: the nll summed since Pass::take_loss()
-  kernels::Tensor logit_bias;  // of all routed reads, one after another (total_logit_bias())
+  kernels::Tensor ids;      // [tokens] i32
+  kernels::Tensor targets;  // [tokens] i32
+  kernels::Tensor nll;      // [tokens]
+  kernels::Tensor loss;     // [1] f64: the nll summed since Pass::take_loss()
+  // Of all routed reads, one after another (total_logit_bias()); in a pass that only infers, of each sequence.
+  kernels::Tensor logit_bias;
   std::vector<ReadActivations> reads;
   // By position in a group of reads, for reads in two phases; `score` is undefined.
   std::vector<kernels::AttnResPrepared> prepared;

@@ -37,30 +37,43 @@ void check_edits(const Model& model, const RoutingIntervention& intervention) {
   }
 }
 
-std::vector<double> total_logit_bias(const ModelConfig& config, const ReadPlan& plan,
-                                     const RoutingIntervention* intervention, int first_read,
-                                     std::span<const double> before) {
-  std::vector<double> total;
-  for (int r = 0; r < static_cast<int>(plan.reads.size()); ++r) {
-    const Read& read = plan.reads[static_cast<std::size_t>(r)];
-    if (!read.routed) continue;
-    const std::size_t begin = total.size(), count = read.columns.size();
-    if (r < first_read) {
-      const std::span<const double> kept = before.subspan(begin, count);
-      total.insert(total.end(), kept.begin(), kept.end());
-      continue;
+kernels::Tensor Interventions::alpha_override(std::int64_t sequence, int r) const {
+  if (!of(sequence)) return {};
+  const auto found = of(sequence)->alpha_override.find(r);
+  return found == of(sequence)->alpha_override.end() ? kernels::Tensor{} : found->second;
+}
+
+const ReadEdit* Interventions::edit(std::int64_t sequence, int r) const {
+  if (!of(sequence)) return nullptr;
+  const auto found = of(sequence)->edits.find(r);
+  return found == of(sequence)->edits.end() ? nullptr : &found->second;
+}
+
+bool Interventions::differ_at(int r) const {
+  return std::any_of(each_.begin(), each_.end(), [&](const RoutingIntervention& one) {
+    return one.alpha_override.contains(r) || one.edits.contains(r);
+  });
+}
+
+bool total_logit_bias(const ModelConfig& config, const ReadPlan& plan, int read, const Interventions& interventions,
+                      std::span<double> total) {
+  const Read& of = plan.reads[static_cast<std::size_t>(read)];
+  const std::size_t columns = of.columns.size();
+  bool differ = false;
+  for (std::size_t q = 0; q < total.size() / columns; ++q) {
+    const std::span<double> row = total.subspan(q * columns, columns);
+    std::fill(row.begin(), row.end(), 0.0);
+    if (!config.has_learned_bias() && columns > 1) row.back() = config.recency_bias;
+    const RoutingIntervention* one = interventions.of(static_cast<std::int64_t>(q));
+    if (one && !one->logit_bias.empty()) {
+      const std::vector<double>& bias = one->logit_bias.at(static_cast<std::size_t>(read));
+      for (std::size_t i = 0; i < columns; ++i) row[i] += bias.at(static_cast<std::size_t>(of.columns[i]));
     }
-    total.resize(begin + count, 0.0);
-    if (!config.has_learned_bias() && count > 1) total.back() = config.recency_bias;
-    if (intervention && !intervention->logit_bias.empty()) {
-      const auto& row = intervention->logit_bias.at(static_cast<std::size_t>(r));
-      for (std::size_t i = 0; i < count; ++i) total[begin + i] += row.at(static_cast<std::size_t>(read.columns[i]));
-    }
-    if (std::none_of(total.begin() + static_cast<std::ptrdiff_t>(begin), total.end(),
-                     [](double bias) { return bias > -INFINITY; }))
-      throw std::invalid_argument("logit_bias: read " + read.name + " is left without a source");
+    if (std::none_of(row.begin(), row.end(), [](double bias) { return bias > -INFINITY; }))
+      throw std::invalid_argument("logit_bias: read " + of.name + " is left without a source");
+    differ = differ || !std::equal(row.begin(), row.end(), total.begin());
   }
-  return total;
+  return differ;
 }
 
 }  // namespace routescope::model

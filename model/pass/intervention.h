@@ -39,10 +39,30 @@ struct RoutingIntervention {
 /// another size, type or device.
 void check_edits(const Model& model, const RoutingIntervention& intervention);
 
-/// What is added to the logits of all routed reads, one read after another: the constant recency bias and the
-/// intervention's logit_bias. Reads before `first_read` keep their entries of `before`, which is laid out alike.
-std::vector<double> total_logit_bias(const ModelConfig& config, const ReadPlan& plan,
-                                     const RoutingIntervention* intervention, int first_read,
-                                     std::span<const double> before);
+/// One intervention for all sequences of a batch, or one for each, or none. It refers to them.
+class Interventions {
+ public:
+  explicit Interventions(const RoutingIntervention* of_all = nullptr) : all_(of_all) {}
+  explicit Interventions(std::span<const RoutingIntervention> of_sequences) : each_(of_sequences) {}
+
+  const RoutingIntervention* of(std::int64_t sequence) const {
+    return each_.empty() ? all_ : &each_[static_cast<std::size_t>(sequence)];
+  }
+  /// The weights that a sequence's read r has in place of the softmax's result; undefined without.
+  kernels::Tensor alpha_override(std::int64_t sequence, int r) const;
+  const ReadEdit* edit(std::int64_t sequence, int r) const;
+  /// Whether read r has to be computed for every sequence by itself, its logit bias apart.
+  bool differ_at(int r) const;
+
+ private:
+  const RoutingIntervention* all_ = nullptr;
+  std::span<const RoutingIntervention> each_;
+};
+
+/// What is added to the logits of one routed read: the constant recency bias and the interventions' logit_bias, into
+/// `total` [sequences, n+1]. Returns whether sequences differ. Throws std::invalid_argument for a read whose every
+/// source would be masked.
+bool total_logit_bias(const ModelConfig& config, const ReadPlan& plan, int read, const Interventions& interventions,
+                      std::span<double> total);
 
 }  // namespace routescope::model

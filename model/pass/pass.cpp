@@ -21,13 +21,6 @@ kernels::AttentionShape attention_shape(const ModelConfig& config, std::int64_t 
   return {batch, seq_len, config.num_attention_heads, config.num_key_value_heads, config.head_dim};
 }
 
-/// The weights that an intervention gives to read r in place of the softmax's result; undefined where it gives none.
-kernels::Tensor alpha_override_of(const RoutingIntervention* intervention, int r) {
-  if (!intervention) return {};
-  const auto found = intervention->alpha_override.find(r);
-  return found == intervention->alpha_override.end() ? kernels::Tensor{} : found->second;
-}
-
 }  // namespace
 
 struct Pass::Impl {
@@ -36,6 +29,7 @@ struct Pass::Impl {
   MatrixPlaces places;
   Upload upload;
   std::vector<double> logit_bias;  // of all reads, as it lies on the device
+  std::vector<bool> bias_differs;  // by read: between sequences
   EditScratch edit_scratch;
   bool sublayer_ran = false;       // since the last forward pass
   bool ran = false;                // the state holds a whole forward pass
@@ -54,15 +48,22 @@ struct Pass::Impl {
         upload(model.options().device, static_cast<std::size_t>(shape.tokens()) * sizeof(std::int32_t)) {
     // A NaN equals nothing, so the first set_logit_bias() writes the entries of every read.
     logit_bias.assign(static_cast<std::size_t>(state.act.logit_bias.numel()), std::nan(""));
+    bias_differs.assign(state.plan.reads.size(), false);
   }
 
-  void set_ids(std::span<const std::int32_t> ids);
-  void set_targets(std::span<const std::int32_t> targets);
-  void set_logit_bias(int first_read, const RoutingIntervention* intervention);
+  void set_tokens(kernels::Tensor to, std::span<const std::int32_t> ids, const char* what, std::int32_t least);
+  void set_ids(std::span<const std::int32_t> ids) { set_tokens(state.act.ids, ids, "token", 0); }
+  void set_targets(std::span<const std::int32_t> targets) { set_tokens(state.act.targets, targets, "target", -1); }
+  /// Of reads from `first_read` on.
+  void set_logit_bias(int first_read, const Interventions& interventions);
 
   /// From act.ids, or from what an earlier pass computed before `first_read`, to the final norm. Only puts work on the
   /// stream.
-  void run_forward(const RoutingIntervention* intervention, int first_read, const PassHooks& hooks);
+  void run_forward(const Interventions& interventions, int first_read, const PassHooks& hooks);
+  /// Read r of every sequence by itself.
+  void run_read_of_each(const Interventions& interventions, int r, bool resumed);
+  /// Throws std::invalid_argument where the pass cannot resume.
+  void begin_forward(std::span<const std::int32_t> ids, int first_read);
   /// From the loss to the embedding. Only puts work on the stream.
   void run_backward(double scale, const Weights& gradients, const PassHooks& hooks, const AtRead& at_read = {});
 
@@ -80,7 +81,7 @@ struct Pass::Impl {
 // ---- the two passes -------------------------------------------------------------------------------------------------
 
 /// Read r feeds sublayer r, whose output goes into partial r + 1.
-void Pass::Impl::run_forward(const RoutingIntervention* intervention, int first_read, const PassHooks& hooks) {
+void Pass::Impl::run_forward(const Interventions& interventions, int first_read, const PassHooks& hooks) {
   const kernels::Range range("forward");
   const auto need = [&](std::int64_t end) {
     if (hooks.needed) hooks.needed(end);
@@ -94,7 +95,9 @@ void Pass::Impl::run_forward(const RoutingIntervention* intervention, int first_
   int prepared_first = -1, prepared_end = 0;
   for (int r = first_read; r <= state.last_read(); ++r) {
     const Read& read = state.read(r);
-    const kernels::Tensor alpha_override = alpha_override_of(intervention, r);
+    const bool resumed = first_read > 0 && r == first_read;
+    const bool each = bias_differs[static_cast<std::size_t>(r)] || interventions.differ_at(r);
+    const kernels::Tensor alpha_override = each ? kernels::Tensor{} : interventions.alpha_override(0, r);
     state.alpha_is_given[static_cast<std::size_t>(r)] = alpha_override.defined();
     if (r >= prepared_end) {
       prepared_first = -1;
@@ -105,10 +108,14 @@ void Pass::Impl::run_forward(const RoutingIntervention* intervention, int first_
         prepared_end = r + count;
       }
     }
-    forward_read(state, r, alpha_override, first_read > 0 && r == first_read, prepared_first);
-    if (intervention && intervention->edits.contains(r)) {
-      first_edited = std::min(first_edited, r);
-      edit_read(state, edit_scratch, r, intervention->edits.at(r));
+    if (each) {
+      run_read_of_each(interventions, r, resumed);
+    } else {
+      forward_read(state, r, alpha_override, resumed, prepared_first);
+      if (const ReadEdit* edit = interventions.edit(0, r)) {
+        first_edited = std::min(first_edited, r);
+        edit_read(state, edit_scratch, r, *edit, 0, state.shape.batch);
+      }
     }
     if (read.sublayer == Sublayer::attn) {
       need(places.layers[static_cast<std::size_t>(read.layer)].mlp);
@@ -121,6 +128,13 @@ void Pass::Impl::run_forward(const RoutingIntervention* intervention, int first_
   need(places.end);  // the head, which follows
   ran = true;
   input_lost = sublayer_ran = false;
+}
+
+void Pass::Impl::run_read_of_each(const Interventions& interventions, int r, bool resumed) {
+  for (std::int64_t q = 0; q < state.shape.batch; ++q) {
+    forward_read_of(state, q, r, interventions.alpha_override(q, r), resumed);
+    if (const ReadEdit* edit = interventions.edit(q, r)) edit_read(state, edit_scratch, r, *edit, q, 1);
+  }
 }
 
 void Pass::Impl::run_backward(double scale, const Weights& gradients, const PassHooks& hooks, const AtRead& at_read) {
@@ -170,30 +184,30 @@ void Pass::Impl::run_backward(double scale, const Weights& gradients, const Pass
 
 // ---- inputs ---------------------------------------------------------------------------------------------------------
 
-void Pass::Impl::set_ids(std::span<const std::int32_t> ids) {
+void Pass::Impl::set_tokens(kernels::Tensor to, std::span<const std::int32_t> ids, const char* what,
+                            std::int32_t least) {
   if (static_cast<std::int64_t>(ids.size()) != state.shape.tokens())
-    throw std::invalid_argument("forward: ids do not fit the pass");
+    throw std::invalid_argument(std::string(what) + "s do not fit the pass");
   const std::int64_t vocab = state.config.vocab_size;
   for (std::size_t i = 0; i < ids.size(); ++i)
-    if (ids[i] < 0 || ids[i] >= vocab)
-      throw data::Error("token {}: found id {}, expected 0 to {} (the vocabulary)", i, ids[i], vocab - 1);
-  upload.to(state.act.ids, ids.data(), state.stream);
+    if (ids[i] < least || ids[i] >= vocab)
+      throw data::Error("{} {}: found id {}, expected {} to {} (the vocabulary)", what, i, ids[i], least, vocab - 1);
+  upload.to(to, ids.data(), state.stream);
 }
 
-void Pass::Impl::set_targets(std::span<const std::int32_t> targets) {
-  if (static_cast<std::int64_t>(targets.size()) != state.shape.tokens())
-    throw std::invalid_argument("targets do not fit the pass");
-  const std::int64_t vocab = state.config.vocab_size;
-  for (std::size_t i = 0; i < targets.size(); ++i)
-    if (targets[i] < -1 || targets[i] >= vocab)
-      throw data::Error("target {}: found id {}, expected -1 to {} (the vocabulary)", i, targets[i], vocab - 1);
-  upload.to(state.act.targets, targets.data(), state.stream);
-}
-
-void Pass::Impl::set_logit_bias(int first_read, const RoutingIntervention* intervention) {
-  std::vector<double> total = total_logit_bias(state.config, state.plan, intervention, first_read, logit_bias);
-  if (total == logit_bias) return;
-  logit_bias = std::move(total);
+void Pass::Impl::set_logit_bias(int first_read, const Interventions& interventions) {
+  const std::vector<double> before = logit_bias;
+  std::size_t begin = 0;
+  for (int r = 0; r <= state.last_read(); ++r) {
+    if (!state.read(r).routed) continue;
+    const auto count = static_cast<std::size_t>(state.at(r).logit_bias.numel());
+    if (r >= first_read) {
+      bias_differs[static_cast<std::size_t>(r)] =
+          total_logit_bias(state.config, state.plan, r, interventions, std::span(logit_bias).subspan(begin, count));
+    }
+    begin += count;
+  }
+  if (before == logit_bias) return;
   kernels::cast(
       state.act.logit_bias,
       kernels::Tensor(logit_bias.data(), kernels::DType::f64, kernels::Device::cpu, {state.act.logit_bias.numel()}),
@@ -223,17 +237,33 @@ Pass::Pass(const Model& model, std::int64_t batch, std::int64_t seq_len, Kind ki
 Pass::Pass(Pass&&) noexcept = default;
 Pass::~Pass() = default;
 
-void Pass::forward(std::span<const std::int32_t> ids, const RoutingIntervention* intervention, int first_read) {
-  Impl& impl = *impl_;
-  if (static_cast<std::int64_t>(ids.size()) != impl.state.shape.tokens())
+void Pass::Impl::begin_forward(std::span<const std::int32_t> ids, int first_read) {
+  if (static_cast<std::int64_t>(ids.size()) != state.shape.tokens())
     throw std::invalid_argument("forward: ids do not fit the pass");
-  if (first_read < 0 || first_read > impl.state.last_read() || (first_read > 0 && !impl.ran))
+  if (first_read < 0 || first_read > state.last_read() || (first_read > 0 && !ran))
     throw std::invalid_argument("forward: cannot resume at this read");
-  if (intervention) check_edits(impl.state.model, *intervention);
-  impl.ran = false;  // after an exception no pass can resume
-  if (first_read == 0) impl.set_ids(ids);
-  impl.set_logit_bias(first_read, intervention);
-  impl.run_forward(intervention, first_read, {});
+  ran = false;  // after an exception no pass can resume
+  if (first_read == 0) set_ids(ids);
+}
+
+void Pass::forward(std::span<const std::int32_t> ids, const RoutingIntervention* intervention, int first_read) {
+  if (intervention) check_edits(impl_->state.model, *intervention);
+  impl_->begin_forward(ids, first_read);
+  impl_->set_logit_bias(first_read, Interventions(intervention));
+  impl_->run_forward(Interventions(intervention), first_read, {});
+}
+
+void Pass::forward_each(std::span<const std::int32_t> ids, std::span<const RoutingIntervention> of_sequences,
+                        int first_read) {
+  if (impl_->kind != Kind::infer || impl_->state.options.reads != ReadPhases::fused)
+    throw std::invalid_argument("forward_each: expected a pass that infers, with fused reads");
+  if (static_cast<std::int64_t>(of_sequences.size()) != batch())
+    throw std::invalid_argument("forward_each: found " + std::to_string(of_sequences.size()) +
+                                " interventions, expected one for each of " + std::to_string(batch()) + " sequences");
+  for (const RoutingIntervention& one : of_sequences) check_edits(impl_->state.model, one);
+  impl_->begin_forward(ids, first_read);
+  impl_->set_logit_bias(first_read, Interventions(of_sequences));
+  impl_->run_forward(Interventions(of_sequences), first_read, {});
 }
 
 void Pass::nll(std::span<const std::int32_t> targets, std::span<float> out) {
@@ -280,10 +310,10 @@ void Pass::accumulate(std::span<const std::int32_t> ids, std::span<const std::in
   impl.ran = false;
   impl.set_ids(ids);
   impl.set_targets(targets);
-  impl.set_logit_bias(0, nullptr);
+  impl.set_logit_bias(0, Interventions(nullptr));
   impl.first_edited = kNoRead;
   const auto work = [&] {
-    impl.run_forward(nullptr, 0, hooks);
+    impl.run_forward(Interventions(nullptr), 0, hooks);
     impl.run_backward(scale, Weights(impl.state.config, impl.state.model.layout(), gradients), hooks);
   };
   // A recording holds the work of this stream alone. Hooks, and the work that they wait for, cannot be in it.
@@ -332,14 +362,7 @@ std::vector<kernels::Tensor> Pass::source_values(int read) const {
 }
 
 std::vector<double> Pass::read_logits(int read) const {
-  const PassState& state = impl_->state;
-  const ReadActivations& a = impl_->state.at(read);
-  std::vector<double> out = kernels::host_values<double>(a.state.score, state.stream);
-  std::vector<double> bias = kernels::host_values<double>(a.logit_bias, state.stream);
-  if (const kernels::Tensor& learned = state.model.weights().reads[static_cast<std::size_t>(read)].bias)
-    bias.back() += kernels::host_values<double>(learned, state.stream).front();
-  for (std::size_t i = 0; i < out.size(); ++i) out[i] += bias[i % bias.size()];
-  return out;
+  return model::read_logits(impl_->state, read);
 }
 
 std::vector<kernels::Tensor> Pass::source_inv_rms(int read) const {

@@ -62,6 +62,11 @@ class Pass {
   /// Throws Error for an id outside the vocabulary.
   void forward(std::span<const std::int32_t> ids, const RoutingIntervention* intervention = nullptr,
                int first_read = 0);
+  /// The same with an intervention of its own for every sequence of the batch [batch], whose tensors and functions see
+  /// the tokens of that sequence only: the same bits as `batch` passes of one sequence each, as far as matrix products
+  /// do not depend on their size. Of passes that infer, with ReadPhases::fused (std::invalid_argument).
+  void forward_each(std::span<const std::int32_t> ids, std::span<const RoutingIntervention> of_sequences,
+                    int first_read = 0);
 
   /// After forward(): negative log-likelihood (nats) of targets [batch * seq_len] at each token, 0 where a target is
   /// -1.

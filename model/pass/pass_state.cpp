@@ -36,12 +36,12 @@ SourceTensors PassState::sources_of(int r) {
   return out;
 }
 
-kernels::AttnResParams PassState::params_of(int r) {
+kernels::AttnResParams PassState::params_of(int r, std::int64_t sequence) {
   const ReadWeights& weights = model.weights().reads[static_cast<std::size_t>(r)];
   return {.query = weights.query,
           .key_gain = weights.key_gain,
           .bias = weights.bias,
-          .logit_bias = at(r).logit_bias,
+          .logit_bias = at(r).logit_bias.rows(sequence, sequence + 1).view({at(r).logit_bias.shape[1]}),
           .norm_gain = norm_gain(model.weights(), r),
           .eps = config.rms_norm_eps};
 }

@@ -46,7 +46,8 @@ struct PassState {
   /// The gain of the RMSNorm that follows read r, of the weights or of their gradients.
   kernels::Tensor norm_gain(const Weights& weights, int r) const;
   SourceTensors sources_of(int r);
-  kernels::AttnResParams params_of(int r);
+  /// With the logit bias of one sequence.
+  kernels::AttnResParams params_of(int r, std::int64_t sequence = 0);
 };
 
 /// Host values on their way to a device: through pinned memory, so that the host does not wait for earlier work of the

@@ -7,6 +7,23 @@ namespace routescope::model {
 
 namespace {
 
+/// The rows of one or more sequences of a batch.
+struct Rows {
+  std::int64_t begin, end;
+  Rows(const PassState& pass, std::int64_t first_sequence, std::int64_t sequences)
+      : begin(first_sequence * pass.shape.seq_len), end(begin + sequences * pass.shape.seq_len) {}
+
+  kernels::Tensor of(const kernels::Tensor& tensor) const { return tensor ? tensor.rows(begin, end) : tensor; }
+  kernels::AttnResState of(const kernels::AttnResState& state) const {
+    return {of(state.partial), of(state.inv_rms), of(state.score), of(state.alpha), of(state.h_inv_rms)};
+  }
+  SourceTensors of(SourceTensors sources) const {
+    for (kernels::Tensor& value : sources.values) value = of(value);
+    for (kernels::Tensor& inv_rms : sources.inv_rms) inv_rms = of(inv_rms);
+    return sources;
+  }
+};
+
 /// The state in which phase one leaves the score of read r.
 kernels::AttnResPrepared prepared_of(PassState& pass, int r, int first) {
   kernels::AttnResPrepared out = pass.act.prepared[static_cast<std::size_t>(r - first)];
@@ -81,36 +98,63 @@ void forward_read(PassState& pass, int r, kernels::Tensor alpha_override, bool r
   }
 }
 
-void edit_read(PassState& pass, EditScratch& s, int r, const ReadEdit& edit) {
+void forward_read_of(PassState& pass, std::int64_t sequence, int r, kernels::Tensor alpha_override, bool resumed) {
+  const Rows rows(pass, sequence, 1);
+  const kernels::AttnResState state = rows.of(pass.at(r).state);
+  const kernels::Tensor previous =
+      pass.read(r).continues && !resumed ? rows.of(pass.at(r - 1).state.partial) : kernels::Tensor{};
+  const SourceTensors sources = rows.of(pass.sources_of(r));
+  kernels::attn_res_forward(rows.of(pass.at(r).x), state, previous, state.partial, sources.view(),
+                            pass.params_of(r, sequence), alpha_override, pass.stream);
+}
+
+void edit_read(PassState& pass, EditScratch& s, int r, const ReadEdit& edit, std::int64_t first_sequence,
+               std::int64_t sequences) {
   const kernels::Range range("edit read");
-  const std::int64_t tokens = pass.shape.tokens(), d = pass.config.hidden_size;
+  const Rows rows(pass, first_sequence, sequences);
+  const std::int64_t tokens = rows.end - rows.begin, d = pass.config.hidden_size;
   const auto extras = static_cast<std::int64_t>(edit.extra.size());
   const auto n = static_cast<std::int64_t>(pass.read(r).sources.size()), columns = n + 1 + extras;
-  ReadActivations& a = pass.at(r);
+  const kernels::AttnResState state = rows.of(pass.at(r).state);
 
-  std::vector<double> weights =
-      edited_weights(edit, kernels::host_values<double>(a.state.alpha, pass.stream), tokens, n);
+  std::vector<double> weights = edited_weights(edit, kernels::host_values<double>(state.alpha, pass.stream), tokens, n);
   grow(s, pass, columns, extras);
   const auto table = [&](const kernels::OwnedTensor& owned) { return owned.tensor.slice(0, {tokens, columns}); };
+  const auto first_rows = [&](const kernels::OwnedTensor& owned) { return owned.tensor.rows(0, tokens); };
   const kernels::Tensor given = table(s.given);
   kernels::cast(given, kernels::Tensor(weights.data(), kernels::DType::f64, kernels::Device::cpu, {tokens, columns}),
                 pass.stream);
-  SourceTensors sources = pass.sources_of(r);
+  SourceTensors sources = rows.of(pass.sources_of(r));
   for (std::size_t e = 0; e < edit.extra.size(); ++e) {
+    const kernels::Tensor value = first_rows(s.extra[e]);
     // Row 0 of a table of one row, for every token.
-    kernels::embedding_forward(s.extra[e].tensor, s.zero_ids.tensor, edit.extra[e].view({1, d}), pass.stream);
-    sources.values.push_back(s.extra[e].tensor);
-    sources.inv_rms.push_back(a.state.inv_rms);  // of the right shape; with a given alpha no score is used
+    kernels::embedding_forward(value, first_rows(s.zero_ids), edit.extra[e].view({1, d}), pass.stream);
+    sources.values.push_back(value);
+    sources.inv_rms.push_back(state.inv_rms);  // of the right shape; with a given alpha no score is used
   }
   kernels::AttnResParams params = pass.params_of(r);
   params.logit_bias = {};
-  kernels::attn_res_forward(a.x,
-                            {.partial = a.state.partial,
-                             .inv_rms = s.inv_rms.tensor,
+  kernels::attn_res_forward(rows.of(pass.at(r).x),
+                            {.partial = state.partial,
+                             .inv_rms = first_rows(s.inv_rms),
                              .score = table(s.score),
                              .alpha = table(s.alpha),
-                             .h_inv_rms = s.h_inv_rms.tensor},
-                            kernels::Tensor{}, a.state.partial, sources.view(), params, given, pass.stream);
+                             .h_inv_rms = first_rows(s.h_inv_rms)},
+                            kernels::Tensor{}, state.partial, sources.view(), params, given, pass.stream);
+}
+
+std::vector<double> read_logits(PassState& pass, int read) {
+  const ReadActivations& a = pass.at(read);
+  std::vector<double> out = kernels::host_values<double>(a.state.score, pass.stream);
+  std::vector<double> bias = kernels::host_values<double>(a.logit_bias, pass.stream);
+  const auto columns = static_cast<std::size_t>(a.logit_bias.shape[1]);
+  if (const kernels::Tensor& learned = pass.model.weights().reads[static_cast<std::size_t>(read)].bias) {
+    const double last = kernels::host_values<double>(learned, pass.stream).front();
+    for (std::size_t i = columns - 1; i < bias.size(); i += columns) bias[i] += last;
+  }
+  const std::size_t tokens_of_bias = out.size() / bias.size();  // one for all sequences, or one for each
+  for (std::size_t i = 0; i < out.size(); ++i) out[i] += bias[i / columns / tokens_of_bias * columns + i % columns];
+  return out;
 }
 
 void backward_read(PassState& pass, int r, const Weights& gradients, int group_first) {

@@ -21,6 +21,9 @@ void prepare_reads(PassState& pass, int first, int count);
 /// that were prepared together with this one, or -1.
 void forward_read(PassState& pass, int r, kernels::Tensor alpha_override, bool resumed, int prepared_first);
 
+/// The same of one sequence of the batch, for a routed read that was not prepared. alpha_override [seq_len, n+1].
+void forward_read_of(PassState& pass, std::int64_t sequence, int r, kernels::Tensor alpha_override, bool resumed);
+
 /// The tensors of edit_read(), which allocates them when it first runs.
 struct EditScratch {
   kernels::OwnedTensor inv_rms, h_inv_rms, zero_ids;  // [tokens]
@@ -30,8 +33,12 @@ struct EditScratch {
 };
 
 /// After forward_read(): x of read r once more, with edited weights over its sources and the extra ones. The rest of
-/// the read's state stays as it is.
-void edit_read(PassState& pass, EditScratch& scratch, int r, const ReadEdit& edit);
+/// the read's state stays as it is. `sequences`: of the batch, first and how many.
+void edit_read(PassState& pass, EditScratch& scratch, int r, const ReadEdit& edit, std::int64_t first_sequence,
+               std::int64_t sequences);
+
+/// Pass::read_logits().
+std::vector<double> read_logits(PassState& pass, int r);
 
 // ---- backward ----
 

@@ -75,8 +75,6 @@ inline analysis::AnalysisRecord planted_record(const std::vector<std::int64_t>& 
         const double control = truth.control + normal(random);
         set.control.delta_nll_sequence.push_back(std::isnan(truth.effect) ? truth.effect : control);
       }
-      set.control.draw_error = 0;
-      set.control.draw_freedom = 1;
     }
     row.contribution_sequence = row.mass_sequence;
     for (int i = 0; i < findings_sequences; ++i)

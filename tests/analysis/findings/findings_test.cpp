@@ -289,7 +289,7 @@ TEST(Findings, RunsMeasuredOtherwiseAreRefused) {
   EXPECT_EQ(error_of([](AnalysisRecord& run) { run.identity.tokens.ids[3] += 1; }),
             "run 2 of 2: its probe tokens differ from those of run 1");
   EXPECT_EQ(error_of([](AnalysisRecord& run) { run.identity.settings.controls += 1; }),
-            "run 2 of 2: its probe settings differ from those of run 1: controls: found 17, expected 16");
+            "run 2 of 2: its probe settings differ from those of run 1: controls: found 2, expected 1");
   EXPECT_EQ(error_of([](AnalysisRecord& run) { run.identity.patch = run.identity.tokens; }),
             "run 2 of 2: its aligned tokens differ from those of run 1");
   EXPECT_EQ(error_of([](AnalysisRecord& run) {

@@ -106,8 +106,6 @@ inline analysis::AblationEffects study_effects(analysis::Ablation ablation, cons
     set.control.overlap = 0.3;
     set.control.coverage = 1;
     set.control.enumerated = true;
-    set.control.draw_error = 0;
-    set.control.draw_freedom = 1;
   }
   describe_effects(effects);
   return effects;

@@ -64,7 +64,6 @@ struct Pool {
       };
       set.delta_nll_sequence = cut(measured.delta_nll_sequence);
       set.control.delta_nll_sequence = cut(measured.control.delta_nll_sequence);
-      set.control.enumerated = true;  // that of the draw is another test's
     }
     analysis::summarize(out, identity, margin, 0);
     return out;

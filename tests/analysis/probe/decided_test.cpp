@@ -93,10 +93,8 @@ std::size_t expect_cut(const SetEffect& full, const SetEffect& cut, std::size_t 
   for (std::size_t i = 0; i < used; ++i) excess.push_back(values[i] - full.control.delta_nll_sequence[i]);
   if (!(full.control.coverage > 0)) return used;
   EXPECT_EQ(cut.control.excess.value, mean(excess));
-  if (cut.control.enumerated)
-    EXPECT_EQ(cut.control.excess.ci.lower, confidence_sequence(excess).lower);
-  else
-    EXPECT_TRUE(std::isnan(cut.control.excess.ci.lower));  // one draw: how far it is off is not known
+  EXPECT_EQ(cut.control.excess.ci.lower, confidence_sequence(excess).lower);
+  EXPECT_EQ(cut.control.excess_p, sequential_p_value(excess, settings.look_every));
   return used;
 }
 
@@ -193,9 +191,13 @@ TEST(Cost, CountsReadsFromTheFirstThatIsTouched) {
         probe_of(model, tokens, settings, 0, ablation == Ablation::patch ? tokens : ProbeTokens{});
     const SetEffect& set = controlled.ablations[0].sets[0];
     double controls = 0;
-    for (const ControlEffect* control : {&set.control, &set.contribution_control}) {
-      for (std::size_t draw = 0; draw < control->delta_nll_draw.size() / 2; ++draw)
-        controls += !std::isnan(control->delta_nll_draw[draw]);
+    for (Matched matched : {Matched::alpha, Matched::contribution}) {
+      const bool by_alpha = matched == Matched::alpha;
+      const Controls made =
+          make_controls(model.plan(), ablation, route_sets(settings.sets, model.plan()).front(),
+                        by_alpha ? controlled.alpha_mean : controlled.contribution_mean, settings.seed, 0, matched, 16);
+      EXPECT_EQ(made.enumerated, (by_alpha ? set.control : set.contribution_control).enumerated);
+      controls += made.enumerated ? static_cast<double>(made.draws.size()) : 8;  // two documents, 16 draws in all
     }
     EXPECT_GT(controls, 2);
     const double intact = ablation == Ablation::patch ? 3 : 2;

@@ -119,16 +119,14 @@ def hall(t, skew):
     return t + skew * t ** 2 / 3 + skew ** 2 * t ** 3 / 27 + skew / 6
 
 
-def p_above(values, threshold=0.0, other=0.0, other_freedom=math.inf):
+def p_above(values, threshold=0.0):
     if len(values) < 2 or not np.isfinite(values).all():
         return math.nan
     error, skew = moments(values)
-    variance = error ** 2 + other ** 2
-    if variance == 0:
+    if error == 0:
         return 2.0 ** -len(values) if values[0] > threshold else 1.0
-    freedom = variance ** 2 / (error ** 4 / (len(values) - 1) + other ** 4 / other_freedom)
-    t = (values.mean() - threshold) / math.sqrt(variance)
-    return t_cdf(-min(t, hall(t, skew * (error / math.sqrt(variance)) ** 3)), freedom)
+    t = (values.mean() - threshold) / error
+    return t_cdf(-min(t, hall(t, skew)), len(values) - 1)
 
 
 def sign_flips(values):
@@ -168,20 +166,6 @@ def confidence_sequence(values, scale=0.7, least=16):
     t = math.sqrt((n - 1) * (bound - 1) / (1 - bound / widening))
     inverse = lambda at: at if abs(skew) < 1e-9 else 3 / skew * (np.cbrt(1 + skew * (at - skew / 6)) - 1)
     return values.mean() + error * np.array([-max(t, inverse(t)), max(t, -inverse(-t))])
-
-
-def draw_error(draws, groups, size):
-    """Standard error of the mean of draws [sequence, draw], and its degrees of freedom."""
-    squares = freedom = count = 0
-    group = np.arange(len(draws)) // size % groups
-    for g in range(groups):
-        means = draws[group == g].mean(axis=0) if (group == g).any() else np.array([])
-        means = means[~np.isnan(means)]
-        if len(means):
-            squares += ((means - means.mean()) ** 2).sum()
-            freedom += len(means) - 1
-            count += len(means)
-    return (math.sqrt(squares / freedom / count), freedom) if freedom else (math.nan, 0)
 
 
 # --- the file ----------------------------------------------------------------------------------------------------------
@@ -226,21 +210,19 @@ class Inference:
         self.documents = None
         if "documents" in attributes["interval"] and "probe_document" in file and file["probe_document"][0] >= 0:
             self.documents = file["probe_document"][:]
-        self.by_draws = "draw_group_size" in attributes
-        self.groups, self.size = attributes.get("draw_groups"), attributes.get("draw_group_size")
+        self.t_tests = "t tests" in attributes.get("test", "")
         self.margin = None if "margin_unit" in attributes else attributes.get("margin")
 
     def units(self, values):
         return (sums_by_document if self.until_decided else by_document)(values, self.documents)
 
-    def interval(self, row, path, s, values, by_draws=0.0):
+    def interval(self, row, path, s, values):
         found = row.get(path)[s]
         at, units = f", set {s}", self.units(values)
         ends = confidence_sequence(units)[None] if self.until_decided else bca(units)
         centre = ends.mean(axis=0)
         error = 8 * ends.std(axis=0, ddof=1) * math.sqrt(1 + 1 / len(ends)) if len(ends) > 1 else 0.0
-        expected = values.mean() + np.array([-1, 1]) * np.hypot(centre - values.mean(), by_draws)
-        row.compare((path, found), expected, error, at)
+        row.compare((path, found), centre, error, at)
 
 
 def check_effects(row, group):
@@ -288,24 +270,12 @@ def check_controls(row, group, effects):
         excess = sequences[s][:n] - controls[s][:n]
         row.compare(value("delta_nll"), controls[s][:n].mean(), 0, at)
         row.compare(value("excess"), excess.mean(), 0, at)
-        error, freedom = 0.0, math.inf
-        if said.by_draws:
-            draws = row.get(f"{group}/delta_nll_draw")[s]
-            if row.get(f"{group}/enumerated")[s] == 0:
-                row.compare((f"{group}/delta_nll_sequence", controls[s][:n]), np.nanmean(draws[:n], axis=1), 0, at)
-                error, freedom = draw_error(draws[:n], said.groups, said.size)
-            row.compare(value("draw_error"), error, 0, at)
-            if freedom == 0:
-                row.compare(value("excess_ci"), [np.nan, np.nan], 0, at)
-                row.compare(value("excess_p"), np.nan, 0, at)
-                continue
-        by_draws = error * t_quantile(0.5 + 0.5 * LEVEL, freedom) if error > 0 else 0.0
-        said.interval(row, f"{group}/excess_ci", s, excess, by_draws)
+        said.interval(row, f"{group}/excess_ci", s, excess)
         units = said.units(excess)
         if said.until_decided:
             row.compared[f"{group}/excess_p (left out)"] += 1
-        elif said.by_draws:
-            two_sided = 2 * min(p_above(units, 0, error, freedom), p_above(-units, 0, error, freedom))
+        elif said.t_tests:
+            two_sided = 2 * min(p_above(units, 0), p_above(-units, 0))
             row.compare(value("excess_p"), min(1.0, two_sided), 1e-9, at)
         else:
             row.compare(value("excess_p"), *sign_flips(units), at)

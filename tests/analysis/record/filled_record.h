@@ -30,15 +30,11 @@ void each_member_of_set(Effect& effect, const Visit& visit) {
   visit(decision, "");
   visit(delta_nll_class, "");
   for (auto* of : {&control, &contribution_control}) {
-    auto& [of_coverage, enumerated, draws, sequence, of_delta_nll, draw_error, draw_freedom, excess, excess_p,
-           excess_p_adjusted, overlap] = *of;
-    visit(draws, "qd");
+    auto& [of_coverage, enumerated, sequence, of_delta_nll, excess, excess_p, excess_p_adjusted, overlap] = *of;
     visit(sequence, "q");
     visit(enumerated, "");
     visit(excess, "");
-    for (auto* member :
-         {&of_coverage, &of_delta_nll, &draw_error, &draw_freedom, &excess_p, &excess_p_adjusted, &overlap})
-      visit(*member, "");
+    for (auto* member : {&of_coverage, &of_delta_nll, &excess_p, &excess_p_adjusted, &overlap}) visit(*member, "");
   }
 }
 
@@ -135,6 +131,7 @@ inline analysis::ProbeIdentity full_identity() {
     other.of_token.push_back(i % 4 - 1);
   }
   identity.classes = {one, other};
+  identity.preregistration_sha256 = std::string(64, 'e');
   return identity;
 }
 
@@ -167,7 +164,6 @@ class RandomRow {
     for (char axis : axes) {
       out *= axis == 's'   ? identity_.sets.size()
              : axis == 'q' ? static_cast<std::size_t>(identity_.tokens.sequences)
-             : axis == 'd' ? analysis::DrawGroups(identity_.settings, identity_.tokens.sequences).per_sequence()
              : axis == 'r' ? static_cast<std::size_t>(plan.num_routed())
              : axis == 'c' ? static_cast<std::size_t>(plan.num_columns())
                            : checks_;

@@ -45,6 +45,7 @@ TEST(AnalysisRecordTest, RoundTripKeepsEveryBitOfEveryField) {
   EXPECT_EQ(is.settings, was.settings);
   EXPECT_EQ(is.sets, was.sets);
   EXPECT_EQ(is.model_config, was.model_config);
+  EXPECT_EQ(is.preregistration_sha256, was.preregistration_sha256);
   ASSERT_EQ(is.classes.size(), 2U);
   for (std::size_t i = 0; i < 2; ++i) {
     EXPECT_EQ(is.classes[i].name, was.classes[i].name);
@@ -240,7 +241,7 @@ TEST(AnalysisRecordTest, RefusesRowsMeasuredOtherwise) {
       holds(of_settings([](auto& s) { s.ablations.pop_back(); }),
             R"(ablations: found ["mask","zero","mean","resample","freeze","patch"], expected ["mask","zero",)"));
   EXPECT_TRUE(holds(of_settings([](auto& s) { s.sets = {"all"}; }), R"(sets: found [], expected ["all"])"));
-  EXPECT_TRUE(holds(of_settings([](auto& s) { s.controls = 2; }), "controls: found 16, expected 2"));
+  EXPECT_TRUE(holds(of_settings([](auto& s) { s.controls = 2; }), "controls: found 1, expected 2"));
   EXPECT_TRUE(holds(of_settings([](auto& s) { s.margin = 0.5; }), "margin: found 0.01, expected 0.5"));
   EXPECT_TRUE(holds(of_settings([](auto& s) { s.until_decided = true; }), "until_decided: found false, expected true"));
   EXPECT_TRUE(holds(of_settings([](auto& s) { s.look_every = 9; }), "look_every: found 8, expected 9"));
@@ -253,6 +254,9 @@ TEST(AnalysisRecordTest, RefusesRowsMeasuredOtherwise) {
                     "found the same tokens of documents 3 3 5 11, expected them of documents 3 4 5 11"));
   EXPECT_TRUE(holds(refused([](auto& i) { i.tokens.documents.clear(); }),
                     "of documents 3 3 5 11, expected them of documents that are not known"));
+  EXPECT_TRUE(holds(refused([](auto& i) { i.preregistration_sha256.clear(); }),
+                    "attribute preregistration_sha256: found eeee"));
+  EXPECT_TRUE(holds(refused([](auto& i) { i.preregistration_sha256.clear(); }), "expected none (--preregistration)"));
   EXPECT_TRUE(holds(refused([](auto& i) { ++i.patch.ids.front(); }), "/patch_tokens: found other tokens"));
   EXPECT_TRUE(
       holds(refused([](auto& i) { i.patch = {}; }), "/patch_tokens: found 4 sequences of 8 tokens, expected 0"));

@@ -64,18 +64,33 @@ TEST(RouteSets, OfAnAskedNameAreItsReadsAndSources) {
   EXPECT_EQ(two.routes.size(), 11U);  // 0.attn has the embedding alone
   EXPECT_EQ(parse_route_set("mlp", plan).reads.size(), 6U);
   EXPECT_EQ(parse_route_set("all:current", plan).reads.size(), 13U);
-  for (const RouteSet& slice : slice_sets(plan)) EXPECT_EQ(parse_route_set(slice.name, plan), slice);
+  for (const RouteSet& slice : slice_sets(plan)) {
+    EXPECT_EQ(parse_route_set(slice.name, plan), slice);
+    const std::string family = slice.name.substr(0, slice.name.find('.')),
+                      place = slice.name.substr(slice.name.find('.') + 1);
+    if (slice.routes.empty()) continue;
+    EXPECT_EQ(parse_route_set(place + ":" + family, plan).routes, slice.routes);
+  }
   EXPECT_EQ(route_sets({}, plan), slice_sets(plan));
+
+  // 5.mlp and final have block_1 and block_2 completed, 3.attn only block_1.
+  EXPECT_EQ(parse_route_set("5.mlp:newest", plan).routes, (std::vector<std::pair<int, int>>{{11, 2}}));
+  EXPECT_EQ(parse_route_set("5.mlp:older", plan).routes, (std::vector<std::pair<int, int>>{{11, 1}}));
+  EXPECT_EQ(parse_route_set("3.attn:newest", plan).routes, (std::vector<std::pair<int, int>>{{6, 1}}));
+  EXPECT_EQ(parse_route_set("all:newest,older", plan).routes, parse_route_set("all:history", plan).routes);
+  EXPECT_EQ(data::error_of([&] { parse_route_set("3.attn:older", plan); }),
+            "set of routes '3.attn:older': none of its reads has such a source");
 }
 
 TEST(RouteSets, NameWhatIsUnknown) {
   const model::ReadPlan plan = micro_plan();
   const auto error = [&](const std::string& text) { return data::error_of([&] { parse_route_set(text, plan); }); };
   EXPECT_EQ(error("9.attn"),
-            "set of routes '9.attn': found read '9.attn', expected 0.attn to final, a range of them, attn, mlp or all");
+            "set of routes '9.attn': found read '9.attn', expected 0.attn to final, a range of them, attn, mlp "
+            "(or one depth of them: attn.late) or all");
   EXPECT_EQ(error("3.attn:block_9"),
             "set of routes '3.attn:block_9': found source 'block_9', expected some of embedding, block_1, block_2, "
-            "current (history: every block)");
+            "current (history: every block; newest: the last of them in each read; older: the others)");
   EXPECT_EQ(error("0.mlp:block_2"), "set of routes '0.mlp:block_2': none of its reads has such a source");
   EXPECT_EQ(error("3.mlp-3.attn"), "set of routes '3.mlp-3.attn': the range ends before it starts");
   EXPECT_NE(error("3.attn:"), "no error");

@@ -276,6 +276,54 @@ TEST_P(Gradients, OfLogitsSumToThoseOfTheirBiases) {
 INSTANTIATE_TEST_SUITE_P(Modes, Gradients, ::testing::ValuesIn(micro::modes().begin() + 1, micro::modes().end()),
                          [](const auto& p) { return p.param.name; });
 
+TEST_P(Edits, OfEachSequenceAreThoseOfPassesOfOneSequence) {
+  if (GetParam().phases != model::ReadPhases::fused) GTEST_SKIP() << "every read by itself";
+  const auto columns = static_cast<std::size_t>(model.plan().num_columns());
+  const int edited = routed - 1, masked = routed / 2;
+  std::vector<model::RoutingIntervention> each(kBatch);
+  for (std::int64_t q = 0; q < kBatch; ++q) {
+    model::RoutingIntervention& one = each[static_cast<std::size_t>(q)];
+    one.logit_bias.assign(static_cast<std::size_t>(routed), std::vector<double>(columns, 0.0));
+    one.logit_bias[static_cast<std::size_t>(masked)][static_cast<std::size_t>(q)] = -2;
+    if (q == 0) continue;  // the first sequence has no edit
+    one.edits[edited].alpha = [](std::span<const double> alpha, std::span<double> weights) {
+      EXPECT_EQ(alpha.size() % kLength, 0U);
+      for (std::size_t i = 0; i < weights.size(); ++i) weights[i] = (i % 3 == 0 ? 2 : 0.5) * alpha[i];
+    };
+  }
+  const auto logits_of = [&](model::Pass& of, std::int64_t tokens) {
+    const kernels::OwnedTensor out(model.options().activations(), kernels::Device::cpu, {tokens, config.vocab_size});
+    of.logits(0, tokens, out.tensor);
+    return kernels::host_values<double>(out.tensor, of.stream());
+  };
+  pass.forward_each(ids, each);
+  const std::vector<double> found = logits_of(pass, kBatch * kLength);
+  pass.forward(ids);
+  const std::vector<double> intact = logits_of(pass, kBatch * kLength);
+  pass.forward_each(ids, each, masked);
+  EXPECT_EQ(logits_of(pass, kBatch * kLength), found);  // resumed at the first read that differs
+  model::Pass alone(model, 1, kLength, model::Pass::Kind::infer, {.reads = model::ReadPhases::fused});
+  const std::size_t size = static_cast<std::size_t>(kLength * config.vocab_size);
+  const double rounding = GetParam().dtype == kernels::DType::f64   ? 1e-12
+                          : GetParam().dtype == kernels::DType::f32 ? 1e-4
+                                                                    : 0.1;
+  for (std::int64_t q = 0; q < kBatch; ++q) {
+    alone.forward(std::span(ids).subspan(static_cast<std::size_t>(q * kLength), kLength),
+                  &each[static_cast<std::size_t>(q)]);
+    const std::vector<double> expected = logits_of(alone, kLength);
+    double changed = 0;
+    for (std::size_t i = 0; i < size; ++i) {
+      EXPECT_NEAR(found[static_cast<std::size_t>(q) * size + i], expected[i], rounding);
+      changed = std::max(changed, std::abs(found[static_cast<std::size_t>(q) * size + i] -
+                                           intact[static_cast<std::size_t>(q) * size + i]));
+    }
+    EXPECT_GT(changed, GetParam().dtype == kernels::DType::bf16 ? 0.005 : 10 * rounding) << q;
+  }
+  EXPECT_THROW(pass.forward_each(ids, std::span(each).first(1)), std::invalid_argument);
+  model::Pass training = pass_of(model::Pass::Kind::train);
+  EXPECT_THROW(training.forward_each(ids, each), std::invalid_argument);
+}
+
 /// The message of std::invalid_argument that a forward pass with this edit of read `r` ends with, or "".
 std::string refusal(int r, const model::ReadEdit& edit) {
   model::Model model(micro::config(micro::modes()[2]), {});  // cumulative: read 8, the final one, is not routed
