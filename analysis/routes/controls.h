@@ -30,7 +30,7 @@ struct Controls {
 };
 
 /// As many controls or fewer are all taken, otherwise `count` are drawn.
-inline constexpr std::size_t most_enumerated_controls = 4;
+inline constexpr std::size_t most_enumerated_controls = 2;
 
 /// In each of the set's reads, sources in random order until they hold what the set holds there, the last one in part;
 /// the set's own may be among them: the question is whether it matters which sources hold it. `held` [reads, columns]:

@@ -74,16 +74,20 @@ TEST(Controls, HoldWhatTheSetHoldsInEachOfItsReads) {
 
 TEST(Controls, AreAllTakenWhereTheyAreFewEachByItsChance) {
   const model::ReadPlan plan = micro_plan();
-  // Sources embedding, block_1, block_2, current: 1/10, 2/10, 3/10, 4/10. Each holds at least what the embedding does.
-  const Controls controls = controls_of(plan, "4.mlp:embedding", rising_weights(plan));
+  // Sources embedding and current: 1/3 and 2/3, so that either the embedding goes or half of the current source.
+  const Controls controls = controls_of(plan, "1.mlp:embedding", rising_weights(plan));
   EXPECT_TRUE(controls.enumerated);
   EXPECT_EQ(controls.coverage, 1);
-  ASSERT_EQ(controls.draws.size(), 4U);
+  ASSERT_EQ(controls.draws.size(), 2U);
   for (const Control& control : controls.draws) {
     ASSERT_EQ(control.routes.size(), 1U);
-    EXPECT_DOUBLE_EQ(control.routes[0].share, 1.0 / (1 + std::min(control.routes[0].column, 3)));
-    EXPECT_NEAR(control.weight, 0.25, 1e-12);
+    EXPECT_DOUBLE_EQ(control.routes[0].share, control.routes[0].column == 0 ? 1 : 0.5);
+    EXPECT_NEAR(control.weight, 0.5, 1e-12);
   }
+  // Any of four sources holds as much as the lightest.
+  const Controls more = controls_of(plan, "4.mlp:embedding", rising_weights(plan));
+  EXPECT_FALSE(more.enumerated);
+  EXPECT_EQ(more.draws.size(), 16U);
 }
 
 TEST(Controls, AreDrawnAsOftenAsRandomOrdersMakeThem) {
