@@ -148,22 +148,15 @@ void write_records(data::hdf5::Group& at, std::span<const AnalysisRecord* const>
   }
 }
 
-/// What the intervals of findings are where they are those of all runs.
+/// What the intervals of motifs are where they are those of all runs.
 void say_pooled(data::hdf5::Group& pooled, std::size_t runs) {
-  Names paths;
-  for (const std::string& name : pooled.names()) {
-    if (name == "content") continue;  // has no intervals
-    if (name != "motif") {
-      paths.push_back(name);
-      continue;
-    }
-    for (const std::string& motif : pooled.group(name).names()) paths.push_back(name + "/" + motif);
-  }
-  for (const std::string& path : paths) {
-    pooled.group(path).set("interval",
-                           fmt::format("{:g} % percentiles of {} resamples of the sequences and of the weights of {} "
-                                       "runs, of the mean over runs, pointwise",
-                                       100 * interval_level, findings_resamples, runs));
+  const Names groups = pooled.names();
+  if (std::find(groups.begin(), groups.end(), "motif") == groups.end()) return;
+  for (const std::string& motif : pooled.group("motif").names()) {
+    pooled.group("motif/" + motif)
+        .set("interval", fmt::format("{:g} % percentiles of {} resamples of the documents and of the weights of {} "
+                                     "runs, of the mean over runs, pointwise",
+                                     100 * interval_level, findings_resamples, runs));
   }
 }
 

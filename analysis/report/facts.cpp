@@ -133,7 +133,8 @@ void add_tests(Entries& out, const Study& study) {
     intervals += fmt::format(
         " Of the pooled motifs: for the mean over such runs and such documents, with Student\u2019s t for either "
         "source of "
-        "error; {} runs make them wide, so look at the single runs beside them.",
+        "error; {} runs make them wide, so look at the single runs beside them. Tau and its bounds are of these runs: "
+        "only documents count as drawn.",
         study.runs.size());
   }
   out.emplace_back("Intervals and tests.", intervals);

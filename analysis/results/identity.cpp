@@ -11,6 +11,14 @@
 namespace routescope::analysis {
 namespace {
 
+/// Whether the sequences of each document follow one another, as document_sums() needs them.
+bool are_consecutive(const std::vector<std::int64_t>& documents) {
+  std::vector<std::int64_t> firsts = documents;
+  firsts.erase(std::unique(firsts.begin(), firsts.end()), firsts.end());
+  std::sort(firsts.begin(), firsts.end());
+  return std::adjacent_find(firsts.begin(), firsts.end()) == firsts.end();
+}
+
 void check_identity(const ProbeIdentity& identity, std::int64_t vocab_size) {
   const ProbeSettings& settings = identity.settings;
   const ProbeTokens &tokens = identity.tokens, &patch = identity.patch;
@@ -19,6 +27,10 @@ void check_identity(const ProbeIdentity& identity, std::int64_t vocab_size) {
   if (settings.until_decided && tokens.sequences < sequential_least_n)
     throw data::UsageError("--until-decided: found {} sequences, expected at least {}, before which nothing is decided",
                            tokens.sequences, sequential_least_n);
+  if (settings.until_decided && !are_consecutive(tokens.documents))
+    throw data::UsageError(
+        "--until-decided: {}: found sequences of one document apart from each other, expected them one after another",
+        tokens.origin);
   if (std::find(settings.ablations.begin(), settings.ablations.end(), Ablation::patch) == settings.ablations.end())
     return;
   if (patch.sequences == 0) throw data::UsageError("ablation patch: found no aligned tokens, expected --patch-from");

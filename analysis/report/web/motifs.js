@@ -26,22 +26,24 @@ const emergence = {
       svg("path", {d: "M9,2L14,7L9,12L4,7Z", fill: "#fff", stroke: "#1b1f24", "stroke-width": 1.6}));
     return [
       key(svg("rect", {y: 5, width: 18, height: 4, fill: "#1b1f24"}), `effect (${data.motif_ablation})`),
-      key(dashed, "control: as much mass, random sources"), key(diamond, "onset with 95 % interval")
+      key(dashed, "control: as much weight, random sources"), key(diamond, "onset with 95 % interval")
     ];
   },
 
   explanation() {
-    const left = this.left ? ` ${this.left} more slices that exceed their control are in the table only.` : "";
+    const left = this.left ? ` ${this.left} more slices that exceed both controls are in the table only.` : "";
     const thin = this.singleRuns().length ? " Thin lines: single runs." : "";
     const ablated = `ablated (${data.motif_ablation})`;
     const masses = ` (${massKind()}${isPlainAlpha() ? "; dashed: with uniform routing" : ""})`;
     const onsets = isPlainAlpha() ? "" : " The onset by mass is that of the weight \u03b1.";
-    return "First the three motifs that the paper names, then slices that are shown to exceed their control. Above: " +
+    return "First the three motifs that the paper names, then slices that are shown to exceed both of " +
+      "their controls, and to do so more than at step 0. Above: " +
       `the rise of the loss when the motif\u2019s slices are ${
-        ablated}, and when other sources of the same mass are. ` +
+        ablated}, and when other sources of the same weight are. ` +
       `Below: the mass${masses}. ${
-        missingMass(views[0].probes)} The diamond is the onset: the step from which on half ` +
-      `of the last step\u2019s excess, or of the mass above uniform routing, is there.${onsets} Bands: 95\u00a0% ` +
+        missingMass(views[0].probes)} The diamond is the onset: where the line between two ` +
+      `probed steps crosses half of the last step\u2019s excess, or of the mass above uniform routing; its interval ` +
+      `reaches at least from one of these steps to the other.${onsets} Bands: 95\u00a0% ` +
       `intervals, each step by itself. ${data.pooled_text}${thin}${left} Steps are spaced as log(1 + step).`;
   },
 

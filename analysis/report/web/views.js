@@ -144,8 +144,8 @@ function finding(at, s) {
   if (isAbsent(at, s)) return effect ? "within the margin, not zero" : "none: within the margin";
   if (!effect) return "undecided";
   if (at("delta", s) < 0) return "lowers the loss";
-  if (exceedsControl(at, s)) return "more than its mass";
-  return known(at("control", s)) ? "not shown beyond its mass" : "effect";
+  if (exceedsControl(at, s)) return "more than its control of the same weight";
+  return known(at("control", s)) ? "not shown beyond its control of the same weight" : "effect";
 }
 
 /// What bars and bands of the chosen view are.

@@ -17,6 +17,7 @@
 #include "model/pass/pass.h"
 #include "tests/analysis/probe/micro_model.h"
 #include "tests/analysis/probe/probe_of.h"
+#include "tests/data/base/expect_error.h"
 
 namespace routescope::analysis {
 namespace {
@@ -320,6 +321,15 @@ TEST(ProbeErrors, NameWhatPatchingLacks) {
   EXPECT_THROW(probe_of(model, tokens, {.look_every = 0}), data::UsageError);
   EXPECT_THROW(probe_of(model, testing::micro_tokens(sequential_least_n - 1, 6), {.until_decided = true}),
                data::UsageError);
+  ProbeTokens apart = testing::micro_tokens(sequential_least_n + 1, 6);
+  for (std::int64_t q = 0; q < apart.sequences; ++q) apart.documents.push_back(q / 2);
+  EXPECT_NO_THROW(identify(model.config(), apart, {.until_decided = true}));
+  apart.documents.back() = 0;
+  EXPECT_NO_THROW(identify(model.config(), apart));
+  EXPECT_EQ(
+      data::error_of([&] { identify(model.config(), apart, {.until_decided = true}); }),
+      "--until-decided: random ids, seed 13: found sequences of one document apart from each other, expected them "
+      "one after another");
 }
 
 }  // namespace
