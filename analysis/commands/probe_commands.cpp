@@ -81,27 +81,37 @@ int on_all_ranks(const Place& place, const ProbeSettings& settings,
 }
 
 /// What a model has learned counts from step 0, which is therefore probed before any other step.
-void probe_initial(RecordedProbe& probe, const std::vector<data::CheckpointEntry>& initial, std::int64_t first,
-                   const Ranks& ranks) {
-  if (initial.empty() || first == 0 || (probe.record().find(0) && probe.is_of(0, initial.front().dir))) return;
-  probe.row(0, initial.front().dir, first < 0 ? OtherWeights::probe_again : OtherWeights::refuse);
-  ranks.print("{}\n", step_line(*probe.record().find(0), probe.record().identity));
+void probe_initial(RecordedProbe& probe, const fs::path& run, std::int64_t first, const Ranks& ranks) {
+  if (run.empty() || first == 0) return;
+  const auto where = [&] { return ranks.checkpoints([&] { return initial_checkpoint(run); }); };
+  std::vector<data::CheckpointEntry> initial = where();
+  const auto measure = [&] {
+    if (initial.empty() || (probe.record().find(0) && probe.is_of(0, initial.front().dir))) return;
+    probe.row(0, initial.front().dir, first < 0 ? OtherWeights::probe_again : OtherWeights::refuse);
+    ranks.print("{}\n", step_line(*probe.record().find(0), probe.record().identity));
+  };
+  try {
+    measure();
+  } catch (const std::runtime_error&) {
+    // A run that is going on may just have moved it. All ranks get here together.
+    const std::vector<data::CheckpointEntry> now = where();
+    if (now.empty() || now.front().dir == initial.front().dir) throw;
+    initial = now;
+    measure();
+  }
 }
 
 int run_probe(const Place& place, const std::string& step, const ProbeSettings& settings, const Ranks& ranks,
               const model::ModelOptions& options) {
   if (place.run.empty() == place.model.empty()) throw data::UsageError("probe: expected either --run or --model");
   if (!place.model.empty() && settings.tokens.empty()) throw data::UsageError("probe: --model needs --tokens");
-  std::vector<data::CheckpointEntry> models{{0, place.model}}, initial;
-  if (!place.run.empty()) {
-    models = ranks.checkpoints([&] { return chosen_checkpoints(place.run, step); });
-    initial = ranks.checkpoints([&] { return initial_checkpoint(place.run); });
-  }
+  std::vector<data::CheckpointEntry> models{{0, place.model}};
+  if (!place.run.empty()) models = ranks.checkpoints([&] { return chosen_checkpoints(place.run, step); });
   fs::path out = place.out;
   if (out.empty() && !place.run.empty()) out = fs::path(place.run) / "analysis.h5";
   RecordedProbe probe(out, identity(settings, models.front().dir, place.run, ranks), options, ranks.communicator,
                       !place.run.empty());
-  probe_initial(probe, initial, models.front().step, ranks);
+  probe_initial(probe, place.run, models.front().step, ranks);
   for (const data::CheckpointEntry& entry : models) {
     if (probe.has(entry.step)) {
       ranks.print("{}: step {} is there already{}\n", out.string(), entry.step,
@@ -128,7 +138,7 @@ int run_track(const Place& place, bool follow, const ProbeSettings& settings, co
   // Of the checkpoints the one that stays the longest.
   const auto newest = ranks.checkpoints([&] { return some_checkpoints(run); }).back();
   RecordedProbe probe(out, identity(settings, newest.dir, run, ranks), options, ranks.communicator);
-  probe_initial(probe, ranks.checkpoints([&] { return initial_checkpoint(run); }), -1, ranks);
+  probe_initial(probe, run, -1, ranks);
   Tracker tracker(probe, run, ranks);
   while (!tracker.catch_up() && follow) tracker.wait();
   ranks.print("\n{}\n", emergence_table(probe.record()));
