@@ -75,7 +75,7 @@ void add_intervention_options(CLI::App& command, ProbeSettings& settings) {
       .add_option_function<Names>(
           "--sets,--set", [&settings](const Names& sets) { settings.sets = trimmed_sets(sets); },
           "Sets of routes, READS[:SOURCES] or a slice's name, semicolons between, or repeated: "
-          "'3.attn:block_2; 2.attn-5.mlp:history; all:current'. Without: the 18 slices")
+          "'3.attn:block_2; 2.attn-5.mlp:history; all:current'; routes: each single one. Without: the 18 slices")
       ->delimiter(';')
       ->allow_extra_args(false)
       ->group("Interventions");

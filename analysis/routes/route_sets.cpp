@@ -124,9 +124,19 @@ RouteSet parse_route_set(const std::string& given, const model::ReadPlan& plan) 
 std::vector<RouteSet> route_sets(std::span<const std::string> names, const model::ReadPlan& plan) {
   expect_reads(plan);
   if (names.empty()) return slice_sets(plan);
-  std::vector<RouteSet> sets;
+  std::vector<RouteSet> asked, sets;
   for (const std::string& name : names) {
-    RouteSet set = parse_route_set(name, plan);
+    if (trimmed(name) != "routes") {
+      asked.push_back(parse_route_set(name, plan));
+      continue;
+    }
+    for (int r = 0; r < plan.num_routed(); ++r) {
+      const model::Read& read = plan.reads[static_cast<std::size_t>(r)];
+      for (int column : read.columns)
+        asked.push_back({read.name + ":" + plan.columns[static_cast<std::size_t>(column)], {r}, {{r, column}}});
+    }
+  }
+  for (RouteSet& set : asked) {
     for (const RouteSet& other : sets) {
       if (other.name == set.name) throw data::UsageError("set of routes '{}': is named twice", set.name);
       if (!set.routes.empty() && other.routes == set.routes)

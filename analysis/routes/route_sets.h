@@ -30,8 +30,9 @@ std::vector<RouteSet> slice_sets(const model::ReadPlan& plan);
 /// without SOURCES, all columns. Throws UsageError naming what is unknown and what there is, or that none of the reads has such
 /// a source; Error for a model without reads.
 RouteSet parse_route_set(const std::string& text, const model::ReadPlan& plan);
-/// The set of each name; the 18 slices if there are no names. Throws UsageError for a name that comes twice and for two
-/// names of the same routes, and as parse_route_set().
+/// The set of each name; `routes` stands for a set of each single route (`3.attn:block_1`), without names it is the 18
+/// slices. Throws UsageError for a name that comes twice and for two names of the same routes, and as
+/// parse_route_set().
 std::vector<RouteSet> route_sets(std::span<const std::string> names, const model::ReadPlan& plan);
 
 /// The mass of every set: the mean, over all its reads and all tokens, of the weight on its routes. A read without a

@@ -73,6 +73,15 @@ TEST(RouteSets, OfAnAskedNameAreItsReadsAndSources) {
   }
   EXPECT_EQ(route_sets({}, plan), slice_sets(plan));
 
+  const std::vector<std::string> each = {"routes"};
+  std::size_t count = 0;
+  for (const RouteSet& set : route_sets(each, plan)) {
+    EXPECT_EQ(parse_route_set(set.name, plan), set);
+    ASSERT_EQ(set.routes.size(), 1U);
+    ++count;
+  }
+  EXPECT_EQ(count, parse_route_set("all", plan).routes.size());
+
   // 5.mlp and final have block_1 and block_2 completed, 3.attn only block_1.
   EXPECT_EQ(parse_route_set("5.mlp:newest", plan).routes, (std::vector<std::pair<int, int>>{{11, 2}}));
   EXPECT_EQ(parse_route_set("5.mlp:older", plan).routes, (std::vector<std::pair<int, int>>{{11, 1}}));
