@@ -33,13 +33,14 @@ std::vector<std::string> missing(const Motif& motif) {
     else if (!(p < significance))
       out.emplace_back(not_shown);
   };
-  expect(tests.excess, "it is not shown to matter more than other sources of the same weight",
+  expect(tests.excess, "it is not shown to matter more, by the margin, than other sources of the same weight",
          "no control of the same weight can differ from it");
-  expect(tests.contribution_excess, "it is not shown to matter more than other sources of the same contribution",
+  expect(tests.contribution_excess,
+         "it is not shown to matter more, by the margin, than other sources of the same contribution",
          "no control of the same contribution can differ from it");
-  expect(tests.change, "its excess is not shown to be larger than at step 0",
+  expect(tests.change, "its excess over both is not shown to be larger, by the margin, than at step 0",
          "what its excess was at step 0 is not known");
-  expect(tests.localised, "another slice of its sublayer and depth may matter as much",
+  expect(tests.localised, "another slice of its sublayer and depth may matter as much, but for the margin",
          "no other slice of its sublayer and depth was tested");
   expect(tests.learned, "the model is not shown to have learned enough", "what the model learned is not known");
   if (out.empty()) out.push_back("not after the adjustment for three motifs (" + p_text(motif.p.back()) + ")");

@@ -130,7 +130,8 @@ TEST(MotifClaim, CountsTheMotifsThatAreShown) {
   findings.motifs = {motif(0.5), motif(0.05, &MotifTests::excess)};
   EXPECT_EQ(tone(study, 1), "part");
   EXPECT_EQ(verdict(study, 1), "1 of 2 motifs shown");
-  expect_said(study, 1, "Not shown: it is not shown to matter more than other sources of the same weight.");
+  expect_said(study, 1,
+              "Not shown: it is not shown to matter more, by the margin, than other sources of the same weight.");
   findings.motifs = {motif(-0.5, &MotifTests::excess)};
   EXPECT_EQ(tone(study, 1), "no");
   EXPECT_EQ(verdict(study, 1), "None of 1 motifs shown");
@@ -141,17 +142,19 @@ TEST(MotifClaim, SaysWhichTestFails) {
   Study study = study_of(1);
   const std::pair<double MotifTests::*, const char*> tests[] = {
       {&MotifTests::excess, "other sources of the same weight."},
-      {&MotifTests::contribution_excess, "it is not shown to matter more than other sources of the same contribution"},
-      {&MotifTests::change, "its excess is not shown to be larger than at step 0"},
-      {&MotifTests::localised, "another slice of its sublayer and depth may matter as much"},
+      {&MotifTests::contribution_excess,
+       "it is not shown to matter more, by the margin, than other sources of the same contribution"},
+      {&MotifTests::change, "its excess over both is not shown to be larger, by the margin, than at step 0"},
+      {&MotifTests::localised, "another slice of its sublayer and depth may matter as much, but for the margin"},
       {&MotifTests::learned, "the model is not shown to have learned enough"}};
   for (const auto& [test, text] : tests) {
     study.runs[0].findings.motifs = {motif(0.5, test)};
     const std::string all = said(study, 1);
     for (const auto& [other, other_text] : tests) {
-      const bool found = all.find(std::string("Not shown: ") +
-                                  (other == &MotifTests::excess ? "it is not shown to matter more than " : "") +
-                                  other_text) != std::string::npos;
+      const bool found =
+          all.find(std::string("Not shown: ") +
+                   (other == &MotifTests::excess ? "it is not shown to matter more, by the margin, than " : "") +
+                   other_text) != std::string::npos;
       EXPECT_EQ(found, other == test) << all << other_text;
     }
   }
