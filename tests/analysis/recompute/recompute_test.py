@@ -78,6 +78,22 @@ class RecomputeTest(unittest.TestCase):
             self.assertEqual(done.returncode, 0, f"{file}: {done.stderr}")
             self.assertIn(" mask/delta_nll_ci\n", done.stdout, file)
             self.assertIn(" mass\n", done.stdout, file)
+            findings = {"run1/analysis.h5": "", "study/study.h5": "pooled/"}.get(file)
+            for path in ("learned/p", "dissociation/tau_ci", "dissociation/p", "motif/current_early/p_change"):
+                self.assertEqual(findings is not None and f" {findings}{path}\n" in done.stdout, findings is not None, f"{file}: {path}")
+
+    def test_findings_that_were_changed_are_named(self):
+        with h5py.File(shared / "run1/analysis.h5") as file:  # a motif that controls can tell something about
+            motif = next(f"motif/{name}" for name, one in file["motif"].items() if one["p_excess"][1] == one["p_excess"][1])
+        for path, at in (("learned/gain_ci", (1, 0)), ("dissociation/heaviest", (1, 0)), (f"{motif}/p_excess", (1,)), (f"{motif}/change_ci", (1, 1))):
+            shutil.copy(shared / "run1/analysis.h5", shared / "changed.h5")
+            with h5py.File(shared / "changed.h5", "r+") as file:
+                found = file[path][at]
+                self.assertEqual(found, found, f"{path}: not measured")
+                file[path][at] = abs(found - 0.4) if "/p" in path else 1.3 * found + 1
+            done = self.recompute("changed.h5")
+            self.assertEqual(done.returncode, 1, f"{path}: {done.stdout}")
+            self.assertIn(path, done.stderr)
 
     def test_what_was_changed_is_named(self):
         for path, at in (("mask/delta_nll", (1, 0)), ("mask/delta_nll_ci", (1, 1, 1)), ("mask/p_value", (1, 0)), ("freeze/p_adjusted", (0, 1)),
