@@ -27,8 +27,8 @@ std::vector<RouteSet> slice_sets(const model::ReadPlan& plan);
 /// `READS[:SOURCES]`, or a slice's name. READS: one read (`3.attn`, `final`), a range `2.attn-5.mlp` (both included, in
 /// the order of the model), `attn`, `mlp`, one depth of either (`attn.late`), or `all`; SOURCES: columns, families,
 /// `newest` (of a read's history the source that was completed last) and `older` (the rest of it), separated by commas;
-/// without SOURCES, all columns. Throws UsageError naming what is unknown and what there is, or that none of the reads has such
-/// a source; Error for a model without reads.
+/// without SOURCES, all columns. Throws UsageError naming what is unknown and what there is, or that none of the reads
+/// has such a source; Error for a model without reads.
 RouteSet parse_route_set(const std::string& text, const model::ReadPlan& plan);
 /// The set of each name; `routes` stands for a set of each single route (`3.attn:block_1`), without names it is the 18
 /// slices. Throws UsageError for a name that comes twice and for two names of the same routes, and as
