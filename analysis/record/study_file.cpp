@@ -154,9 +154,11 @@ void say_pooled(data::hdf5::Group& pooled, std::size_t runs) {
   if (std::find(groups.begin(), groups.end(), "motif") == groups.end()) return;
   for (const std::string& motif : pooled.group("motif").names()) {
     pooled.group("motif/" + motif)
-        .set("interval", fmt::format("{:g} % percentiles of {} resamples of the documents and of the weights of {} "
-                                     "runs, of the mean over runs, pointwise",
-                                     100 * interval_level, findings_resamples, runs));
+        .set("interval",
+             fmt::format("{:g} %, pointwise: of curves, Student's t for the mean over documents and {} "
+                         "runs, both drawn; of onsets and lead, percentiles of {} resamples of the documents "
+                         "and of the weights of the runs",
+                         100 * interval_level, runs, findings_resamples));
   }
 }
 

@@ -1,6 +1,7 @@
 #include "analysis/report/claim_motifs.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cmath>
@@ -47,17 +48,24 @@ std::vector<std::string> missing(const Motif& motif) {
   return out;
 }
 
-/// " (which differ in 33 % of its reads)" where some reads leave a control no choice.
+/// " (overlap 0.83; they can differ in 33 % of its reads)": how much of the set its controls are, where that is known,
+/// and where some reads leave a control no choice.
 std::string choice(const Study& study, const Motif& motif, ControlEffect SetEffect::*control) {
-  double reads = 0, free = 0;
-  const ProbeRow& row = runs_of(study).front().record.rows.back();
-  for (int slice : motif.slices) {
-    const SetEffect& set = row.ablations.front().sets[static_cast<std::size_t>(slice)];
-    if (!(set.coverage > 0)) continue;
-    reads += set.coverage;
-    free += set.coverage * (set.*control).coverage;
+  double reads = 0, free = 0, overlap = 0, count = 0;
+  for (const StudyRun& run : runs_of(study)) {
+    for (int slice : motif.slices) {
+      const SetEffect& set = run.record.rows.back().ablations.front().sets[static_cast<std::size_t>(slice)];
+      if (!(set.coverage > 0)) continue;
+      reads += set.coverage;
+      free += set.coverage * (set.*control).coverage;
+      overlap += (set.*control).overlap;
+      ++count;
+    }
   }
-  return free < reads ? fmt::format(" (which can differ in {} of its reads)", percent_text(free / reads)) : "";
+  std::vector<std::string> parts;
+  if (!std::isnan(overlap / count)) parts.push_back(fmt::format("overlap {:.2f}", overlap / count));
+  if (free < reads) parts.push_back(fmt::format("they can differ in {} of its reads", percent_text(free / reads)));
+  return parts.empty() ? "" : fmt::format(" ({})", fmt::join(parts, "; "));
 }
 
 std::string motif_sentence(const Study& study, const Motif& motif) {

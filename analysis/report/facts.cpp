@@ -101,12 +101,15 @@ void add_effects(Entries& out, const ProbeIdentity& identity) {
   if (identity.settings.controls > 0) {
     out.emplace_back(
         "Control.",
-        fmt::format("The same ablation of random sources that hold as much in the same reads: once as much "
-                    "weight, once as much contribution. All of them where they are {} or fewer, else {} of "
-                    "each kind for every document, drawn for it alone, so that intervals over documents "
-                    "hold the spread of the draws. The excess is the effect minus its control, paired over "
-                    "sequences. Reads without another choice are as in the slice.",
-                    most_enumerated_controls, DocumentDraws(identity.settings, identity.tokens).per_document));
+        fmt::format(
+            "The same ablation of random sources that hold as much in the same reads: once as much "
+            "weight, once as much contribution. All of them where they are {} or fewer, else {} of "
+            "each kind for every document, drawn for it alone, so that intervals over documents "
+            "hold the spread of the draws. The excess is the effect minus its control, paired over "
+            "sequences. Draws are the same at every step and in every run. Reads without another choice are as in "
+            "the slice. The overlap is the share of what controls hold that is the slice\u2019s own: near one there is "
+            "hardly anything to compare with, and an excess can hardly be shown.",
+            most_enumerated_controls, DocumentDraws(identity.settings, identity.tokens).per_document));
   }
   if (!identity.sets.empty()) {
     out.emplace_back("Contribution.",
@@ -194,10 +197,12 @@ Entries methods_of(const Study& study) {
   add_effects(out, first.record.identity);
   add_tests(out, study);
   if (const std::string& sha256 = first.record.identity.preregistration_sha256; !sha256.empty())
-    out.emplace_back("Preregistration.",
-                     "SHA-256 " + sha256 +
-                         " of the file that said before the first probe what is tested and how. The "
-                         "program keeps the checksum, and does not read the file.");
+    out.emplace_back(
+        "Preregistration.",
+        "SHA-256 " + sha256 +
+            " of the file that said before the first probe what is tested and how. The "
+            "program keeps the checksum, and does not read the file. What this page says beyond that file is "
+            "exploratory.");
   if (!study.findings().motifs.empty()) add_onsets(out);
   const std::vector<ProbeRow>& rows = first.record.rows;
   if (std::any_of(rows.begin(), rows.end(), [](const ProbeRow& row) { return !row.atlas.empty(); })) {

@@ -138,6 +138,20 @@ TEST(MotifClaim, CountsTheMotifsThatAreShown) {
   expect_silent(study, 1, "Shown from step");
 }
 
+TEST(MotifClaim, SaysHowMuchOfItItsControlsAre) {
+  Study study = study_of(1);
+  study.runs[0].findings.motifs = {motif(0.5)};
+  SetEffect& set = study.runs[0].record.rows.back().ablations.front().sets[3];
+  set.coverage = set.control.coverage = 1;
+  set.control.overlap = unmeasured;
+  expect_said(study, 1, "more than other sources of the same weight, ");
+  set.control.coverage = 0.5;
+  set.control.overlap = 0.83;
+  expect_said(study, 1, "more than other sources of the same weight (overlap 0.83; they can differ in 50.0");
+  set.control.coverage = 1;
+  expect_said(study, 1, "more than other sources of the same weight (overlap 0.83), ");
+}
+
 TEST(MotifClaim, SaysWhichTestFails) {
   Study study = study_of(1);
   const std::pair<double MotifTests::*, const char*> tests[] = {
