@@ -8,6 +8,7 @@
 #include <cstring>
 #include <fstream>
 #include <limits>
+#include <utility>
 
 #include "data/base/error.h"
 #include "data/base/files.h"
@@ -145,7 +146,10 @@ SafetensorsHeader parse_safetensors_header(std::string_view text, std::uint64_t 
 }
 
 SafetensorsReader::SafetensorsReader(const std::filesystem::path& file)
-    : file_(file), descriptor_(data::open_regular(file)) {
+    : SafetensorsReader(data::open_regular(file), file) {}
+
+SafetensorsReader::SafetensorsReader(data::FileDescriptor descriptor, const std::filesystem::path& file)
+    : file_(file), descriptor_(std::move(descriptor)) {
   const std::string where = file.string();
   struct stat status {};
   if (::fstat(descriptor_.get(), &status) != 0) throw data::Error("{}: {}", where, std::strerror(errno));

@@ -41,6 +41,8 @@ SafetensorsHeader parse_safetensors_header(std::string_view text, std::uint64_t 
 class SafetensorsReader {
  public:
   explicit SafetensorsReader(const std::filesystem::path& file);
+  /// The same for a file that is open; `file` names it in messages.
+  SafetensorsReader(data::FileDescriptor descriptor, const std::filesystem::path& file);
 
   const std::filesystem::path& file() const { return file_; }
   const std::vector<SafetensorsEntry>& entries() const { return header_.entries; }

@@ -1,6 +1,7 @@
 #include "tests/fuzz/fuzz.h"
 
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <cstdio>
@@ -30,6 +31,11 @@ class Directory {
   std::filesystem::path path_;
 };
 
+void write(int descriptor, std::string_view content) {
+  if (descriptor < 0 || ::write(descriptor, content.data(), content.size()) != static_cast<ssize_t>(content.size()))
+    found("cannot write an input into a file");
+}
+
 }  // namespace
 
 void found(const std::string& what) {
@@ -54,13 +60,16 @@ const std::filesystem::path& scratch_directory() {
   return directory.path();
 }
 
+data::FileDescriptor memory_file(std::string_view content) {
+  data::FileDescriptor file(::memfd_create("fuzz", MFD_CLOEXEC));
+  write(file.get(), content);
+  return file;
+}
+
 std::filesystem::path scratch_file(const std::string& name, std::string_view content) {
   const std::filesystem::path file = scratch_directory() / name;
-  const int descriptor = ::open(file.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-  const bool written =
-      descriptor >= 0 && ::write(descriptor, content.data(), content.size()) == static_cast<ssize_t>(content.size());
-  if (!written) found("cannot write " + file.string());
-  ::close(descriptor);
+  const data::FileDescriptor descriptor(::open(file.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
+  write(descriptor.get(), content);
   return file;
 }
 

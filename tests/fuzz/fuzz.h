@@ -8,6 +8,7 @@
 #include <string_view>
 
 #include "data/base/error.h"
+#include "data/base/files.h"
 
 /// Every target defines this: it hands the bytes to a parser. libFuzzer or driver.cpp calls it.
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size);
@@ -35,6 +36,8 @@ inline std::string_view text_of(const std::uint8_t* data, std::size_t size) {
   return {reinterpret_cast<const char*>(data), size};
 }
 
+/// An open file without a name, in memory.
+data::FileDescriptor memory_file(std::string_view content);
 /// Writes a file of this name into a directory in memory that lives as long as the process. Returns its path.
 std::filesystem::path scratch_file(const std::string& name, std::string_view content);
 /// That directory.

@@ -7,11 +7,10 @@
 
 int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   using namespace routescope;
-  static const std::filesystem::path file = fuzz::scratch_file(
-      "base.yaml",
-      "run: {dir: r}\ndata: {train: t.bin, valid: v.bin}\nmodel: {preset: qwen3_0.6b}\ntrain: {steps: 9}\n");
+  const char* base =
+      "run: {dir: r}\ndata: {train: t.bin, valid: v.bin}\nmodel: {preset: qwen3_0.6b}\ntrain: {steps: 9}\n";
   std::istringstream lines{std::string(fuzz::text_of(data, size))};
   std::vector<std::string> overrides;
   for (std::string line; std::getline(lines, line);) overrides.push_back(line);
-  return fuzz::parse([&] { train::load_config(file, overrides); });
+  return fuzz::parse([&] { train::parse_config(base, "f", overrides); });
 }

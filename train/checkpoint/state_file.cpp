@@ -3,14 +3,12 @@
 #include <algorithm>
 #include <charconv>
 #include <limits>
-#include <memory>
 #include <optional>
 #include <string_view>
 
 #include "data/base/error.h"
 #include "data/base/json.h"
 #include "kernels/ops.h"
-#include "model/files/safetensors.h"
 
 namespace routescope::train {
 
@@ -37,24 +35,21 @@ std::optional<std::int64_t> integer(std::string_view text) {
   return value;
 }
 
-/// A state file, open for reading.
-struct StateFile {
-  fs::path path;
-  std::unique_ptr<model::SafetensorsReader> reader;
+using StateFiles = std::span<const model::SafetensorsReader>;
 
-  std::string text(const std::string& key) const {
-    const auto found = reader->metadata().find(key);
-    if (found != reader->metadata().end()) return found->second;
-    throw data::Error("{}: metadata {}: found nothing, expected a value (an earlier version did not write this key)",
-                      path.string(), key);
-  }
-  std::int64_t number(const std::string& key) const {
-    const std::string found = text(key);
-    if (const auto value = integer(found); value && *value >= 0) return *value;
-    throw data::Error("{}: metadata {}: found '{}', expected an integer of at least 0", path.string(), key,
-                      data::shortened(found));
-  }
-};
+/// A value of a state file's metadata.
+std::string text(const model::SafetensorsReader& file, const std::string& key) {
+  const auto found = file.metadata().find(key);
+  if (found != file.metadata().end()) return found->second;
+  throw data::Error("{}: metadata {}: found nothing, expected a value (an earlier version did not write this key)",
+                    file.file().string(), key);
+}
+std::int64_t number(const model::SafetensorsReader& file, const std::string& key) {
+  const std::string found = text(file, key);
+  if (const auto value = integer(found); value && *value >= 0) return *value;
+  throw data::Error("{}: metadata {}: found '{}', expected an integer of at least 0", file.file().string(), key,
+                    data::shortened(found));
+}
 
 /// How many ranks wrote a file of this name: 4 of train_state-00001-of-00004.safetensors.
 int ranks_of(const std::string& name) {
@@ -65,20 +60,20 @@ int ranks_of(const std::string& name) {
 }
 
 /// All state files of a checkpoint, in the order of ranks.
-std::vector<StateFile> open_state_files(const fs::path& dir) {
+std::vector<model::SafetensorsReader> open_state_files(const fs::path& dir) {
   std::vector<std::string> names;
   for (const data::ManifestEntry& entry : data::list_manifest(dir)) {
     if (entry.name.starts_with(kStem) && entry.name.ends_with(kSuffix)) names.push_back(entry.name);
   }
   std::ranges::sort(names);
   const int ranks = names.empty() ? 1 : ranks_of(names.front());
-  std::vector<StateFile> files;
+  std::vector<model::SafetensorsReader> files;
   for (int rank = 0; rank < ranks; ++rank) {
     const std::string expected = state_file_name({.rank = rank, .size = ranks});
     if (!std::ranges::binary_search(names, expected))
       throw data::Error("{}: MANIFEST.json lists {} state files, expected {} among them", dir.string(), names.size(),
                         expected);
-    files.push_back({dir / expected, std::make_unique<model::SafetensorsReader>(dir / expected)});
+    files.emplace_back(dir / expected);
   }
   if (files.size() != names.size())
     throw data::Error("{}: MANIFEST.json lists {} state files, expected {} as {} is named", dir.string(), names.size(),
@@ -129,8 +124,8 @@ std::optional<Named> parse_name(const std::string& name, const std::vector<std::
 using Pieces = std::vector<std::vector<std::vector<Piece>>>;
 
 void check_complete(const std::vector<Piece>& pieces, const model::ParameterInfo& info, const std::string& name,
-                    const std::vector<StateFile>& files) {
-  const fs::path dir = files.front().path.parent_path();
+                    StateFiles files) {
+  const fs::path dir = files.front().file().parent_path();
   std::int64_t next = 0;
   const auto missing = [&](std::int64_t until) {
     throw data::Error("{}: {}: elements {} to {} of {} are in no state file, expected in one", dir.string(), name, next,
@@ -140,27 +135,27 @@ void check_complete(const std::vector<Piece>& pieces, const model::ParameterInfo
     const Span& span = pieces[i].span;
     if (span.begin > next) missing(span.begin);
     if (span.begin < next)
-      throw data::Error("{}: {}: elements {} to {} are in {} too, expected in one", files[pieces[i].file].path.string(),
-                        name, span.begin, std::min(next, span.end), files[pieces[i - 1].file].path.filename().string());
+      throw data::Error("{}: {}: elements {} to {} are in {} too, expected in one",
+                        files[pieces[i].file].file().string(), name, span.begin, std::min(next, span.end),
+                        files[pieces[i - 1].file].file().filename().string());
     next = span.end;
   }
   if (next < info.size) missing(info.size);
 }
 
-Pieces find_pieces(const std::vector<StateFile>& files, const std::vector<std::string>& slots,
-                   const model::ParameterLayout& layout) {
+Pieces find_pieces(StateFiles files, const std::vector<std::string>& slots, const model::ParameterLayout& layout) {
   std::map<std::string, std::size_t> parameters;
   for (std::size_t p = 0; p < layout.all().size(); ++p) parameters[layout.all()[p].name] = p;
   Pieces pieces(slots.size(), std::vector<std::vector<Piece>>(layout.all().size()));
   for (std::size_t file = 0; file < files.size(); ++file) {
-    for (const model::SafetensorsEntry& entry : files[file].reader->entries()) {
+    for (const model::SafetensorsEntry& entry : files[file].entries()) {
       const auto named = parse_name(entry.name, slots, parameters, layout);
       if (!named)
         throw data::Error("{}: {}: found an unknown tensor, expected only {} of this model's parameters",
-                          files[file].path.string(), data::shortened(entry.name), fmt::join(slots, ", "));
+                          files[file].file().string(), data::shortened(entry.name), fmt::join(slots, ", "));
       const auto stored = static_cast<std::int64_t>((entry.end - entry.begin) / kernels::size_of(entry.dtype));
       if (stored != named->span.end - named->span.begin)
-        throw data::Error("{}: {}: found {} elements, expected {}", files[file].path.string(),
+        throw data::Error("{}: {}: found {} elements, expected {}", files[file].file().string(),
                           data::shortened(entry.name), stored, named->span.end - named->span.begin);
       pieces[named->slot][named->parameter].push_back({named->span, file, &entry});
     }
@@ -219,32 +214,33 @@ std::vector<StateTensor> state_tensors(const model::ParameterLayout& layout, con
   return tensors;
 }
 
-TrainState read_train_state(const data::CheckpointEntry& checkpoint) {
-  const std::vector<StateFile> files = open_state_files(checkpoint.dir);
-  const StateFile& first = files.front();
-  TrainState state{.step = first.number("step"),
-                   .next_batch = first.number("next_batch"),
-                   .skipped = first.number("skipped"),
-                   .tokens_seen = first.number("tokens_seen"),
-                   .seed = first.number("seed"),
-                   .train_fingerprint = first.text("train_fingerprint"),
-                   .valid_fingerprint = first.text("valid_fingerprint")};
-  if (state.step != checkpoint.step)
-    throw data::Error("{}: metadata step: found {}, expected {} as the directory is named", first.path.string(),
-                      state.step, checkpoint.step);
-  for (const StateFile& file : files) {
+TrainState read_train_state(StateFiles files, std::int64_t step) {
+  const model::SafetensorsReader& first = files.front();
+  TrainState state{.step = number(first, "step"),
+                   .next_batch = number(first, "next_batch"),
+                   .skipped = number(first, "skipped"),
+                   .tokens_seen = number(first, "tokens_seen"),
+                   .seed = number(first, "seed"),
+                   .train_fingerprint = text(first, "train_fingerprint"),
+                   .valid_fingerprint = text(first, "valid_fingerprint")};
+  if (state.step != step)
+    throw data::Error("{}: metadata step: found {}, expected {} as the directory is named", first.file().string(),
+                      state.step, step);
+  for (const model::SafetensorsReader& file : files) {
     for (const auto& [key, value] : state_metadata(state)) {
-      if (const std::string found = file.text(key); found != value)
-        throw data::Error("{}: metadata {}: found {}, expected {} as in {}", file.path.string(), key,
-                          data::shortened(found), data::shortened(value), first.path.filename().string());
+      if (const std::string found = text(file, key); found != value)
+        throw data::Error("{}: metadata {}: found {}, expected {} as in {}", file.file().string(), key,
+                          data::shortened(found), data::shortened(value), first.file().filename().string());
     }
   }
   return state;
 }
 
-void read_optimizer_state(const data::CheckpointEntry& checkpoint, const model::ParameterLayout& layout,
-                          const OptimizerState& state) {
-  const std::vector<StateFile> files = open_state_files(checkpoint.dir);
+TrainState read_train_state(const data::CheckpointEntry& checkpoint) {
+  return read_train_state(open_state_files(checkpoint.dir), checkpoint.step);
+}
+
+void read_optimizer_state(StateFiles files, const model::ParameterLayout& layout, const OptimizerState& state) {
   const Pieces pieces = find_pieces(files, state.slots, layout);
   for (const StateRange& range : state.ranges) {
     for (std::size_t slot = 0; slot < state.slots.size(); ++slot) {
@@ -257,13 +253,17 @@ void read_optimizer_state(const data::CheckpointEntry& checkpoint, const model::
         for (const Piece& piece : pieces[slot][p]) {
           const Span span{std::max(needed.begin, piece.span.begin), std::min(needed.end, piece.span.end)};
           if (span.begin >= span.end) continue;
-          files[piece.file].reader->read_elements(
-              piece.entry->name, span.begin - piece.span.begin,
-              to.slice(info.offset + span.begin - range.begin, {span.end - span.begin}));
+          files[piece.file].read_elements(piece.entry->name, span.begin - piece.span.begin,
+                                          to.slice(info.offset + span.begin - range.begin, {span.end - span.begin}));
         }
       }
     }
   }
+}
+
+void read_optimizer_state(const data::CheckpointEntry& checkpoint, const model::ParameterLayout& layout,
+                          const OptimizerState& state) {
+  read_optimizer_state(open_state_files(checkpoint.dir), layout, state);
 }
 
 }  // namespace routescope::train

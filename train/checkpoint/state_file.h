@@ -4,11 +4,13 @@
 
 #include <cstdint>
 #include <map>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "data/base/manifest.h"
 #include "kernels/comm/communicator.h"
+#include "model/files/safetensors.h"
 #include "model/pass/model.h"
 #include "train/optimizer/optimizer.h"
 
@@ -41,10 +43,15 @@ std::vector<StateTensor> state_tensors(const model::ParameterLayout& layout, con
 /// Reads the position of the run from the state files. Throws Error, also if the files contradict each other or one is
 /// missing.
 TrainState read_train_state(const data::CheckpointEntry& checkpoint);
+/// The same from files that are open, at least one: those of a checkpoint of `step`, by rank.
+TrainState read_train_state(std::span<const model::SafetensorsReader> files, std::int64_t step);
 /// Reads the optimizer's state of every element of state.ranges, whichever ranks wrote it; the padding between
 /// parameters becomes zero. Throws Error unless the files hold every slot of every element of every parameter exactly
 /// once, and nothing else.
 void read_optimizer_state(const data::CheckpointEntry& checkpoint, const model::ParameterLayout& layout,
+                          const OptimizerState& state);
+/// The same from files that are open.
+void read_optimizer_state(std::span<const model::SafetensorsReader> files, const model::ParameterLayout& layout,
                           const OptimizerState& state);
 
 }  // namespace routescope::train

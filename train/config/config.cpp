@@ -38,11 +38,9 @@ void collect(const YAML::Node& node, const std::string& path, const std::string&
 }
 
 /// `sections`: some names for the message about a file without keys.
-void collect_file(const std::filesystem::path& file, const std::string& sections, Leaves& leaves) {
-  const YAML::Node root = data::read_yaml(file);
-  if (!root.IsMap())
-    throw data::Error("{}: found no keys, expected a YAML mapping with {}, ...", file.string(), sections);
-  collect(root, "", file.string(), true, leaves);
+void collect_file(const YAML::Node& root, const std::string& file, const std::string& sections, Leaves& leaves) {
+  if (!root.IsMap()) throw data::Error("{}: found no keys, expected a YAML mapping with {}, ...", file, sections);
+  collect(root, "", file, true, leaves);
 }
 
 void collect_override(const std::string& text, Leaves& leaves) {
@@ -89,8 +87,9 @@ void read_leaves(const Leaves& leaves, const std::vector<ConfigKey>& keys) {
       if (leaf.node.IsNull()) continue;  // an empty section
       throw_config_error(leaf, "a mapping with keys among " + below);
     }
-    const std::string message = fmt::format("{}: {}: unknown key; the nearest known one is {}", leaf.where,
-                                            data::shortened(path), nearest_key(path, keys));
+    const std::string shown = data::shortened(path);
+    const std::string message =
+        fmt::format("{}: {}: unknown key; the nearest known one is {}", leaf.where, shown, nearest_key(shown, keys));
     if (leaf.command_line) throw data::UsageError("{}", message);
     throw data::Error("{}", message);
   }
@@ -148,6 +147,16 @@ void check(const TrainConfig& c, const Leaves& leaves, const std::string& file) 
   }
 }
 
+TrainConfig config_of(const YAML::Node& root, const std::string& file, const std::vector<std::string>& overrides) {
+  Leaves leaves;
+  collect_file(root, file, "run, model, data, train", leaves);
+  for (const std::string& text : overrides) collect_override(text, leaves);
+  TrainConfig config;
+  read_leaves(leaves, config_keys(config));
+  check(config, leaves, file);
+  return config;
+}
+
 bool multiplies_bf16_natively() {
 #if defined(__x86_64__) && defined(__GNUC__)
   return __builtin_cpu_supports("avx512bf16") != 0;  // every processor with AMX-BF16 has it too
@@ -178,18 +187,16 @@ model::PassOptions TrainConfig::pass_options() const {
 }
 
 TrainConfig load_config(const std::filesystem::path& file, const std::vector<std::string>& overrides) {
-  Leaves leaves;
-  collect_file(file, "run, model, data, train", leaves);
-  for (const std::string& text : overrides) collect_override(text, leaves);
-  TrainConfig config;
-  read_leaves(leaves, config_keys(config));
-  check(config, leaves, file.string());
-  return config;
+  return config_of(data::read_yaml(file), file.string(), overrides);
+}
+
+TrainConfig parse_config(const std::string& text, const std::string& where, const std::vector<std::string>& overrides) {
+  return config_of(data::parse_yaml(text, where), where, overrides);
 }
 
 void read_every_key(const std::filesystem::path& file, const std::vector<ConfigKey>& keys) {
   Leaves leaves;
-  collect_file(file, keys.front().path, leaves);
+  collect_file(data::read_yaml(file), file.string(), keys.front().path, leaves);
   read_leaves(leaves, keys);
   for (const ConfigKey& key : keys) {
     if (!leaves.contains(key.path))

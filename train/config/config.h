@@ -97,6 +97,8 @@ struct TrainConfig {
 /// Reads `file`, then `overrides` ("key.path=value"), which take precedence. Throws Error (UsageError for an override)
 /// with file and line, key, what was found and what was expected; for an unknown key with the nearest known one.
 TrainConfig load_config(const std::filesystem::path& file, const std::vector<std::string>& overrides);
+/// The same for the text of a file; `where` names it in messages.
+TrainConfig parse_config(const std::string& text, const std::string& where, const std::vector<std::string>& overrides);
 
 /// Replaces `auto` by what this machine has. Throws Error for a device that this build or machine lacks, and for
 /// settings that the device does not have. On the CPU, precision auto is bf16 if the processor multiplies bf16 natively
