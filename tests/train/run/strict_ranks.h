@@ -1,6 +1,6 @@
 // Ranks as threads of one process, with strict checks. One rank runs at a time until it waits for another one, so that
-// they can share the emulated device. Tensors of a collective belong to it until wait(): results are NaN until then,
-// and a write to them is detected.
+// they can share the emulated device. Tensors of a collective belong to it until wait(): they are NaN until then, a
+// write to them and another collective with them are detected.
 #pragma once
 
 #include <omp.h>
@@ -12,6 +12,7 @@
 #include <functional>
 #include <map>
 #include <mutex>
+#include <set>
 #include <stdexcept>
 #include <string>
 #include <thread>
@@ -54,7 +55,6 @@ class StrictRanks {
   struct Part {
     kernels::Tensor piece, whole;  // undefined in collectives of host values
     Bytes sent;                    // reduce_scatter: `whole`; else `piece` or the host's bytes
-    Bytes expected;                // content of `whole` until wait()
   };
   struct Collective {
     std::string what;
@@ -77,35 +77,34 @@ class StrictRanks {
     Ticket reduce_scatter(kernels::Tensor piece, kernels::Tensor whole, const kernels::Stream& stream,
                           const std::string& what) override {
       expect_sizes(piece, whole, what);
-      const Bytes sent = read(whole, stream);
-      return post("sum " + what, {piece, whole, sent, sent});
+      return start("sum " + what, {piece, whole, read(whole, stream)}, stream);
     }
 
     Ticket all_gather(kernels::Tensor whole, kernels::Tensor piece, const kernels::Stream& stream,
                       const std::string& what) override {
       expect_sizes(piece, whole, what);
-      const Bytes sent = read(piece, stream);
-      Bytes held(whole.bytes(), std::byte{0xff});  // NaN in every type
-      if (piece.data == place_of(whole, piece)) std::ranges::copy(sent, held.begin() + begin_of(sent.size()));
-      write(whole, held, stream);
-      return post("gather " + what, {piece, whole, sent, held});
+      return start("gather " + what, {piece, whole, read(piece, stream)}, stream);
     }
 
     void wait(Ticket ticket, const kernels::Stream& stream) override {
       if (ticket == 0) return;
       Collective& collective = meet(ticket);
       const Part& mine = collective.parts.at(rank());
-      if (read(mine.whole, stream) != mine.expected)
-        throw std::logic_error(collective.what + ": somebody wrote where it was under way");
-      if (collective.what.starts_with("sum "))
+      for (const kernels::Tensor& tensor : {mine.piece, mine.whole})
+        if (read(tensor, stream) != not_a_number(tensor))
+          throw std::logic_error(collective.what + ": somebody wrote where it was under way");
+      if (collective.what.starts_with("sum ")) {
+        write(mine.whole, mine.sent, stream);
         write(mine.piece, sum(collective, mine.piece), stream);
-      else
+      } else {
+        write(mine.piece, mine.sent, stream);
         write(mine.whole, concatenated(collective), stream);
+      }
       leave(ticket);
     }
 
     void all_reduce(std::span<double> values, kernels::Reduction reduction, const std::string& what) override {
-      const Ticket ticket = post("reduce " + what, {{}, {}, bytes_of(values.data(), values.size_bytes()), {}});
+      const Ticket ticket = post("reduce " + what, {{}, {}, bytes_of(values.data(), values.size_bytes())});
       const Collective& collective = meet(ticket);
       for (const auto& [rank, part] : collective.parts) {
         if (part.sent.size() != values.size_bytes()) throw std::logic_error(what + ": sizes differ between ranks");
@@ -122,7 +121,7 @@ class StrictRanks {
     }
 
     std::vector<std::string> gather(const std::string& bytes, const std::string& what) override {
-      const Ticket ticket = post("texts " + what, {{}, {}, bytes_of(bytes.data(), bytes.size()), {}});
+      const Ticket ticket = post("texts " + what, {{}, {}, bytes_of(bytes.data(), bytes.size())});
       const Collective& collective = meet(ticket);
       std::vector<std::string> out;
       if (rank() == 0)
@@ -132,7 +131,7 @@ class StrictRanks {
     }
 
     std::string broadcast(const std::string& bytes, const std::string& what) override {
-      const Ticket ticket = post("text " + what, {{}, {}, bytes_of(bytes.data(), bytes.size()), {}});
+      const Ticket ticket = post("text " + what, {{}, {}, bytes_of(bytes.data(), bytes.size())});
       std::string out = text_of(meet(ticket).parts.at(0).sent);
       leave(ticket);
       return out;
@@ -142,8 +141,11 @@ class StrictRanks {
 
    private:
     std::ptrdiff_t begin_of(std::size_t piece_bytes) const { return static_cast<std::ptrdiff_t>(piece_bytes) * rank(); }
-    void* place_of(const kernels::Tensor& whole, const kernels::Tensor& piece) const {
-      return static_cast<std::byte*>(whole.data) + begin_of(piece.bytes());
+    static Bytes not_a_number(const kernels::Tensor& tensor) { return Bytes(tensor.bytes(), std::byte{0xff}); }
+    static bool overlap(const kernels::Tensor& a, const kernels::Tensor& b) {
+      const auto *first = static_cast<const std::byte*>(a.data), *second = static_cast<const std::byte*>(b.data);
+      const std::less<> before;
+      return before(first, second + b.bytes()) && before(second, first + a.bytes());
     }
     static Bytes bytes_of(const void* data, std::size_t size) {
       const auto* begin = static_cast<const std::byte*>(data);
@@ -171,6 +173,21 @@ class StrictRanks {
         throw std::logic_error(what + ": the piece does not fit the whole");
     }
 
+    /// Posts a collective on tensors, which are NaN until wait().
+    Ticket start(const std::string& what, const Part& part, const kernels::Stream& stream) {
+      for (const Ticket ticket : pending_) {
+        const Collective& other = shared_.collectives.at(ticket);
+        const Part& held = other.parts.at(rank());
+        for (const kernels::Tensor& mine : {part.piece, part.whole})
+          if (overlap(mine, held.piece) || overlap(mine, held.whole))
+            throw std::logic_error(what + ": its tensors belong to " + other.what + ", which is under way");
+      }
+      for (const kernels::Tensor& tensor : {part.piece, part.whole}) write(tensor, not_a_number(tensor), stream);
+      const Ticket ticket = post(what, part);
+      pending_.insert(ticket);
+      return ticket;
+    }
+
     Ticket post(const std::string& what, Part part) {
       Collective& collective = shared_.collectives[++posted_];
       if (collective.parts.empty()) collective.what = what;
@@ -188,6 +205,7 @@ class StrictRanks {
       return collective;
     }
     void leave(Ticket ticket) {
+      pending_.erase(ticket);
       if (++shared_.collectives.at(ticket).done == shared_.ranks) shared_.collectives.erase(ticket);
     }
 
@@ -212,6 +230,7 @@ class StrictRanks {
     Shared& shared_;
     std::unique_lock<std::mutex>& turn_;
     Ticket posted_ = 0;
+    std::set<Ticket> pending_;  // collectives on tensors before wait()
   };
 };
 
