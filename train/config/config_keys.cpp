@@ -206,7 +206,7 @@ nlohmann::json to_json(const YAML::Node& node) {
 ConfigKey token_ids(const std::string& name, std::vector<std::int64_t>& ids, const model::ModelConfig& model) {
   const auto read = [&ids](const ConfigLeaf& leaf) {
     const nlohmann::json found = to_json(leaf.node);
-    const nlohmann::json list = found.is_array() ? found : nlohmann::json{found};
+    const nlohmann::json list = found.is_array() ? found : nlohmann::json::array({found});
     const auto is_id = [](const nlohmann::json& one) {
       return one.is_number_integer() && one.get<std::int64_t>() >= 0 &&
              one.get<std::int64_t>() <= std::numeric_limits<std::int32_t>::max();
