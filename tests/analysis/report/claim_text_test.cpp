@@ -178,7 +178,11 @@ TEST(MotifClaim, SaysWhichTestFails) {
   study.runs[0].findings.motifs = {adjusted};
   expect_said(study, 1, "Not shown: not after the adjustment for three motifs (p = 0.06).");
   study.runs[0].findings.motifs = {motif(0.5, &MotifTests::contribution_excess, unmeasured)};
-  expect_said(study, 1, "no control of the same contribution can differ from it");
+  expect_said(study, 1, "Not shown: no control of the same contribution can differ from it.");
+  study.runs[0].findings.motifs[0].tests.back().change = unmeasured;  // for want of the control, not of step 0
+  expect_said(study, 1, "Not shown: no control of the same contribution can differ from it.");
+  study.runs[0].findings.motifs[0].slices = {12, 15};
+  expect_said(study, 1, "Not shown: no control of the same contribution can differ from one of its slices at least.");
 }
 
 TEST(MotifClaim, IsNotDecidedWithoutControlsOrEffects) {
