@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <map>
 
 #include "analysis/statistics/documents.h"
 #include "analysis/statistics/random.h"
@@ -15,15 +14,6 @@ constexpr std::uint64_t of_findings = std::uint64_t{1} << 32;
 
 bool has_nan(std::span<const double> values) {
   return std::any_of(values.begin(), values.end(), [](double value) { return std::isnan(value); });
-}
-
-/// [sequence] the place of its document among the documents.
-std::vector<std::size_t> places_of(std::span<const std::int64_t> documents, std::size_t sequences) {
-  std::vector<std::size_t> places(sequences);
-  std::map<std::int64_t, std::size_t> seen;
-  for (std::size_t i = 0; i < sequences; ++i)
-    places[i] = documents.empty() ? i : seen.emplace(documents[i], seen.size()).first->second;
-  return places;
 }
 
 /// How often each resample draws each document: [document][resample].
@@ -103,7 +93,7 @@ Curves make_curves(std::span<const Rows> runs, std::size_t sets, std::size_t seq
     *each = ResampledCurves(curves.rows, sets, wanted);
 
   const RandomKey key{seed, 0, 0, of_findings};
-  Draws draws(places_of(documents, sequences), units, wanted, key);
+  Draws draws(document_numbers(documents, sequences), units, wanted, key);
   std::vector<std::vector<double>> weights(runs.size(), std::vector<double>(wanted));
   for (std::size_t b = 0; b < wanted; ++b) {
     const std::vector<double> of_runs = run_weights(runs.size(), key, b);

@@ -1,7 +1,8 @@
 #include "analysis/probe/jobs.h"
 
 #include <algorithm>
-#include <map>
+
+#include "analysis/statistics/documents.h"
 
 namespace routescope::analysis {
 namespace {
@@ -29,13 +30,9 @@ double overlap(const model::ReadPlan& plan, Ablation ablation, const RouteSet& s
 
 }  // namespace
 
-DocumentDraws::DocumentDraws(const ProbeSettings& settings, const ProbeTokens& tokens) {
-  std::map<std::int64_t, std::size_t> numbers;
-  for (std::int64_t q = 0; q < tokens.sequences; ++q) {
-    const std::int64_t label = tokens.documents.empty() ? q : tokens.documents[index(q)];
-    document.push_back(numbers.emplace(label, numbers.size()).first->second);
-  }
-  documents = numbers.size();
+DocumentDraws::DocumentDraws(const ProbeSettings& settings, const ProbeTokens& tokens)
+    : document(document_numbers(tokens.documents, index(tokens.sequences))) {
+  if (!document.empty()) documents = *std::max_element(document.begin(), document.end()) + 1;
   if (settings.controls == 0) return;
   const auto count = static_cast<std::int64_t>(documents);
   per_document = index(std::max<std::int64_t>(settings.controls, (least_draws + count - 1) / count));

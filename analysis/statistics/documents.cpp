@@ -55,6 +55,14 @@ std::vector<double> document_sums(std::span<const double> values, std::span<cons
   return all_nan_if_any(std::move(sums));
 }
 
+std::vector<std::size_t> document_numbers(std::span<const std::int64_t> documents, std::size_t sequences) {
+  std::vector<std::size_t> numbers(sequences);
+  std::map<std::int64_t, std::size_t> seen;
+  for (std::size_t i = 0; i < sequences; ++i)
+    numbers[i] = documents.empty() ? i : seen.emplace(documents[i], seen.size()).first->second;
+  return numbers;
+}
+
 std::int64_t count_documents(std::span<const std::int64_t> documents) {
   return std::ssize(std::set<std::int64_t>(documents.begin(), documents.end()));
 }

@@ -2,6 +2,7 @@
 // sequences into values of documents, which are, so that any interval or test of a mean accounts for documents.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -26,6 +27,9 @@ std::vector<double> document_values(std::span<const double> values, std::span<co
 /// NaN. Throws std::invalid_argument for fewer labels than values.
 std::vector<double> document_sums(std::span<const double> values, std::span<const std::int64_t> documents,
                                   std::int64_t total_sequences, std::int64_t total_documents);
+
+/// [sequence] the number of its document, by first appearance. Without labels each sequence is a document of its own.
+std::vector<std::size_t> document_numbers(std::span<const std::int64_t> documents, std::size_t sequences);
 
 /// The number of different labels.
 std::int64_t count_documents(std::span<const std::int64_t> documents);
