@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "analysis/probe/cuts.h"
 #include "analysis/probe/estimates.h"
 #include "analysis/probe/share.h"
 #include "analysis/routes/ablation.h"
@@ -31,27 +32,6 @@ std::vector<Route> draw_routes(std::vector<Route> routes, std::size_t count, std
   }
   routes.resize(count);
   return routes;
-}
-
-/// [sequence][checked]: what masking each of `checked` (by read) does to the summed nll.
-std::vector<std::vector<double>> true_effects(const model::Model& model, const ProbeTokens& tokens,
-                                              const std::vector<CheckedRoute>& checked, std::size_t batch_bytes,
-                                              kernels::Communicator& communicator) {
-  const auto body = [&](BatchProbe& batch, std::int64_t first, std::span<std::vector<double>> values) {
-    const std::vector<double> intact =
-        by_sequence(batch.intact(ids_of(tokens, first, batch.batch())).nll, tokens.positions);
-    for (std::vector<double>& of_sequence : values) of_sequence.assign(checked.size(), nan);
-    // The deepest first: what precedes the masked read is then intact in the pass that ran before.
-    for (std::size_t i = checked.size(); i-- > 0;) {
-      const GatedRoute route{checked[i].read, checked[i].column};
-      const PreparedAblation mask = prepare_ablation(model, Ablation::mask, {&route, 1}, {}, {});
-      const std::vector<double> masked =
-          by_sequence(batch.intervened({&mask.intervention, 1}, route.read, false).nll, tokens.positions);
-      for (std::size_t q = 0; q < values.size(); ++q) values[q][i] = masked[q] - intact[q];
-    }
-  };
-  return SharedBatches(model, tokens, batch_bytes, communicator)
-      .measure(0, tokens.sequences, "atlas: true ablations", body);
 }
 
 /// Of the values that are numbers.
@@ -91,8 +71,12 @@ class AtlasMaker {
   /// Of summed nats of each sequence. Documents are the sample.
   Estimate effect(std::vector<double> sums, What what, std::size_t route) const {
     for (double& sum : sums) sum /= static_cast<double>(tokens_.positions - 1);
-    return {mean(sums), bootstrap_interval(document_values(sums, tokens_.documents),
-                                           {settings_.seed, static_cast<std::uint64_t>(step_), route, what})};
+    return effect_per_token(sums, what, route);
+  }
+  /// Of the nats a token of each sequence.
+  Estimate effect_per_token(std::span<const double> values, What what, std::size_t route) const {
+    return {mean(values), bootstrap_interval(document_values(values, tokens_.documents),
+                                             {settings_.seed, static_cast<std::uint64_t>(step_), route, what})};
   }
 
   void estimate() {
@@ -139,16 +123,18 @@ class AtlasMaker {
   void check() {
     if (atlas_.checked.empty()) return;
     const double start = seconds_now();
-    const auto by_sequence = true_effects(model_, tokens_, atlas_.checked, batch_bytes_, communicator_);
+    std::vector<Cut> cuts;
+    for (const CheckedRoute& route : atlas_.checked) cuts.push_back({Ablation::mask, {{route.read, route.column}}});
+    SharedBatches batches(model_, tokens_, batch_bytes_, communicator_);
+    const Reference none;
+    const auto by_sequence = measure_cuts(batches, {model_, tokens_, none}, cuts, "atlas: true ablations");
     atlas_.check_seconds = seconds_now() - start;
-    const auto reads = static_cast<double>(model_.plan().reads.size());
-    atlas_.check_passes = 1;  // the intact one
+    atlas_.check_passes = passes_of(model_.plan(), cuts);
     for (std::size_t i = 0; i < atlas_.checked.size(); ++i) {
       CheckedRoute& route = atlas_.checked[i];
-      atlas_.check_passes += (reads - route.read) / reads;
       std::vector<double> values;
-      for (const std::vector<double>& of_sequence : by_sequence) values.push_back(of_sequence[i]);
-      route.true_effect = effect(std::move(values), truth_of_route, cell(route.read, route.column));
+      for (const std::vector<double>& of_sequence : by_sequence) values.push_back(of_sequence[1 + i] - of_sequence[0]);
+      route.true_effect = effect_per_token(values, truth_of_route, cell(route.read, route.column));
     }
   }
 
