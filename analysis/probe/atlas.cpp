@@ -133,7 +133,7 @@ class AtlasMaker {
     for (std::size_t i = 0; i < atlas_.checked.size(); ++i) {
       CheckedRoute& route = atlas_.checked[i];
       std::vector<double> values;
-      for (const std::vector<double>& of_sequence : by_sequence) values.push_back(of_sequence[1 + i] - of_sequence[0]);
+      for (const std::vector<double>& of_sequence : by_sequence) values.push_back(of_sequence[1 + i]);
       route.true_effect = effect_per_token(values, truth_of_route, cell(route.read, route.column));
     }
   }

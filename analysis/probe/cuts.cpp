@@ -1,7 +1,6 @@
 #include "analysis/probe/cuts.h"
 
 #include <algorithm>
-#include <limits>
 #include <stdexcept>
 
 namespace routescope::analysis {
@@ -28,14 +27,12 @@ std::vector<std::vector<double>> measure_cuts(SharedBatches& batches, const CutC
   const auto predicted = static_cast<double>(context.tokens.positions - 1);
   return batches.measure(0, context.tokens.sequences, what,
                          [&](BatchProbe& batch, std::int64_t first, std::span<std::vector<double>> values) {
-                           const auto put = [&](std::size_t at, const std::vector<double>& by_token) {
-                             const std::vector<double> sums = by_sequence(by_token, batch.positions());
-                             for (std::size_t q = 0; q < sums.size(); ++q) values[q][at] = sums[q] / predicted;
-                           };
-                           const PassValues intact = batch.intact(ids_of(context.tokens, first, batch.batch()));
-                           for (std::vector<double>& of_sequence : values)
-                             of_sequence.assign(1 + cuts.size(), std::numeric_limits<double>::quiet_NaN());
-                           put(0, intact.nll);
+                           const std::vector<double> intact = by_sequence(
+                               batch.intact(ids_of(context.tokens, first, batch.batch())).nll, batch.positions());
+                           for (std::size_t q = 0; q < intact.size(); ++q) {
+                             values[q].assign(1 + cuts.size(), 0.0);
+                             values[q][0] = intact[q] / predicted;
+                           }
                            for (const auto& [from, i] : order) {
                              if (from == static_cast<int>(plan.reads.size())) {
                                put(1 + i, intact.nll);
@@ -44,7 +41,10 @@ std::vector<std::vector<double>> measure_cuts(SharedBatches& batches, const CutC
                              const PreparedAblation cut =
                                  prepare_ablation(context.model, cuts[i].ablation, cuts[i].routes, context.reference,
                                                   {first, batch.batch(), batch.positions(), context.seed, {}, 0});
-                             put(1 + i, batch.intervened({&cut.intervention, 1}, from, false).nll);
+                             const std::vector<double> changed = by_sequence(
+                                 batch.intervened({&cut.intervention, 1}, from, false).nll, batch.positions());
+                             for (std::size_t q = 0; q < intact.size(); ++q)
+                               values[q][1 + i] = (changed[q] - intact[q]) / predicted;
                            }
                          });
 }

@@ -27,10 +27,11 @@ struct CutContext {
   std::uint64_t seed = 1;      // of `resample`
 };
 
-/// For each sequence: the nll of the intact model, then of every cut, in nats a token, mean over predicted tokens. Cuts
-/// are computed from the one that starts deepest to the one that starts first, whatever their order here, so that they
-/// share what precedes them. `what` names the measurement where ranks share it. Throws std::invalid_argument for
-/// Ablation::patch, which needs aligned sequences, and Error for `mean` without room.
+/// For each sequence, in nats a token, mean over predicted tokens: the nll of the intact model, then what every cut
+/// adds to it, 0 for one that changes no read. Cuts are computed from the one that starts deepest to the one that
+/// starts first, whatever their order here, so that they share what precedes them. `what` names the measurement where
+/// ranks share it. Throws std::invalid_argument for Ablation::patch, which needs aligned sequences, and Error for
+/// `mean` without room.
 std::vector<std::vector<double>> measure_cuts(SharedBatches& batches, const CutContext& context,
                                               std::span<const Cut> cuts, const std::string& what);
 
