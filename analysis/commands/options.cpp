@@ -13,12 +13,19 @@ namespace {
 
 constexpr int most_positions = 1 << 20, most_sequences = 1 << 30;
 
+/// In one order, whatever was typed: two lists of the same are one measurement.
+std::vector<Ablation> in_order(std::vector<Ablation> ablations) {
+  std::sort(ablations.begin(), ablations.end());
+  ablations.erase(std::unique(ablations.begin(), ablations.end()), ablations.end());
+  return ablations;
+}
+
 std::vector<Ablation> parse_ablations(const std::vector<std::string>& names) {
   std::vector<Ablation> out;
   for (const std::string& name : names) {
     if (name == "all") {
-      for (Ablation one : all_ablations()) {
-        if (one != Ablation::patch) out.push_back(one);
+      for (Ablation one : whole_ablations()) {
+        if (donor_of(one) != Donor::text) out.push_back(one);
       }
       continue;
     }
@@ -28,10 +35,15 @@ std::vector<Ablation> parse_ablations(const std::vector<std::string>& names) {
       throw data::UsageError("--ablation: {}", wrong.what());
     }
   }
-  // In one order, whatever was typed: two lists of the same are one measurement.
-  std::sort(out.begin(), out.end());
-  out.erase(std::unique(out.begin(), out.end()), out.end());
-  return out;
+  return in_order(std::move(out));
+}
+
+/// Every ablation of each part.
+std::vector<Ablation> parse_parts(const std::vector<Ablation>& ablations, const std::vector<std::string>& names) {
+  std::vector<Ablation> out;
+  for (const std::string& name : names)
+    for (Ablation one : ablations) out.push_back(with_part(one, part_from_string(name)));
+  return in_order(std::move(out));
 }
 
 std::vector<std::string> trimmed_sets(std::vector<std::string> sets) {
@@ -61,7 +73,7 @@ void add_token_options(CLI::App& command, ProbeSettings& settings) {
 void add_intervention_options(CLI::App& command, ProbeSettings& settings) {
   using Names = std::vector<std::string>;
   std::string ablations;
-  for (Ablation one : all_ablations())
+  for (Ablation one : whole_ablations())
     ablations += fmt::format("{}{} ({})", ablations.empty() ? "" : ", ", to_string(one), describe_briefly(one));
   command
       .add_option_function<Names>(
@@ -70,6 +82,30 @@ void add_intervention_options(CLI::App& command, ProbeSettings& settings) {
       ->delimiter(',')
       ->allow_extra_args(false)
       ->default_str("[mask]")
+      ->group("Interventions");
+  command
+      .add_option_function<Names>(
+          "--part", [&settings](const Names& names) { settings.ablations = parse_parts(settings.ablations, names); },
+          "Of mean, resample and patch: LIST of what of a source is replaced, value (what the read takes from it), key "
+          "(what weight it gets) or both. Commas between")
+      ->delimiter(',')
+      ->allow_extra_args(false)
+      ->group("Interventions");
+  command
+      .add_option_function<Names>(
+          "--downstream",
+          [&settings](const Names& names) {
+            for (const std::string& name : names) {
+              settings.frozen = settings.frozen || name == "frozen";
+              settings.direct = settings.direct || name == "direct";
+            }
+          },
+          "LIST of effects: free (total), beside it frozen (all later reads keep their weights: what later routing "
+          "repairs) and direct (only the head sees the change). Commas between")
+      ->delimiter(',')
+      ->allow_extra_args(false)
+      ->check(CLI::IsMember({"free", "frozen", "direct"}))
+      ->default_str("[free]")
       ->group("Interventions");
   command
       .add_option_function<Names>(

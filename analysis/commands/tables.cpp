@@ -65,6 +65,34 @@ std::string ablation_table(const AblationEffects& effects, const ProbeRow& row, 
   return out;
 }
 
+/// What of an effect is left where not everything behind the set responds.
+std::string ways_table(const AblationEffects& effects, const ProbeIdentity& identity) {
+  const ProbeSettings& settings = identity.settings;
+  if (!settings.frozen && !settings.direct) return "";
+  std::string out = fmt::format(
+      "{}, later routing held (frozen) or only the head responding (direct)\n"
+      "{:<21} {:<26} {:<26} {:<26} {:<20}\n",
+      to_string(effects.ablation), "set", "total [95 %], nats/tok", "frozen", "direct", "repaired, % of frozen");
+  const auto percent = [](const Estimate& share) {
+    if (std::isnan(share.value)) return std::string("-");
+    return fmt::format("{:.0f} [{:.0f}, {:.0f}]", 100 * share.value, 100 * share.ci.lower, 100 * share.ci.upper);
+  };
+  for (std::size_t s = 0; s < effects.sets.size(); ++s) {
+    const SetEffect& set = effects.sets[s];
+    std::string line = fmt::format("{:<21} {:<26} {:<26} {:<26} {:<20}", shortened(identity.sets[s]),
+                                   with_interval(set.delta_nll), with_interval(set.frozen.delta_nll),
+                                   with_interval(set.direct.delta_nll), percent(set.frozen.share));
+    trim(line);
+    out += line + "\n";
+  }
+  const Estimate& all = effects.repaired_share;
+  if (std::isnan(all.value)) return out;
+  const char* verdict = all.ci.lower > 0   ? "later routing repairs some of the damage"
+                        : all.ci.upper < 0 ? "later routing adds to the damage"
+                                           : "that later routing repairs some of the damage is not shown";
+  return out + fmt::format("all sets together: {} % of the frozen effect [95 %]: {}\n", percent(all), verdict);
+}
+
 /// The tested set with the largest effect; the number of sets if there is none.
 std::size_t strongest_set(const AblationEffects& effects) {
   std::size_t strongest = effects.sets.size();
@@ -127,7 +155,8 @@ std::string row_table(const ProbeRow& row, const ProbeIdentity& identity) {
   std::string out =
       fmt::format("step {}: intact nll {:.4f} nats/token, {} sequences of {} tokens ({})\n", row.step, row.intact_nll,
                   identity.tokens.sequences, identity.tokens.positions, identity.tokens.origin);
-  for (const AblationEffects& effects : row.ablations) out += ablation_table(effects, row, identity);
+  for (const AblationEffects& effects : row.ablations)
+    out += ablation_table(effects, row, identity) + ways_table(effects, identity);
   if (!row.atlas.empty()) {
     const Atlas& atlas = row.atlas;
     out += fmt::format(
@@ -189,6 +218,27 @@ std::string emergence_table(const AnalysisRecord& record) {
   return out + "\n";
 }
 
+namespace {
+
+/// Of the last row: what both parts of the routes do beyond either, where that is shown.
+std::string interactions_text(const Findings& findings, const AnalysisRecord& record) {
+  std::string out;
+  for (std::size_t d = 0; !findings.interactions.empty() && d < findings.interactions.back().size(); ++d) {
+    const PartInteraction& parts = findings.interactions.back()[d];
+    std::string shown;
+    for (std::size_t s = 0; s < parts.delta_nll.size(); ++s) {
+      if (parts.p_adjusted[s] < significance)
+        shown += fmt::format("\n    {:<21} {}, p {}", shortened(record.identity.sets[s]),
+                             with_interval(parts.delta_nll[s]), p_text(parts.p_adjusted[s]));
+    }
+    out += fmt::format("  {}: both parts minus value minus key{}\n", parts_name(parts.donor),
+                       shown.empty() ? ": no interaction is shown" : shown);
+  }
+  return out;
+}
+
+}  // namespace
+
 std::string findings_text(const Findings& findings, const AnalysisRecord& record) {
   if (findings.step.empty() || record.rows.empty()) return "";
   std::string out = fmt::format("at step {}\n", findings.step.back());
@@ -196,6 +246,7 @@ std::string findings_text(const Findings& findings, const AnalysisRecord& record
     out += fmt::format("  content: {:.4f} of the variance of routing weights lies between tokens, mean over reads\n",
                        findings.content.back().mean_share);
   }
+  out += interactions_text(findings, record);
   for (const Motif& motif : findings.motifs) {
     out += fmt::format("  motif {}{}", motif.name, motif.of_paper ? "" : " (not named by the paper)");
     if (std::isnan(motif.effect.back().value)) {

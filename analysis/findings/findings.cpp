@@ -136,6 +136,9 @@ Findings findings_of(std::span<const AnalysisRecord* const> records) {
     if (identity.version < analysis_version_major) out.learned.back() = Learned();
   }
 
+  for (std::size_t row = 0; row < out.step.size() && !identity.settings.until_decided; ++row)
+    out.interactions.push_back(interactions_at(runs, row, sequences, identity.tokens.documents));
+
   std::vector<std::string> slice_names;
   for (const Slice& slice : make_slices(plan)) slice_names.push_back(slice.name());
   if (!ablated || identity.sets != slice_names) return out;

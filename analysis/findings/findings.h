@@ -11,6 +11,7 @@
 
 #include "analysis/findings/dissociation.h"
 #include "analysis/findings/motifs.h"
+#include "analysis/findings/parts.h"
 #include "analysis/results/analysis_record.h"
 
 namespace routescope::analysis {
@@ -35,7 +36,8 @@ struct Findings {
   std::vector<Learned> learned;            // [row]
   std::vector<Dissociation> dissociation;  // [row]
   std::vector<Motif> motifs;
-  std::vector<Content> content;  // [row]
+  std::vector<Content> content;                            // [row]
+  std::vector<std::vector<PartInteraction>> interactions;  // [row]; empty with until_decided
   int runs = 1;
 };
 

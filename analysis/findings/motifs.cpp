@@ -6,7 +6,7 @@
 #include "analysis/findings/onset.h"
 #include "analysis/routes/route_sets.h"
 #include "analysis/routes/slices.h"
-#include "model/pass/wrap.h"
+#include "model/wrap/wrap.h"
 
 namespace routescope::analysis {
 namespace {

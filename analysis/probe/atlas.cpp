@@ -6,7 +6,7 @@
 #include "analysis/probe/cuts.h"
 #include "analysis/probe/estimates.h"
 #include "analysis/probe/share.h"
-#include "analysis/routes/ablation.h"
+#include "analysis/routes/prepare.h"
 #include "analysis/statistics/documents.h"
 #include "kernels/random.h"
 

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "kernels/ops.h"
-#include "model/pass/wrap.h"
+#include "model/wrap/wrap.h"
 
 namespace routescope::analysis {
 

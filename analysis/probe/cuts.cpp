@@ -30,7 +30,8 @@ std::vector<std::vector<double>> measure_cuts(SharedBatches& batches, const CutC
                                               std::span<const Cut> cuts, const std::string& what) {
   const model::ReadPlan& plan = context.model.plan();
   for (const Cut& cut : cuts) {
-    if (cut.ablation == Ablation::patch) throw std::invalid_argument("measure_cuts: found the ablation patch");
+    if (donor_of(cut.ablation) == Donor::text)
+      throw std::invalid_argument("measure_cuts: found the ablation " + to_string(cut.ablation));
     expect_room_for_means(plan, context.model.options().device, cut.ablation, what, cut.routes);
   }
   const auto order = in_order(plan, cuts);
@@ -44,7 +45,7 @@ std::vector<std::vector<double>> measure_cuts(SharedBatches& batches, const CutC
     }
     for (const auto& [from, i] : order) {
       const PreparedAblation cut = prepare_ablation(context.model, cuts[i].ablation, cuts[i].routes, context.reference,
-                                                    {first, batch.batch(), batch.positions(), context.seed, {}, 0});
+                                                    {first, batch.batch(), batch.positions(), context.seed});
       const std::vector<double> changed =
           by_sequence(batch.intervened({&cut.intervention, 1}, from, false).nll, batch.positions());
       for (std::size_t q = 0; q < intact.size(); ++q) values[q][1 + i] = (changed[q] - intact[q]) / predicted;

@@ -5,7 +5,7 @@
 
 #include "analysis/probe/measure.h"
 #include "analysis/results/probe_tokens.h"
-#include "analysis/routes/ablation.h"
+#include "analysis/routes/prepare.h"
 #include "analysis/statistics/statistics.h"
 #include "model/pass/model.h"
 

@@ -48,14 +48,21 @@ Jobs make_jobs(const model::ReadPlan& plan, std::span<const RouteSet> sets, cons
     for (std::size_t s = 0; s < sets.size(); ++s) {
       if (!(coverage(plan, ablation, sets[s]) > 0)) continue;
       const auto add = [&](std::vector<std::vector<GatedRoute>> routes, Job::Kind kind, double weight) {
-        Job job{a, s, kind, weight, std::move(routes), static_cast<int>(plan.reads.size())};
+        const int reads = static_cast<int>(plan.reads.size());
+        Job job{a, s, kind, weight, std::move(routes), reads};
         for (const std::vector<GatedRoute>& one : job.routes) {
-          const std::vector<int> reads = changed_reads(plan, ablation, one);
-          if (!reads.empty()) job.first_read = std::min(job.first_read, reads.front());
+          const std::vector<int> changed = changed_reads(plan, ablation, one);
+          if (changed.empty()) continue;
+          job.first_read = std::min(job.first_read, changed.front());
+          if (kind == Job::Kind::direct)  // the sublayers of these reads, and the last one
+            job.computed_reads = static_cast<int>(std::ssize(changed)) + (changed.back() + 1 < reads);
         }
+        if (kind != Job::Kind::direct) job.computed_reads = reads - job.first_read;
         out.list.push_back(std::move(job));
       };
       add({whole(sets[s])}, Job::Kind::effect, 1);
+      if (settings.frozen) add({whole(sets[s])}, Job::Kind::frozen, 1);
+      if (settings.direct) add({whole(sets[s])}, Job::Kind::direct, 1);
       for (const Matched matched : {Matched::alpha, Matched::contribution}) {
         if (draws.per_document == 0) continue;
         const bool by_alpha = matched == Matched::alpha;
@@ -80,8 +87,10 @@ Jobs make_jobs(const model::ReadPlan& plan, std::span<const RouteSet> sets, cons
       }
     }
   }
-  std::stable_sort(out.list.begin(), out.list.end(),
-                   [](const Job& a, const Job& b) { return a.first_read > b.first_read; });
+  std::stable_sort(out.list.begin(), out.list.end(), [](const Job& a, const Job& b) {
+    const bool a_direct = a.kind == Job::Kind::direct, b_direct = b.kind == Job::Kind::direct;
+    return a_direct != b_direct ? a_direct : a.first_read > b.first_read;
+  });
   return out;
 }
 

@@ -9,6 +9,7 @@
 #include "analysis/results/row.h"
 #include "analysis/results/settings.h"
 #include "analysis/routes/controls.h"
+#include "analysis/routes/prepare.h"
 
 namespace routescope::analysis {
 
@@ -27,17 +28,23 @@ struct DocumentDraws {
 
 /// One pass over a batch.
 struct Job {
-  enum class Kind { effect, alpha_control, contribution_control };
+  /// `frozen` and `direct`: the set's effect where later routing, or everything but the head, does not respond.
+  enum class Kind { effect, alpha_control, contribution_control, frozen, direct };
   std::size_t ablation = 0, set = 0;
   Kind kind = Kind::effect;
   double weight = 1;                            // of a control in the mean over those of a sequence
   std::vector<std::vector<GatedRoute>> routes;  // the same for all sequences, or [document]
   int first_read = 0;                           // the number of reads where it changes none: no pass then
+  int computed_reads = 0;                       // of one token, with what precedes the first read shared
 
   const std::vector<GatedRoute>& routes_of(std::size_t document) const {
     return routes.size() == 1 ? routes.front() : routes[document];
   }
 };
+
+inline bool is_control(Job::Kind kind) {
+  return kind == Job::Kind::alpha_control || kind == Job::Kind::contribution_control;
+}
 
 inline ControlEffect& control_of(SetEffect& effect, Job::Kind kind) {
   return kind == Job::Kind::alpha_control ? effect.control : effect.contribution_control;
@@ -50,8 +57,8 @@ struct ControlPlan {
 };
 
 struct Jobs {
-  /// From the one that starts deepest to the one that starts first: what precedes a job's first read is then always
-  /// intact in the pass that ran before.
+  /// Direct effects first, which need all of an intact pass; then from the one that starts deepest to the one that
+  /// starts first: what precedes a job's first read is then always intact in the pass that ran before.
   std::vector<Job> list;
   std::vector<std::vector<ControlPlan>> alpha, contribution;  // [ablation][set]
 };

@@ -38,6 +38,7 @@ double seconds_now() {
 BatchProbe::BatchProbe(const model::Model& model, std::int64_t batch, std::int64_t positions)
     : pass_(model, batch, positions, model::Pass::Kind::infer, {.reads = model::ReadPhases::fused}),
       reads_(model.plan().num_routed()),
+      partials_(static_cast<int>(model.plan().reads.size())),
       vocab_(model.config().vocab_size),
       chunk_(std::clamp<std::int64_t>(static_cast<std::int64_t>(chunk_bytes) / (vocab_ * 4), 1, batch * positions)),
       intact_(model.options().activations(), model.options().device, {batch * positions, vocab_}),
@@ -71,6 +72,15 @@ PassValues BatchProbe::intact(std::span<const std::int32_t> ids) {
   pass_.forward(ids_);
   return evaluate([&](PassValues&, std::int64_t begin, std::int64_t end) {
     const kernels::Tensor logits = intact_.tensor.rows(begin, end);
+    pass_.logits(begin, end, logits);
+    return logits;
+  });
+}
+
+PassValues BatchProbe::direct(const model::RoutingIntervention& intervention, std::span<const int> reads) {
+  pass_.forward_direct(intervention, reads);
+  return evaluate([&](PassValues&, std::int64_t begin, std::int64_t end) {
+    const kernels::Tensor logits = changed_.tensor.rows(0, end - begin);
     pass_.logits(begin, end, logits);
     return logits;
   });
@@ -114,11 +124,32 @@ std::vector<double> BatchProbe::contributions(int read) const {
   return kernels::host_values<double>(sums.tensor, pass_.stream());
 }
 
-std::vector<std::vector<double>> BatchProbe::alpha_of(std::span<const std::int32_t> ids) {
+KeptPass BatchProbe::keep(std::span<const Ablation> ablations, bool frozen) const {
+  const auto any = [&](auto takes) {
+    return std::any_of(ablations.begin(), ablations.end(),
+                       [&](Ablation one) { return donor_of(one) == Donor::text && takes(one); });
+  };
+  const bool weights = any([](Ablation one) { return part_of(one) == Part::weight; });
+  const bool logits = frozen || any(changes_keys), values = !frozen && any(changes_values);
+  KeptPass kept;
+  for (int r = 0; r < static_cast<int>(reads_); ++r) {
+    if (weights && !frozen) kept.alpha.push_back(alpha(r));
+    if (logits) kept.logits.push_back(pass_.read_logits(r));
+    if (frozen) kept.on_device.push_back(copy_of(pass_.alpha(r)));
+  }
+  for (int r = 0; values && r < partials_; ++r) kept.partial.push_back(copy_of(pass_.partial(r)));
+  return kept;
+}
+
+kernels::OwnedTensor BatchProbe::copy_of(const kernels::Tensor& tensor) const {
+  kernels::OwnedTensor copy(tensor.dtype, tensor.device, {tensor.shape[0], tensor.shape[1]});
+  kernels::copy(copy.tensor, tensor, pass_.stream());
+  return copy;
+}
+
+KeptPass BatchProbe::donors(std::span<const std::int32_t> ids, std::span<const Ablation> ablations) {
   pass_.forward(ids);
-  std::vector<std::vector<double>> alphas;
-  for (std::int64_t r = 0; r < reads_; ++r) alphas.push_back(alpha(static_cast<int>(r)));
-  return alphas;
+  return keep(ablations, false);
 }
 
 std::span<const std::int32_t> ids_of(const ProbeTokens& tokens, std::int64_t first, std::int64_t count) {

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "analysis/results/probe_tokens.h"
+#include "analysis/routes/prepare.h"
 #include "kernels/comm/communicator.h"
 #include "kernels/memory.h"
 #include "kernels/ops.h"
@@ -47,8 +48,12 @@ class BatchProbe {
   /// pass, in which it was intact. The bits are those of a pass from the first read on, because every read is computed
   /// by itself (ReadPhases::fused). Sets kl and agree only if `compared`.
   PassValues intervened(std::span<const model::RoutingIntervention> interventions, int first_read, bool compared);
-  /// alpha [tokens, n+1] of every routed read on other ids. Call intact() before anything else.
-  std::vector<std::vector<double>> alpha_of(std::span<const std::int32_t> ids);
+  /// The direct effect of an intervention on `reads` (Pass::forward_direct()). The last pass was intact(), or this.
+  PassValues direct(const model::RoutingIntervention& intervention, std::span<const int> reads);
+  /// What these ablations take from the last pass as donors (Donor::text), or, if `frozen`, from the intact model.
+  KeptPass keep(std::span<const Ablation> ablations, bool frozen) const;
+  /// keep() of donors, of a pass over other ids. Call intact() before anything else.
+  KeptPass donors(std::span<const std::int32_t> ids, std::span<const Ablation> ablations);
 
   /// Of the last pass, on the host: alpha [tokens, n+1] of a routed read, and the partial [tokens, d] of any read.
   std::vector<double> alpha(int read) const { return kernels::host_values<double>(pass_.alpha(read), pass_.stream()); }
@@ -64,8 +69,12 @@ class BatchProbe {
   template <class Each>
   PassValues evaluate(const Each& each);
 
+  kernels::OwnedTensor copy_of(const kernels::Tensor& tensor) const;
+
   model::Pass pass_;
-  std::int64_t reads_, vocab_, chunk_;
+  std::int64_t reads_;
+  int partials_;
+  std::int64_t vocab_, chunk_;
   kernels::OwnedTensor intact_, changed_, nll_, kl_, agree_, targets_;
   std::vector<std::int32_t> ids_;
 };

@@ -74,6 +74,10 @@ class Prober {
   double tokens_of(std::int64_t begin, std::int64_t end) const {
     return static_cast<double>((end - begin) * tokens_.positions);
   }
+  template <class Is>
+  bool any_ablation(const Is& is) const {
+    return std::any_of(settings_.ablations.begin(), settings_.ablations.end(), is);
+  }
   /// The sequences between two looks, or all, as long as there is anything to measure.
   template <class Body>
   void for_each_block(const Body& body) {
@@ -83,8 +87,8 @@ class Prober {
   }
 
   void describe_intact() {
-    const auto& wanted = settings_.ablations;
-    const bool source_means = std::find(wanted.begin(), wanted.end(), Ablation::mean) != wanted.end();
+    const bool source_means = any_ablation(
+        [](Ablation one) { return donor_of(one) == Donor::mean && (changes_values(one) || changes_keys(one)); });
     Intact intact = measure_intact(model_, tokens_, source_means, batches_);
     reference_ = std::move(intact.reference);
     row_.step = step_;
@@ -130,6 +134,8 @@ class Prober {
         for (ControlEffect* control : {&effect.control, &effect.contribution_control}) {
           if (settings_.controls > 0) control->delta_nll_sequence.assign(sequences(), nan);
         }
+        if (settings_.frozen) effect.frozen.delta_nll_sequence.assign(sequences(), nan);
+        if (settings_.direct) effect.direct.delta_nll_sequence.assign(sequences(), nan);
         for (const TokenClasses& classes : identity_.classes)
           effect.delta_nll_class.emplace_back(classes.labels.size(), 0.0);
         const bool tested = effect.coverage > 0;
@@ -152,17 +158,16 @@ class Prober {
       const double* next = values[i].data();
       const double intact = *next++;
       for (const Job& job : jobs_.list) {
-        if (is_open(job) && job.kind != Job::Kind::effect)
-          control_of(effect_of(job), job.kind).delta_nll_sequence[q] = 0;
+        if (is_open(job) && is_control(job.kind)) control_of(effect_of(job), job.kind).delta_nll_sequence[q] = 0;
       }
       for (const Job& job : jobs_.list) {
         if (!is_open(job)) continue;
         SetEffect& effect = effect_of(job);
         const double delta = (*next++ - intact) / predicted;
-        if (job.kind != Job::Kind::effect) {
-          control_of(effect, job.kind).delta_nll_sequence[q] += job.weight * delta;
-          continue;
-        }
+        if (job.kind == Job::Kind::frozen) effect.frozen.delta_nll_sequence[q] = delta;
+        if (job.kind == Job::Kind::direct) effect.direct.delta_nll_sequence[q] = delta;
+        if (is_control(job.kind)) control_of(effect, job.kind).delta_nll_sequence[q] += job.weight * delta;
+        if (job.kind != Job::Kind::effect) continue;
         effect.delta_nll_sequence[q] = delta;
         effect.kl += *next++ / predicted;
         effect.top1_agreement += *next++ / predicted;
@@ -182,9 +187,10 @@ class Prober {
       const std::vector<double> sums = by_sequence(by_token, tokens_.positions);
       for (std::size_t i = 0; i < sums.size(); ++i) of_sequence[i].push_back(sums[i]);
     };
-    std::vector<std::vector<double>> donor_alpha;
-    if (patches()) donor_alpha = batch.alpha_of(ids_of(identity_.patch, first, batch.batch()));
+    KeptPass donors, frozen;
+    if (patches()) donors = batch.donors(ids_of(identity_.patch, first, batch.batch()), settings_.ablations);
     const PassValues intact = batch.intact(ids_of(tokens_, first, batch.batch()));
+    if (settings_.frozen) frozen = batch.keep(settings_.ablations, true);
     put(intact.nll);
     for (const Job& job : jobs_.list) {
       if (!is_open(job)) continue;
@@ -192,18 +198,7 @@ class Prober {
         put(intact.nll);
         continue;
       }
-      std::vector<model::RoutingIntervention> interventions;
-      std::vector<kernels::OwnedTensor> owned;  // what they refer to
-      const std::int64_t each = job.routes.size() == 1 ? batch.batch() : 1;
-      for (std::int64_t i = 0; i < batch.batch(); i += each) {
-        PreparedAblation prepared = prepare_ablation(
-            model_, settings_.ablations[job.ablation], job.routes_of(draws_.document[index(first + i)]), reference_,
-            {first + i, each, batch.positions(), settings_.seed, donor_alpha, i * batch.positions()});
-        interventions.push_back(std::move(prepared.intervention));
-        std::move(prepared.owned.begin(), prepared.owned.end(), std::back_inserter(owned));
-      }
-      const PassValues values =
-          batch.intervened(interventions, options_.share_prefix ? job.first_read : 0, job.kind == Job::Kind::effect);
+      const PassValues values = run_job(batch, first, job, donors, frozen);
       put(values.nll);
       if (job.kind != Job::Kind::effect) continue;
       put(values.kl);
@@ -211,6 +206,25 @@ class Prober {
       for (const TokenClasses& classes : identity_.classes)
         put_classes(classes, values.nll, intact.nll, first, of_sequence);
     }
+  }
+
+  PassValues run_job(BatchProbe& batch, std::int64_t first, const Job& job, const KeptPass& donors,
+                     const KeptPass& frozen) const {
+    std::vector<model::RoutingIntervention> interventions;
+    std::vector<kernels::OwnedTensor> owned;  // what they refer to
+    std::vector<int> changed;
+    const std::int64_t each = job.routes.size() == 1 ? batch.batch() : 1;
+    for (std::int64_t i = 0; i < batch.batch(); i += each) {
+      PreparedAblation prepared = prepare_ablation(
+          model_, settings_.ablations[job.ablation], job.routes_of(draws_.document[index(first + i)]), reference_,
+          {first + i, each, batch.positions(), settings_.seed, &donors,
+           job.kind == Job::Kind::frozen ? &frozen : nullptr, i * batch.positions()});
+      interventions.push_back(std::move(prepared.intervention));
+      std::move(prepared.owned.begin(), prepared.owned.end(), std::back_inserter(owned));
+      changed = std::move(prepared.changed_reads);
+    }
+    if (job.kind == Job::Kind::direct) return batch.direct(interventions.front(), changed);
+    return batch.intervened(interventions, options_.share_prefix ? job.first_read : 0, job.kind == Job::Kind::effect);
   }
 
   void put_classes(const TokenClasses& classes, const std::vector<double>& nll, const std::vector<double>& intact,
@@ -228,7 +242,7 @@ class Prober {
 
   bool patches() const {
     return std::any_of(jobs_.list.begin(), jobs_.list.end(), [&](const Job& job) {
-      return is_open(job) && settings_.ablations[job.ablation] == Ablation::patch;
+      return is_open(job) && donor_of(settings_.ablations[job.ablation]) == Donor::text;
     });
   }
 
@@ -285,7 +299,8 @@ class Prober {
     const int reads = static_cast<int>(plan().reads.size());
     int sum = reads * (patches() ? 2 : 1);
     for (const Job& job : jobs_.list) {
-      if (is_open(job) && job.first_read < reads) sum += reads - (share_prefix ? job.first_read : 0);
+      if (!is_open(job) || job.first_read == reads) continue;
+      sum += share_prefix || job.kind == Job::Kind::direct ? job.computed_reads : reads;
     }
     return sum;
   }

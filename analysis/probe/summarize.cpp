@@ -51,12 +51,55 @@ class Summarizer {
     return settings_.until_decided ? values_so_far(values, tokens_) : document_values(values, tokens_.documents);
   }
 
+  /// NaN where the moment to stop was chosen by looking at the data.
+  Estimate ratio(std::span<const double> numerator, std::span<const double> denominator) const {
+    if (settings_.until_decided) return {};
+    return ratio_of_means(units_of(numerator), units_of(denominator));
+  }
+
  private:
   const ProbeTokens& tokens_;
   const ProbeSettings& settings_;
   double margin_;
   std::size_t tested_;
 };
+
+std::vector<double> minus(std::span<const double> a, std::span<const double> b) {
+  std::vector<double> out;
+  for (std::size_t i = 0; i < a.size(); ++i) out.push_back(a[i] - b[i]);
+  return out;
+}
+
+constexpr std::uint64_t path_effects = 200;  // RandomKey::what, beyond those of ablations and of the atlas
+
+/// `total` [sequences measured] of the set; the effect's key, and after it that of the difference.
+void summarize_path(PathEffect& path, std::span<const double> total, bool frozen, const Summarizer& summarizer,
+                    RandomKey key) {
+  if (path.delta_nll_sequence.empty()) return;
+  const auto values = std::span<const double>(path.delta_nll_sequence).first(total.size());
+  path.delta_nll = summarizer.effect(values, key).mean;
+  ++key.what;
+  const std::vector<double> difference = frozen ? minus(values, total) : minus(total, values);
+  const Summary summary = summarizer.excess(difference, key);
+  path.difference = summary.mean;
+  path.p = summary.p;
+  if (frozen) path.share = summarizer.ratio(difference, values);
+}
+
+/// Of the sums over all sets, each on all sequences.
+Estimate repaired_share(const AblationEffects& effects, const Summarizer& summarizer) {
+  std::vector<double> frozen, difference;
+  for (const SetEffect& set : effects.sets) {
+    if (!(set.coverage > 0) || set.frozen.delta_nll_sequence.empty()) continue;
+    frozen.resize(set.delta_nll_sequence.size(), 0.0);
+    difference.resize(frozen.size(), 0.0);
+    for (std::size_t q = 0; q < frozen.size(); ++q) {
+      frozen[q] += set.frozen.delta_nll_sequence[q];
+      difference[q] += set.frozen.delta_nll_sequence[q] - set.delta_nll_sequence[q];
+    }
+  }
+  return summarizer.ratio(difference, frozen);
+}
 
 }  // namespace
 
@@ -96,6 +139,10 @@ void summarize(AblationEffects& effects, const ProbeIdentity& identity, double m
     } else {
       set.p_equivalence = equivalence_test(units, margin);
     }
+    for (PathEffect* path : {&set.frozen, &set.direct})
+      summarize_path(*path, values, path == &set.frozen, summarizer,
+                     {settings.seed, static_cast<std::uint64_t>(step), s,
+                      path_effects + 4 * static_cast<std::uint64_t>(effects.ablation) + 2 * (path == &set.direct)});
     for (ControlEffect* control : {&set.control, &set.contribution_control}) {
       if (control->delta_nll_sequence.empty()) continue;
       std::vector<double> excess;
@@ -115,6 +162,10 @@ void summarize(AblationEffects& effects, const ProbeIdentity& identity, double m
   adjust([](const SetEffect& set) { return set.p_value; }, [](SetEffect& set) -> double& { return set.p_adjusted; });
   adjust([](const SetEffect& set) { return set.p_equivalence; },
          [](SetEffect& set) -> double& { return set.p_equivalence_adjusted; });
+  for (PathEffect SetEffect::*path : {&SetEffect::frozen, &SetEffect::direct})
+    adjust([&](const SetEffect& set) { return (set.*path).p; },
+           [&](SetEffect& set) -> double& { return (set.*path).p_adjusted; });
+  effects.repaired_share = repaired_share(effects, summarizer);
   for (ControlEffect SetEffect::*control : {&SetEffect::control, &SetEffect::contribution_control})
     adjust([&](const SetEffect& set) { return (set.*control).excess_p; },
            [&](SetEffect& set) -> double& { return (set.*control).excess_p_adjusted; });

@@ -26,8 +26,9 @@ class SetFields {
     return list_number(path, {"slice"}, units, description, false, sets_, at);
   }
   template <class At>
-  ProbeField interval(const std::string& path, const std::string& description, const At& at) const {
-    return list_interval(path, {"slice"}, "nat/token", description, false, sets_, at);
+  ProbeField interval(const std::string& path, const std::string& description, const At& at,
+                      const std::string& units = "nat/token") const {
+    return list_interval(path, {"slice"}, units, description, false, sets_, at);
   }
   template <class At>
   ProbeField sequences(const std::string& description, const At& at) const {
@@ -35,6 +36,19 @@ class SetFields {
         "delta_nll_sequence", {"slice", "seq"}, "nat/token", description, sequences_, false, sets_,
         [at](const SetEffect& set) { return *at(set); },
         [at](SetEffect& set, const Values& values) { *at(set) = values; });
+  }
+  /// AblationEffects::repaired_share.
+  template <class Get, class Put>
+  ProbeField repaired_share(const std::string& path, const Names& axes, const std::string& description, const Get& get,
+                            const Put& put) const {
+    const auto share = [ablation = sets_.ablation](auto& row) {
+      for (auto& one : row.ablations)
+        if (one.ablation == ablation) return &one.repaired_share;
+      return static_cast<decltype(&row.ablations.front().repaired_share)>(nullptr);
+    };
+    return {{path, axes, "1", description},
+            [=](const ProbeRow& row) { return share(row) ? get(*share(row)) : Values{}; },
+            [=](ProbeRow& row, const Values& values) { put(*share(row), values); }};
   }
   ProbeField of_class(const TokenClasses& classes, std::size_t c) const {
     return list_field(
@@ -138,6 +152,65 @@ RecordGroup effects_group(const ProbeIdentity& identity, Ablation ablation) {
   }
   for (std::size_t c = 0; c < identity.classes.size(); ++c)
     group.fields.push_back(set.of_class(identity.classes[c], c));
+  return group;
+}
+
+RecordGroup path_group(const ProbeIdentity& identity, Ablation ablation, bool frozen) {
+  const ProbeSettings& settings = identity.settings;
+  const std::string name = frozen ? "frozen" : "direct", difference = frozen ? "repaired" : "mediated";
+  RecordGroup group{
+      fmt::format("{}/{}", name, to_string(ablation)),
+      estimand(
+          identity,
+          fmt::format("{}; {}", describe(ablation),
+                      frozen ? "every read from the set's first one on keeps the weights of the intact model, but "
+                               "for what the ablation does to the set's own routes"
+                             : "each of the set's sublayers runs on the ablated read, with its sources intact, and "
+                               "the last read alone sees what they make of it"),
+          delta_metric, "nat/token"),
+      {}};
+  add_inference(group.attributes, settings);
+  for (auto& [key, value] : group.attributes) {
+    if (key == "test" && !settings.until_decided)
+      value = "one-sided t tests over documents, corrected for skewness; doubled";
+  }
+  const SetFields set(identity, ablation);
+  const auto path = [frozen](auto& effect) -> auto& {
+    return frozen ? effect.frozen : effect.direct;
+  };
+  const std::string what = frozen ? "frozen minus total effect: what later routing repairs"
+                                  : "total minus direct effect: what goes through other sublayers";
+  group.fields = {
+      set.number("delta_nll", "nat/token", "effect of the ablation along these ways",
+                 [=](auto& e) { return &path(e).delta_nll.value; }),
+      set.interval("delta_nll_ci", "interval of delta_nll", [=](auto& e) { return &path(e).delta_nll; }),
+      set.sequences("the same of each sequence", [=](auto& e) { return &path(e).delta_nll_sequence; }),
+      set.number(difference, "nat/token", what, [=](auto& e) { return &path(e).difference.value; }),
+      set.interval(difference + "_ci", "interval of " + difference, [=](auto& e) { return &path(e).difference; }),
+      set.number(difference + "_p", "1", "two-sided p value of 0", [=](auto& e) { return &path(e).p; }),
+      set.number(difference + "_p_adjusted", "1", difference + "_p, adjusted",
+                 [=](auto& e) { return &path(e).p_adjusted; }),
+  };
+  if (!frozen) return group;
+  group.attributes.emplace_back("share_interval",
+                                "Fieller's, of the ratio of means over documents; NaN where the mean of delta_nll is "
+                                "not shown to be above 0");
+  group.fields.push_back(
+      set.number("repaired_share", "1", "repaired over delta_nll", [=](auto& e) { return &path(e).share.value; }));
+  group.fields.push_back(set.interval(
+      "repaired_share_ci", "interval of repaired_share", [=](auto& e) { return &path(e).share; }, "1"));
+  group.fields.push_back(set.repaired_share(
+      "repaired_share_all", {}, "repaired over delta_nll, summed over the sets",
+      [](const Estimate& e) { return Values{e.value}; },
+      [](Estimate& e, const Values& values) { e.value = values[0]; }));
+  group.fields.push_back(set.repaired_share(
+      "repaired_share_all_ci", {"bound"}, "its interval",
+      [](const Estimate& e) {
+        return Values{e.ci.lower, e.ci.upper};
+      },
+      [](Estimate& e, const Values& values) {
+        e.ci = {values[0], values[1]};
+      }));
   return group;
 }
 

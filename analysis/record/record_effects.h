@@ -12,6 +12,8 @@ inline constexpr const char* delta_metric =
 
 /// /ABLATION
 RecordGroup effects_group(const ProbeIdentity& identity, Ablation ablation);
+/// /frozen/ABLATION or /direct/ABLATION
+RecordGroup path_group(const ProbeIdentity& identity, Ablation ablation, bool frozen);
 /// /control/ABLATION or /contribution_control/ABLATION
 RecordGroup control_group(const ProbeIdentity& identity, Ablation ablation, Matched matched);
 

@@ -210,6 +210,10 @@ std::vector<RecordGroup> record_groups(const ProbeIdentity& identity) {
             "what counts as no effect: settings' margin times what was learned, reference_nll - nll (0 if negative)",
             [](auto& row) { return &row.margin; })}});
   for (Ablation ablation : identity.settings.ablations) groups.push_back(effects_group(identity, ablation));
+  for (bool frozen : {true, false}) {
+    if (!(frozen ? identity.settings.frozen : identity.settings.direct)) continue;
+    for (Ablation ablation : identity.settings.ablations) groups.push_back(path_group(identity, ablation, frozen));
+  }
   if (identity.settings.controls > 0) {
     for (Matched matched : {Matched::alpha, Matched::contribution})
       for (Ablation ablation : identity.settings.ablations)

@@ -15,7 +15,7 @@
 namespace routescope::analysis {
 
 inline constexpr const char* analysis_filetype = "routescope analysis";
-inline constexpr std::int64_t analysis_version_minor = 0;
+inline constexpr std::int64_t analysis_version_minor = 1;
 /// The oldest major version that is read; analysis_version_major (identity.h) is the one that is written.
 inline constexpr std::int64_t analysis_version_oldest = 2;
 

@@ -188,6 +188,29 @@ Fields<Content> content_fields() {
           data::field_of("mean_share", {}, "1", "mean over the reads with more than one source", &Content::mean_share)};
 }
 
+/// Of the d-th donor; all rows have the same ones.
+void write_interaction(data::hdf5::Group& file, const ProbeIdentity& identity, const Findings& findings, std::size_t d,
+                       const data::AxisLengths& axes) {
+  const std::string name = parts_name(findings.interactions.front()[d].donor);
+  data::hdf5::Group group =
+      make_group(file, "interaction/" + name,
+                 estimand(identity, "both parts of " + name + ", its value alone and its key alone",
+                          "effect of both parts minus that of the value minus that of the key", "nat/token"),
+                 false);
+  group.set("interval", fmt::format("{:g} % interval of Student's t over documents{}", 100 * interval_level,
+                                    findings.runs > 1 ? " and runs" : ""));
+  group.set("test", "one-sided t tests over documents, corrected for skewness; doubled");
+  group.set("adjustment", "Holm over the sets of a step");
+  std::vector<PartInteraction> rows;
+  for (const auto& of_row : findings.interactions) rows.push_back(of_row[d]);
+  Fields<PartInteraction> fields;
+  add_estimates(fields, "delta_nll", {"slice"}, "nat/token", "what both parts do beyond the sum of either",
+                [](const PartInteraction& row) { return row.delta_nll; });
+  fields.push_back(data::field_of("p_value", {"slice"}, "1", "two-sided p value of 0", &PartInteraction::p_value));
+  fields.push_back(data::field_of("p_adjusted", {"slice"}, "1", "p_value, adjusted", &PartInteraction::p_adjusted));
+  data::write_fields<PartInteraction>(group, fields, rows, axes, "step");
+}
+
 void write_motif(data::hdf5::Group& file, const ProbeIdentity& identity, const Motif& motif,
                  const data::AxisLengths& axes) {
   data::hdf5::Group group = make_group(
@@ -215,6 +238,8 @@ void write_findings(data::hdf5::Group& file, const ProbeIdentity& identity, cons
                                       findings.runs > 1 ? " and runs" : ""));
     data::write_fields<Learned>(group, learned_fields(), findings.learned, axes, "step");
   }
+  for (std::size_t d = 0; !findings.interactions.empty() && d < findings.interactions.front().size(); ++d)
+    write_interaction(file, identity, findings, d, axes);
   if (!findings.dissociation.empty()) {
     data::hdf5::Group group = make_group(
         file, "dissociation",

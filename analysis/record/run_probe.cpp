@@ -38,7 +38,8 @@ std::string model_sha256(const std::filesystem::path& model_dir) {
 ProbeIdentity identify(const ProbeSettings& settings, const std::filesystem::path& model_dir,
                        const std::filesystem::path& run_dir) {
   const auto& ablations = settings.ablations;
-  const bool patches = std::find(ablations.begin(), ablations.end(), Ablation::patch) != ablations.end();
+  const bool patches =
+      std::any_of(ablations.begin(), ablations.end(), [](Ablation one) { return donor_of(one) == Donor::text; });
   if (patches && settings.patch_from.empty()) throw data::UsageError("--ablation patch needs --patch-from");
   if (!patches && !settings.patch_from.empty()) throw data::UsageError("--patch-from needs --ablation patch");
   const model::ModelConfig config = model::ModelConfig::load(model_dir / "config.json");

@@ -16,7 +16,7 @@ namespace routescope::analysis {
 namespace {
 
 constexpr const char* filetype = "routescope study";
-constexpr std::int64_t version_major = 2, version_minor = 0;
+constexpr std::int64_t version_major = 2, version_minor = 1;
 
 using Names = std::vector<std::string>;
 

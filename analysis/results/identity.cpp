@@ -31,7 +31,8 @@ void check_identity(const ProbeIdentity& identity, std::int64_t vocab_size) {
     throw data::UsageError(
         "--until-decided: {}: found sequences of one document apart from each other, expected them one after another",
         tokens.origin);
-  if (std::find(settings.ablations.begin(), settings.ablations.end(), Ablation::patch) == settings.ablations.end())
+  if (std::none_of(settings.ablations.begin(), settings.ablations.end(),
+                   [](Ablation one) { return donor_of(one) == Donor::text; }))
     return;
   if (patch.sequences == 0) throw data::UsageError("ablation patch: found no aligned tokens, expected --patch-from");
   check_probe_tokens(patch, vocab_size);

@@ -27,6 +27,19 @@ struct ControlEffect {
   double overlap = nan;
 };
 
+/// The effect of an ablation along some ways only (MATH.md, "Routes as edges"). `frozen`: every later read keeps the
+/// weights of the intact model; `direct`: only the head sees what the set's sublayers make of the ablation. Everything
+/// is NaN where it was not measured.
+struct PathEffect {
+  std::vector<double> delta_nll_sequence;  // as that of the set
+  Estimate delta_nll;
+  /// Of `frozen`: its effect minus the total one, which later routing repairs (below zero: makes worse). Of `direct`:
+  /// the total effect minus it, which goes through other sublayers.
+  Estimate difference;
+  double p = nan, p_adjusted = nan;  // two-sided, of no difference; adjusted as those of the set
+  Estimate share;  // of `frozen`: difference over its effect; NaN where that is not shown to be above 0
+};
+
 /// The effect of an ablation of one set of routes. A set that the ablation cannot change (coverage 0) is not tested:
 /// everything is NaN but its coverage.
 struct SetEffect {
@@ -47,12 +60,14 @@ struct SetEffect {
   std::vector<std::vector<double>> delta_nll_class;
   ControlEffect control;               // matched on alpha
   ControlEffect contribution_control;  // matched on contribution
+  PathEffect frozen, direct;
 };
 
 /// The effect of one kind of ablation on every set. Adjusted p values count the sets that were tested.
 struct AblationEffects {
   Ablation ablation = Ablation::mask;
   std::vector<SetEffect> sets;  // in the order of the probe's sets; empty: not measured
+  Estimate repaired_share;      // PathEffect::share of the sums over all tested sets
 
   std::size_t tested() const;             // sets with coverage > 0
   std::vector<double> delta_nll() const;  // [set] its value

@@ -10,6 +10,11 @@ namespace {
 
 using json = nlohmann::ordered_json;
 
+/// What files of version 3.0 do not say: it was not measured there.
+bool may_lack(const std::string& key) {
+  return key == "frozen" || key == "direct";
+}
+
 /// Every member that the file keeps: its key and the member.
 template <class Settings, class Visit>
 void each_member(Settings& settings, const Visit& visit) {
@@ -23,6 +28,8 @@ void each_member(Settings& settings, const Visit& visit) {
   visit("by_position", settings.by_position);
   visit("by_repeat", settings.by_repeat);
   visit("class_file", settings.class_file);
+  visit("frozen", settings.frozen);
+  visit("direct", settings.direct);
 }
 
 template <class T>
@@ -67,6 +74,7 @@ ProbeSettings settings_from_json(const std::string& text, const std::string& whe
   const json object = data::parse_json<json>(text, where);
   std::size_t members = 0;
   each_member(settings, [&](const char* key, auto& member) {
+    if (object.is_object() && !object.contains(key) && may_lack(key)) return;
     if (!object.is_object() || !object.contains(key))
       throw data::Error("{}: key {}: found nothing, expected a value", where, key);
     take(object.at(key), fmt::format("{}: key {}", where, key), member);

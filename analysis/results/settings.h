@@ -17,6 +17,8 @@ struct ProbeSettings {
   std::vector<std::string> sets = {};  // names of parse_route_set(); empty: the 18 slices
   int controls = 1;      // draws of matched controls on each document, of either kind, at least 16 in all; 0: none
   double margin = 0.01;  // share of what the model has learned: what is shown to lie within it counts as no effect
+  bool frozen = false;   // also the effect with the weights of all later reads held: what later routing repairs
+  bool direct = false;   // and the part of it that goes from the set's sublayers straight to the head
   bool until_decided = false;   // stop with a set as soon as its confidence sequence decides (sequential.h)
   std::int64_t look_every = 8;  // sequences between two looks at the confidence sequences
   bool by_position = false, by_repeat = false;

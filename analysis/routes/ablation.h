@@ -1,16 +1,14 @@
-// Ablations of a set of routes (MATH.md, "Ablations") as changes of a forward pass.
+// Ablations of a set of routes (MATH.md, "Ablations"): what there is, and what they can change.
 #pragma once
 
-#include <cstdint>
+#include <cstddef>
 #include <span>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "analysis/routes/route_sets.h"
-#include "kernels/memory.h"
-#include "model/pass/intervention.h"
-#include "model/pass/model.h"
+#include "model/pass/reads.h"
 
 namespace routescope::analysis {
 
@@ -25,7 +23,41 @@ namespace routescope::analysis {
 /// Only `mask` renormalises: under the others the weights of a read need not sum to one. The RMSNorm that follows a
 /// read depends only on the direction of h (up to its eps), so that `mask` and `zero` differ only where little or
 /// nothing is left of h.
-enum class Ablation { mask, zero, mean, resample, freeze, patch };
+///
+/// A source acts on a read as a key, through its logit, and as a value (MATH.md, "Routes as edges"). `mean` is of the
+/// value. The others, NAME_PART, put another v_i in the place of one part, or of both: its mean (mean), that of another
+/// token of the same sequence (resample), that of the same position of another text under the intact model (patch).
+enum class Ablation {
+  mask,
+  zero,
+  mean,
+  resample,
+  freeze,
+  patch,
+  mean_key,
+  mean_both,
+  resample_value,
+  resample_key,
+  resample_both,
+  patch_value,
+  patch_key,
+  patch_both,
+};
+
+/// What an ablation puts another value in the place of: the weight of a route, or its source as a value, as a key, or
+/// both.
+enum class Part { weight, value, key, both };
+/// Where that comes from. `none`: nowhere (mask, zero).
+enum class Donor { none, mean, position, text };
+
+Part part_of(Ablation ablation);
+Donor donor_of(Ablation ablation);
+bool changes_values(Ablation ablation);  // Part::value, both
+bool changes_keys(Ablation ablation);    // Part::key, both
+/// The ablation of the same donor and another part; throws UsageError where there is none.
+Ablation with_part(Ablation ablation, Part part);
+/// Throws UsageError naming the known parts: value, key, both.
+Part part_from_string(const std::string& text);
 
 std::string to_string(Ablation ablation);
 /// Throws UsageError naming the known ablations.
@@ -34,8 +66,10 @@ Ablation ablation_from_string(const std::string& text);
 std::string describe(Ablation ablation);
 /// A few words, for help texts.
 std::string describe_briefly(Ablation ablation);
-/// In the order of the enumeration. Only `patch` needs aligned sequences.
+/// In the order of the enumeration.
 std::vector<Ablation> all_ablations();
+/// Of these, those that are not named after a part.
+std::vector<Ablation> whole_ablations();
 
 /// One route, and the share of it that is ablated, in (0, 1]. A share g of `mask` multiplies exp(logit) by 1 - g; a
 /// share g of another ablation mixes the new term (g) with the old term (1 - g).
@@ -44,54 +78,24 @@ struct GatedRoute {
   double share = 1;
 };
 
-/// The means that `mean` and `freeze` use: over all probed tokens, under the intact model.
-struct Reference {
-  std::vector<double> alpha_mean;                // [reads, columns]
-  std::vector<double> contribution_mean;         // [reads, columns] ProbeRow; NaN for a column that a read lacks
-  std::vector<std::vector<double>> source_mean;  // [read of the plan][d]: of the read's partial, its current source
-};
-
-/// The sequences of a pass, as far as ablations need them.
-struct BatchPlace {
-  std::int64_t first_sequence = 0, sequences = 0, positions = 0;
-  std::uint64_t seed = 1;  // of `resample`
-  /// `patch`: alpha [tokens, n+1] of each routed read on the aligned sequences; empty otherwise. These sequences begin
-  /// at its token `donor_begin`.
-  std::span<const std::vector<double>> donor_alpha;
-  std::int64_t donor_begin = 0;
-};
-
-/// `resample`: the position, of `positions` >= 2, of another token of the sequence, uniform over them: a function of
-/// the seed and the token's own place, the same for all reads and ablations.
-std::int64_t resample_donor(std::uint64_t seed, std::int64_t sequence, std::int64_t position, std::int64_t positions);
+/// Routes, sorted by read, of one read at a time: body(read, its routes).
+template <class Body>
+void for_each_read(std::span<const GatedRoute> routes, const Body& body) {
+  for (std::size_t begin = 0; begin < routes.size();) {
+    std::size_t end = begin;
+    while (end < routes.size() && routes[end].read == routes[begin].read) ++end;
+    body(routes[begin].read, routes.subspan(begin, end - begin));
+    begin = end;
+  }
+}
 
 /// The reads, ascending, that an ablation of these routes can change. `mask` cannot change a read if it would leave no
-/// source of it; `resample`, `freeze` and `patch` cannot change a read with a single source, whose weight is 1 for
+/// source of it; what changes weights or keys alone cannot change a read with a single source, whose weight is 1 for
 /// every token.
 std::vector<int> changed_reads(const model::ReadPlan& plan, Ablation ablation, std::span<const GatedRoute> routes);
 /// The share of a set's reads that the ablation can change. NaN for a set without reads.
 double coverage(const model::ReadPlan& plan, Ablation ablation, const RouteSet& set);
 /// Every route of a set, with share 1.
 std::vector<GatedRoute> whole(const RouteSet& set);
-
-/// The most completed sources and means together of one read on CUDA (kernels/cuda/reads/read.h).
-inline constexpr std::size_t most_cuda_sources = 128;
-/// `mean` gives a read one further source for each of its routes among `routes`: their weights differ from token to
-/// token, so that one sum of their means cannot replace them. CUDA limits the number of sources (a read of a model with
-/// 33 or more layers and a source for each sublayer may need more). Throws Error naming the set, the ablation and the
-/// first read with too many.
-void expect_room_for_means(const model::ReadPlan& plan, kernels::Device device, Ablation ablation,
-                           const std::string& set, std::span<const GatedRoute> routes);
-
-/// An intervention ready for Pass::forward(), with the tensors that it refers to.
-struct PreparedAblation {
-  model::RoutingIntervention intervention;
-  std::vector<kernels::OwnedTensor> owned;
-  std::vector<int> changed_reads;
-};
-/// Routes are sorted by read, each at most once. Throws std::invalid_argument if the reference or the donors that the
-/// ablation needs are missing.
-PreparedAblation prepare_ablation(const model::Model& model, Ablation ablation, std::span<const GatedRoute> routes,
-                                  const Reference& reference, const BatchPlace& place);
 
 }  // namespace routescope::analysis

@@ -58,6 +58,25 @@ double normal_quantile(double p) {
   return boost::math::quantile(boost::math::normal(), p);
 }
 
+Estimate ratio_of_means(std::span<const double> numerator, std::span<const double> denominator) {
+  const auto n = static_cast<double>(numerator.size());
+  if (numerator.size() < 2) return {};
+  const double a = mean(numerator), b = mean(denominator);
+  double aa = 0, ab = 0, bb = 0;  // variances and covariance of the means
+  for (std::size_t i = 0; i < numerator.size(); ++i) {
+    const double x = numerator[i] - a, y = denominator[i] - b;
+    aa += x * x / (n * (n - 1));
+    ab += x * y / (n * (n - 1));
+    bb += y * y / (n * (n - 1));
+  }
+  const double t = student_t_quantile(0.5 + interval_level / 2, n - 1), tt = t * t;
+  // (a - r b)^2 <= t^2 (aa - 2 r ab + r^2 bb): a quadratic in r, whose solutions are an interval where b^2 > t^2 bb.
+  const double square = b * b - tt * bb, linear = a * b - tt * ab, constant = a * a - tt * aa;
+  if (!(b > 0) || !(square > 0)) return {};
+  const double root = std::sqrt(std::fmax(linear * linear - square * constant, 0));
+  return {a / b, {(linear - root) / square, (linear + root) / square}};
+}
+
 double student_t_cdf(double t, double degrees_of_freedom) {
   return std::isnan(t) ? nan : boost::math::cdf(boost::math::students_t(degrees_of_freedom), t);
 }

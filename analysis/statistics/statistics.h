@@ -103,6 +103,11 @@ std::vector<double> run_weights(std::size_t runs, const RandomKey& key, std::uin
 /// P(X <= x) of the standard normal, and its inverse for p in (0, 1).
 double normal_cdf(double x);
 double normal_quantile(double p);
+/// The ratio of two paired means and its interval (Fieller 1954): the values r at which the mean of numerator - r
+/// denominator is not shown to differ from 0 by Student's t. NaN where the mean of the denominator is not shown to be
+/// above 0, without which there is no such interval. [n] each.
+Estimate ratio_of_means(std::span<const double> numerator, std::span<const double> denominator);
+
 /// P(T <= t) of Student's t, NaN for NaN; and its inverse for p in (0, 1). Degrees of freedom may be infinite.
 double student_t_cdf(double t, double degrees_of_freedom);
 double student_t_quantile(double p, double degrees_of_freedom);

@@ -15,7 +15,7 @@
 #include "model/files/weights.h"
 #include "model/pass/model.h"
 #include "model/pass/pass.h"
-#include "model/pass/wrap.h"
+#include "model/wrap/wrap.h"
 
 namespace routescope::model {
 

@@ -13,15 +13,24 @@
 
 namespace routescope::model {
 
+/// A value beside a read's own sources. Token t sees row rows[t] of `table`, or of one of the read's own sources in
+/// this pass, those of the same sequences.
+struct ExtraValue {
+  kernels::Tensor table = {};  // [m, d] in the activations' type, on the model's device; undefined: of `source`
+  int source = -1;             // in the order of plan().reads[read].columns
+  std::vector<std::int32_t> rows = {};  // [tokens]; empty: row 0
+};
+
 /// A change of one read after its weights are known: h = sum_i edited_i v_i over the read's sources and `extra`.
 struct ReadEdit {
-  /// Values that every token sees beside the read's own sources: each [d], in the activations' type, on the model's
-  /// device.
-  std::vector<kernels::Tensor> extra;
-  /// Called on the host with the read's weights, alpha [tokens, n+1] (sources in the order of
-  /// plan().reads[read].columns). Writes every element of edited [tokens, n+1+extras], the weights that the read then
-  /// uses, with the extras last. They need not sum to one.
-  std::function<void(std::span<const double> alpha, std::span<double> edited)> alpha;
+  std::vector<ExtraValue> extra = {};
+  /// First, if given: called on the host with what the softmax took, logits [tokens, n+1] (sources in the order of
+  /// plan().reads[read].columns, -inf where masked), and may change them: alpha becomes the softmax of what it leaves.
+  std::function<void(std::span<double> logits)> logits = {};
+  /// Then, unless it is empty and there are no extras: called with the read's weights, alpha [tokens, n+1]. Writes
+  /// every element of edited [tokens, n+1+extras], the weights that the read then uses, with the extras last. They need
+  /// not sum to one.
+  std::function<void(std::span<const double> alpha, std::span<double> edited)> alpha = {};
 };
 
 struct RoutingIntervention {
@@ -35,9 +44,10 @@ struct RoutingIntervention {
   std::map<int, ReadEdit> edits;
 };
 
-/// Throws std::invalid_argument for an edit that does not fit the model: a read that is not routed, or an extra of
-/// another size, type or device.
-void check_edits(const Model& model, const RoutingIntervention& intervention);
+/// Throws std::invalid_argument for an edit that does not fit the model: a read that is not routed, an edit of nothing,
+/// or an extra of another size, type or device, of a source that the read lacks, or with rows that are not there or not
+/// as many as `tokens`.
+void check_edits(const Model& model, const RoutingIntervention& intervention, std::int64_t tokens);
 
 /// One intervention for all sequences of a batch, or one for each, or none. It refers to them.
 class Interventions {
@@ -58,6 +68,9 @@ class Interventions {
   const RoutingIntervention* all_ = nullptr;
   std::span<const RoutingIntervention> each_;
 };
+
+/// What a read's learned and constant biases add to its logits [n+1], without any intervention.
+std::vector<double> own_logit_bias(const Model& model, int read);
 
 /// What is added to the logits of one routed read: the constant recency bias and the interventions' logit_bias, into
 /// `total` [sequences, n+1]. Returns whether sequences differ. Throws std::invalid_argument for a read whose every

@@ -6,6 +6,7 @@
 #include <stdexcept>
 
 #include "data/base/error.h"
+#include "model/pass/direct.h"
 #include "model/pass/pass_state.h"
 #include "model/pass/read_steps.h"
 #include "model/pass/sublayers.h"
@@ -31,6 +32,7 @@ struct Pass::Impl {
   std::vector<double> logit_bias;  // of all reads, as it lies on the device
   std::vector<bool> bias_differs;  // by read: between sequences
   EditScratch edit_scratch;
+  DirectScratch direct_scratch;
   bool sublayer_ran = false;       // since the last forward pass
   bool ran = false;                // the state holds a whole forward pass
   bool input_lost = false;         // x of the last read, which a backward pass wrote over (Recompute::norms)
@@ -63,7 +65,7 @@ struct Pass::Impl {
   /// Read r of every sequence by itself.
   void run_read_of_each(const Interventions& interventions, int r, bool resumed);
   /// Throws std::invalid_argument where the pass cannot resume.
-  void begin_forward(std::span<const std::int32_t> ids, int first_read);
+  void forward(std::span<const std::int32_t> ids, const Interventions& interventions, int first_read);
   /// From the loss to the embedding. Only puts work on the stream.
   void run_backward(double scale, const Weights& gradients, const PassHooks& hooks, const AtRead& at_read = {});
 
@@ -117,13 +119,10 @@ void Pass::Impl::run_forward(const Interventions& interventions, int first_read,
         edit_read(state, edit_scratch, r, *edit, 0, state.shape.batch);
       }
     }
-    if (read.sublayer == Sublayer::attn) {
-      need(places.layers[static_cast<std::size_t>(read.layer)].mlp);
-      forward_attention(state, read.layer, state.at(r + 1).state.partial, state.at(r).x);
-    } else if (read.sublayer == Sublayer::mlp) {
-      need(places.layers[static_cast<std::size_t>(read.layer)].end);
-      forward_mlp(state, read.layer, state.at(r + 1).state.partial, state.at(r).x);
-    }
+    if (r == state.last_read()) break;
+    const MatrixPlaces::Layer& place = places.layers[static_cast<std::size_t>(read.layer)];
+    need(read.sublayer == Sublayer::attn ? place.mlp : place.end);
+    forward_sublayer(state, r, state.at(r + 1).state.partial, state.at(r).x);
   }
   need(places.end);  // the head, which follows
   ran = true;
@@ -237,20 +236,20 @@ Pass::Pass(const Model& model, std::int64_t batch, std::int64_t seq_len, Kind ki
 Pass::Pass(Pass&&) noexcept = default;
 Pass::~Pass() = default;
 
-void Pass::Impl::begin_forward(std::span<const std::int32_t> ids, int first_read) {
+void Pass::Impl::forward(std::span<const std::int32_t> ids, const Interventions& interventions, int first_read) {
   if (static_cast<std::int64_t>(ids.size()) != state.shape.tokens())
     throw std::invalid_argument("forward: ids do not fit the pass");
   if (first_read < 0 || first_read > state.last_read() || (first_read > 0 && !ran))
     throw std::invalid_argument("forward: cannot resume at this read");
   ran = false;  // after an exception no pass can resume
   if (first_read == 0) set_ids(ids);
+  set_logit_bias(first_read, interventions);
+  run_forward(interventions, first_read, {});
 }
 
 void Pass::forward(std::span<const std::int32_t> ids, const RoutingIntervention* intervention, int first_read) {
-  if (intervention) check_edits(impl_->state.model, *intervention);
-  impl_->begin_forward(ids, first_read);
-  impl_->set_logit_bias(first_read, Interventions(intervention));
-  impl_->run_forward(Interventions(intervention), first_read, {});
+  if (intervention) check_edits(impl_->state.model, *intervention, tokens());
+  impl_->forward(ids, Interventions(intervention), first_read);
 }
 
 void Pass::forward_each(std::span<const std::int32_t> ids, std::span<const RoutingIntervention> of_sequences,
@@ -260,10 +259,17 @@ void Pass::forward_each(std::span<const std::int32_t> ids, std::span<const Routi
   if (static_cast<std::int64_t>(of_sequences.size()) != batch())
     throw std::invalid_argument("forward_each: found " + std::to_string(of_sequences.size()) +
                                 " interventions, expected one for each of " + std::to_string(batch()) + " sequences");
-  for (const RoutingIntervention& one : of_sequences) check_edits(impl_->state.model, one);
-  impl_->begin_forward(ids, first_read);
-  impl_->set_logit_bias(first_read, Interventions(of_sequences));
-  impl_->run_forward(Interventions(of_sequences), first_read, {});
+  for (const RoutingIntervention& one : of_sequences) check_edits(impl_->state.model, one, seq_len());
+  impl_->forward(ids, Interventions(of_sequences), first_read);
+}
+
+void Pass::forward_direct(const RoutingIntervention& intervention, std::span<const int> reads) {
+  check_edits(impl_->state.model, intervention, tokens());
+  impl_->require_forward();
+  impl_->sublayer_ran = true;
+  impl_->set_logit_bias(0, Interventions(&intervention));
+  model::forward_direct(impl_->state, impl_->direct_scratch, impl_->edit_scratch, intervention, reads);
+  impl_->set_logit_bias(0, Interventions());
 }
 
 void Pass::nll(std::span<const std::int32_t> targets, std::span<float> out) {
@@ -331,15 +337,10 @@ void Pass::accumulate(std::span<const std::int32_t> ids, std::span<const std::in
 }
 
 void Pass::sublayer(int read, kernels::Tensor y, kernels::Tensor x) {
-  PassState& state = impl_->state;
-  const Read& feeder = state.read(read);
-  if (feeder.sublayer == Sublayer::final) throw std::invalid_argument("sublayer: the last read feeds the head");
+  if (read == impl_->state.last_read()) throw std::invalid_argument("sublayer: the last read feeds the head");
   impl_->require_forward();
   impl_->sublayer_ran = true;
-  if (feeder.sublayer == Sublayer::attn)
-    forward_attention(state, feeder.layer, y, x);
-  else
-    forward_mlp(state, feeder.layer, y, x);
+  forward_sublayer(impl_->state, read, y, x);
 }
 
 double Pass::take_loss() {

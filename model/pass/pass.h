@@ -68,6 +68,12 @@ class Pass {
   void forward_each(std::span<const std::int32_t> ids, std::span<const RoutingIntervention> of_sequences,
                     int first_read = 0);
 
+  /// After forward() without an intervention: what the head sees if only the sublayers of `reads`, ascending, respond
+  /// to the intervention, each with its sources intact, and the last read then sees the change (MATH.md, "Routes as
+  /// edges": direct). nll(), loss() and logits() are then of it; partials stay intact, so that this can be called again
+  /// and forward() can resume. The intervention counts at `reads` alone.
+  void forward_direct(const RoutingIntervention& intervention, std::span<const int> reads);
+
   /// After forward(): negative log-likelihood (nats) of targets [batch * seq_len] at each token, 0 where a target is
   /// -1.
   void nll(std::span<const std::int32_t> targets, std::span<float> out);

@@ -1,7 +1,9 @@
 #include "model/pass/read_steps.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
+#include <span>
 
 namespace routescope::model {
 
@@ -31,10 +33,32 @@ kernels::AttnResPrepared prepared_of(PassState& pass, int r, int first) {
   return out;
 }
 
-/// The weights that an edit gives for `alpha` [tokens, n+1], reordered: the operation has the current source last.
-std::vector<double> edited_weights(const ReadEdit& edit, const std::vector<double>& alpha, std::int64_t tokens,
-                                   std::int64_t n) {
+/// The softmax of each row of logits [tokens, columns], in place.
+void softmax_rows(std::span<double> logits, std::size_t columns) {
+  for (std::size_t begin = 0; begin < logits.size(); begin += columns) {
+    const std::span<double> row = logits.subspan(begin, columns);
+    const double largest = *std::max_element(row.begin(), row.end());
+    double sum = 0;
+    for (double& value : row) sum += value = std::exp(value - largest);
+    for (double& value : row) value /= sum;
+  }
+}
+
+/// The weights that an edit gives to the read's sources and its extras, reordered: the operation has the current source
+/// last. Of tokens [begin, end).
+std::vector<double> edited_weights(PassState& pass, int r, const ReadEdit& edit, std::int64_t begin, std::int64_t end) {
+  const std::int64_t n = pass.read(r).columns.size() - 1, tokens = end - begin;
   const auto extras = static_cast<std::int64_t>(edit.extra.size()), columns = n + 1 + extras;
+  std::vector<double> alpha;
+  if (edit.logits) {
+    const std::vector<double> all = read_logits(pass, r);
+    alpha.assign(all.begin() + begin * (n + 1), all.begin() + end * (n + 1));
+    edit.logits(alpha);
+    softmax_rows(alpha, static_cast<std::size_t>(n + 1));
+    if (!edit.alpha) return alpha;
+  } else {
+    alpha = kernels::host_values<double>(pass.at(r).state.alpha.rows(begin, end), pass.stream);
+  }
   std::vector<double> edited(static_cast<std::size_t>(tokens * columns), std::numeric_limits<double>::quiet_NaN());
   edit.alpha(alpha, edited);
   std::vector<double> ordered(edited.size());
@@ -56,7 +80,7 @@ void grow(EditScratch& s, const PassState& pass, std::int64_t columns, std::int6
   if (!s.inv_rms.tensor) {
     s.inv_rms = kernels::OwnedTensor(storage, device, {tokens});
     s.h_inv_rms = kernels::OwnedTensor(storage, device, {tokens});
-    s.zero_ids = kernels::OwnedTensor(kernels::DType::i32, device, {tokens});
+    s.rows = kernels::OwnedTensor(kernels::DType::i32, device, {tokens});
   }
   if (s.columns < columns) {
     for (kernels::OwnedTensor* table : {&s.score, &s.alpha, &s.given})
@@ -117,7 +141,7 @@ void edit_read(PassState& pass, EditScratch& s, int r, const ReadEdit& edit, std
   const auto n = static_cast<std::int64_t>(pass.read(r).sources.size()), columns = n + 1 + extras;
   const kernels::AttnResState state = rows.of(pass.at(r).state);
 
-  std::vector<double> weights = edited_weights(edit, kernels::host_values<double>(state.alpha, pass.stream), tokens, n);
+  std::vector<double> weights = edited_weights(pass, r, edit, rows.begin, rows.end);
   grow(s, pass, columns, extras);
   const auto table = [&](const kernels::OwnedTensor& owned) { return owned.tensor.slice(0, {tokens, columns}); };
   const auto first_rows = [&](const kernels::OwnedTensor& owned) { return owned.tensor.rows(0, tokens); };
@@ -126,9 +150,19 @@ void edit_read(PassState& pass, EditScratch& s, int r, const ReadEdit& edit, std
                 pass.stream);
   SourceTensors sources = rows.of(pass.sources_of(r));
   for (std::size_t e = 0; e < edit.extra.size(); ++e) {
-    const kernels::Tensor value = first_rows(s.extra[e]);
-    // Row 0 of a table of one row, for every token.
-    kernels::embedding_forward(value, first_rows(s.zero_ids), edit.extra[e].view({1, d}), pass.stream);
+    const ExtraValue& extra = edit.extra[e];
+    const kernels::Tensor value = first_rows(s.extra[e]), of_token = first_rows(s.rows);
+    if (extra.rows.empty()) {
+      kernels::fill(of_token, 0.0, pass.stream);
+    } else {
+      std::vector<std::int32_t> host = extra.rows;
+      kernels::copy(of_token, kernels::Tensor(host.data(), kernels::DType::i32, kernels::Device::cpu, {tokens}),
+                    pass.stream);
+      kernels::synchronize(pass.stream);  // before `host` goes
+    }
+    kernels::Tensor from = extra.table;
+    if (!from) from = extra.source < n ? sources.values[static_cast<std::size_t>(extra.source)] : state.partial;
+    kernels::embedding_forward(value, of_token, from.view({from.numel() / d, d}), pass.stream);
     sources.values.push_back(value);
     sources.inv_rms.push_back(state.inv_rms);  // of the right shape; with a given alpha no score is used
   }

@@ -26,9 +26,9 @@ void forward_read_of(PassState& pass, std::int64_t sequence, int r, kernels::Ten
 
 /// The tensors of edit_read(), which allocates them when it first runs.
 struct EditScratch {
-  kernels::OwnedTensor inv_rms, h_inv_rms, zero_ids;  // [tokens]
-  kernels::OwnedTensor score, alpha, given;           // [tokens, columns]
-  std::vector<kernels::OwnedTensor> extra;            // [tokens, d] each
+  kernels::OwnedTensor inv_rms, h_inv_rms, rows;  // [tokens]
+  kernels::OwnedTensor score, alpha, given;       // [tokens, columns]
+  std::vector<kernels::OwnedTensor> extra;        // [tokens, d] each
   std::int64_t columns = 0;
 };
 

@@ -90,6 +90,12 @@ void backward_mlp(PassState& pass, std::int64_t layer, kernels::Tensor x, const 
   kernels::matmul(gradient.gate_up, b.dgate_up, kYes, x, kNo, true, stream);
 }
 
+void forward_sublayer(PassState& pass, int r, kernels::Tensor y, kernels::Tensor x) {
+  const Read& read = pass.read(r);
+  if (read.sublayer == Sublayer::attn) forward_attention(pass, read.layer, y, x);
+  if (read.sublayer == Sublayer::mlp) forward_mlp(pass, read.layer, y, x);
+}
+
 void head_logits(PassState& pass, std::int64_t begin, std::int64_t end, kernels::Tensor out) {
   if (out.device == pass.act.logits.device && out.dtype == pass.act.logits.dtype)
     return head_product(pass, out, begin, end);

@@ -17,6 +17,9 @@ void forward_mlp(PassState& pass, std::int64_t layer, kernels::Tensor y, kernels
 /// dy -> dx; the gradients of the sublayer's weights +=.
 void backward_mlp(PassState& pass, std::int64_t layer, kernels::Tensor x, const Weights& gradients);
 
+/// Either of them, as read r feeds it; nothing for the last read, which feeds the head.
+void forward_sublayer(PassState& pass, int r, kernels::Tensor y, kernels::Tensor x);
+
 // The head makes logits from x of the last read. It takes a chunk of tokens at a time (Activations::head_rows), because
 // the logits of all tokens may not fit the memory.
 

@@ -38,7 +38,7 @@ std::vector<double> effect_of(const model::Model& model, const ProbeTokens& toke
   pass.forward(tokens.ids);
   pass.nll(targets, intact);
   const PreparedAblation control =
-      prepare_ablation(model, ablation, routes, reference, {0, tokens.sequences, tokens.positions, seed, {}, 0});
+      prepare_ablation(model, ablation, routes, reference, {0, tokens.sequences, tokens.positions, seed});
   pass.forward(tokens.ids, &control.intervention);
   pass.nll(targets, changed);
   std::vector<double> out(static_cast<std::size_t>(tokens.sequences), 0.0);

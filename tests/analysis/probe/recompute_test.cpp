@@ -7,7 +7,7 @@
 
 #include "analysis/probe/probe.h"
 #include "model/pass/pass.h"
-#include "model/pass/wrap.h"
+#include "model/wrap/wrap.h"
 #include "tests/analysis/probe/micro_model.h"
 #include "tests/analysis/probe/probe_of.h"
 
@@ -136,7 +136,7 @@ struct Plain {
                   .tensor;
           std::copy(source_mean[static_cast<std::size_t>(source)].begin(),
                     source_mean[static_cast<std::size_t>(source)].end(), mean.as<double>());
-          edit.extra.push_back(mean);
+          edit.extra.push_back({mean});
         }
         edit.alpha = [now, was, of_set, n](std::span<const double>, std::span<double> edited) {
           std::size_t next = 0;

@@ -9,7 +9,7 @@
 #include <cstdio>
 
 #include "analysis/probe/probe.h"
-#include "model/pass/wrap.h"
+#include "model/wrap/wrap.h"
 #include "tests/analysis/probe/micro_model.h"
 #include "tests/analysis/probe/probe_of.h"
 

@@ -21,7 +21,8 @@ namespace routescope::testing {
 template <class Effect, class Visit>
 void each_member_of_set(Effect& effect, const Visit& visit) {
   auto& [coverage, delta_nll_sequence, sequences_used, delta_nll, p_value, p_adjusted, p_equivalence,
-         p_equivalence_adjusted, decision, kl, top1_agreement, delta_nll_class, control, contribution_control] = effect;
+         p_equivalence_adjusted, decision, kl, top1_agreement, delta_nll_class, control, contribution_control, frozen,
+         direct] = effect;
   for (auto* member : {&coverage, &sequences_used, &p_value, &p_adjusted, &p_equivalence, &p_equivalence_adjusted, &kl,
                        &top1_agreement})
     visit(*member, "");
@@ -36,6 +37,22 @@ void each_member_of_set(Effect& effect, const Visit& visit) {
     visit(excess, "");
     for (auto* member : {&of_coverage, &of_delta_nll, &excess_p, &excess_p_adjusted, &overlap}) visit(*member, "");
   }
+  for (auto* of : {&frozen, &direct}) {
+    auto& [sequence, of_delta_nll, difference, p, of_p_adjusted, share] = *of;
+    visit(sequence, "q");
+    for (auto* member : {&of_delta_nll, &difference}) visit(*member, "");
+    for (auto* member : {&p, &of_p_adjusted}) visit(*member, "");
+    if (of == &frozen) visit(share, "");
+  }
+}
+
+/// Of every ablation, beside its sets.
+template <class Effects, class Visit>
+void each_member_of_effects(Effects& effects, const Visit& visit) {
+  auto& [ablation, sets, repaired_share] = effects;
+  visit(repaired_share, "");
+  for (auto& set : sets) each_member_of_set(set, visit);
+  (void)ablation;
 }
 
 template <class AtlasType, class Visit>
@@ -106,7 +123,7 @@ inline std::string text_of(const analysis::ProbeRow& row) {
   each_member_of_row(row, printed);
   for (const analysis::AblationEffects& effects : row.ablations) {
     printed(to_string(effects.ablation), "");
-    for (const analysis::SetEffect& set : effects.sets) each_member_of_set(set, printed);
+    each_member_of_effects(effects, printed);
   }
   each_member_of_atlas(row.atlas, printed);
   return printed.text();
@@ -120,8 +137,8 @@ inline analysis::ProbeIdentity full_identity() {
   identity.tokens.documents = {3, 3, 5, 11};
   identity.patch = micro_tokens(4, 8, 14);
   identity.settings.seed = 9;
-  identity.settings.ablations = {analysis::Ablation::mask,     analysis::Ablation::zero,   analysis::Ablation::mean,
-                                 analysis::Ablation::resample, analysis::Ablation::freeze, analysis::Ablation::patch};
+  identity.settings.ablations = analysis::all_ablations();
+  identity.settings.frozen = identity.settings.direct = true;
   identity.settings.by_repeat = true;
   for (const analysis::RouteSet& set : analysis::slice_sets(model::ReadPlan(config))) identity.sets.push_back(set.name);
   identity.model_config = config.to_json().dump();
@@ -150,7 +167,7 @@ class RandomRow {
       analysis::AblationEffects& effects = out.ablations.emplace_back();
       effects.ablation = ablation;
       effects.sets.resize(identity_.sets.size());
-      for (analysis::SetEffect& effect : effects.sets) each_member_of_set(effect, fill);
+      each_member_of_effects(effects, fill);
     }
     if (checks > 0) each_member_of_atlas(out.atlas, fill);
     return out;

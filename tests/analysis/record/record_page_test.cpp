@@ -17,9 +17,13 @@ using Lines = std::vector<std::string>;
 
 // What the pages call ABLATION and NAME.
 const std::vector<std::pair<std::string, std::string>> placeholders{
-    {"(^|/)(mask|zero|mean|resample|freeze|patch)/", "$1ABLATION/"}, {"/motif/[^/]*/", "/motif/NAME/"},
-    {"(^|/)(position|repeat|class)_class$", "$1NAME_class"},         {"/token_(position|repeat|class)$", "/token_NAME"},
-    {"/delta_nll_(position|repeat|class)$", "/delta_nll_NAME"},      {"^/runs/[^/]*/", "/runs/NAME/"},
+    {"/interaction/(mean|resample|patch)/", "/interaction/DONOR/"},
+    {"(^|/)(mask|zero|freeze|(mean|resample|patch)(_value|_key|_both)?)/", "$1ABLATION/"},
+    {"/motif/[^/]*/", "/motif/NAME/"},
+    {"(^|/)(position|repeat|class)_class$", "$1NAME_class"},
+    {"/token_(position|repeat|class)$", "/token_NAME"},
+    {"/delta_nll_(position|repeat|class)$", "/delta_nll_NAME"},
+    {"^/runs/[^/]*/", "/runs/NAME/"},
 };
 
 std::vector<PageField> page(const char* name) {
@@ -28,7 +32,8 @@ std::vector<PageField> page(const char* name) {
 
 bool is_finding(const PageField& field) {
   return field.path.starts_with("/dissociation/") || field.path.starts_with("/motif/") ||
-         field.path.starts_with("/content/") || field.path.starts_with("/learned/");
+         field.path.starts_with("/interaction/") || field.path.starts_with("/content/") ||
+         field.path.starts_with("/learned/");
 }
 
 TEST(RecordPageTest, AnalysisPageAndFileAgree) {

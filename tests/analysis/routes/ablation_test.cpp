@@ -1,6 +1,4 @@
 // What each ablation does to a read's weights, which routes a name stands for, and what controls are matched to.
-#include "analysis/routes/ablation.h"
-
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -8,6 +6,7 @@
 #include <numeric>
 #include <set>
 
+#include "analysis/routes/prepare.h"
 #include "data/base/error.h"
 #include "model/pass/intervention.h"
 #include "tests/analysis/probe/micro_model.h"
@@ -145,9 +144,10 @@ TEST(PreparedAblations, ChangeTheTermsOfTheirRoutesByTheirShareAndNothingElse) {
   for (std::size_t read = 0; read < plan.reads.size(); ++read)
     reference.source_mean.emplace_back(16, static_cast<double>(read));
   const std::vector<double> alpha = rows_of_weights(sources);
-  std::vector<std::vector<double>> donors(13, std::vector<double>(alpha.size()));
-  for (std::size_t i = 0; i < alpha.size(); ++i) donors[6][i] = 0.5 - alpha[i];
-  const BatchPlace place{5, 2, 4, 3, donors};
+  KeptPass donors;
+  donors.alpha.assign(13, std::vector<double>(alpha.size()));
+  for (std::size_t i = 0; i < alpha.size(); ++i) donors.alpha[6][i] = 0.5 - alpha[i];
+  const BatchPlace place{5, 2, 4, 3, &donors};
   for (double share : {1.0, 0.25}) {
     SCOPED_TRACE(share);
     const GatedRoute route{r, 1, share};
@@ -180,7 +180,7 @@ TEST(PreparedAblations, ChangeTheTermsOfTheirRoutesByTheirShareAndNothingElse) {
       }
       if (ablation == Ablation::mean) {
         // block_1 is the partial of the read that block 2 opens with: 2.attn, read 4.
-        for (double value : kernels::host_values<double>(edit.extra[0], kernels::Stream{})) EXPECT_EQ(value, 4.0);
+        for (double value : kernels::host_values<double>(edit.extra[0].table, kernels::Stream{})) EXPECT_EQ(value, 4.0);
       }
     }
     const PreparedAblation mask = prepare_ablation(model, Ablation::mask, {&route, 1}, {}, {});
@@ -194,12 +194,53 @@ TEST(PreparedAblations, ChangeTheTermsOfTheirRoutesByTheirShareAndNothingElse) {
   }
 }
 
+TEST(PreparedAblations, MoveAKeyByItsShare) {
+  const model::Model model =
+      testing::micro_model(testing::micro_config(model::Residual::block_attn_res, model::AttnResSource::block_sum));
+  const int r = 6;  // 3.attn: embedding, block_1, current
+  KeptPass donors;
+  donors.logits.assign(13, std::vector<double>(8 * 3, 2.0));
+  const std::vector<double> logits = rows_of_weights(3);
+  for (double share : {1.0, 0.25}) {
+    const GatedRoute route{r, 1, share};
+    for (Ablation ablation : {Ablation::resample_key, Ablation::patch_key}) {
+      const PreparedAblation prepared =
+          prepare_ablation(model, ablation, {&route, 1}, {}, BatchPlace{5, 2, 4, 3, &donors});
+      const model::ReadEdit& edit = prepared.intervention.edits.at(r);
+      EXPECT_TRUE(edit.extra.empty() && !edit.alpha);
+      std::vector<double> changed = logits;
+      edit.logits(changed);
+      for (std::size_t token = 0; token < 8; ++token) {
+        const auto donor = static_cast<std::size_t>(resample_donor(3, 5 + static_cast<std::int64_t>(token / 4),
+                                                                   static_cast<std::int64_t>(token % 4), 4)) +
+                           token / 4 * 4;
+        const double other = ablation == Ablation::patch_key ? 2.0 : logits[donor * 3 + 1];
+        EXPECT_DOUBLE_EQ(changed[token * 3 + 1], (1 - share) * logits[token * 3 + 1] + share * other);
+        EXPECT_EQ(changed[token * 3], logits[token * 3]);
+        EXPECT_EQ(changed[token * 3 + 2], logits[token * 3 + 2]);
+      }
+    }
+  }
+}
+
+TEST(Parts, HaveNames) {
+  EXPECT_EQ(with_part(Ablation::mean, Part::value), Ablation::mean);
+  EXPECT_EQ(with_part(Ablation::resample, Part::key), Ablation::resample_key);
+  EXPECT_EQ(with_part(Ablation::patch_value, Part::both), Ablation::patch_both);
+  for (Ablation one : {Ablation::mask, Ablation::zero, Ablation::freeze})
+    EXPECT_EQ(data::error_of([&] { with_part(one, Part::key); }),
+              "--part: found the ablation " + to_string(one) + ", expected mean, resample or patch");
+  EXPECT_EQ(data::error_of([] { part_from_string("weight"); }), "--part: found 'weight', expected value, key or both");
+  for (Ablation one : all_ablations()) EXPECT_EQ(ablation_from_string(to_string(one)), one);
+}
+
 TEST(PreparedAblations, SayWhatTheyLack) {
   const model::Model model =
       testing::micro_model(testing::micro_config(model::Residual::block_attn_res, model::AttnResSource::block_sum));
   const GatedRoute route{6, 1, 1.0};
-  for (Ablation ablation : {Ablation::mean, Ablation::freeze, Ablation::patch}) {
-    EXPECT_THROW(prepare_ablation(model, ablation, {&route, 1}, {}, {0, 1, 4, 1, {}}), std::invalid_argument)
+  for (Ablation ablation : all_ablations()) {
+    if (donor_of(ablation) == Donor::none || donor_of(ablation) == Donor::position) continue;
+    EXPECT_THROW(prepare_ablation(model, ablation, {&route, 1}, {}, {0, 1, 4, 1}), std::invalid_argument)
         << to_string(ablation);
   }
 }

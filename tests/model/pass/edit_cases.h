@@ -35,7 +35,7 @@ inline std::vector<EditCase> edit_cases(const model::Model& model, const std::ve
                         const std::function<void(PlainRead&, Rows & h, std::size_t source)>& words) {
     EditCase out;
     out.name = std::move(name);
-    std::vector<kernels::Tensor> values;
+    std::vector<model::ExtraValue> values;
     for (const Row& row : extra) {
       out.owned.emplace_back(model.options().activations(), model.options().device,
                              std::initializer_list<std::int64_t>{static_cast<std::int64_t>(d)});
@@ -43,7 +43,7 @@ inline std::vector<EditCase> edit_cases(const model::Model& model, const std::ve
                     kernels::Tensor(const_cast<double*>(row.data()), kernels::DType::f64, kernels::Device::cpu,
                                     {static_cast<std::int64_t>(d)}),
                     kernels::Stream{.device = model.options().device});
-      values.push_back(out.owned.back().tensor);
+      values.push_back({out.owned.back().tensor});
     }
     for (int r : reads) {
       const std::size_t n = columns_of(r), source = some_source(which, n), extras = extra.size();

@@ -150,8 +150,8 @@ TEST_P(Edits, AnExtraStandsForASourceOfTheSameValue) {
       }
     };
   };
-  moved.edits[r] = {.extra = {embedding.tensor}, .alpha = edit(true)};
-  same.edits[r] = {.extra = {embedding.tensor}, .alpha = edit(false)};
+  moved.edits[r] = {.extra = {{embedding.tensor}}, .alpha = edit(true)};
+  same.edits[r] = {.extra = {{embedding.tensor}}, .alpha = edit(false)};
   pass.forward(ids, &same);
   const std::vector<float> expected = nll();
   pass.forward(ids, &moved);
@@ -351,16 +351,28 @@ TEST(EditsThatDoNotFit, AreRefused) {
     std::fill(edited.begin(), edited.end(), 0.0);
     for (std::size_t i = 0; i < std::min(alpha.size(), edited.size()); ++i) edited[i] = alpha[i];
   };
-  EXPECT_EQ(refusal(3, {{fits.tensor}, keep}), "");
-  EXPECT_EQ(refusal(8, {{}, keep}), "edits: read 8, expected one of the 8 routed reads");
-  EXPECT_EQ(refusal(-1, {{}, keep}), "edits: read -1, expected one of the 8 routed reads");
-  EXPECT_EQ(refusal(3, {{}, {}}), "edits: read 1.mlp has no function for its weights");
-  EXPECT_EQ(refusal(3, {{fits.tensor, wide_one.tensor}, keep}),
-            "edits: read 1.mlp, extra 1: found 9 f32 on the CPU, expected 8 f32 on the CPU");
-  EXPECT_EQ(refusal(3, {{other_type.tensor}, keep}),
-            "edits: read 1.mlp, extra 0: found 8 bf16 on the CPU, expected 8 f32 on the CPU");
-  EXPECT_EQ(refusal(3, {{kernels::Tensor{}}, keep}),
-            "edits: read 1.mlp, extra 0: found nothing, expected 8 f32 on the CPU");
+  const auto extra = [&](std::vector<model::ExtraValue> values) {
+    return model::ReadEdit{std::move(values), {}, keep};
+  };
+  EXPECT_EQ(refusal(3, extra({{fits.tensor}})), "");
+  EXPECT_EQ(refusal(3, extra({{{}, 1, {3, 2, 1, 0}}})), "");
+  EXPECT_EQ(refusal(8, extra({})), "edits: read 8, expected one of the 8 routed reads");
+  EXPECT_EQ(refusal(-1, extra({})), "edits: read -1, expected one of the 8 routed reads");
+  EXPECT_EQ(refusal(3, {}), "edits: read 1.mlp has no function for its weights");
+  EXPECT_EQ(refusal(3, {{{fits.tensor}}, [](std::span<double>) {}, {}}),
+            "edits: read 1.mlp has no function for its weights");
+  EXPECT_EQ(refusal(3, extra({{fits.tensor}, {wide_one.tensor}})),
+            "edits: read 1.mlp, extra 1: found 9 f32 on the CPU, expected rows of 8 f32 on the CPU");
+  EXPECT_EQ(refusal(3, extra({{other_type.tensor}})),
+            "edits: read 1.mlp, extra 0: found 8 bf16 on the CPU, expected rows of 8 f32 on the CPU");
+  const std::string expected = ", expected a table or rows of one of the read's sources";
+  EXPECT_EQ(refusal(3, extra({{}})), "edits: read 1.mlp, extra 0: found nothing" + expected);
+  EXPECT_EQ(refusal(3, extra({{{}, 0, {}}})), "edits: read 1.mlp, extra 0: found a source without rows" + expected);
+  EXPECT_EQ(refusal(3, extra({{{}, 9, {0, 0, 0, 0}}})),
+            "edits: read 1.mlp, extra 0: found source 9, of which it has 2" + expected);
+  EXPECT_EQ(refusal(3, extra({{fits.tensor, -1, {0, 0, 1, 0}}})),
+            "edits: read 1.mlp, extra 0: found row 1, expected 0 to 0");
+  EXPECT_EQ(refusal(3, extra({{fits.tensor, -1, {0, 0}}})), "edits: read 1.mlp, extra 0: found 2 rows, expected 4");
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-#include "model/pass/wrap.h"
+#include "model/wrap/wrap.h"
 
 #include <algorithm>
 #include <cmath>

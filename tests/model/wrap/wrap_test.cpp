@@ -1,5 +1,5 @@
 // The wrapped model's routing against its closed form, on real text.
-#include "model/pass/wrap.h"
+#include "model/wrap/wrap.h"
 
 #include <gtest/gtest.h>
 
