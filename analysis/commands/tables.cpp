@@ -71,15 +71,15 @@ std::string ways_table(const AblationEffects& effects, const ProbeIdentity& iden
   if (!settings.frozen && !settings.direct) return "";
   std::string out = fmt::format(
       "{}, later routing held (frozen) or only the head responding (direct)\n"
-      "{:<21} {:<26} {:<26} {:<26} {:<20}\n",
-      to_string(effects.ablation), "set", "total [95 %], nats/tok", "frozen", "direct", "repaired, % of frozen");
+      "{:<21} {:<26} {:<26} {:<26} {:<17}\n",
+      to_string(effects.ablation), "set", "total [95 %], nats/tok", "frozen", "direct", "repaired, %");
   const auto percent = [](const Estimate& share) {
     if (std::isnan(share.value)) return std::string("-");
     return fmt::format("{:.0f} [{:.0f}, {:.0f}]", 100 * share.value, 100 * share.ci.lower, 100 * share.ci.upper);
   };
   for (std::size_t s = 0; s < effects.sets.size(); ++s) {
     const SetEffect& set = effects.sets[s];
-    std::string line = fmt::format("{:<21} {:<26} {:<26} {:<26} {:<20}", shortened(identity.sets[s]),
+    std::string line = fmt::format("{:<21} {:<26} {:<26} {:<26} {:<17}", shortened(identity.sets[s]),
                                    with_interval(set.delta_nll), with_interval(set.frozen.delta_nll),
                                    with_interval(set.direct.delta_nll), percent(set.frozen.share));
     trim(line);
@@ -89,8 +89,9 @@ std::string ways_table(const AblationEffects& effects, const ProbeIdentity& iden
   if (std::isnan(all.value)) return out;
   const char* verdict = all.ci.lower > 0   ? "later routing repairs some of the damage"
                         : all.ci.upper < 0 ? "later routing adds to the damage"
-                                           : "that later routing repairs some of the damage is not shown";
-  return out + fmt::format("all sets together: {} % of the frozen effect [95 %]: {}\n", percent(all), verdict);
+                                           : "no repair by later routing is shown";
+  return out +
+         fmt::format("all sets together, repaired: {} % of the frozen effect [95 %]: {}\n", percent(all), verdict);
 }
 
 /// The tested set with the largest effect; the number of sets if there is none.

@@ -25,7 +25,10 @@ std::vector<PartInteraction> interactions_at(std::span<const Rows> runs, std::si
     const Ablation one = of_donor(donor), value = with_part(one, Part::value), key = with_part(one, Part::key),
                    both = with_part(one, Part::both);
     const auto measured = [&](Ablation ablation) {
-      return std::all_of(runs.begin(), runs.end(), [&](const Rows& run) { return run[row]->find(ablation); });
+      return std::all_of(runs.begin(), runs.end(), [&](const Rows& run) {
+        const AblationEffects* effects = run[row]->find(ablation);
+        return effects && !effects->sets.empty();
+      });
     };
     if (!measured(value) || !measured(key) || !measured(both)) continue;
     PartInteraction& interaction = out.emplace_back();

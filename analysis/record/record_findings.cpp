@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <span>
 
 #include "analysis/record/record_fields.h"
@@ -188,10 +189,21 @@ Fields<Content> content_fields() {
           data::field_of("mean_share", {}, "1", "mean over the reads with more than one source", &Content::mean_share)};
 }
 
-/// Of the d-th donor; all rows have the same ones.
-void write_interaction(data::hdf5::Group& file, const ProbeIdentity& identity, const Findings& findings, std::size_t d,
+/// Of one donor; a row that lacks it has NaN.
+void write_interaction(data::hdf5::Group& file, const ProbeIdentity& identity, const Findings& findings, Donor donor,
                        const data::AxisLengths& axes) {
-  const std::string name = parts_name(findings.interactions.front()[d].donor);
+  std::vector<PartInteraction> rows;
+  bool measured = false;
+  for (const std::vector<PartInteraction>& of_row : findings.interactions) {
+    const auto found = std::find_if(of_row.begin(), of_row.end(), [&](const auto& one) { return one.donor == donor; });
+    measured = measured || found != of_row.end();
+    const Values missing(identity.sets.size(), nan);
+    rows.push_back(found != of_row.end()
+                       ? *found
+                       : PartInteraction{donor, std::vector<Estimate>(missing.size()), missing, missing});
+  }
+  if (!measured) return;
+  const std::string name = parts_name(donor);
   data::hdf5::Group group =
       make_group(file, "interaction/" + name,
                  estimand(identity, "both parts of " + name + ", its value alone and its key alone",
@@ -201,8 +213,6 @@ void write_interaction(data::hdf5::Group& file, const ProbeIdentity& identity, c
                                     findings.runs > 1 ? " and runs" : ""));
   group.set("test", "one-sided t tests over documents, corrected for skewness; doubled");
   group.set("adjustment", "Holm over the sets of a step");
-  std::vector<PartInteraction> rows;
-  for (const auto& of_row : findings.interactions) rows.push_back(of_row[d]);
   Fields<PartInteraction> fields;
   add_estimates(fields, "delta_nll", {"slice"}, "nat/token", "what both parts do beyond the sum of either",
                 [](const PartInteraction& row) { return row.delta_nll; });
@@ -238,8 +248,8 @@ void write_findings(data::hdf5::Group& file, const ProbeIdentity& identity, cons
                                       findings.runs > 1 ? " and runs" : ""));
     data::write_fields<Learned>(group, learned_fields(), findings.learned, axes, "step");
   }
-  for (std::size_t d = 0; !findings.interactions.empty() && d < findings.interactions.front().size(); ++d)
-    write_interaction(file, identity, findings, d, axes);
+  for (Donor donor : {Donor::mean, Donor::position, Donor::text})
+    write_interaction(file, identity, findings, donor, axes);
   if (!findings.dissociation.empty()) {
     data::hdf5::Group group = make_group(
         file, "dissociation",

@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "analysis/results/probe_tokens.h"
-#include "analysis/routes/ablation.h"
+#include "analysis/routes/prepare.h"
 #include "tests/analysis/planted/micro_machine.h"
 
 namespace routescope::planted {

@@ -47,7 +47,8 @@ inline int bit(std::int32_t token, Bit which) {
 
 class Machine {
  public:
-  explicit Machine(double beta) : model_(config(), {}) {
+  /// The last MLP says the coordinate `says`.
+  explicit Machine(double beta, Coordinate says = signal) : model_(config(), {}) {
     zero();
     for (std::int32_t token = 0; token < 16; ++token) {
       at("model.embed_tokens.weight", token, one) = 1;
@@ -56,7 +57,7 @@ class Machine {
       at("model.embed_tokens.weight", token, choice) = static_cast<float>(bit(token, Bit::choice));
       at("lm_head.weight", token, said) = static_cast<float>(beta / (2 * std::sqrt(8.0)) * bit(token, Bit::answer));
     }
-    say_signal();
+    say(says);
   }
 
   /// Logits of the embedding in a read: `base`, plus `by_choice` times the token's choice. Its norm is always that of
@@ -125,13 +126,13 @@ class Machine {
     }
   }
 
-  /// The last MLP's two units: with x the normalised signal, silu(x) x + silu(-x) x = x^2 tanh(x / 2).
-  void say_signal() {
+  /// The last MLP's two units: with x the normalised coordinate, silu(x) x + silu(-x) x = x^2 tanh(x / 2).
+  void say(Coordinate what) {
     const std::string mlp = "model.layers.2.mlp.";
-    at(mlp + "gate_proj.weight", 0, signal) = 1;
-    at(mlp + "gate_proj.weight", 1, signal) = -1;
+    at(mlp + "gate_proj.weight", 0, what) = 1;
+    at(mlp + "gate_proj.weight", 1, what) = -1;
     for (int unit = 0; unit < 2; ++unit) {
-      at(mlp + "up_proj.weight", unit, signal) = 1;
+      at(mlp + "up_proj.weight", unit, what) = 1;
       at(mlp + "down_proj.weight", said, unit) = 1;
     }
   }

@@ -137,7 +137,9 @@ inline analysis::ProbeIdentity full_identity() {
   identity.tokens.documents = {3, 3, 5, 11};
   identity.patch = micro_tokens(4, 8, 14);
   identity.settings.seed = 9;
-  identity.settings.ablations = analysis::all_ablations();
+  identity.settings.ablations = analysis::whole_ablations();
+  for (analysis::Ablation one : {analysis::Ablation::mean_key, analysis::Ablation::mean_both})
+    identity.settings.ablations.push_back(one);
   identity.settings.frozen = identity.settings.direct = true;
   identity.settings.by_repeat = true;
   for (const analysis::RouteSet& set : analysis::slice_sets(model::ReadPlan(config))) identity.sets.push_back(set.name);

@@ -107,14 +107,14 @@ TEST(AnalysisRecordTest, RefusesOtherFilesAndNewerVersions) {
   }
   EXPECT_NE(error_of([&] {
               load_record(dir / "analysis.h5");
-            }).find("attribute version: found [3, 9], expected [2, 0] to [3, 0]"),
+            }).find("attribute version: found [3, 9], expected [2, 0] to [3, 1]"),
             std::string::npos);
   {
     data::hdf5::File file = data::hdf5::File::open_writable(dir / "analysis.h5");
     file.set("version", std::vector<std::int64_t>{1, 0});
   }
   EXPECT_TRUE(holds(error_of([&] { load_record(dir / "analysis.h5"); }),
-                    "found [1, 0], expected [2, 0] to [3, 0]: an older version measured less: remove the file"));
+                    "found [1, 0], expected [2, 0] to [3, 1]: an older version measured less: remove the file"));
   {
     data::hdf5::File file = data::hdf5::File::create(dir / "other.h5");
     file.set("filetype", "something else");
@@ -289,6 +289,38 @@ TEST(AnalysisRecordTest, TablesFitATerminal) {
   for (const char* part : {"0.attn-5.mlp:embedd..", "motif embedding_early_mlp", "rank correlation",
                            "cost: ", "atlas: 5 routes masked, ", "freeze"})
     EXPECT_TRUE(holds(text, part)) << part;
+}
+
+// A sentence about the data stands only where the interval says it.
+TEST(AnalysisRecordTest, TablesSayWhatLaterRoutingDoesOnlyWhereItIsShown) {
+  const AnalysisRecord record = testing::filled_record();
+  const auto said = [&](const Estimate& share) {
+    ProbeRow row = record.rows.back();
+    row.ablations.resize(1);
+    row.ablations[0].repaired_share = share;
+    return row_table(row, record.identity);
+  };
+  EXPECT_TRUE(holds(said({0.3, {0.1, 0.5}}), "30 [10, 50] % of the frozen effect [95 %]: later routing repairs some"));
+  EXPECT_TRUE(holds(said({-0.3, {-0.5, -0.1}}), "-30 [-50, -10] % of the frozen effect [95 %]: later routing adds to"));
+  EXPECT_TRUE(holds(said({0.3, {-0.1, 0.5}}), "no repair by later routing is shown"));
+  EXPECT_FALSE(holds(said({nan, {nan, nan}}), "later routing repairs"));
+
+  AnalysisRecord parts = record;
+  for (ProbeRow& row : parts.rows)
+    for (std::size_t s = 0; s < 18; ++s)
+      for (std::size_t q = 0; q < 4; ++q) {
+        const auto effect = [&](Ablation ablation) -> double& {
+          for (AblationEffects& effects : row.ablations)
+            if (effects.ablation == ablation) return effects.sets[s].delta_nll_sequence[q];
+          throw std::logic_error("not measured");
+        };
+        // Slice 2 alone has an interaction, of 1 nat and hardly any noise.
+        const double noise = 1e-6 * std::sin(static_cast<double>(7 * s + 3 * q));
+        effect(Ablation::mean_both) = effect(Ablation::mean) + effect(Ablation::mean_key) + noise + (s == 2 ? 1 : 0);
+      }
+  const std::string text = findings_text(find(parts), parts);
+  EXPECT_TRUE(holds(text, "mean: both parts minus value minus key\n    embedding.attn.late   +1.0000")) << text;
+  EXPECT_FALSE(holds(text, "mean: both parts minus value minus key\n    embedding.attn.early"));
 }
 
 }  // namespace

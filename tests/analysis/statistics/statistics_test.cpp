@@ -281,5 +281,24 @@ TEST(Statistics, WeightedRunsSpreadAsTheirMeanDoes) {
   EXPECT_EQ(run_weights(1, {1}, 5), std::vector<double>{1});
 }
 
+TEST(RatioOfMeans, IsFiellersInterval) {
+  // By hand: means 2 and 4, variances of the means 1/3 and 4/3, covariance 1/3, t_2(0.975) = 4.302653.
+  const Estimate none = ratio_of_means(std::vector<double>{1, 2, 3}, std::vector<double>{2, 6, 4});
+  EXPECT_TRUE(std::isnan(none.value)) << "16 < t^2 4/3: the denominator may be 0";
+  const std::vector<double> a{1, 2, 3, 2}, b{8, 10, 12, 10};
+  const Estimate ratio = ratio_of_means(a, b);
+  EXPECT_DOUBLE_EQ(ratio.value, 0.2);
+  for (double bound : {ratio.ci.lower, ratio.ci.upper}) {  // where a - r b differs from 0 by exactly t standard errors
+    std::vector<double> difference;
+    for (std::size_t i = 0; i < 4; ++i) difference.push_back(a[i] - bound * b[i]);
+    double squares = 0;
+    for (double value : difference) squares += (value - mean(difference)) * (value - mean(difference));
+    EXPECT_NEAR(std::abs(mean(difference)) / std::sqrt(squares / 12), student_t_quantile(0.975, 3), 1e-9);
+  }
+  EXPECT_TRUE(std::isnan(ratio_of_means(std::vector<double>{1}, std::vector<double>{2}).value));
+  EXPECT_TRUE(std::isnan(ratio_of_means(std::vector<double>{1, 1}, std::vector<double>{-2, -2}).value));
+  EXPECT_TRUE(std::isnan(ratio_of_means(std::vector<double>{nan, 1}, std::vector<double>{2, 2}).value));
+}
+
 }  // namespace
 }  // namespace routescope::analysis
