@@ -61,6 +61,23 @@ void add_token_options(CLI::App& command, ProbeSettings& settings) {
                   "What to measure on: HDF5 file with `tokens` [B, T], or a token shard; without it a run's own probe "
                   "tokens")
       ->group("Tokens");
+  command
+      .add_option(
+          "--task", settings.task,
+          "In place of tokens: prompts with answers, a JSON object a line (data/formats/tasks.md); only answers "
+          "are scored, and what is taken from aligned tokens is taken from the corrupted prompts")
+      ->group("Tokens");
+  command
+      .add_option_function<std::string>(
+          "--direction",
+          [&settings](const std::string& name) {
+            settings.direction = name == "noising" ? Direction::noising : Direction::denoising;
+          },
+          "Of a task: noising (run the clean prompts) or denoising (run the corrupted ones and take from the clean "
+          "ones)")
+      ->check(CLI::IsMember({"noising", "denoising"}))
+      ->default_str("noising")
+      ->group("Tokens");
   data::add_number(command, "--sequences", settings.sequences, "Only the first N sequences (of a shard: 32)", 1,
                    most_sequences)
       ->default_str("")

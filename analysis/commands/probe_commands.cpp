@@ -57,6 +57,7 @@ void add_place_options(CLI::App& command, Place& place) {
 void check_outputs(const Place& place, const ProbeSettings& settings) {
   std::vector<data::NamedPath> inputs{{"--tokens", settings.tokens},
                                       {"--patch-from", settings.patch_from},
+                                      {"--task", settings.task},
                                       {"--classes", settings.class_file},
                                       {"--preregistration", settings.preregistration}};
   for (const char* file : {"routing.h5", "routing.h5.journal", "config.yaml"})
@@ -104,11 +105,12 @@ void probe_initial(RecordedProbe& probe, const fs::path& run, std::int64_t first
 int run_probe(const Place& place, const std::string& step, const ProbeSettings& settings, const Ranks& ranks,
               const model::ModelOptions& options) {
   if (place.run.empty() == place.model.empty()) throw data::UsageError("probe: expected either --run or --model");
-  if (!place.model.empty() && settings.tokens.empty()) throw data::UsageError("probe: --model needs --tokens");
+  if (!place.model.empty() && settings.tokens.empty() && settings.task.empty())
+    throw data::UsageError("probe: --model needs --tokens or --task");
   std::vector<data::CheckpointEntry> models{{0, place.model}};
   if (!place.run.empty()) models = ranks.checkpoints([&] { return chosen_checkpoints(place.run, step); });
   fs::path out = place.out;
-  if (out.empty() && !place.run.empty()) out = fs::path(place.run) / "analysis.h5";
+  if (out.empty() && !place.run.empty()) out = record_file(place.run, settings);
   RecordedProbe probe(out, identity(settings, models.front().dir, place.run, ranks), options, ranks.communicator,
                       !place.run.empty());
   probe_initial(probe, place.run, models.front().step, ranks);
@@ -134,7 +136,7 @@ int run_track(const Place& place, bool follow, const ProbeSettings& settings, co
     ranks.print("waiting for the first checkpoint in {}\n", (run / "checkpoints").string());
     while (nothing_yet()) wait_for_checkpoints();
   }
-  const fs::path out = place.out.empty() ? run / "analysis.h5" : fs::path(place.out);
+  const fs::path out = place.out.empty() ? record_file(run, settings) : fs::path(place.out);
   // Of the checkpoints the one that stays the longest.
   const auto newest = ranks.checkpoints([&] { return some_checkpoints(run); }).back();
   RecordedProbe probe(out, identity(settings, newest.dir, run, ranks), options, ranks.communicator);
@@ -158,7 +160,8 @@ Subcommand add_probe_command(CLI::App& tool) {
   command->add_option("--run", place->run, "Run directory");
   command->add_option("--model", place->model, "Model directory, in place of a run");
   command->add_option("--step", *step, "Of a run: a saved step, latest or all")->capture_default_str();
-  command->add_option("--out", place->out, "analysis.h5 to write (of a run: DIR/analysis.h5)");
+  command->add_option("--out", place->out,
+                      "analysis.h5 to write (of a run: DIR/analysis.h5, of a task DIR/task-NAME.h5)");
   add_measurement_options(*command, *settings);
   add_place_options(*command, *place);
   return {command, [=] {
@@ -175,7 +178,7 @@ Subcommand add_track_command(CLI::App& tool) {
   const auto follow = std::make_shared<bool>(false);
   command->add_option("--run", place->run, "Run directory")->required();
   command->add_flag("--follow", *follow, "Wait for further steps until the run has saved its last; oldest first");
-  command->add_option("--out", place->out, "analysis.h5 to write (DIR/analysis.h5)");
+  command->add_option("--out", place->out, "analysis.h5 to write (DIR/analysis.h5, of a task DIR/task-NAME.h5)");
   add_measurement_options(*command, *settings);
   add_place_options(*command, *place);
   return {command, [=] {

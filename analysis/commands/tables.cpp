@@ -94,6 +94,29 @@ std::string ways_table(const AblationEffects& effects, const ProbeIdentity& iden
          fmt::format("all sets together, repaired: {} % of the frozen effect [95 %]: {}\n", percent(all), verdict);
 }
 
+/// Of a task: how its answers fare, in the intact model and by each set.
+std::string metrics_table(const ProbeRow& row, const ProbeIdentity& identity) {
+  if (!identity.tokens.is_task()) return "";
+  std::string out = fmt::format("task {}, {}: answers have", identity.task.name, to_string(identity.task.direction));
+  for (std::size_t m = 0; m < num_metrics; ++m)
+    out += fmt::format("{} {} {}", m == 0 ? "" : ",", metric_names[m], number("{:.4f}", row.intact_metrics[m]));
+  out += "\n";
+  for (const AblationEffects& effects : row.ablations) {
+    out += fmt::format("{:<21}", to_string(effects.ablation));
+    for (const char* name : metric_names) out += fmt::format(" {:<30}", std::string("delta ") + name + " [95 %]");
+    trim(out);
+    out += "\n";
+    for (std::size_t s = 0; s < effects.sets.size(); ++s) {
+      std::string line = fmt::format("{:<21}", shortened(identity.sets[s]));
+      for (const MetricEffect& metric : effects.sets[s].metrics)
+        line += fmt::format(" {:<30}", with_interval(metric.delta));
+      trim(line);
+      out += line + "\n";
+    }
+  }
+  return out;
+}
+
 /// The tested set with the largest effect; the number of sets if there is none.
 std::size_t strongest_set(const AblationEffects& effects) {
   std::size_t strongest = effects.sets.size();
@@ -158,6 +181,7 @@ std::string row_table(const ProbeRow& row, const ProbeIdentity& identity) {
                   identity.tokens.sequences, identity.tokens.positions, identity.tokens.origin);
   for (const AblationEffects& effects : row.ablations)
     out += ablation_table(effects, row, identity) + ways_table(effects, identity);
+  out += metrics_table(row, identity);
   if (!row.atlas.empty()) {
     const Atlas& atlas = row.atlas;
     out += fmt::format(

@@ -70,7 +70,7 @@ class AtlasMaker {
 
   /// Of summed nats of each sequence. Documents are the sample.
   Estimate effect(std::vector<double> sums, What what, std::size_t route) const {
-    for (double& sum : sums) sum /= static_cast<double>(tokens_.positions - 1);
+    for (double& sum : sums) sum /= static_cast<double>(tokens_.scored());
     return effect_per_token(sums, what, route);
   }
   /// Of the nats a token of each sequence.

@@ -35,17 +35,20 @@ std::vector<std::vector<double>> measure_cuts(SharedBatches& batches, const CutC
     expect_room_for_means(plan, context.model.options().device, cut.ablation, what, cut.routes);
   }
   const auto order = in_order(plan, cuts);
-  const auto predicted = static_cast<double>(context.tokens.positions - 1);
+  const auto predicted = static_cast<double>(context.tokens.scored());
   const auto body = [&](BatchProbe& batch, std::int64_t first, std::span<std::vector<double>> values) {
-    const std::vector<double> intact =
-        by_sequence(batch.intact(ids_of(context.tokens, first, batch.batch())).nll, batch.positions());
+    const std::vector<double> intact = by_sequence(batch.intact(context.tokens, first).nll, batch.positions());
     for (std::size_t q = 0; q < intact.size(); ++q) {
       values[q].assign(1 + cuts.size(), 0.0);
       values[q][0] = intact[q] / predicted;
     }
     for (const auto& [from, i] : order) {
       const PreparedAblation cut = prepare_ablation(context.model, cuts[i].ablation, cuts[i].routes, context.reference,
-                                                    {first, batch.batch(), batch.positions(), context.seed});
+                                                    {.first_sequence = first,
+                                                     .sequences = batch.batch(),
+                                                     .positions = batch.positions(),
+                                                     .seed = context.seed,
+                                                     .lengths = batch.lengths()});
       const std::vector<double> changed =
           by_sequence(batch.intervened({&cut.intervention, 1}, from, false).nll, batch.positions());
       for (std::size_t q = 0; q < intact.size(); ++q) values[q][1 + i] = (changed[q] - intact[q]) / predicted;

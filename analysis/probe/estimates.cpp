@@ -137,16 +137,17 @@ class Batch {
   std::int64_t sequences() const { return pass_.batch(); }
 
   /// Adds to out [sequence][first_order, estimate][reads, columns].
-  void measure(std::span<const std::int32_t> ids, std::int64_t first_token, std::uint64_t seed, std::span<double> out) {
+  void measure(const ProbeTokens& tokens, std::int64_t first, std::uint64_t seed, std::span<double> out) {
     const model::ReadPlan& plan = model_.plan();
     const std::size_t routes = index(plan.num_routed()) * index(plan.num_columns());
     const auto cell = [&](std::size_t token, std::size_t table, int r, std::size_t i) -> double& {
       const std::size_t sequence = token / index(pass_.seq_len());
       return out[(2 * sequence + table) * routes + index(r * plan.num_columns() + plan.reads[index(r)].columns[i])];
     };
-    pass_.forward(ids);
-    const std::vector<std::int32_t> labels = draw_labels(first_token, seed);
-    const std::vector<Values> gradient = backward(next_tokens(ids, pass_.seq_len()));
+    pass_.forward(ids_of(tokens, first, sequences()));
+    const std::vector<std::int32_t> targets = tokens.targets(first, sequences());
+    const std::vector<std::int32_t> labels = draw_labels(tokens, targets, first, seed);
+    const std::vector<Values> gradient = backward(targets);
     for (int r = 0; r < plan.num_routed(); ++r) {
       const std::size_t n = plan.reads[index(r)].columns.size();
       const Values dlogit = host(pass_.dlogit(r));
@@ -174,8 +175,9 @@ class Batch {
   }
 
  private:
-  /// A label for every token that predicts one, from the model's own distribution; -1 for the others.
-  std::vector<std::int32_t> draw_labels(std::int64_t first_token, std::uint64_t seed) {
+  /// A label for every token that has a target, from the model's own distribution; -1 for the others.
+  std::vector<std::int32_t> draw_labels(const ProbeTokens& tokens, const std::vector<std::int32_t>& targets,
+                                        std::int64_t first, std::uint64_t seed) {
     const std::int64_t vocab = model_.config().vocab_size;
     const std::int64_t rows = std::clamp<std::int64_t>(logits_at_a_time / vocab, 1, pass_.tokens());
     const kernels::OwnedTensor logits(model_.options().storage, model_.options().device, {rows, vocab});
@@ -185,8 +187,11 @@ class Batch {
       pass_.logits(begin, end, logits.tensor.rows(0, end - begin));
       const Values values = kernels::host_values<double>(logits.tensor.rows(0, end - begin), pass_.stream());
       for (std::int64_t token = begin; token < end; ++token) {
-        const auto word = kernels::random_words(seed, label_stream, static_cast<std::uint64_t>(first_token + token));
-        labels.push_back((token + 1) % pass_.seq_len() == 0
+        // A prompt has one label, which padding must not change.
+        const std::int64_t place =
+            tokens.is_task() ? first + token / tokens.positions : first * tokens.positions + token;
+        const auto word = kernels::random_words(seed, label_stream, static_cast<std::uint64_t>(place));
+        labels.push_back(targets[index(token)] < 0
                              ? -1
                              : draw_label(std::span(values).subspan(index((token - begin) * vocab), index(vocab)),
                                           kernels::to_uniform(word.word[0])));
@@ -260,7 +265,7 @@ std::vector<double> route_estimates(const model::Model& model, const ProbeTokens
       batch.reset();
       batch.emplace(model, count, tokens.positions);
     }
-    batch->measure(ids_of(tokens, first, count), first * tokens.positions, seed,
+    batch->measure(tokens, first, seed,
                    std::span(out).subspan(index(first - begin) * 2 * routes, index(count) * 2 * routes));
   }
   return out;

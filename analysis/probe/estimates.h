@@ -16,7 +16,8 @@ namespace routescope::analysis {
 ///   first_order  minus the gradient of the sequence's nll with respect to a gate on the route's exp(logit)
 ///   estimate     <g, dy> + (1/2) <g~, dy>^2, dy the exact change of what the read's sublayer makes
 /// 0 for a route that is not there or is its read's only one. Labels of g~ are drawn by `seed` and the token's place in
-/// `tokens`; they are the same whoever measures the sequence, in whatever batch. `model` in f32 or f64.
+/// `tokens` (of a task, the prompt's number); they are the same whoever measures the sequence, in whatever batch.
+/// `model` in f32 or f64.
 std::vector<double> route_estimates(const model::Model& model, const ProbeTokens& tokens, std::int64_t begin,
                                     std::int64_t end, std::uint64_t seed,
                                     std::size_t batch_bytes = default_batch_bytes);

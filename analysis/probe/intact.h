@@ -18,7 +18,8 @@ struct RouteMasses {
 };
 
 struct Intact {
-  std::vector<double> nll_sequence;  // [sequence] nats a token, mean over predicted tokens
+  std::vector<double> nll_sequence;   // [sequence] nats a token, mean over predicted tokens
+  std::vector<MetricValues> answers;  // [sequence] of a task
   RouteMasses alpha, contribution, norm_mass;
   std::vector<double> alpha_variance;  // [reads, columns] over all tokens
   Reference reference;                 // its means by route are those above

@@ -49,7 +49,7 @@ BatchProbe::BatchProbe(const model::Model& model, std::int64_t batch, std::int64
       targets_(kernels::DType::i32, model.options().device, {batch * positions}) {}
 
 template <class Each>
-PassValues BatchProbe::evaluate(const Each& each) {
+PassValues BatchProbe::evaluate(const Each& each, bool answers) {
   PassValues values;
   for (std::int64_t begin = 0; begin < pass_.tokens(); begin += chunk_) {
     const std::int64_t end = std::min(begin + chunk_, pass_.tokens());
@@ -59,22 +59,38 @@ PassValues BatchProbe::evaluate(const Each& each) {
     const std::vector<double> of_chunk =
         kernels::host_values<double>(nll, pass_.stream());  // 0 where nothing is predicted
     values.nll.insert(values.nll.end(), of_chunk.begin(), of_chunk.end());
+    for (std::size_t q = 0; answers && q < answers_.size(); ++q) {
+      const std::int64_t token = static_cast<std::int64_t>(q) * pass_.seq_len() + answers_[q].position;
+      if (token < begin || token >= end) continue;
+      values.answers.push_back(
+          metrics_of(kernels::host_values<double>(logits.rows(token - begin, token - begin + 1), pass_.stream()),
+                     scored_[static_cast<std::size_t>(token)], answers_[q].distractor));
+    }
   }
   return values;
 }
 
-PassValues BatchProbe::intact(std::span<const std::int32_t> ids) {
+PassValues BatchProbe::intact(const ProbeTokens& tokens, std::int64_t first) {
+  const auto ids = ids_of(tokens, first, batch());
   ids_.assign(ids.begin(), ids.end());
-  std::vector<std::int32_t> targets = next_tokens(ids_, pass_.seq_len());
+  scored_ = tokens.targets(first, batch());
+  lengths_.clear();
+  answers_.clear();
+  for (std::int64_t q = first; q < first + batch(); ++q) {
+    lengths_.push_back(tokens.length(q));
+    if (tokens.is_task()) answers_.push_back(tokens.answers[static_cast<std::size_t>(q)]);
+  }
   kernels::copy(targets_.tensor,
-                kernels::Tensor(targets.data(), kernels::DType::i32, kernels::Device::cpu, {targets_.tensor.numel()}),
+                kernels::Tensor(scored_.data(), kernels::DType::i32, kernels::Device::cpu, {targets_.tensor.numel()}),
                 pass_.stream());
   pass_.forward(ids_);
-  return evaluate([&](PassValues&, std::int64_t begin, std::int64_t end) {
-    const kernels::Tensor logits = intact_.tensor.rows(begin, end);
-    pass_.logits(begin, end, logits);
-    return logits;
-  });
+  return evaluate(
+      [&](PassValues&, std::int64_t begin, std::int64_t end) {
+        const kernels::Tensor logits = intact_.tensor.rows(begin, end);
+        pass_.logits(begin, end, logits);
+        return logits;
+      },
+      true);
 }
 
 PassValues BatchProbe::direct(const model::RoutingIntervention& intervention, std::span<const int> reads) {
@@ -92,21 +108,23 @@ PassValues BatchProbe::intervened(std::span<const model::RoutingIntervention> in
     pass_.forward(ids_, &interventions.front(), first_read);
   else
     pass_.forward_each(ids_, interventions, first_read);
-  return evaluate([&](PassValues& values, std::int64_t begin, std::int64_t end) {
-    const kernels::Tensor logits = changed_.tensor.rows(0, end - begin);
-    pass_.logits(begin, end, logits);
-    if (!compared) return logits;
-    kernels::compare_logits(kl_.tensor.rows(0, end - begin), agree_.tensor.rows(0, end - begin),
-                            intact_.tensor.rows(begin, end), logits, pass_.stream());
-    std::vector<double> kl = kernels::host_values<double>(kl_.tensor.rows(0, end - begin), pass_.stream());
-    std::vector<double> agree = kernels::host_values<double>(agree_.tensor.rows(0, end - begin), pass_.stream());
-    for (std::int64_t token = begin; token < end; ++token) {
-      const bool predicts = (token + 1) % pass_.seq_len() != 0;
-      values.kl.push_back(predicts ? kl[static_cast<std::size_t>(token - begin)] : 0);
-      values.agree.push_back(predicts ? agree[static_cast<std::size_t>(token - begin)] : 0);
-    }
-    return logits;
-  });
+  return evaluate(
+      [&](PassValues& values, std::int64_t begin, std::int64_t end) {
+        const kernels::Tensor logits = changed_.tensor.rows(0, end - begin);
+        pass_.logits(begin, end, logits);
+        if (!compared) return logits;
+        kernels::compare_logits(kl_.tensor.rows(0, end - begin), agree_.tensor.rows(0, end - begin),
+                                intact_.tensor.rows(begin, end), logits, pass_.stream());
+        std::vector<double> kl = kernels::host_values<double>(kl_.tensor.rows(0, end - begin), pass_.stream());
+        std::vector<double> agree = kernels::host_values<double>(agree_.tensor.rows(0, end - begin), pass_.stream());
+        for (std::int64_t token = begin; token < end; ++token) {
+          const bool predicts = scored_[static_cast<std::size_t>(token)] >= 0;
+          values.kl.push_back(predicts ? kl[static_cast<std::size_t>(token - begin)] : 0);
+          values.agree.push_back(predicts ? agree[static_cast<std::size_t>(token - begin)] : 0);
+        }
+        return logits;
+      },
+      compared);
 }
 
 std::vector<double> BatchProbe::contributions(int read) const {
@@ -115,7 +133,9 @@ std::vector<double> BatchProbe::contributions(int read) const {
   const std::int64_t columns = alpha.shape[1];
   const kernels::OwnedTensor sums(kernels::DType::f64, alpha.device, {batch(), 2, columns});
   for (std::int64_t q = 0; q < batch(); ++q) {
-    const auto of_sequence = [&](const kernels::Tensor& t) { return t.rows(q * positions(), (q + 1) * positions()); };
+    const auto of_sequence = [&, length = lengths_[static_cast<std::size_t>(q)]](const kernels::Tensor& t) {
+      return t.rows(q * positions(), q * positions() + length);
+    };
     std::vector<kernels::Tensor> rows;
     std::transform(values.begin(), values.end(), std::back_inserter(rows), of_sequence);
     kernels::contribution_statistics(sums.tensor.slice(q * 2 * columns, {2, columns}), of_sequence(alpha), rows,

@@ -19,12 +19,13 @@
 
 namespace routescope::analysis {
 
-/// Values of one forward pass for each token [batch * positions]; 0 for the last token of a sequence, which predicts
-/// nothing.
+/// Values of one forward pass for each token [batch * positions]; 0 where no prediction is scored
+/// (ProbeTokens::targets()).
 struct PassValues {
-  std::vector<double> nll;    // nats
-  std::vector<double> kl;     // KL(intact || this pass), nats
-  std::vector<double> agree;  // 1: the same first choice as the intact model
+  std::vector<double> nll;            // nats
+  std::vector<double> kl;             // KL(intact || this pass), nats
+  std::vector<double> agree;          // 1: the same first choice as the intact model
+  std::vector<MetricValues> answers;  // [batch] of a task; else empty
 };
 
 /// [sequence] the sum over the tokens of each sequence.
@@ -40,13 +41,15 @@ class BatchProbe {
 
   std::int64_t batch() const { return pass_.batch(); }
   std::int64_t positions() const { return pass_.seq_len(); }
+  /// [batch] ProbeTokens::length() of the sequences of intact().
+  std::span<const std::int64_t> lengths() const { return lengths_; }
 
-  /// ids [batch * positions]: also those of the calls that follow, until the next call of this. kl and agree stay
-  /// empty.
-  PassValues intact(std::span<const std::int32_t> ids);
+  /// The sequences of `tokens` from `first` on: also those of the calls that follow, until the next call of this. kl
+  /// and agree stay empty.
+  PassValues intact(const ProbeTokens& tokens, std::int64_t first);
   /// One intervention for all sequences, or one for each. Everything before `first_read` is taken over from the last
   /// pass, in which it was intact. The bits are those of a pass from the first read on, because every read is computed
-  /// by itself (ReadPhases::fused). Sets kl and agree only if `compared`.
+  /// by itself (ReadPhases::fused). Sets kl, agree and answers only if `compared`.
   PassValues intervened(std::span<const model::RoutingIntervention> interventions, int first_read, bool compared);
   /// The direct effect of an intervention on `reads` (Pass::forward_direct()). The last pass was intact(), or this.
   PassValues direct(const model::RoutingIntervention& intervention, std::span<const int> reads);
@@ -61,13 +64,13 @@ class BatchProbe {
     return kernels::host_values<double>(pass_.partial(read), pass_.stream());
   }
   /// Likewise of a routed read: contribution and norm-weighted mass of its n+1 sources (MATH.md, "Masses"),
-  /// summed over the tokens of each sequence, [batch, 2, n+1].
+  /// summed over the tokens of each sequence that count (ProbeTokens::length()), [batch, 2, n+1].
   std::vector<double> contributions(int read) const;
 
  private:
-  /// Logits and nll of all tokens, a chunk at a time; calls `each` for every chunk.
+  /// Logits and nll of all tokens, a chunk at a time; calls `each` for every chunk. `answers`: also those.
   template <class Each>
-  PassValues evaluate(const Each& each);
+  PassValues evaluate(const Each& each, bool answers = false);
 
   kernels::OwnedTensor copy_of(const kernels::Tensor& tensor) const;
 
@@ -76,7 +79,9 @@ class BatchProbe {
   int partials_;
   std::int64_t vocab_, chunk_;
   kernels::OwnedTensor intact_, changed_, nll_, kl_, agree_, targets_;
-  std::vector<std::int32_t> ids_;
+  std::vector<std::int32_t> ids_, scored_;  // scored_: what targets_ holds
+  std::vector<std::int64_t> lengths_;       // [batch]
+  std::vector<Answer> answers_;             // [batch] of a task
 };
 
 /// ids [count * positions] of `count` sequences.

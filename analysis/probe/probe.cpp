@@ -100,6 +100,10 @@ class Prober {
                              : options_.reference_nll;
     row_.margin = settings_.margin * std::fmax(row_.reference_nll - row_.intact_nll, 0);
     row_.intact_nll_sequence = std::move(intact.nll_sequence);
+    for (std::size_t m = 0; tokens_.is_task() && m < num_metrics; ++m) {
+      for (const MetricValues& of_prompt : intact.answers) row_.intact_metrics_sequence[m].push_back(of_prompt[m]);
+      row_.intact_metrics[m] = mean(row_.intact_metrics_sequence[m]);
+    }
     row_.alpha_mean = reference_.alpha_mean;
     row_.alpha_variance = std::move(intact.alpha_variance);
     row_.closed_form_error = intact.closed_form_error;
@@ -131,6 +135,8 @@ class Prober {
         SetEffect& effect = effects.sets.emplace_back();
         effect.coverage = coverage(plan(), ablation, set);
         effect.delta_nll_sequence.assign(sequences(), nan);
+        for (MetricEffect& metric : effect.metrics)
+          if (tokens_.is_task()) metric.delta_sequence.assign(sequences(), nan);
         for (ControlEffect* control : {&effect.control, &effect.contribution_control}) {
           if (settings_.controls > 0) control->delta_nll_sequence.assign(sequences(), nan);
         }
@@ -152,11 +158,13 @@ class Prober {
                          [&](BatchProbe& batch, std::int64_t first, std::span<std::vector<double>> of_sequence) {
                            run_jobs(batch, first, of_sequence);
                          });
-    const double predicted = static_cast<double>(tokens_.positions - 1);
+    const double predicted = static_cast<double>(tokens_.scored());
     for (std::size_t i = 0; i < values.size(); ++i) {
       const std::size_t q = index(begin) + i;
       const double* next = values[i].data();
       const double intact = *next++;
+      const double* intact_metrics = next;
+      if (tokens_.is_task()) next += num_metrics;
       for (const Job& job : jobs_.list) {
         if (is_open(job) && is_control(job.kind)) control_of(effect_of(job), job.kind).delta_nll_sequence[q] = 0;
       }
@@ -171,6 +179,8 @@ class Prober {
         effect.delta_nll_sequence[q] = delta;
         effect.kl += *next++ / predicted;
         effect.top1_agreement += *next++ / predicted;
+        for (std::size_t m = 0; tokens_.is_task() && m < num_metrics; ++m)
+          effect.metrics[m].delta_sequence[q] = *next++ - intact_metrics[m];
         for (std::vector<double>& of_label : effect.delta_nll_class) {
           for (double& sum : of_label) sum += *next++;
         }
@@ -180,8 +190,8 @@ class Prober {
     row_.cost.unshared += tokens_of(begin, end) * reads_per_token(false);
   }
 
-  /// Of each sequence: the intact nll, then of every open job its nll and, but for controls, kl, agreement and the sum
-  /// of what each label's tokens gained.
+  /// Of each sequence: the intact nll and metrics, then of every open job its nll and, but for controls, kl, agreement,
+  /// metrics and the sum of what each label's tokens gained. Only a task has metrics.
   void run_jobs(BatchProbe& batch, std::int64_t first, std::span<std::vector<double>> of_sequence) {
     const auto put = [&](const std::vector<double>& by_token) {
       const std::vector<double> sums = by_sequence(by_token, tokens_.positions);
@@ -189,9 +199,10 @@ class Prober {
     };
     KeptPass donors, frozen;
     if (patches()) donors = batch.donors(ids_of(identity_.patch, first, batch.batch()), settings_.ablations);
-    const PassValues intact = batch.intact(ids_of(tokens_, first, batch.batch()));
+    const PassValues intact = batch.intact(tokens_, first);
     if (settings_.frozen) frozen = batch.keep(settings_.ablations, true);
     put(intact.nll);
+    put_answers(intact.answers, of_sequence);
     for (const Job& job : jobs_.list) {
       if (!is_open(job)) continue;
       if (job.first_read == static_cast<int>(plan().reads.size())) {  // only a control may be without a route
@@ -203,6 +214,7 @@ class Prober {
       if (job.kind != Job::Kind::effect) continue;
       put(values.kl);
       put(values.agree);
+      put_answers(values.answers, of_sequence);
       for (const TokenClasses& classes : identity_.classes)
         put_classes(classes, values.nll, intact.nll, first, of_sequence);
     }
@@ -218,13 +230,20 @@ class Prober {
       PreparedAblation prepared = prepare_ablation(
           model_, settings_.ablations[job.ablation], job.routes_of(draws_.document[index(first + i)]), reference_,
           {first + i, each, batch.positions(), settings_.seed, &donors,
-           job.kind == Job::Kind::frozen ? &frozen : nullptr, i * batch.positions()});
+           job.kind == Job::Kind::frozen ? &frozen : nullptr, i * batch.positions(),
+           batch.lengths().subspan(index(i), index(each))});
       interventions.push_back(std::move(prepared.intervention));
       std::move(prepared.owned.begin(), prepared.owned.end(), std::back_inserter(owned));
       changed = std::move(prepared.changed_reads);
     }
     if (job.kind == Job::Kind::direct) return batch.direct(interventions.front(), changed);
     return batch.intervened(interventions, options_.share_prefix ? job.first_read : 0, job.kind == Job::Kind::effect);
+  }
+
+  /// Of a task; else nothing.
+  static void put_answers(const std::vector<MetricValues>& answers, std::span<std::vector<double>> of_sequence) {
+    for (std::size_t i = 0; i < answers.size(); ++i)
+      of_sequence[i].insert(of_sequence[i].end(), answers[i].begin(), answers[i].end());
   }
 
   void put_classes(const TokenClasses& classes, const std::vector<double>& nll, const std::vector<double>& intact,

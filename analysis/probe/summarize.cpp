@@ -101,6 +101,19 @@ Estimate repaired_share(const AblationEffects& effects, const Summarizer& summar
   return summarizer.ratio(difference, frozen);
 }
 
+constexpr std::uint64_t metric_effects = 400;  // RandomKey::what, beyond those of ablations and of the atlas
+
+/// Of a task, from the first `measured` prompts.
+void summarize_metrics(SetEffect& set, std::size_t measured, const Summarizer& summarizer, RandomKey key) {
+  for (MetricEffect& metric : set.metrics) {
+    const std::span<const double> values(metric.delta_sequence);
+    // Without a distractor there is no difference of logits.
+    if (!values.empty() && !std::isnan(mean(values.first(measured))))
+      metric.delta = summarizer.effect(values.first(measured), key).mean;
+    ++key.what;
+  }
+}
+
 }  // namespace
 
 std::vector<double> values_so_far(std::span<const double> by_sequence, const ProbeTokens& tokens) {
@@ -143,6 +156,9 @@ void summarize(AblationEffects& effects, const ProbeIdentity& identity, double m
       summarize_path(*path, values, path == &set.frozen, summarizer,
                      {settings.seed, static_cast<std::uint64_t>(step), s,
                       path_effects + 4 * static_cast<std::uint64_t>(effects.ablation) + 2 * (path == &set.direct)});
+    summarize_metrics(set, values.size(), summarizer,
+                      {settings.seed, static_cast<std::uint64_t>(step), s,
+                       metric_effects + num_metrics * static_cast<std::uint64_t>(effects.ablation)});
     for (ControlEffect* control : {&set.control, &set.contribution_control}) {
       if (control->delta_nll_sequence.empty()) continue;
       std::vector<double> excess;

@@ -28,6 +28,11 @@ std::string first_difference(const ProbeTokens& found, const ProbeTokens& expect
     return fmt::format("found {} sequences of {} tokens, expected {} of {}", found.sequences, found.positions,
                        expected.sequences, expected.positions);
   }
+  if (found.answers.empty() != expected.answers.empty())
+    return fmt::format("found {}, expected {}", found.is_task() ? "a task" : "tokens that are no task",
+                       expected.is_task() ? "a task" : "tokens that are no task");
+  if (found.ids == expected.ids && found.answers != expected.answers)
+    return fmt::format("found the same tokens with other answers, expected those of {}", expected.origin);
   if (found.ids == expected.ids) {
     if (found.documents == expected.documents) return "";
     return fmt::format("found the same tokens of {}, expected them of {}", documents_of(found), documents_of(expected));

@@ -50,6 +50,18 @@ class SetFields {
             [=](const ProbeRow& row) { return share(row) ? get(*share(row)) : Values{}; },
             [=](ProbeRow& row, const Values& values) { put(*share(row), values); }};
   }
+  /// Of a task: the effect on the m-th metric of the answers.
+  std::vector<ProbeField> metric(std::size_t m) const {
+    const std::string name = std::string("delta_") + metric_names[m], units = metric_units[m];
+    const auto delta = [m](auto& set) { return &set.metrics[m].delta; };
+    return {number(name, units, describe(all_metrics[m]) + ": ablated minus intact, mean over the prompts measured",
+                   [m](auto& set) { return &set.metrics[m].delta.value; }),
+            list_interval(name + "_ci", {"slice"}, units, "interval of " + name, false, sets_, delta),
+            list_field(
+                name + "_sequence", {"slice", "seq"}, units, "the same of each prompt", sequences_, false, sets_,
+                [m](const SetEffect& set) { return set.metrics[m].delta_sequence; },
+                [m](SetEffect& set, const Values& values) { set.metrics[m].delta_sequence = values; })};
+  }
   ProbeField of_class(const TokenClasses& classes, std::size_t c) const {
     return list_field(
         "delta_nll_" + classes.name, {"slice", class_axis(classes)}, "nat/token",
@@ -152,6 +164,8 @@ RecordGroup effects_group(const ProbeIdentity& identity, Ablation ablation) {
   }
   for (std::size_t c = 0; c < identity.classes.size(); ++c)
     group.fields.push_back(set.of_class(identity.classes[c], c));
+  for (std::size_t m = 0; identity.tokens.is_task() && m < num_metrics; ++m)
+    for (ProbeField& field : set.metric(m)) group.fields.push_back(std::move(field));
   return group;
 }
 

@@ -101,6 +101,15 @@ RecordGroup atlas_group(const ProbeIdentity& identity) {
   return group;
 }
 
+/// Of a task: the m-th metric of its answers, under the intact model.
+void add_metric(RecordGroup& intact, std::size_t m) {
+  const std::string name = metric_names[m];
+  intact.fields.push_back(field_at(name, {}, metric_units[m], describe(all_metrics[m]) + ", mean over prompts",
+                                   [m](auto& row) { return &row.intact_metrics[m]; }));
+  intact.fields.push_back(field_at(name + "_sequence", {"seq"}, metric_units[m], "the same of each prompt",
+                                   [m](auto& row) { return &row.intact_metrics_sequence[m]; }));
+}
+
 RecordGroup cost_group(const ProbeIdentity& identity) {
   RecordGroup group{"cost", estimand(identity, "none", cost_metric, "1"), {}};
   const auto number = [](double ProbeCost::*member) { return [member](auto& row) { return &(row.cost.*member); }; };
@@ -209,6 +218,7 @@ std::vector<RecordGroup> record_groups(const ProbeIdentity& identity) {
             "margin", {}, "nat/token",
             "what counts as no effect: settings' margin times what was learned, reference_nll - nll (0 if negative)",
             [](auto& row) { return &row.margin; })}});
+  for (std::size_t m = 0; identity.tokens.is_task() && m < num_metrics; ++m) add_metric(groups.back(), m);
   for (Ablation ablation : identity.settings.ablations) groups.push_back(effects_group(identity, ablation));
   for (bool frozen : {true, false}) {
     if (!(frozen ? identity.settings.frozen : identity.settings.direct)) continue;

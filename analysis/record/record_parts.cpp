@@ -54,7 +54,8 @@ fs::path new_part_name(const fs::path& file, std::int64_t step) {
 
 /// What two identities that are the same may differ in: names of files. The least one stands in the record.
 auto names_of(const ProbeIdentity& identity) {
-  return std::tie(identity.settings.class_file, identity.tokens.origin, identity.patch.origin);
+  return std::tie(identity.settings.class_file, identity.tokens.origin, identity.patch.origin, identity.task.name,
+                  identity.task.sha256);
 }
 
 /// Of two rows of one step and the same weights: which one stands.

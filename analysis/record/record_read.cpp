@@ -7,6 +7,7 @@
 #include "analysis/record/record_fields.h"
 #include "analysis/routes/route_sets.h"
 #include "data/base/error.h"
+#include "data/base/json.h"
 #include "data/hdf5/file.h"
 #include "data/records/probe_documents.h"
 
@@ -52,6 +53,33 @@ ProbeTokens read_tokens(const data::hdf5::File& file, const std::string& path) {
   return {shape[0], shape[1], dataset.read<std::int32_t>(), dataset.text("origin")};
 }
 
+std::vector<Answer> read_answers(const data::hdf5::File& file, const ProbeTokens& tokens, std::int64_t vocab_size) {
+  const data::hdf5::Shape shape{tokens.sequences};
+  const data::hdf5::Dataset at = checked(file, "answer_position", Type::i32, shape),
+                            other = checked(file, "answer_distractor", Type::i32, shape);
+  const auto position = at.read<std::int32_t>(), distractor = other.read<std::int32_t>();
+  std::vector<Answer> answers;
+  for (std::size_t q = 0; q < position.size(); ++q) {
+    if (position[q] < 0 || position[q] > tokens.positions - 2)
+      throw data::Error("{}: element {}: found {}, expected 0 to {}", at.where(), q, position[q], tokens.positions - 2);
+    if (distractor[q] < -1 || distractor[q] >= vocab_size)
+      throw data::Error("{}: element {}: found {}, expected -1 to {}", other.where(), q, distractor[q], vocab_size - 1);
+    answers.push_back({position[q], distractor[q]});
+  }
+  return answers;
+}
+
+TaskOrigin read_task(const data::hdf5::File& file, const std::string& name) {
+  TaskOrigin task{file.text("task"), file.text("task_sha256"), Direction::noising};
+  const std::string direction = file.text("task_direction");
+  if (direction == to_string(Direction::denoising))
+    task.direction = Direction::denoising;
+  else if (direction != to_string(Direction::noising))
+    throw data::Error("{}: attribute task_direction: found '{}', expected noising or denoising", name,
+                      data::shortened(direction));
+  return task;
+}
+
 std::vector<TokenClasses> read_classes(const data::hdf5::File& file, const ProbeTokens& tokens) {
   std::vector<TokenClasses> out;
   std::istringstream names(file.text("token_classes"));
@@ -81,6 +109,11 @@ ProbeIdentity read_identity(const data::hdf5::File& file, const std::string& nam
   if (const data::RecordField& field = data::probe_document_field(); file.exists(field.path)) {
     const std::int64_t sequences = identity.tokens.sequences;
     identity.tokens.documents = data::read_documents(checked(file, field.path, field.type, {sequences}), sequences);
+  }
+  if (file.exists("answer_position")) {
+    const auto config = model::ModelConfig::parse(identity.model_config, name + ": attribute model_config");
+    identity.tokens.answers = read_answers(file, identity.tokens, config.vocab_size);
+    identity.task = read_task(file, name);
   }
   if (file.exists("patch_tokens")) identity.patch = read_tokens(file, "patch_tokens");
   identity.classes = read_classes(file, identity.tokens);

@@ -31,6 +31,11 @@ void write_root(data::hdf5::File& file, const AnalysisRecord& record) {
   file.set("settings", to_json(record.identity.settings));
   if (const std::string& sha256 = record.identity.preregistration_sha256; !sha256.empty())
     file.set("preregistration_sha256", sha256);
+  if (const TaskOrigin& task = record.identity.task; record.identity.tokens.is_task()) {
+    file.set("task", task.name);
+    file.set("task_sha256", task.sha256);
+    file.set("task_direction", to_string(task.direction));
+  }
   std::string classes;  // in the order of the rows' values
   for (const TokenClasses& one : record.identity.classes) classes += (classes.empty() ? "" : " ") + one.name;
   file.set("token_classes", classes);
@@ -82,6 +87,21 @@ void write_sets(data::hdf5::File& file, const ProbeIdentity& identity) {
   file.write("depth", depth, {.description = "third of the model that the slice's layers lie in", .axes = {"slice"}});
 }
 
+void write_answers(data::hdf5::File& file, const ProbeTokens& tokens) {
+  std::vector<std::int32_t> position, distractor;
+  for (const Answer& answer : tokens.answers) {
+    position.push_back(static_cast<std::int32_t>(answer.position));
+    distractor.push_back(answer.distractor);
+  }
+  file.write(
+      "answer_position", position, {tokens.sequences},
+      {.units = "1",
+       .description = "position of the prompt's last token; the token behind it is the answer, the rest is padding",
+       .axes = {"seq"}});
+  file.write("answer_distractor", distractor, {tokens.sequences},
+             {.units = "1", .description = "the distractor's id; -1: none", .axes = {"seq"}});
+}
+
 void write_tokens(data::hdf5::File& file, const ProbeIdentity& identity) {
   const auto write = [&](const std::string& name, const ProbeTokens& tokens, const std::string& description) {
     file.write(name, tokens.ids, {tokens.sequences, tokens.positions},
@@ -94,6 +114,7 @@ void write_tokens(data::hdf5::File& file, const ProbeIdentity& identity) {
              {identity.tokens.sequences}, data::layout_of(documents));
   if (identity.patch.sequences > 0)
     write("patch_tokens", identity.patch, "the aligned tokens whose routing the ablation `patch` takes");
+  if (identity.tokens.is_task()) write_answers(file, identity.tokens);
   const std::int64_t positions = identity.tokens.positions;
   for (const TokenClasses& classes : identity.classes) {
     std::vector<std::int32_t> of_token;  // the first token of a sequence is not predicted

@@ -6,6 +6,7 @@
 
 #include "analysis/probe/atlas.h"
 #include "analysis/record/record_parts.h"
+#include "analysis/results/task_file.h"
 #include "data/base/error.h"
 #include "data/base/files.h"
 #include "data/base/manifest.h"
@@ -17,6 +18,26 @@ namespace routescope::analysis {
 namespace {
 
 constexpr const char* weights_file = "model.safetensors";
+
+ProbeIdentity preregistered(ProbeIdentity identity) {
+  const std::string& file = identity.settings.preregistration;
+  if (!file.empty()) identity.preregistration_sha256 = data::sha256_file(file);
+  return identity;
+}
+
+/// With the prompts of a task, whose other prompts are what ablations take from.
+ProbeIdentity identify_task(const ProbeSettings& settings, const std::filesystem::path& model_dir, bool patches) {
+  for (const auto& [option, value] : {std::pair("--tokens", &settings.tokens), {"--patch-from", &settings.patch_from}})
+    if (!value->empty()) throw data::UsageError("--task: found {} beside it, expected the task's own prompts", option);
+  const model::ModelConfig config = model::ModelConfig::load(model_dir / "config.json");
+  const Task task = load_task(settings.task, config.vocab_size, settings.direction);
+  if (patches && task.donors.sequences == 0)
+    throw data::Error("{}: found no corrupted prompts, expected them for the ablation patch", settings.task);
+  ProbeIdentity identity = identify(config, task.run.first(settings.sequences), settings,
+                                    patches ? task.donors.first(settings.sequences) : ProbeTokens{});
+  identity.task = {std::filesystem::path(settings.task).stem().string(), task.sha256, settings.direction};
+  return preregistered(std::move(identity));
+}
 
 }  // namespace
 
@@ -40,6 +61,8 @@ ProbeIdentity identify(const ProbeSettings& settings, const std::filesystem::pat
   const auto& ablations = settings.ablations;
   const bool patches =
       std::any_of(ablations.begin(), ablations.end(), [](Ablation one) { return donor_of(one) == Donor::text; });
+  if (!settings.task.empty()) return identify_task(settings, model_dir, patches);
+  if (settings.direction != Direction::noising) throw data::UsageError("--direction needs --task");
   if (patches && settings.patch_from.empty()) throw data::UsageError("--ablation patch needs --patch-from");
   if (!patches && !settings.patch_from.empty()) throw data::UsageError("--patch-from needs --ablation patch");
   const model::ModelConfig config = model::ModelConfig::load(model_dir / "config.json");
@@ -49,9 +72,13 @@ ProbeIdentity identify(const ProbeSettings& settings, const std::filesystem::pat
   check_probe_tokens(tokens, config.vocab_size);
   ProbeTokens patch;
   if (patches) patch = load_aligned_tokens(settings.patch_from, tokens, settings.tokens, config);
-  ProbeIdentity identity = identify(config, tokens, settings, patch);
-  if (!settings.preregistration.empty()) identity.preregistration_sha256 = data::sha256_file(settings.preregistration);
-  return identity;
+  return preregistered(identify(config, tokens, settings, patch));
+}
+
+std::filesystem::path record_file(const std::filesystem::path& run_dir, const ProbeSettings& settings) {
+  if (settings.task.empty()) return run_dir / "analysis.h5";
+  const std::string direction = settings.direction == Direction::noising ? "" : "-" + to_string(settings.direction);
+  return run_dir / fmt::format("task-{}{}.h5", std::filesystem::path(settings.task).stem().string(), direction);
 }
 
 RecordedProbe::RecordedProbe(std::filesystem::path file, const ProbeIdentity& identity,

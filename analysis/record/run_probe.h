@@ -19,9 +19,12 @@ std::int64_t planned_steps(const std::filesystem::path& run_dir);
 std::string model_sha256(const std::filesystem::path& model_dir);
 
 /// identify() (identity.h) with the tokens that the settings name, for a model directory (of run `run_dir`, whose probe
-/// tokens serve where the settings name none). Throws Error, UsageError.
+/// tokens serve where the settings name none) or with the prompts of the task that they name. Throws Error, UsageError.
 ProbeIdentity identify(const ProbeSettings& settings, const std::filesystem::path& model_dir,
                        const std::filesystem::path& run_dir);
+
+/// Where the rows of a run go: DIR/analysis.h5, of a task DIR/task-NAME.h5 or, denoising, DIR/task-NAME-denoising.h5.
+std::filesystem::path record_file(const std::filesystem::path& run_dir, const ProbeSettings& settings);
 
 /// What to do about a step whose row is of other weights than are saved now.
 enum class OtherWeights { refuse, probe_again };

@@ -24,9 +24,10 @@ struct StudyRun {
   double train_loss = std::numeric_limits<double>::quiet_NaN();  // nats a token
   double valid_loss = std::numeric_limits<double>::quiet_NaN();
   std::size_t checkpoints = 0;
-  data::RoutingRecordView routing;  // empty where there is no routing.h5
-  AnalysisRecord record;            // no rows: nothing was probed
-  Findings findings;                // of that record
+  data::RoutingRecordView routing;    // empty where there is no routing.h5
+  AnalysisRecord record;              // no rows: nothing was probed
+  Findings findings;                  // of that record
+  std::vector<AnalysisRecord> tasks;  // of its task-*.h5, by name
 };
 
 /// The probe of a wrapped model: its last row.

@@ -34,6 +34,24 @@ AnalysisRecord load_probes(const std::filesystem::path& file) {
   return record;
 }
 
+/// Of every DIR/task-NAME.h5 (run_probe.h), by name. Parts and what was measured otherwise are none (record_parts.h).
+std::vector<AnalysisRecord> load_tasks(const std::filesystem::path& directory) {
+  std::vector<std::filesystem::path> files;
+  for (const auto& entry : std::filesystem::directory_iterator(directory)) {
+    const std::string name = entry.path().filename().string();
+    if (name.starts_with("task-") && name.ends_with(".h5") && name.find(".h5-step-") == std::string::npos)
+      files.push_back(entry.path());
+  }
+  std::sort(files.begin(), files.end());
+  std::vector<AnalysisRecord> tasks;
+  for (const std::filesystem::path& file : files) {
+    tasks.push_back(load_probes(file));
+    if (!tasks.back().identity.tokens.is_task())
+      throw data::Error("{}: found a probe of text, expected one of a task: name it otherwise", file.string());
+  }
+  return tasks;
+}
+
 void take_routing(StudyRun& run, data::RoutingRecordView routing) {
   if (!routing.train.empty()) {
     run.trained_steps = routing.train.back().step;
@@ -53,6 +71,7 @@ StudyRun load_run(const std::filesystem::path& directory, bool must_be_probed) {
   run.seed = seed_of(directory);
   run.checkpoints = data::list_checkpoints(directory).size();
   if (must_be_probed || record_exists(probes)) run.record = load_probes(probes);
+  run.tasks = load_tasks(directory);
   if (std::filesystem::exists(routing)) {
     take_routing(run, data::RoutingRecordView::load(routing));
   } else if (run.record.rows.empty()) {

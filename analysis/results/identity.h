@@ -16,6 +16,13 @@ namespace routescope::analysis {
 /// no documents, contributions, learned gain or controls of the same contribution, and its margin is in nats a token.
 inline constexpr std::int64_t analysis_version_major = 3;
 
+/// Where the prompts of a task come from.
+struct TaskOrigin {
+  std::string name;    // of its file, without the ending; empty: the tokens are no task
+  std::string sha256;  // of its file
+  Direction direction = Direction::noising;
+};
+
 /// What all rows of one file share. Rows that were measured otherwise do not belong into it.
 struct ProbeIdentity {
   ProbeTokens tokens;
@@ -26,6 +33,7 @@ struct ProbeIdentity {
   ProbeTokens patch = {};                   // the aligned sequences that Ablation::patch takes weights from; else empty
   std::string preregistration_sha256 = {};  // of what was decided before the first row; empty: nothing
   std::int64_t version = analysis_version_major;  // of the file that it was read from
+  TaskOrigin task = {};
 
   /// Of the model. Throws Error if model_config does not describe one.
   model::ReadPlan plan() const;

@@ -59,6 +59,18 @@ ProbeTokens ProbeTokens::first(std::int64_t count) const {
   }
   ProbeTokens out{count, positions, {ids.begin(), ids.begin() + count * positions}, origin};
   if (!documents.empty()) out.documents.assign(documents.begin(), documents.begin() + count);
+  if (is_task()) out.answers.assign(answers.begin(), answers.begin() + count);
+  return out;
+}
+
+std::vector<std::int32_t> ProbeTokens::targets(std::int64_t first_sequence, std::int64_t count) const {
+  const auto of = std::span(ids).subspan(static_cast<std::size_t>(first_sequence * positions),
+                                         static_cast<std::size_t>(count * positions));
+  std::vector<std::int32_t> out = next_tokens(of, positions);
+  for (std::size_t i = 0; is_task() && i < out.size(); ++i) {
+    const auto at = static_cast<std::int64_t>(i);
+    if (at % positions != answers[static_cast<std::size_t>(first_sequence + at / positions)].position) out[i] = -1;
+  }
   return out;
 }
 

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "analysis/results/answers.h"
 #include "model/files/config.h"
 
 namespace routescope::analysis {
@@ -18,6 +19,20 @@ struct ProbeTokens {
   /// [sequences] the document that each sequence comes from, any number that no other document has. Sequences of one
   /// document are not independent; intervals and tests count documents. Empty: not known, each sequence its own.
   std::vector<std::int64_t> documents = {};
+  /// [sequences] of a task, whose sequences are prompts, each with its answer behind it and padding behind that. Empty:
+  /// every token but the first of a sequence is predicted and scored.
+  std::vector<Answer> answers = {};
+
+  bool is_task() const { return !answers.empty(); }
+  /// How many predictions of a sequence are scored.
+  std::int64_t scored() const { return is_task() ? 1 : positions - 1; }
+  /// The tokens of a sequence that count where all do, as in masses and means: of a prompt, without what follows it.
+  std::int64_t length(std::int64_t sequence) const {
+    return is_task() ? answers[static_cast<std::size_t>(sequence)].position + 1 : positions;
+  }
+  /// [count, positions] for each token of sequences [first, first + count) the token that follows it, where that is
+  /// scored; else -1. The targets of a model.
+  std::vector<std::int32_t> targets(std::int64_t first_sequence, std::int64_t count) const;
 
   /// The first `count` sequences; 0: all. Throws Error if there are fewer.
   ProbeTokens first(std::int64_t count) const;

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "analysis/results/answers.h"
 #include "analysis/routes/ablation.h"
 #include "analysis/statistics/statistics.h"
 
@@ -40,6 +41,12 @@ struct PathEffect {
   Estimate share;  // of `frozen`: difference over its effect; NaN where that is not shown to be above 0
 };
 
+/// What an ablation adds to a metric of a task's answers.
+struct MetricEffect {
+  std::vector<double> delta_sequence;  // [sequence] ablated minus intact; NaN as in SetEffect::delta_nll_sequence
+  Estimate delta;                      // its mean, with an interval as that of delta_nll
+};
+
 /// The effect of an ablation of one set of routes. A set that the ablation cannot change (coverage 0) is not tested:
 /// everything is NaN but its coverage.
 struct SetEffect {
@@ -61,6 +68,7 @@ struct SetEffect {
   ControlEffect control;               // matched on alpha
   ControlEffect contribution_control;  // matched on contribution
   PathEffect frozen, direct;
+  std::array<MetricEffect, num_metrics> metrics;  // of a task; else empty and NaN
 };
 
 /// The effect of one kind of ablation on every set. Adjusted p values count the sets that were tested.
@@ -139,10 +147,12 @@ struct ProbeRow {
   std::vector<double> alpha_variance;  // [reads, columns] over all tokens: 0 where content does not matter
   double reference_nll = nan;          // of the model at step 0; without it ln(vocabulary), a uniform guess
   double margin = nan;  // nats a token: settings.margin times what was learned, reference_nll - intact_nll, if positive
-  double intact_nll = 0;                    // nats a token, mean over predicted tokens
-  std::vector<double> intact_nll_sequence;  // [sequence]
-  std::vector<AblationEffects> ablations;   // in the order of settings.ablations
-  Atlas atlas;                              // of make_atlas(); probe() leaves it empty
+  double intact_nll = 0;                                                 // nats a token, mean over predicted tokens
+  std::vector<double> intact_nll_sequence;                               // [sequence]
+  MetricValues intact_metrics{nan, nan, nan};                            // of a task: mean over its prompts
+  std::array<std::vector<double>, num_metrics> intact_metrics_sequence;  // [metric][sequence]; else empty
+  std::vector<AblationEffects> ablations;                                // in the order of settings.ablations
+  Atlas atlas;                                                           // of make_atlas(); probe() leaves it empty
   ProbeCost cost;
 
   /// Of alpha, over all reads and tokens (claims.h); NaN for a model that has no closed form.

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "analysis/results/answers.h"
 #include "analysis/routes/ablation.h"
 
 namespace routescope::analysis {
@@ -25,11 +26,13 @@ struct ProbeSettings {
   std::string class_file = {};  // JSON: {"class": [token ids], ...}; empty: none
 
   // Not in the JSON: the file keeps the tokens themselves, and a row may have an atlas or not.
-  std::string preregistration = {};  // FILE with what was decided beforehand; the record keeps its checksum
-  std::string tokens = {};           // FILE; empty: the run's own probe tokens
-  std::int64_t sequences = 0;        // 0: all
-  std::int64_t positions = 256;      // of a token shard
-  std::string patch_from = {};       // FILE of the aligned tokens of Ablation::patch
+  std::string preregistration = {};          // FILE with what was decided beforehand; the record keeps its checksum
+  std::string tokens = {};                   // FILE; empty: the run's own probe tokens
+  std::int64_t sequences = 0;                // 0: all
+  std::int64_t positions = 256;              // of a token shard
+  std::string patch_from = {};               // FILE of the aligned tokens of Ablation::patch
+  std::string task = {};                     // FILE of prompts with answers (task_file.h), in place of tokens
+  Direction direction = Direction::noising;  // of the task
   bool atlas = false;
   // Routes that are masked truly to check the atlas: this many drawn at random and as many of the strongest.
   int atlas_checks = 24;

@@ -22,7 +22,10 @@ std::vector<int> classify(const ProbeTokens& tokens, const ClassOf& class_of) {
     const auto ids =
         std::span(tokens.ids)
             .subspan(static_cast<std::size_t>(q * tokens.positions), static_cast<std::size_t>(tokens.positions));
-    for (std::size_t position = 1; position < ids.size(); ++position) classes.push_back(class_of(ids, position));
+    for (std::size_t position = 1; position < ids.size(); ++position) {
+      const bool scored = !tokens.is_task() || static_cast<std::int64_t>(position) == tokens.length(q);
+      classes.push_back(scored ? class_of(ids, position) : -1);
+    }
   }
   return classes;
 }

@@ -13,7 +13,7 @@ namespace routescope::analysis {
 struct TokenClasses {
   std::string name;                 // "position", "repeat", "class"
   std::vector<std::string> labels;  // of the classes
-  std::vector<int> of_token;        // [sequences, positions - 1]: class of each predicted token, -1: none
+  std::vector<int> of_token;  // [sequences, positions - 1]: class of each predicted token, -1: none, or not scored
 
   bool operator==(const TokenClasses&) const = default;
 };

@@ -73,9 +73,10 @@ Edit move_to_extras(std::size_t sources, std::vector<Gate> gates) {
 std::shared_ptr<const std::vector<std::int32_t>> resample_donors(const BatchPlace& place) {
   auto donors = std::make_shared<std::vector<std::int32_t>>();
   for (std::int64_t q = 0; q < place.sequences; ++q) {
+    const std::int64_t length = place.lengths.empty() ? place.positions : place.lengths[index(q)];
     for (std::int64_t t = 0; t < place.positions; ++t) {
-      donors->push_back(static_cast<std::int32_t>(
-          q * place.positions + resample_donor(place.seed, place.first_sequence + q, t, place.positions)));
+      const std::int64_t donor = t < length ? resample_donor(place.seed, place.first_sequence + q, t, length) : t;
+      donors->push_back(static_cast<std::int32_t>(q * place.positions + donor));
     }
   }
   return donors;

@@ -38,6 +38,8 @@ struct BatchPlace {
   /// (MATH.md, "Routes as edges": frozen), but for what the ablation does to the set's own routes. Null: total effects.
   const KeptPass* frozen = nullptr;
   std::int64_t begin = 0;  // of both passes: the token where these sequences begin
+  /// [sequences] how many tokens of each count: the rest is padding, which is no donor. Empty: all.
+  std::span<const std::int64_t> lengths = {};
 };
 
 /// `resample`: the position, of `positions` >= 2, of another token of the sequence, uniform over them: a function of

@@ -133,6 +133,8 @@ std::string inspect_checkpoint(const std::filesystem::path& dir) {
   return out;
 }
 
+}  // namespace
+
 bool is_hdf5(const std::filesystem::path& file) {
   require_regular(file);
   constexpr std::array<char, 8> signature{'\x89', 'H', 'D', 'F', '\r', '\n', '\x1a', '\n'};
@@ -140,8 +142,6 @@ bool is_hdf5(const std::filesystem::path& file) {
   std::ifstream(file, std::ios::binary).read(found.data(), found.size());
   return found == signature;
 }
-
-}  // namespace
 
 std::string inspect(const std::filesystem::path& path) {
   if (!std::filesystem::exists(path)) throw Error("{}: no such file", path.string());

@@ -113,6 +113,11 @@ put("train_state", "range", safetensors({"exp_avg.model.norm.weight[0:" + "9" * 
 put("train_state", "negative", safetensors(whole, dict(STATE, next_batch="-1")))
 
 BYTES = {"pre_tokenizer": {"type": "ByteLevel"}, "model": {"type": "BPE", "vocab": {"a": 0, "\u0120b": 1, "\u010a": 2}, "merges": []}, "added_tokens": [{"id": 3, "content": "<|end|>"}]}
+put("task_jsonl", "ids.jsonl", '{"clean": [1, 2, 3], "corrupted": [4, 2, 3], "answer": 5, "distractor": 6}\n' * 2)
+put("task_jsonl", "text.jsonl", '{"clean": "ab", "answer": "c", "group": "x"}\n{"clean": "abc", "answer": [100], "group": 1}\n')
+put("task_jsonl", "wrong.jsonl", '{"clean": [1], "corrupted": "abc", "answer": "de", "group": {}}\n\n')
+put("task_jsonl", "deep.jsonl", '{"clean": ' + "[" * 300)
+
 put("tokenizer_json", "bytes.json", json.dumps(BYTES))
 put("tokenizer_json", "pieces.json", json.dumps({"model": {"type": "Unigram", "vocab": [["<unk>", 0], ["\u2581a", -1.5], ["<0x0A>", -2]]}}))
 put("tokenizer_json", "deep.json", '{"decoder": ' + "[" * 3000)

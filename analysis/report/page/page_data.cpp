@@ -10,6 +10,7 @@
 #include "analysis/report/claim_text.h"
 #include "analysis/report/facts.h"
 #include "analysis/report/page/probe_data.h"
+#include "analysis/report/page/task_data.h"
 #include "analysis/report/page/text_data.h"
 #include "analysis/report/page/values.h"
 #include "analysis/report/wording.h"
@@ -29,6 +30,7 @@ constexpr std::size_t most_weights = 110'000;
 constexpr std::size_t most_losses = 1200;
 constexpr std::size_t most_effects = 200'000;
 constexpr std::size_t most_atlas = 60'000;
+constexpr std::size_t most_task_rows = 400;  // of each task, five numbers
 constexpr std::size_t most_token_weights = 600'000;
 
 /// What the page needs to know of the reads and sources of a model.
@@ -159,7 +161,8 @@ json run_data(const StudyRun& run, const std::vector<std::string>& sets, std::si
       {"valid", valid_data(run.routing.valid, tokens_per_step)},
       {"probes",
        probed ? probes_data(run.name, run.record, run.findings, sets, most_rows(run.record.identity, runs)) : json()},
-      {"atlas", atlas_data(run.record.rows, most_atlas / runs)}};
+      {"atlas", atlas_data(run.record.rows, most_atlas / runs)},
+      {"tasks", tasks_data(run.tasks, std::max<std::size_t>(2, most_task_rows / runs))}};
 }
 
 json entries(const Entries& all) {

@@ -1,4 +1,4 @@
-// Curves of reads over training: the entropy of their weights, and how much these depend on content.
+// Curves over training: of reads, the entropy of their weights and how much these depend on content; and of tasks.
 
 /// One line for each read: attention reads in one panel, MLP reads and the final one in the other. value(i, read) at
 /// steps[i]; levels: [[value, text], ...] of the reads of a panel. Returns {drawing, marks}.
@@ -176,5 +176,111 @@ const content = {
       "one source: 0 where all tokens are routed alike, as in a wrapped model. Above: mean over reads. Below: single " +
       `reads${below}. At step ${step} the mean over reads${over} is ${percent(probes.content[drawn.probe])}.` +
       (probes.over ? "" : ofRun());
+  }
+};
+
+// ---- tasks ----
+
+const tasks = {
+  colours: ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"],
+  metrics: {
+    probability: "probability of the answer",
+    nll: "nll of the answer (nats)",
+    logit_diff: "logit of answer minus distractor",
+    rank: "rank of the answer (0: first)"
+  },
+  absent: () => !runs.some((one) => one.tasks.length),
+
+  draw(figure) {
+    this.marks = [];
+    const all = view.runs.flatMap((one) => one.tasks.map((task) => ({
+      ...task,
+      title: `${task.name}${task.direction === "noising" ? "" : ", denoising"}${
+        view.runs.length > 1 ? ` (${one.name})` : ""}`
+    })));
+    if (!all.length)
+      return noteNothing(figure, "No task of this run was probed (routescope-analyze probe --task FILE).");
+    const chosen = settings.taskMetric;
+    figure.replaceChildren(
+      html("div", {class: "tools"}, ...all.map((task, i) => this.key(this.colour(i), task.title)),
+        ...this.motifs().map((motif) => this.key(familyColour[families[motif.family]], `motif: ${motif.title}`)),
+        select("shown", Object.entries(this.metrics), chosen,
+          (metric) => {
+            settings.taskMetric = metric;
+            redraw();
+          })),
+      this.panels(widthOf(figure), all, chosen),
+      caption("Tasks over training, and the motifs beside them.",
+        `Left: ${this.metrics[chosen]}, mean over the prompts of each task. Right: what ablating each motif of the ` +
+          "paper costs on text beyond a control of the same weight. Steps are spaced as log(1 + step)."),
+      html("div", {class: "scroll"}, this.table(all)),
+      tableCaption("The largest effects on each task, at its last probed step.",
+        "Changed minus unchanged, mean over prompts, with 95\u00a0% intervals. In noising a rise of the nll says that " +
+          "the answer needs the routes; in denoising a fall says that they bring it back. p is adjusted over the sets."));
+  },
+
+  motifs: () => (data.motif_step.length ? motifs.filter((motif) => motif.of_paper) : []),
+  key: (fill, text) => key(svg("rect", {y: 5, width: 18, height: 4, fill}), text),
+
+  colour(i) {
+    return this.colours[i % this.colours.length];
+  },
+
+  panels(width, all, chosen) {
+    const across = width >= 700, left = 66, gap = across ? 84 : 0, h = 220, low = 84;
+    const w = across ? (width - left - gap - 20) / 2 : width - left - 20;
+    const drawing = canvas(width, across ? h + low : 2 * (h + low), "tasks and motifs over training");
+    const last = Math.max(1, ...all.flatMap((task) => task.step), ...data.motif_step);
+    const curves =
+      all.map((task, i) => ({title: task.title, colour: this.colour(i), step: task.step, value: task[chosen]}));
+    const motifCurves = this.motifs().map((motif) => ({
+      title: motif.title,
+      colour: familyColour[families[motif.family]],
+      step: data.motif_step,
+      value: motif.excess.value
+    }));
+    const sides = [["Tasks", this.metrics[chosen], curves]];
+    if (motifCurves.length) sides.push(["Motifs", "excess (nats per token)", motifCurves]);
+    sides.forEach(([title, yLabel, lines], side) => {
+      const area =
+        {x: left + (across ? side * (w + gap) : 0), y: 26 + (across ? 0 : side * (h + low)), width: w, height: h};
+      const values = lines.flatMap((one) => one.value).filter(known);
+      const x = stepScale(last, [area.x, area.x + w]);
+      const y = linearScale([Math.min(0, ...values), 1.05 * Math.max(1e-3, ...values)], [area.y + h, area.y]);
+      panel(drawing, area, x, y, {title, xLabel: "training step", yLabel, zero: true});
+      const points = lines.flatMap((one) => this.curve(drawing, one, x, y));
+      this.marks.push(marker(drawing, area, x, () => Math.min(drawn.step, last)));
+      hover(drawing, area, points);
+    });
+    return drawing;
+  },
+
+  /// Draws a curve and returns its points.
+  curve(drawing, {title, colour, step, value}, x, y) {
+    const path = step.map((at, i) => (known(value[i]) ? [x(at), y(value[i])] : null));
+    drawing.append(line(path, {stroke: colour, "stroke-width": 2}));
+    for (const point of path.filter(Boolean))
+      drawing.append(svg("circle", {cx: point[0], cy: point[1], r: 2.4, fill: colour}));
+    return path
+      .map((point, i) =>
+             point && {x: point[0], y: point[1], text: `${title}\nstep ${grouped(step[i])}\n${digits(value[i], 4)}`})
+      .filter(Boolean);
+  },
+
+  table(all) {
+    const rows = all.flatMap(
+      (task) => task.effects.flatMap(
+        ({ablation, sets: strongest}) => strongest.map(
+          (set) => [task.title, ablation, set.title, estimated(set.nll, 3), estimated(set.excess, 3), pText(set.p),
+            estimated(set.probability, 3), estimated(set.logit_diff, 2), estimated(set.rank, 1)])));
+    const head = [
+      "task", "ablation", "routes", "\u0394 nll", "over control", "p", "\u0394 probability", "\u0394 logit difference",
+      "\u0394 rank"
+    ];
+    return plainTable(head, rows, "wrap");
+  },
+
+  update() {
+    for (const move of this.marks || []) move();
   }
 };

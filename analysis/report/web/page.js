@@ -3,6 +3,7 @@
 const figures = {
   overview,
   emergence,
+  tasks,
   plane,
   effects,
   atlas,

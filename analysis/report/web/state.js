@@ -26,6 +26,7 @@ const settings = {
   logTokens: true,
   relativeEntropy: false,
   logEffect: true,
+  taskMetric: "probability",
   stretch: sources.length > 16
 };
 const EFFECT = "\u0394 nll (nats per token)";

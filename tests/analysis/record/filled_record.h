@@ -22,7 +22,7 @@ template <class Effect, class Visit>
 void each_member_of_set(Effect& effect, const Visit& visit) {
   auto& [coverage, delta_nll_sequence, sequences_used, delta_nll, p_value, p_adjusted, p_equivalence,
          p_equivalence_adjusted, decision, kl, top1_agreement, delta_nll_class, control, contribution_control, frozen,
-         direct] = effect;
+         direct, metrics] = effect;
   for (auto* member : {&coverage, &sequences_used, &p_value, &p_adjusted, &p_equivalence, &p_equivalence_adjusted, &kl,
                        &top1_agreement})
     visit(*member, "");
@@ -30,6 +30,10 @@ void each_member_of_set(Effect& effect, const Visit& visit) {
   visit(delta_nll, "");
   visit(decision, "");
   visit(delta_nll_class, "");
+  for (auto& metric : metrics) {
+    visit(metric.delta_sequence, "q");
+    visit(metric.delta, "");
+  }
   for (auto* of : {&control, &contribution_control}) {
     auto& [of_coverage, enumerated, sequence, of_delta_nll, excess, excess_p, excess_p_adjusted, overlap] = *of;
     visit(sequence, "q");
@@ -72,7 +76,7 @@ template <class Row, class Visit>
 void each_member_of_row(Row& row, const Visit& visit) {
   auto& [step, model_sha256, mass, mass_sequence, contribution, contribution_sequence, contribution_mean, norm_mass,
          norm_mass_sequence, norm_mass_mean, alpha_mean, alpha_variance, reference_nll, margin, intact_nll,
-         intact_nll_sequence, ablations, atlas, cost, closed_form_error] = row;
+         intact_nll_sequence, intact_metrics, intact_metrics_sequence, ablations, atlas, cost, closed_form_error] = row;
   visit(step, "");
   visit(model_sha256, "");
   for (auto* member : {&mass, &contribution, &norm_mass}) visit(*member, "s");
@@ -81,6 +85,8 @@ void each_member_of_row(Row& row, const Visit& visit) {
   visit(alpha_variance, "rc");
   for (auto* member : {&reference_nll, &margin, &intact_nll}) visit(*member, "");
   visit(intact_nll_sequence, "q");
+  for (auto& metric : intact_metrics) visit(metric, "");
+  for (auto& metric : intact_metrics_sequence) visit(metric, "q");
   visit(closed_form_error, "");
   auto& [plain, computed, unshared, undecided, seconds, plain_seconds] = cost;
   for (auto* member : {&plain, &computed, &unshared, &undecided, &seconds, &plain_seconds}) visit(*member, "");
@@ -135,6 +141,8 @@ inline analysis::ProbeIdentity full_identity() {
   analysis::ProbeIdentity identity;
   identity.tokens = micro_tokens(4, 8);
   identity.tokens.documents = {3, 3, 5, 11};
+  identity.tokens.answers = {{6, 3}, {2, -1}, {1, 0}, {4, 36}};
+  identity.task = {"planted", std::string(64, 'd'), analysis::Direction::denoising};
   identity.patch = micro_tokens(4, 8, 14);
   identity.settings.seed = 9;
   identity.settings.ablations = analysis::whole_ablations();

@@ -26,7 +26,7 @@ TEST(AnalysisRecordFileTest, EveryDatasetIsLabelledAndEveryResultStatesItsEstima
   save_record(record, dir / "analysis.h5");
   const data::hdf5::File file = data::hdf5::File::open(dir / "analysis.h5");
   EXPECT_EQ(file.text("filetype"), "routescope analysis");
-  EXPECT_EQ(file.integers("version"), (std::vector<std::int64_t>{3, 0}));
+  EXPECT_EQ(file.integers("version"), (std::vector<std::int64_t>{3, 1}));
   EXPECT_EQ(file.text("routescope_version"), data::routescope_version());
   int datasets = 0;
   each_dataset(file, [&](const data::hdf5::Dataset& dataset) {

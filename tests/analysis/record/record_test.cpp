@@ -277,6 +277,7 @@ TEST(AnalysisRecordTest, TablesFitATerminal) {
   record.identity.sets[0] = "0.attn-5.mlp:embedding,block_1,block_2,block_3,current";
   for (ProbeRow& row : record.rows) {
     for (AblationEffects& effects : row.ablations) effects.sets[1].delta_nll = {};
+    row.cost.plain = 100;
   }
   record.rows.back().step = 123456789;
   std::string text = emergence_table(record) + findings;
@@ -287,7 +288,7 @@ TEST(AnalysisRecordTest, TablesFitATerminal) {
   for (std::string line; std::getline(lines, line); ++count) EXPECT_LE(line.size(), 120U) << line;
   EXPECT_GT(count, 3U * 6 * 19);
   for (const char* part : {"0.attn-5.mlp:embedd..", "motif embedding_early_mlp", "rank correlation",
-                           "cost: ", "atlas: 5 routes masked, ", "freeze"})
+                           "cost: ", "task planted, denoising: answers have", "atlas: 5 routes masked, ", "freeze"})
     EXPECT_TRUE(holds(text, part)) << part;
 }
 

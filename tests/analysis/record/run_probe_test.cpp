@@ -125,6 +125,58 @@ TEST(RecordedProbeTest, RefusesADamagedCheckpointAndKeepsTheRecord) {
   EXPECT_EQ(load_record(file).rows.size(), 1U);
 }
 
+TEST(RecordedProbeTest, TasksHaveAFileOfTheirOwnWhichSaysWhatTheyAre) {
+  const data::TempDir dir;
+  testing::make_run(dir / "run", routed(), {0});
+  const auto zero = data::checkpoint_dir(dir / "run", 0);
+  const std::string task = (dir / "mine.v2.jsonl").string();
+  std::string lines;
+  for (int q = 0; q < 6; ++q)
+    lines += fmt::format("{{\"clean\": [{}, 2, 3], \"corrupted\": [4, 5, {}], \"answer\": {}, \"distractor\": 30}}\n",
+                         q, q, q + 7);
+  data::write_text_atomically(task, lines);
+  ProbeSettings settings{.ablations = {Ablation::mask, Ablation::patch}, .controls = 0, .task = task};
+  const auto file = record_file(dir / "run", settings);
+  EXPECT_EQ(file, dir / "run" / "task-mine.v2.h5");
+  const ProbeIdentity identity = identify(settings, zero, dir / "run");
+  RecordedProbe(file, identity, {}, *alone).row(0, zero);
+  const AnalysisRecord record = load_record(file);
+  EXPECT_EQ(record.identity.task.name, "mine.v2");
+  EXPECT_EQ(record.identity.task.sha256, data::sha256_file(task));
+  EXPECT_EQ(record.identity.tokens.answers, identity.tokens.answers);
+  EXPECT_EQ(record.identity.tokens.documents, (std::vector<std::int64_t>{0, 1, 2, 3, 4, 5}));
+  EXPECT_GT(record.rows[0].intact_metrics[1], 0);
+  EXPECT_FALSE(std::isnan(record.rows[0].effects(Ablation::patch).sets[3].metrics[0].delta.value));
+
+  settings.direction = Direction::denoising;
+  EXPECT_EQ(record_file(dir / "run", settings), dir / "run" / "task-mine.v2-denoising.h5");
+  const ProbeIdentity denoising = identify(settings, zero, dir / "run");
+  EXPECT_NE(error_of([&] { open_record(file, denoising); }).find("/probe_tokens: found other tokens"),
+            std::string::npos);
+  ProbeIdentity others = identity;
+  others.tokens.answers[2].distractor = 31;
+  EXPECT_NE(error_of([&] { open_record(file, others); }).find("other answers"), std::string::npos);
+  EXPECT_EQ(record_file(dir / "run", {}), dir / "run" / "analysis.h5");
+}
+
+TEST(RecordedProbeTest, RefusesTasksThatLackWhatIsAskedFor) {
+  const data::TempDir dir;
+  testing::make_run(dir / "run", routed(), {0});
+  const auto zero = data::checkpoint_dir(dir / "run", 0);
+  const std::string task = (dir / "bare.jsonl").string();
+  data::write_text_atomically(task, "{\"clean\": [1, 2], \"answer\": 3}\n");
+  const auto error = [&](const ProbeSettings& settings) {
+    return error_of([&] { identify(settings, zero, dir / "run"); });
+  };
+  EXPECT_EQ(error({.task = task}), "no error");
+  EXPECT_NE(error({.ablations = {Ablation::patch}, .task = task}).find("no corrupted prompts"), std::string::npos);
+  EXPECT_NE(error({.task = task, .direction = Direction::denoising}).find("no corrupted prompts"), std::string::npos);
+  EXPECT_NE(error({.direction = Direction::denoising}).find("--direction needs --task"), std::string::npos);
+  EXPECT_NE(error({.tokens = "1,2", .task = task}).find("found --tokens beside it"), std::string::npos);
+  EXPECT_NE(error({.patch_from = "1,2", .task = task}).find("found --patch-from beside it"), std::string::npos);
+  EXPECT_NE(error({.task = (dir / "absent.jsonl").string()}).find("absent.jsonl"), std::string::npos);
+}
+
 TEST(RecordedProbeTest, PlannedStepsComeFromTheConfiguration) {
   const data::TempDir dir;
   testing::make_run(dir / "run", routed(), {0});

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <limits>
 #include <nlohmann/json.hpp>
 
 #include "analysis/report/page/html.h"
@@ -34,6 +35,36 @@ void expect_shown(const json& shown, double value) {
   ASSERT_EQ(shown.is_null(), std::isnan(value));
   if (shown.is_null()) return;
   EXPECT_NEAR(shown.get<double>(), value, 5.1e-4 * std::abs(value));
+}
+
+TEST(PageData, HoldsTheTasksOfARunWithTheStrongestSetsFirst) {
+  const Study study = sample_study();
+  const AnalysisRecord& record = study.runs[0].tasks.at(0);
+  const json data = page_data(study), &tasks = data.at("runs").at(0).at("tasks");
+  ASSERT_EQ(tasks.size(), 1U);
+  const json& task = tasks.at(0);
+  EXPECT_EQ(task.at("name"), "sample");
+  EXPECT_EQ(task.at("direction"), "noising");
+  EXPECT_EQ(task.at("prompts"), record.identity.tokens.sequences);
+  ASSERT_EQ(task.at("step").size(), record.rows.size());
+  for (std::size_t i = 0; i < record.rows.size(); ++i) {
+    expect_shown(task.at("nll").at(i), record.rows[i].intact_nll);
+    for (std::size_t m = 0; m < num_metrics; ++m)
+      expect_shown(task.at(metric_names[m]).at(i), record.rows[i].intact_metrics[m]);
+  }
+  ASSERT_EQ(task.at("effects").size(), record.rows.back().ablations.size());
+  const json& first = task.at("effects").at(0).at("sets");
+  ASSERT_EQ(first.size(), 5U);
+  double before = std::numeric_limits<double>::infinity();
+  for (const json& set : first) {
+    const double effect = std::abs(set.at("nll").at(0).get<double>());
+    EXPECT_LE(effect, before);
+    before = effect;
+  }
+  const std::vector<double> effects = record.rows.back().ablations.front().delta_nll();
+  double largest = 0;
+  for (double effect : effects) largest = std::isnan(effect) ? largest : std::max(largest, std::abs(effect));
+  EXPECT_NEAR(std::abs(first.at(0).at("nll").at(0).get<double>()), largest, 5.1e-4 * largest);
 }
 
 TEST(PageData, HoldsTheNumbersOfARun) {

@@ -205,6 +205,27 @@ inline data::RoutingRecordView sample_routing(const model::ModelConfig& config, 
 }
 
 /// A run with everything that a page can show.
+/// The same of a task with a distractor.
+inline analysis::AnalysisRecord sample_task(const model::ModelConfig& config, const SampleShape& shape,
+                                            std::uint64_t seed) {
+  analysis::AnalysisRecord out = sample_record(config, shape, seed);
+  out.identity.tokens.answers.assign(static_cast<std::size_t>(shape.sequences), {3, 5});
+  out.identity.task = {"sample", std::string(64, 'a'), analysis::Direction::noising};
+  double value = 0;
+  for (analysis::ProbeRow& row : out.rows) {
+    row.intact_metrics = {value + 1, 0.1 + 0.001 * value, 30 - value};
+    for (analysis::AblationEffects& effects : row.ablations) {
+      for (analysis::SetEffect& set : effects.sets) {
+        for (analysis::MetricEffect& metric : set.metrics) {
+          value += 0.01;
+          metric.delta = {value, {value - 0.5, value + 0.5}};
+        }
+      }
+    }
+  }
+  return out;
+}
+
 inline analysis::StudyRun sample_run(const std::string& name, const model::ModelConfig& config,
                                      const SampleShape& shape, std::uint64_t seed, std::int64_t snapshots,
                                      std::int64_t losses) {
@@ -218,6 +239,7 @@ inline analysis::StudyRun sample_run(const std::string& name, const model::Model
   run.valid_loss = 1.5;
   run.checkpoints = shape.steps.size();
   run.record = sample_record(config, shape, seed);
+  run.tasks = {sample_task(config, shape, seed + 100)};
   return run;
 }
 

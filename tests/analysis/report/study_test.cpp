@@ -93,6 +93,10 @@ TEST(StudyTest, LoadsRunDirectories) {
     save_record(record, run / "analysis.h5");
     request.runs.push_back(run);
   }
+  AnalysisRecord task = testing::study_record(3);
+  task.identity.tokens.answers.assign(static_cast<std::size_t>(task.identity.tokens.sequences), {1, -1});
+  task.identity.task.name = "mine";
+  for (const char* name : {"task-mine.h5", "task-mine.h5-step-4-0.h5"}) save_record(task, dir / "study-1" / name);
   AnalysisRecord wrapped = testing::study_baseline();
   save_record(wrapped, dir / "wrapped.h5");
   request.baselines = {dir / "wrapped.h5", dir / "study-1" / "analysis.h5"};
@@ -109,6 +113,9 @@ TEST(StudyTest, LoadsRunDirectories) {
   EXPECT_EQ(study.findings().step, testing::study_steps);
   EXPECT_EQ(study.baselines[0].name, "wrapped");
   EXPECT_EQ(study.baselines[1].name, "study-1");
+  ASSERT_EQ(study.runs[0].tasks.size(), 1U);  // what was measured otherwise is left out
+  EXPECT_EQ(study.runs[0].tasks[0].identity.task.name, "mine");
+  EXPECT_TRUE(study.runs[1].tasks.empty());
 }
 
 TEST(StudyTest, NamesTheFileThatIsMissing) {

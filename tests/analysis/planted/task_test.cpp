@@ -1,0 +1,116 @@
+// A task whose answer travels one route: content lets the last MLP read the embedding or nothing, and the corrupted
+// prompts are those with nothing. Exactly that route is found, in both directions, and every metric moves by what the
+// construction says.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <random>
+
+#include "analysis/probe/probe.h"
+#include "analysis/results/task_file.h"
+#include "tests/analysis/planted/mechanisms.h"
+#include "tests/analysis/probe/probe_of.h"
+
+namespace routescope::planted {
+namespace {
+
+using analysis::Ablation;
+using analysis::Direction;
+
+const double beta = std::log(9.0);
+constexpr int prompts = 24;
+constexpr double rounding = 1e-5;  // f32 logits of some units
+
+/// The embedding's weight in the last MLP's read is 1 where the token's choice is 1, else 0.
+Machine gated() {
+  Machine machine(beta);
+  machine.weigh_embedding("2.mlp", recency, 120);
+  return machine;
+}
+
+/// Lines of prompts of 2 to 15 random tokens; the last one's choice opens the route in the clean prompt only, and its
+/// signal is the answer's first bit.
+std::string task_text() {
+  std::mt19937_64 random(5);
+  std::string out;
+  for (int q = 0; q < prompts; ++q) {
+    const int length = 2 + q % 14;
+    std::string before;
+    for (int t = 0; t + 1 < length; ++t) before += std::to_string(random() % 16) + ",";
+    const auto last = static_cast<int>(random() % 8);  // its choice bit is clear
+    const int answer = static_cast<int>(random() % 8) * 2 + (bit(last, Bit::signal) > 0);
+    out += "{\"clean\": [" + before + std::to_string(last | 8) + "], \"corrupted\": [" + before + std::to_string(last) +
+           "], \"answer\": " + std::to_string(answer) + ", \"distractor\": " + std::to_string(answer ^ 1) + "}\n";
+  }
+  return out;
+}
+
+analysis::ProbeRow probe_task(Direction direction) {
+  const Machine machine = gated();
+  const analysis::Task task = analysis::parse_task(task_text(), "planted", 16, direction);
+  return testing::probe_of(machine.model(), task.run, {.ablations = {Ablation::mask, Ablation::patch}, .controls = 0},
+                           0, task.donors);
+}
+
+struct Said {
+  double nll, logit_diff, probability, rank;
+};
+/// The model says the answer's bit, or nothing: eight tokens share the bit, and all sixteen are alike.
+const Said right{std::log(8.0) + std::log1p(std::exp(-beta)), beta, 1 / (8 * (1 + std::exp(-beta))), 3.5},
+    nothing_said{std::log(16.0), 0, 1.0 / 16, 7.5};
+
+void expect_effect(const analysis::SetEffect& effect, const Said& from, const Said& to) {
+  EXPECT_NEAR(effect.delta_nll.value, to.nll - from.nll, rounding);
+  const std::array<double, 3> expected{to.logit_diff - from.logit_diff, to.probability - from.probability,
+                                       to.rank - from.rank};
+  for (std::size_t m = 0; m < expected.size(); ++m) {
+    for (double delta : effect.metrics[m].delta_sequence)
+      EXPECT_NEAR(delta, expected[m], rounding) << analysis::metric_names[m];
+    EXPECT_NEAR(effect.metrics[m].delta.value, expected[m], rounding);
+  }
+  if (&from == &to) {
+    EXPECT_LE(std::abs(effect.delta_nll.value), rounding);
+  } else {
+    EXPECT_LT(effect.p_adjusted, 0.05);
+    EXPECT_GT(std::abs(effect.delta_nll.value), 0.5);
+  }
+}
+
+/// `route_says`: what is said when the one slice is ablated that matters.
+void expect_one_route(const analysis::AblationEffects& effects, const Said& intact, const Said& route_says,
+                      const std::string& slice = embedding_late) {
+  const std::vector<analysis::Slice> slices = analysis::make_slices(gated().model().plan());
+  int tested = 0;
+  for (std::size_t s = 0; s < slices.size(); ++s) {
+    SCOPED_TRACE(analysis::to_string(effects.ablation) + " " + slices[s].name());
+    if (effects.sets[s].coverage == 0) continue;
+    ++tested;
+    expect_effect(effects.sets[s], intact, slices[s].name() == slice ? route_says : intact);
+  }
+  EXPECT_GT(tested, 8);
+}
+
+void expect_intact(const analysis::ProbeRow& row, const Said& said) {
+  EXPECT_NEAR(row.intact_nll, said.nll, rounding);
+  EXPECT_NEAR(row.intact_metrics[0], said.logit_diff, rounding);
+  EXPECT_NEAR(row.intact_metrics[1], said.probability, rounding);
+  EXPECT_NEAR(row.intact_metrics[2], said.rank, rounding);
+}
+
+TEST(PlantedTask, NoisingFindsTheRouteOfTheAnswer) {
+  const analysis::ProbeRow row = probe_task(Direction::noising);
+  expect_intact(row, right);
+  expect_one_route(row.effects(Ablation::mask), right, nothing_said);
+  expect_one_route(row.effects(Ablation::patch), right, nothing_said);
+}
+
+TEST(PlantedTask, DenoisingFindsTheRouteThatBringsTheAnswerBack) {
+  const analysis::ProbeRow row = probe_task(Direction::denoising);
+  expect_intact(row, nothing_said);
+  // The route is closed already. It opens where the read loses what has all of its weight, the empty current source.
+  expect_one_route(row.effects(Ablation::mask), nothing_said, right, "current.mlp.late");
+  expect_one_route(row.effects(Ablation::patch), nothing_said, right);
+}
+
+}  // namespace
+}  // namespace routescope::planted
