@@ -16,7 +16,7 @@ import unittest
 from pathlib import Path
 
 BIN = Path(sys.argv.pop(1) if len(sys.argv) > 1 else "build/bin").resolve()
-COMMANDS = ["data tokenize", "data inspect", "data salvage", "model init", "model wrap", "model import", "model export", "model dump", "model eval",
+COMMANDS = ["data tokenize", "data task", "data inspect", "data salvage", "model init", "model wrap", "model import", "model export", "model dump", "model eval",
             "analyze probe", "analyze track", "analyze report", "analyze compare", "analyze inspect", "train", "bench"]
 NEVER = ["", " 5", "0x10", "nan", "-inf", "1e999", "5\x1b[31m"]  # tests/data/base/number_test.cpp has many more
 NEVER_WHOLE = ["1e3", "12345678901234567890123", "-12345678901234567890123"]
@@ -125,6 +125,8 @@ class ToolsTest(unittest.TestCase):
         yield f"analyze probe --model routed --tokens {bad} --out o"
         yield f"analyze probe --run run --classes {bad} --out o"
         yield f"analyze probe --run run --ablation patch --patch-from {bad} --out o"
+        yield f"analyze probe --run run --task {bad} --out o"
+        yield f"data task copying --from {bad} --output o"
         yield f"analyze probe --run run --out {bad}"
         yield from (f"analyze report --run run --{option} {bad} --out o" for option in ("tokenizer", "text", "baseline"))
         yield f"analyze report --run run --out {bad}"
@@ -159,7 +161,7 @@ class ToolsTest(unittest.TestCase):
     def test_outputs_in_the_way_of_inputs_and_outputs(self):
         (self.dir / "link").symlink_to("text.txt")
         os.link(self.dir / "text.txt", self.dir / "hard")
-        for command in ("data tokenize --input text.txt --output ./text.txt", "data tokenize --input text.txt --output link", "data tokenize --input text.txt --output hard",
+        for command in ("data task copying --from train.bin --output train.bin", "data tokenize --input text.txt --output ./text.txt", "data tokenize --input text.txt --output link", "data tokenize --input text.txt --output hard",
                         "data tokenize --input text.txt --output new --valid-output ./new --valid-fraction 0.1",
                         "data tokenize --input text.txt --output no/../new --valid-output new --valid-fraction 0.1",
                         "data salvage run/routing.h5 --output run/../run/routing.h5", "data salvage run/routing.h5 --output run/routing.h5.journal",

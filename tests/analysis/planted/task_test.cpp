@@ -104,6 +104,24 @@ TEST(PlantedTask, NoisingFindsTheRouteOfTheAnswer) {
   expect_one_route(row.effects(Ablation::patch), right, nothing_said);
 }
 
+TEST(PlantedTask, EveryVerdictIsRightAndComesEarly) {
+  const Machine machine = gated();
+  const analysis::Task task = analysis::parse_task(task_text(), "planted", 16);
+  const analysis::ProbeRow row =
+      testing::probe_of(machine.model(), task.run, {.controls = 0, .until_decided = true, .look_every = 16});
+  const std::vector<analysis::Slice> slices = analysis::make_slices(machine.model().plan());
+  for (std::size_t s = 0; s < slices.size(); ++s) {
+    const analysis::SetEffect& effect = row.effects(Ablation::mask).sets[s];
+    if (effect.coverage == 0) continue;
+    SCOPED_TRACE(slices[s].name());
+    const bool matters = slices[s].name() == embedding_late;
+    EXPECT_EQ(effect.decision, matters ? analysis::Decision::effect : analysis::Decision::absent);
+    EXPECT_EQ(effect.sequences_used, 16);
+    EXPECT_NEAR(effect.metrics[0].delta.value, matters ? -beta : 0, rounding);
+    EXPECT_TRUE(std::isnan(effect.metrics[0].delta_sequence[16]));
+  }
+}
+
 TEST(PlantedTask, DenoisingFindsTheRouteThatBringsTheAnswerBack) {
   const analysis::ProbeRow row = probe_task(Direction::denoising);
   expect_intact(row, nothing_said);
