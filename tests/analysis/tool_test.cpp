@@ -1,21 +1,15 @@
 // routescope-analyze from the outside: what a person types, what comes back, and that bad input leaves nothing behind.
 #include <gtest/gtest.h>
-#include <sys/wait.h>
 
 #include <algorithm>
-#include <array>
 #include <cmath>
-#include <cstdio>
 #include <fstream>
 #include <functional>
 #include <sstream>
 
-#include "analysis/record/run_probe.h"
 #include "data/hdf5/file.h"
 #include "data/tokens/shard_writer.h"
-#include "tests/analysis/probe/micro_run.h"
-#include "tests/data/base/temp_dir.h"
-#include "tests/places.h"
+#include "tests/analysis/analyze_tool.h"
 
 namespace routescope::analysis {
 namespace {
@@ -24,48 +18,6 @@ using testing::make_run;
 using testing::micro_config;
 using testing::micro_model;
 using testing::micro_tokens;
-
-struct Result {
-  int status;
-  std::string output;  // stdout and stderr
-};
-
-class AnalyzeTool : public ::testing::Test {
- protected:
-  data::TempDir dir;
-
-  /// `launcher` stands before the program.
-  Result run(const std::string& arguments, const std::string& launcher = " ") const {
-    const std::string command = "cd " + dir.path().string() + " && OMP_NUM_THREADS=1" + launcher + testing::bin_dir() +
-                                "/routescope-analyze " + arguments + " 2>&1";
-    FILE* pipe = ::popen(command.c_str(), "r");
-    std::string output;
-    std::array<char, 4096> buffer;
-    while (const std::size_t n = std::fread(buffer.data(), 1, buffer.size(), pipe)) output.append(buffer.data(), n);
-    const int status = ::pclose(pipe);
-    return {WEXITSTATUS(status), output};
-  }
-  void expect_done(const std::string& arguments, const std::string& part) const {
-    const Result result = run(arguments);
-    EXPECT_EQ(result.status, 0) << result.output;
-    EXPECT_NE(result.output.find(part), std::string::npos) << result.output << "lacks " << part;
-  }
-  /// One line that holds `part`, the given status, and no file or directory but those that were there.
-  void expect_refused(const std::string& arguments, int status, const std::string& part) const {
-    const auto count = [&] { return std::distance(std::filesystem::recursive_directory_iterator(dir.path()), {}); };
-    const auto before = count();
-    const Result result = run(arguments);
-    EXPECT_EQ(result.status, status) << result.output;
-    EXPECT_NE(result.output.find(part), std::string::npos) << result.output << "lacks " << part;
-    EXPECT_EQ(std::count(result.output.begin(), result.output.end(), '\n'), 1) << result.output;
-    EXPECT_EQ(before, count()) << "debris after: " << arguments;
-  }
-  void make(const std::string& name = "run", const std::vector<std::int64_t>& steps = {0, 1, 2, 4}) const {
-    testing::make_run(dir / name,
-                      testing::micro_config(model::Residual::block_attn_res, model::AttnResSource::block_sum), steps);
-  }
-  std::size_t rows(const std::string& file) const { return load_record(dir / file).rows.size(); }
-};
 
 TEST_F(AnalyzeTool, ProbesARunStepByStepOrAllAtOnce) {
   make();
@@ -99,7 +51,7 @@ TEST_F(AnalyzeTool, ProbesAtATimeAreAllKept) {
   std::string others;
   for (const char* step : {"0", "1", "2", "4", "1"})
     others += fmt::format("{}/routescope-analyze probe --run run --step {} 2>&1 & ", testing::bin_dir(), step);
-  const Result result = run("track --run run --follow ; wait", " ; export OMP_NUM_THREADS ; " + others);
+  const ToolResult result = run("track --run run --follow ; wait", " ; export OMP_NUM_THREADS ; " + others);
   EXPECT_EQ(result.output.find("error"), std::string::npos) << result.output;
   EXPECT_EQ(rows("run/analysis.h5"), 4U) << result.output;
   expect_done("probe --run run --step 4", "4 rows");
@@ -119,7 +71,7 @@ TEST_F(AnalyzeTool, MeasuresWhatItIsAskedFor) {
     data::hdf5::File file = data::hdf5::File::create(dir / "aligned.h5");
     file.write("tokens", tokens.ids, {6, 10});
   }
-  const Result result =
+  const ToolResult result =
       run("probe --run run --ablation patch,all --sets '3.attn:block_1; 2.attn-4.mlp:current' --set "
           "embedding.mlp.early --controls 2 --margin 0.5 --by position,repeat --classes classes.json --patch-from "
           "aligned.h5 "
@@ -182,32 +134,6 @@ TEST_F(AnalyzeTool, TrackFollowsReportAndInspect) {
   expect_done("report --run run --out page.html", "page.html");
   expect_done("inspect --run run", "probes       4 of 4 checkpoints");
   expect_done("inspect --run run", "mean entropy of 13 reads");
-}
-
-TEST_F(AnalyzeTool, ProbesTasksOfARunBesideItsText) {
-  make("run", {0, 1});
-  std::ofstream(dir / "mine.jsonl") << R"({"clean": [1, 2, 3], "corrupted": [4, 2, 3], "answer": 5, "distractor": 6}
-{"clean": [7, 8], "corrupted": [9, 8], "answer": 10, "distractor": 11}
-)";
-  expect_done("track --run run --task mine.jsonl", "run/task-mine.h5: 2 rows");
-  expect_done("probe --run run --task mine.jsonl --ablation patch --direction denoising",
-              "task mine, denoising: answers have logit_diff");
-  EXPECT_EQ(rows("run/task-mine-denoising.h5"), 2U);
-  EXPECT_FALSE(std::filesystem::exists(dir / "run/analysis.h5"));
-  expect_done("probe --run run", "run/analysis.h5: 2 rows");
-  expect_done("report --run run", "run/report.html");
-  const std::string page = data::read_text(dir / "run/report.html");
-  EXPECT_NE(page.find("\"direction\":\"denoising\""), std::string::npos);
-  EXPECT_NE(page.find("\"direction\":\"noising\""), std::string::npos);
-  expect_refused("probe --run run --task mine.jsonl --tokens 1,2", 2, "--task: found --tokens beside it");
-  expect_refused("probe --run run --direction denoising", 2, "--direction needs --task");
-  expect_refused("probe --run run --task mine.jsonl --direction sideways", 2, "--direction");
-  expect_refused("probe --run run --task mine.jsonl --out mine.jsonl", 2, "found the same file as");
-  expect_refused("probe --run run --task nothing.jsonl", 1, "nothing.jsonl");
-  std::ofstream(dir / "mine.jsonl", std::ios::app) << "{}\n";
-  expect_refused("probe --run run --task mine.jsonl", 1, "mine.jsonl: line 3: found none of corrupted");
-  std::filesystem::copy(dir / "run/analysis.h5", dir / "run/task-text.h5");
-  expect_refused("report --run run", 1, "task-text.h5: found a probe of text, expected one of a task");
 }
 
 bool wait_for(const std::function<bool()>& condition) {
@@ -286,7 +212,7 @@ TEST_F(AnalyzeTool, RanksShareTheSequences) {
   expect_done("probe --run run --step all --out alone.h5", "alone.h5: 4 rows");
   const std::string ranks = " OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 " ROUTESCOPE_MPIEXEC
                             " --oversubscribe --bind-to none -n 4 ";
-  const Result result = run("probe --run run --step all --out ranks.h5", ranks);
+  const ToolResult result = run("probe --run run --step all --out ranks.h5", ranks);
   EXPECT_EQ(result.status, 0) << result.output;
   EXPECT_NE(result.output.find("ranks.h5: 4 rows"), std::string::npos) << result.output;
   EXPECT_EQ(result.output.find("ranks.h5: 4 rows"), result.output.rfind("ranks.h5: 4 rows")) << "said once";
@@ -310,7 +236,7 @@ TEST_F(AnalyzeTool, RanksShareTheSequences) {
     for (std::size_t s = 0; s < found.mass.size(); ++s) EXPECT_NEAR(found.mass[s], expected.mass[s], tolerance);
   }
   // One that only some ranks could meet ends them all, with one line of the tool's own.
-  const Result refused = run("probe --run run --step 7", ranks);
+  const ToolResult refused = run("probe --run run --step 7", ranks);
   EXPECT_EQ(refused.status, 1) << refused.output;
   std::size_t said = 0;
   for (std::size_t at = 0; (at = refused.output.find("error: ", at)) != std::string::npos; ++at) ++said;
@@ -350,7 +276,7 @@ TEST_F(AnalyzeTool, WarnsOnceWhereDocumentsAreFewOrNotKnown) {
     file.write("documents", std::vector<std::int64_t>{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}, {16});
   }
   const auto warnings = [&](const std::string& arguments) {
-    const Result result = run(arguments + " --controls 0");
+    const ToolResult result = run(arguments + " --controls 0");
     EXPECT_EQ(result.status, 0) << result.output;
     std::istringstream lines(result.output);
     std::string out;
