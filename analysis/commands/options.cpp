@@ -142,6 +142,9 @@ void add_intervention_options(CLI::App& command, ProbeSettings& settings) {
       .add_option("--patch-from", settings.patch_from,
                   "For patch: tokens aligned one by one with those of the measurement (file as for --tokens)")
       ->group("Interventions");
+}
+
+void add_atlas_options(CLI::App& command, ProbeSettings& settings) {
   CLI::Option* checks = data::add_number(command, "--atlas-checks", settings.atlas_checks,
                                          "Routes really masked to check the atlas: N drawn at random, and the N "
                                          "strongest",
@@ -208,6 +211,7 @@ void add_statistics_options(CLI::App& command, ProbeSettings& settings) {
 void add_measurement_options(CLI::App& command, ProbeSettings& settings) {
   add_token_options(command, settings);
   add_intervention_options(command, settings);
+  add_atlas_options(command, settings);
   add_statistics_options(command, settings);
 }
 

@@ -85,7 +85,7 @@ TEST_F(AnalyzeTool, MeasuresWhatItIsAskedFor) {
 
   const AnalysisRecord record = load_record(dir / "run/analysis.h5");
   const ProbeSettings& settings = record.identity.settings;
-  EXPECT_EQ(settings.ablations, all_ablations());
+  EXPECT_EQ(settings.ablations, whole_ablations());
   EXPECT_EQ(record.identity.sets,
             (std::vector<std::string>{"3.attn:block_1", "2.attn-4.mlp:current", "embedding.mlp.early"}));
   EXPECT_EQ(settings.controls, 2);

@@ -38,7 +38,8 @@ TEST(AblationNames, AreReadAsTheyAreWritten) {
     EXPECT_EQ(describe(ablation).find(to_string(ablation) + ":"), 0U);
   }
   EXPECT_EQ(data::error_of([] { ablation_from_string("mak"); }),
-            "ablation: found 'mak', expected one of mask, zero, mean, resample, freeze, patch");
+            "ablation: found 'mak', expected one of mask, zero, mean, resample, freeze, patch, mean_key, mean_both, "
+            "resample_value, resample_key, resample_both, patch_value, patch_key, patch_both");
 }
 
 TEST(RouteSets, OfAnAskedNameAreItsReadsAndSources) {
