@@ -55,12 +55,7 @@ std::vector<std::string> trimmed_sets(std::vector<std::string> sets) {
   return sets;
 }
 
-void add_token_options(CLI::App& command, ProbeSettings& settings) {
-  command
-      .add_option("--tokens", settings.tokens,
-                  "What to measure on: HDF5 file with `tokens` [B, T], or a token shard; without it a run's own probe "
-                  "tokens")
-      ->group("Tokens");
+void add_task_options(CLI::App& command, ProbeSettings& settings) {
   command
       .add_option(
           "--task", settings.task,
@@ -77,13 +72,6 @@ void add_token_options(CLI::App& command, ProbeSettings& settings) {
           "ones)")
       ->check(CLI::IsMember({"noising", "denoising"}))
       ->default_str("noising")
-      ->group("Tokens");
-  data::add_number(command, "--sequences", settings.sequences, "Only the first N sequences (of a shard: 32)", 1,
-                   most_sequences)
-      ->default_str("")
-      ->group("Tokens");
-  data::add_number(command, "--sequence-length", settings.positions, "Of a token shard: tokens a sequence", 2,
-                   most_positions)
       ->group("Tokens");
 }
 
@@ -208,8 +196,24 @@ void add_statistics_options(CLI::App& command, ProbeSettings& settings) {
 
 }  // namespace
 
+void add_token_options(CLI::App& command, ProbeSettings& settings) {
+  command
+      .add_option("--tokens", settings.tokens,
+                  "What to measure on: HDF5 file with `tokens` [B, T], or a token shard; without it a run's own probe "
+                  "tokens")
+      ->group("Tokens");
+  data::add_number(command, "--sequences", settings.sequences, "Only the first N sequences (of a shard: 32)", 1,
+                   most_sequences)
+      ->default_str("")
+      ->group("Tokens");
+  data::add_number(command, "--sequence-length", settings.positions, "Of a token shard: tokens a sequence", 2,
+                   most_positions)
+      ->group("Tokens");
+}
+
 void add_measurement_options(CLI::App& command, ProbeSettings& settings) {
   add_token_options(command, settings);
+  add_task_options(command, settings);
   add_intervention_options(command, settings);
   add_atlas_options(command, settings);
   add_statistics_options(command, settings);

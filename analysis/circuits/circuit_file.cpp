@@ -1,0 +1,365 @@
+#include "analysis/circuits/circuit_file.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <numeric>
+
+#include "analysis/circuits/faithfulness.h"
+#include "analysis/record/record.h"
+#include "data/base/build.h"
+#include "data/base/files.h"
+#include "data/hdf5/file.h"
+#include "data/records/probe_documents.h"
+
+namespace routescope::analysis {
+namespace {
+
+constexpr const char* filetype = "routescope circuits";
+constexpr std::int64_t version_major = 1, version_minor = 0;
+constexpr int deflate = 4;
+
+using data::RowField;
+using data::hdf5::Type;
+using Field = RowField<CircuitRow>;
+using Names = std::vector<std::string>;
+using Values = std::vector<double>;
+
+template <class At>
+Field field_at(const std::string& path, Names axes, const std::string& units, const std::string& description,
+               const At& at) {
+  return data::field_at<CircuitRow>(path, std::move(axes), units, description, at);
+}
+
+/// Estimates of a row, one or a vector of them: their values, and beside them PATH_ci.
+template <class Member>
+void add_estimates(std::vector<Field>& fields, const std::string& path, Names axes, const std::string& units,
+                   const std::string& description, Member CircuitRow::*member) {
+  const auto list = [member](auto& row) {
+    if constexpr (std::is_same_v<Member, Estimate>)
+      return std::span(&(row.*member), 1);
+    else
+      return std::span(row.*member);
+  };
+  const auto sized = [member, list](CircuitRow& row, [[maybe_unused]] std::size_t size) {
+    if constexpr (!std::is_same_v<Member, Estimate>) (row.*member).resize(size);
+    return list(row);
+  };
+  fields.push_back({{path, axes, units, description},
+                    [list](const CircuitRow& row) {
+                      Values out;
+                      for (const Estimate& one : list(row)) out.push_back(one.value);
+                      return out;
+                    },
+                    [sized](CircuitRow& row, const Values& values) {
+                      const auto out = sized(row, values.size());
+                      for (std::size_t i = 0; i < out.size(); ++i) out[i].value = values[i];
+                    }});
+  axes.emplace_back("bound");
+  fields.push_back({{path + "_ci", axes, units, "interval of " + path},
+                    [list](const CircuitRow& row) {
+                      Values out;
+                      for (const Estimate& one : list(row)) out.insert(out.end(), {one.ci.lower, one.ci.upper});
+                      return out;
+                    },
+                    [sized](CircuitRow& row, const Values& values) {
+                      const auto out = sized(row, values.size() / 2);
+                      for (std::size_t i = 0; i < out.size(); ++i) out[i].ci = {values[2 * i], values[2 * i + 1]};
+                    }});
+}
+
+void add_curves(std::vector<Field>& fields) {
+  fields.push_back(field_at("scoring_faithfulness", {"k"}, "1",
+                            "faithfulness of the first k edges by score, on the scoring half",
+                            [](auto& row) { return &row.scoring_faithfulness; }));
+  fields.push_back(field_at("loss", {"order", "k", "held_out_seq"}, "nat/token",
+                            "what keeping the first k edges of the order adds to the nll",
+                            [](auto& row) { return &row.loss; }));
+  add_estimates(fields, "faithfulness", {"order", "k"}, "1", "faithfulness of the first k edges of the order",
+                &CircuitRow::faithfulness);
+  add_estimates(fields, "area", {"order"}, "1", "area under that curve over k / edges", &CircuitRow::area);
+  add_estimates(fields, "random_area", {}, "1",
+                "mean area of the random orders; its interval counts orders and documents as samples",
+                &CircuitRow::random_area);
+  add_estimates(fields, "above_magnitude", {}, "1", "area of the order by score minus that by magnitude",
+                &CircuitRow::above_magnitude);
+  add_estimates(fields, "above_random", {}, "1", "area of the order by score minus random_area",
+                &CircuitRow::above_random);
+}
+
+void add_circuit(std::vector<Field>& fields) {
+  fields.push_back(
+      field_at("kept", {"edge"}, "1", "1: the edge belongs to the circuit", [](auto& row) { return &row.kept; }));
+  fields.push_back(field_at("kept_loss", {"held_out_seq"}, "nat/token",
+                            "what ablating everything but the circuit adds to the nll",
+                            [](auto& row) { return &row.kept_loss; }));
+  fields.push_back(field_at("rest_loss", {"held_out_seq"}, "nat/token", "what ablating the circuit adds to the nll",
+                            [](auto& row) { return &row.rest_loss; }));
+  add_estimates(fields, "kept_faithfulness", {}, "1", "faithfulness of the circuit; NaN where there is none",
+                &CircuitRow::kept_faithfulness);
+  add_estimates(fields, "rest_faithfulness", {}, "1",
+                "faithfulness of everything but the circuit (completeness): near 0 where nothing is left",
+                &CircuitRow::rest_faithfulness);
+  fields.push_back(field_at("drop_loss", {"edge", "held_out_seq"}, "nat/token",
+                            "what dropping the edge from the circuit adds to the nll; NaN for an edge outside it",
+                            [](auto& row) { return &row.drop_loss; }));
+  add_estimates(fields, "drop", {"edge"}, "nat/token", "mean of drop_loss over sequences (minimality)",
+                &CircuitRow::drop);
+  fields.push_back(field_at("drop_p", {"edge"}, "1", "one-sided p value of no rise, Holm over the circuit's edges",
+                            [](auto& row) { return &row.drop_p; }));
+  fields.push_back(field_at("needed", {}, "1", "share of the circuit's edges with drop_p below 0.05",
+                            [](auto& row) { return &row.needed; }));
+}
+
+void write_counts(data::hdf5::File& file, const std::string& axis, std::int64_t length, const char* description) {
+  std::vector<std::int32_t> number(static_cast<std::size_t>(length));
+  std::iota(number.begin(), number.end(), 0);
+  file.write(axis, number, {length}, {.units = "1", .description = description, .axes = {axis}});
+}
+
+void write_root(data::hdf5::File& file, const CircuitRecord& record) {
+  const CircuitIdentity& identity = record.identity;
+  file.set("filetype", filetype);
+  file.set("version", std::vector<std::int64_t>{version_major, version_minor});
+  file.set("routescope_version", data::routescope_version());
+  if (const std::string commit = data::git_commit(); !commit.empty()) file.set("git_commit", commit);
+  file.set("created", record.created);
+  file.set("model_config", identity.model_config);
+  file.set("settings", to_json(identity.settings));
+  file.set("input_distribution", fmt::format("{}: {} sequences of {} tokens", identity.tokens.origin,
+                                             identity.tokens.sequences, identity.tokens.positions));
+  file.set("intervention", describe(identity.settings.ablation) + "; means are those of the scoring half");
+  file.set("metric",
+           "faithfulness: 1 - (nll with the kept edges - nll) / (nll without any edge - nll), each summed over the "
+           "held-out sequences");
+  file.set("interval", fmt::format("{:g} % over documents: BCa of means; of ratios and areas percentiles of {} "
+                                   "resamples with documents - 1 degrees of freedom",
+                                   100 * interval_level, ratio_resamples));
+}
+
+void write_axes(data::hdf5::File& file, const CircuitIdentity& identity) {
+  const model::ReadPlan plan = identity.plan();
+  Names edges, reads;
+  std::vector<std::int32_t> read, source, held_out;
+  for (const Edge& edge : circuit_edges(plan, identity.settings.ablation)) {
+    edges.push_back(edge_name(plan, edge));
+    read.push_back(edge.first);
+    source.push_back(edge.second);
+  }
+  const auto count = std::ssize(edges);
+  for (int r = 0; r < plan.num_routed(); ++r) reads.push_back(plan.reads[static_cast<std::size_t>(r)].name);
+  file.write("edge", edges, {.description = "read<-source: an edge", .axes = {"edge"}});
+  file.write("read", reads, {.description = "layer.sublayer that the read feeds", .axes = {"read"}});
+  file.write("source", plan.columns, {.description = "column of a read's sources", .axes = {"source"}});
+  file.write("edge_read", read, {count}, {.units = "1", .description = "its read, from 0", .axes = {"edge"}});
+  file.write("edge_source", source, {count}, {.units = "1", .description = "its source, from 0", .axes = {"edge"}});
+  file.write("order", order_names(identity.settings),
+             {.description = "what edges are ranked by: score, mean norm-weighted mass, or chance", .axes = {"order"}});
+  const std::vector<std::int64_t> k = kept_counts(edges.size());
+  file.write("k", k, {std::ssize(k)}, {.units = "1", .description = "number of edges that are kept", .axes = {"k"}});
+  write_counts(file, "seq", identity.tokens.sequences, "sequence, from 0");
+  write_counts(file, "pos", identity.tokens.positions, "token of a sequence, from 0");
+  for (std::size_t q = 0; q < identity.held_out.size(); ++q)
+    if (identity.held_out[q]) held_out.push_back(static_cast<std::int32_t>(q));
+  file.write("held_out_seq", held_out, {std::ssize(held_out)},
+             {.units = "1", .description = "sequences that are reported on", .axes = {"held_out_seq"}});
+  file.write("bound", Names{"lower", "upper"}, {.description = "ends of an interval", .axes = {"bound"}});
+  file.write("probe_tokens", identity.tokens.ids, {identity.tokens.sequences, identity.tokens.positions},
+             {.units = "1", .description = "the tokens of both halves", .axes = {"seq", "pos"}, .deflate = deflate})
+      .set("origin", identity.tokens.origin);
+  const data::RecordField& documents = data::probe_document_field();
+  file.write(documents.path, data::stored_documents(identity.tokens.documents, identity.tokens.sequences),
+             {identity.tokens.sequences}, data::layout_of(documents));
+}
+
+void write_rows(data::hdf5::File& file, const CircuitRecord& record) {
+  std::vector<std::int64_t> step;
+  Names sha256;
+  for (const CircuitRow& row : record.rows) {
+    step.push_back(row.step);
+    sha256.push_back(row.model_sha256);
+  }
+  const auto rows = std::ssize(step);
+  file.write("step", step, {rows},
+             {.units = "1", .description = "training step of the model; 0 for a bare model", .axes = {"step"}});
+  file.write("model_sha256", sha256, {.description = "SHA-256 of its model.safetensors", .axes = {"step"}});
+  const data::AxisLengths axes = circuit_axes(record.identity);
+  for (const Field& field : circuit_fields()) {
+    Values values;
+    for (const CircuitRow& row : record.rows) {
+      const Values own = field.get(row);
+      if (std::ssize(own) != data::row_size(field, axes))
+        throw std::logic_error(fmt::format("{} of step {}: found {} values, expected {}", field.path, row.step,
+                                           own.size(), data::row_size(field, axes)));
+      values.insert(values.end(), own.begin(), own.end());
+    }
+    data::hdf5::Shape shape = data::shape_of(field, axes);
+    shape.insert(shape.begin(), rows);
+    data::hdf5::Layout layout = data::layout_of(field, {"step"});
+    if (field.axes.size() > 1) layout.deflate = deflate;
+    data::write_field(file, field, values, shape, layout);
+  }
+}
+
+void check_format(const data::hdf5::File& file, const std::string& name) {
+  const std::string found = file.has("filetype") ? file.text("filetype") : "nothing";
+  if (found != filetype) throw data::Error("{}: attribute filetype: found '{}', expected '{}'", name, found, filetype);
+  const std::vector<std::int64_t> version = file.integers("version");
+  if (version.size() != 2 || version[0] != version_major || version[1] > version_minor)
+    throw data::Error("{}: attribute version: found [{}], expected [{}, {}] or a lower minor version", name,
+                      fmt::join(version, ", "), version_major, version_minor);
+}
+
+data::hdf5::Dataset checked(const data::hdf5::File& file, const std::string& path, Type type,
+                            const data::hdf5::Shape& shape) {
+  return data::checked_dataset(file, {.path = path, .type = type}, shape);
+}
+
+CircuitIdentity read_identity(const data::hdf5::File& file, const std::string& name) {
+  ProbeTokens tokens;
+  tokens.sequences = file.dataset("seq").rows();
+  tokens.positions = file.dataset("pos").rows();
+  const data::hdf5::Dataset ids = checked(file, "probe_tokens", Type::i32, {tokens.sequences, tokens.positions});
+  tokens.ids = ids.read<std::int32_t>();
+  tokens.origin = ids.text("origin");
+  const data::RecordField& documents = data::probe_document_field();
+  tokens.documents =
+      data::read_documents(checked(file, documents.path, documents.type, {tokens.sequences}), tokens.sequences);
+  const CircuitSettings settings = circuit_settings_from_json(file.text("settings"), name + ": attribute settings");
+  try {
+    return identify_circuits(model::ModelConfig::parse(file.text("model_config"), "attribute model_config"),
+                             std::move(tokens), settings);
+  } catch (const data::Error& wrong) {
+    throw data::Error("{}: {}", name, wrong.what());
+  }
+}
+
+/// What follows from the settings and the model stands in the file as it follows.
+void expect_axes(const data::hdf5::File& file, const CircuitIdentity& identity, const data::AxisLengths& axes) {
+  const auto expect = [&](const char* path, Type type, const char* axis, const auto& expected, const auto& found) {
+    if (found != expected)
+      throw data::Error("{}: /{}: found other values than follow from the attributes model_config and settings",
+                        file.file_state().name, path);
+    checked(file, path, type, {axes.at(axis)});
+  };
+  const model::ReadPlan plan = identity.plan();
+  Names edges;
+  for (const Edge& edge : circuit_edges(plan, identity.settings.ablation)) edges.push_back(edge_name(plan, edge));
+  expect("edge", Type::text, "edge", edges, file.read_text("edge"));
+  expect("order", Type::text, "order", order_names(identity.settings), file.read_text("order"));
+  expect("k", Type::i64, "k", kept_counts(edges.size()), file.read<std::int64_t>("k"));
+  std::vector<std::int32_t> held_out;
+  for (std::size_t q = 0; q < identity.held_out.size(); ++q)
+    if (identity.held_out[q]) held_out.push_back(static_cast<std::int32_t>(q));
+  expect("held_out_seq", Type::i32, "held_out_seq", held_out, file.read<std::int32_t>("held_out_seq"));
+}
+
+void expect_meanings(const CircuitRow& row, std::int64_t before, const std::string& name) {
+  if (row.step <= before)
+    throw data::Error("{}: /step: found step {} after {}, expected a later one", name, row.step, before);
+  const auto odd = std::find_if(row.kept.begin(), row.kept.end(), [](std::uint8_t kept) { return kept > 1; });
+  if (odd != row.kept.end())
+    throw data::Error("{}: /kept: step {}: found {}, expected 0 or 1", name, row.step, static_cast<int>(*odd));
+}
+
+}  // namespace
+
+std::vector<Field> circuit_fields() {
+  std::vector<Field> fields{
+      field_at("nll", {}, "nat/token", "nll of the intact model", [](auto& row) { return &row.nll; })};
+  add_estimates(fields, "none", {}, "nat/token", "what ablating every edge adds to the nll", &CircuitRow::none);
+  fields.push_back(field_at("none_p", {}, "1",
+                            "one-sided p value of its being 0 or less; from 0.05 on everything relative to it is NaN",
+                            [](auto& row) { return &row.none_p; }));
+  add_estimates(fields, "score", {"edge"}, "nat/token",
+                "what ablating the edge alone adds to the nll of the scoring half, measured or estimated",
+                &CircuitRow::score);
+  fields.push_back(field_at("magnitude", {"edge"}, "1", "mean norm-weighted mass of the edge, on the scoring half",
+                            [](auto& row) { return &row.magnitude; }));
+  add_curves(fields);
+  add_circuit(fields);
+  fields.push_back(field_at("passes", {}, "1", "what it took, in plain passes over all the tokens",
+                            [](auto& row) { return &row.passes; }));
+  fields.push_back(field_at("seconds", {}, "s", "what it took", [](auto& row) { return &row.seconds; }));
+  fields.push_back(field_at("plain_seconds", {}, "s", "what one plain pass over all the tokens took",
+                            [](auto& row) { return &row.plain_seconds; }));
+  return fields;
+}
+
+data::AxisLengths circuit_axes(const CircuitIdentity& identity) {
+  const std::size_t edges = circuit_edges(identity.plan(), identity.settings.ablation).size();
+  return {{"edge", static_cast<std::int64_t>(edges)},
+          {"k", std::ssize(kept_counts(edges))},
+          {"order", std::ssize(order_names(identity.settings))},
+          {"held_out_seq", std::count(identity.held_out.begin(), identity.held_out.end(), std::uint8_t{1})},
+          {"bound", 2}};
+}
+
+CircuitRecord load_circuits(const std::filesystem::path& path) {
+  const data::hdf5::File file = data::hdf5::File::open(path);
+  const std::string& name = file.file_state().name;
+  check_format(file, name);
+  CircuitRecord record{read_identity(file, name), file.text("created"), {}};
+  const data::AxisLengths axes = circuit_axes(record.identity);
+  expect_axes(file, record.identity, axes);
+  const std::int64_t rows = file.dataset("step").rows();
+  const auto steps = checked(file, "step", Type::i64, {rows}).read<std::int64_t>();
+  const auto sha256 = checked(file, "model_sha256", Type::text, {rows}).read_text();
+  record.rows.resize(steps.size());
+  for (std::size_t i = 0; i < steps.size(); ++i) {
+    record.rows[i].step = steps[i];
+    record.rows[i].model_sha256 = sha256[i];
+  }
+  for (const Field& field : circuit_fields()) {
+    data::hdf5::Shape shape = data::shape_of(field, axes);
+    shape.insert(shape.begin(), rows);
+    const Values values = data::checked_dataset(file, field, shape).read<double>();
+    const std::int64_t width = data::row_size(field, axes);
+    for (std::int64_t i = 0; i < rows; ++i)
+      field.set(record.rows[static_cast<std::size_t>(i)],
+                {values.begin() + i * width, values.begin() + (i + 1) * width});
+  }
+  std::int64_t before = -1;
+  for (const CircuitRow& row : record.rows) {
+    expect_meanings(row, before, name);
+    before = row.step;
+  }
+  return record;
+}
+
+void save_circuits(CircuitRecord& record, const std::filesystem::path& path) {
+  if (record.created.empty()) record.created = now();
+  data::write_atomically(path, [&](const std::filesystem::path& partial) {
+    data::hdf5::File file = data::hdf5::File::create(partial);
+    write_root(file, record);
+    write_axes(file, record.identity);
+    write_rows(file, record);
+    file.close();
+  });
+}
+
+CircuitRecord open_circuits(const std::filesystem::path& file, const CircuitIdentity& identity) {
+  if (!std::filesystem::exists(file)) return {identity, {}, {}};
+  CircuitRecord record = load_circuits(file);
+  if (const std::string difference = difference_of(record.identity, identity); !difference.empty())
+    throw data::Error("{}: {}: name another file with --out, or remove this one", file.string(), difference);
+  return record;
+}
+
+std::string difference_of(const CircuitIdentity& found, const CircuitIdentity& expected) {
+  if (found.settings != expected.settings)
+    return fmt::format("attribute settings: found {}, expected {}", to_json(found.settings),
+                       to_json(expected.settings));
+  if (found.model_config != expected.model_config)
+    return fmt::format("attribute model_config: found {}, expected {}", found.model_config, expected.model_config);
+  const ProbeTokens &was = found.tokens, &is = expected.tokens;
+  if (was.sequences != is.sequences || was.positions != is.positions)
+    return fmt::format("/probe_tokens: found {} sequences of {} tokens, expected {} of {}", was.sequences,
+                       was.positions, is.sequences, is.positions);
+  if (was.ids != is.ids)
+    return fmt::format("/probe_tokens: found other tokens ({}), expected those of {}", was.origin, is.origin);
+  if (was.documents != is.documents) return "/probe_document: found other documents of the same tokens";
+  return "";
+}
+
+}  // namespace routescope::analysis

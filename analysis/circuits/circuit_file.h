@@ -1,0 +1,27 @@
+// circuit.h5: circuits, a row per training step (data/formats/circuit.md). Written whole beside its name and renamed.
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "analysis/circuits/circuit.h"
+#include "data/records/record_field.h"
+
+namespace routescope::analysis {
+
+/// Every dataset [step, ...] of a row, described once.
+std::vector<data::RowField<CircuitRow>> circuit_fields();
+data::AxisLengths circuit_axes(const CircuitIdentity& identity);
+
+/// Throws Error: not such a file, of another version, or damaged.
+CircuitRecord load_circuits(const std::filesystem::path& file);
+/// Complete or not at all. Sets `created` if it is empty. Throws Error.
+void save_circuits(CircuitRecord& record, const std::filesystem::path& file);
+/// The record in `file`, or an empty one if there is no such file. Throws Error naming the file and what differs when
+/// its rows were measured otherwise than `identity` says.
+CircuitRecord open_circuits(const std::filesystem::path& file, const CircuitIdentity& identity);
+/// What is measured otherwise, as "WHAT: found ..., expected ..."; empty if nothing is.
+std::string difference_of(const CircuitIdentity& found, const CircuitIdentity& expected);
+
+}  // namespace routescope::analysis
