@@ -164,11 +164,10 @@ TEST(PlantedCircuits, EndsOfCurvesAndTheRest) {
   EXPECT_NEAR(row.faithfulness[points - 2].value, 1, 1e-5);
 }
 
-// Two routes that carry the same: ablating one alone costs nothing, so that both rank low; pruned, the circuit keeps
-// one.
-TEST(PlantedCircuits, PruningLeavesOutWhatIsNotNeededBesideTheRest) {
+// Pruned, a circuit of edges that are all needed stays as it is.
+TEST(PlantedCircuits, PruningKeepsWhatIsNeeded) {
   Machine machine(4);
-  machine.copy_previous(0, signal, unread, tag_1);  // a read that costs nothing and ranks by rounding
+  machine.copy_previous(0, signal, unread, tag_1);
   machine.weigh_embedding("2.mlp", recency);
   const auto tokens = draw_text(its_signal, 0.95, 32, 6);
   CircuitSettings settings{.seed = 6, .faithfulness = 1, .baselines = 0};
