@@ -75,8 +75,9 @@ void add_task_options(CLI::App& command, ProbeSettings& settings) {
       ->group("Tokens");
 }
 
-void add_intervention_options(CLI::App& command, ProbeSettings& settings) {
-  using Names = std::vector<std::string>;
+using Names = std::vector<std::string>;
+
+void add_ablation_options(CLI::App& command, ProbeSettings& settings) {
   std::string ablations;
   for (Ablation one : whole_ablations())
     ablations += fmt::format("{}{} ({})", ablations.empty() ? "" : ", ", to_string(one), describe_briefly(one));
@@ -112,6 +113,10 @@ void add_intervention_options(CLI::App& command, ProbeSettings& settings) {
       ->check(CLI::IsMember({"free", "frozen", "direct"}))
       ->default_str("[free]")
       ->group("Interventions");
+}
+
+void add_intervention_options(CLI::App& command, ProbeSettings& settings) {
+  add_ablation_options(command, settings);
   command
       .add_option_function<Names>(
           "--sets,--set", [&settings](const Names& sets) { settings.sets = trimmed_sets(sets); },
