@@ -135,7 +135,12 @@ class AtlasMaker {
       std::vector<double> values;
       for (const std::vector<double>& of_sequence : by_sequence) values.push_back(of_sequence[1 + i]);
       route.true_effect = effect_per_token(values, truth_of_route, cell(route.read, route.column));
+      route.p = two_sided_p(document_values(values, tokens_.documents));
     }
+    std::vector<double> p;
+    for (const CheckedRoute& route : atlas_.checked) p.push_back(route.p);
+    p = holm_adjust(p);
+    for (std::size_t i = 0; i < p.size(); ++i) atlas_.checked[i].p_adjusted = p[i];
   }
 
   /// The estimates with the truth, over routes drawn at random: those chosen for being strong would flatter them.

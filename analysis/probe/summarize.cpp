@@ -30,10 +30,7 @@ class Summarizer {
   Summary excess(std::span<const double> values, const RandomKey& key) const {
     Summary out = effect(values, key);
     if (settings_.until_decided) return out;
-    const std::vector<double> units = units_of(values);
-    std::vector<double> negative;
-    for (double unit : units) negative.push_back(-unit);
-    out.p = std::min(1.0, 2 * std::min(p_above(units), p_above(negative)));
+    out.p = two_sided_p(units_of(values));
     return out;
   }
 

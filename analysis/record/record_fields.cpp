@@ -57,6 +57,8 @@ RecordGroup atlas_group(const ProbeIdentity& identity) {
       [](const ProbeRow& row) { return !row.atlas.empty(); }};
   group.attributes.emplace_back("interval", fmt::format("{:g} % BCa bootstrap over documents, {} resamples",
                                                         100 * interval_level, bootstrap_resamples));
+  group.attributes.emplace_back("test", "one-sided t tests over documents, corrected for skewness; doubled");
+  group.attributes.emplace_back("adjustment", "Holm over the routes of a step that were masked");
   const Names by_route{"read", "source"}, by_check{"check"};
   const auto estimates = [](auto& row) { return &row.atlas.estimate; };
   const auto routes = [](auto& row) { return &row.atlas.first_order; };
@@ -81,6 +83,10 @@ RecordGroup atlas_group(const ProbeIdentity& identity) {
       list_number("true_effect", by_check, "nat/token", "what masking the route does", true, checked,
                   [](auto& route) { return &route.true_effect.value; }),
       list_interval("true_effect_ci", by_check, "nat/token", "interval of true_effect", true, checked, truth),
+      list_number("true_p", by_check, "1", "two-sided p value of no true effect", true, checked,
+                  [](auto& route) { return &route.p; }),
+      list_number("true_p_adjusted", by_check, "1", "true_p, adjusted over the routes that were masked", true, checked,
+                  [](auto& route) { return &route.p_adjusted; }),
   };
   for (ProbeField& field : group.fields) {
     if (field.path.starts_with("checked_")) field.type = data::hdf5::Type::i32;

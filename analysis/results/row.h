@@ -102,7 +102,8 @@ enum class CheckedBy : std::int8_t { random, strongest };
 struct CheckedRoute {
   int read = 0, column = 0;
   CheckedBy by = CheckedBy::random;
-  Estimate true_effect;  // as Atlas::first_order
+  Estimate true_effect;              // as Atlas::first_order
+  double p = nan, p_adjusted = nan;  // two-sided, of no effect; Holm over the routes that were masked
 };
 
 /// Effects are of `mask` on single routes, nats a token, mean over predicted tokens and sequences. Intervals: 95 % BCa

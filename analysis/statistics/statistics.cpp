@@ -58,6 +58,13 @@ double normal_quantile(double p) {
   return boost::math::quantile(boost::math::normal(), p);
 }
 
+double two_sided_p(std::span<const double> values) {
+  std::vector<double> negative;
+  for (double value : values) negative.push_back(-value);
+  const double above = p_above(values), below = p_above(negative);
+  return std::isnan(above) || std::isnan(below) ? nan : std::min(1.0, 2 * std::min(above, below));
+}
+
 Estimate ratio_of_means(std::span<const double> numerator, std::span<const double> denominator) {
   const auto n = static_cast<double>(numerator.size());
   if (numerator.size() < 2) return {};

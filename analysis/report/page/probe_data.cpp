@@ -57,11 +57,50 @@ json effects_data(const AnalysisRecord& record, Ablation ablation, const Places&
       {"used", [](const SetEffect& e) { return e.sequences_used; }},
       {"decision", [](const SetEffect& e) { return static_cast<double>(e.decision); }},
   };
+  static const std::vector<std::pair<const char*, Value>> ways = {
+      {"frozen", [](const SetEffect& e) { return e.frozen.delta_nll.value; }},
+      {"frozen_lower", [](const SetEffect& e) { return e.frozen.delta_nll.ci.lower; }},
+      {"frozen_upper", [](const SetEffect& e) { return e.frozen.delta_nll.ci.upper; }},
+      {"repaired_p", [](const SetEffect& e) { return e.frozen.p_adjusted; }},
+      {"share", [](const SetEffect& e) { return e.frozen.share.value; }},
+      {"share_lower", [](const SetEffect& e) { return e.frozen.share.ci.lower; }},
+      {"share_upper", [](const SetEffect& e) { return e.frozen.share.ci.upper; }},
+      {"direct", [](const SetEffect& e) { return e.direct.delta_nll.value; }},
+      {"direct_lower", [](const SetEffect& e) { return e.direct.delta_nll.ci.lower; }},
+      {"direct_upper", [](const SetEffect& e) { return e.direct.delta_nll.ci.upper; }},
+  };
+  std::vector<std::pair<const char*, Value>> all = fields;
+  for (const auto& [name, value] : ways) {
+    const bool direct = std::string_view(name).starts_with("direct");
+    if (direct ? record.identity.settings.direct : record.identity.settings.frozen) all.emplace_back(name, value);
+  }
   json out = json::object();
-  for (const auto& [name, value] : fields) {
+  for (const auto& [name, value] : all) {
     json values = json::array();
     for (std::size_t row : rows) values.push_back(placed(record.rows[row].effects(ablation).sets, places, value));
     out[name] = std::move(values);
+  }
+  if (!record.identity.settings.frozen) return out;
+  for (std::size_t row : rows)
+    out["repaired_all"].push_back(json_estimate(record.rows[row].effects(ablation).repaired_share));
+  return out;
+}
+
+/// What keys and values do together, of every donor that the last row has; rows that lack it have null.
+json interactions_data(const Findings& findings, const Places& places, const Indices& rows) {
+  json out = json::object();
+  if (findings.interactions.empty()) return out;
+  for (const PartInteraction& last : findings.interactions.back()) {
+    json& of_donor = out[parts_name(last.donor)];
+    for (std::size_t row : rows) {
+      const auto& all = findings.interactions.at(row);
+      const auto found = std::find_if(all.begin(), all.end(), [&](const auto& one) { return one.donor == last.donor; });
+      const PartInteraction& parts = found == all.end() ? PartInteraction{} : *found;
+      of_donor["delta"].push_back(placed(parts.delta_nll, places, [](const Estimate& e) { return e.value; }));
+      of_donor["lower"].push_back(placed(parts.delta_nll, places, [](const Estimate& e) { return e.ci.lower; }));
+      of_donor["upper"].push_back(placed(parts.delta_nll, places, [](const Estimate& e) { return e.ci.upper; }));
+      of_donor["p"].push_back(placed(parts.p_adjusted, places, std::identity{}));
+    }
   }
   return out;
 }
@@ -198,6 +237,7 @@ json probes_data(const std::string& name, const AnalysisRecord& record, const Fi
           {"cost", cost},
           {"ablations", order},
           {"effects", effects},
+          {"interactions", interactions_data(findings, places, rows)},
           {"dissociation", dissociation_data(findings, rows)},
           {"content", share},
           {"content_reads", read_share},
@@ -236,15 +276,16 @@ json atlas_data(const std::vector<ProbeRow>& rows, std::size_t most_numbers) {
   }
   json out = json::array();
   if (with.empty()) return out;
-  const std::size_t cells = 4 * with.back()->atlas.first_order.size() + 6 * with.back()->atlas.checked.size();
+  const std::size_t cells = 4 * with.back()->atlas.first_order.size() + 7 * with.back()->atlas.checked.size();
   for (std::size_t i : thinned(with.size(), std::max<std::size_t>(1, most_numbers / std::max<std::size_t>(1, cells)))) {
     const Atlas& atlas = with[i]->atlas;
-    json checked = json::array(), random = json::array();
+    json checked = json::array(), random = json::array(), p = json::array();
     std::vector<Estimate> truth;
     for (const CheckedRoute& route : atlas.checked) {
       checked.push_back(json::array({route.read, route.column}));
       random.push_back(route.by == CheckedBy::random);
       truth.push_back(route.true_effect);
+      p.push_back(json_number(route.p_adjusted));
     }
     // A file without estimates (format 2) shows what it has.
     const bool estimated = atlas.has_estimate();
@@ -260,6 +301,7 @@ json atlas_data(const std::vector<ProbeRow>& rows, std::size_t most_numbers) {
                    {"true", masked.at("value")},
                    {"true_lower", masked.at("lower")},
                    {"true_upper", masked.at("upper")},
+                   {"true_p", p},
                    {"rank_correlation", json_number(atlas.rank_correlation)},
                    {"first_rank_correlation", json_number(atlas.first_order_rank_correlation)},
                    {"median_relative_error", json_number(atlas.median_relative_error)}});

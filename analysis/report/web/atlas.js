@@ -1,6 +1,6 @@
-// The atlas: the estimated effect of every route, beside true ablations of some or all of them.
+// The atlas: the effect of every route, true where all were masked, else estimated and checked by masking some.
 
-/// The outline of routes that were really masked.
+/// The outline of routes that were really masked, or, where all were, of those whose effect is shown.
 const masked = {
   stroke: "#1b1f24",
   "stroke-width": 1.2
@@ -11,21 +11,28 @@ const atlas = {
 
   draw(figure) {
     const width = widthOf(figure);
-    const grid = readGrid(width, "estimated effect of every route", (read, s) => this.describe(read, s));
+    const exact = view.runs.every((one) => !one.atlas.length || one.atlas.every((row) => this.isExact(row)));
+    const what = exact ? "effect of masking every route" : "estimated effect of every route";
+    const grid = readGrid(width, what, (read, s) => this.describe(read, s));
     this.cells = grid.cells;
-    const sizes = view.runs.flatMap((one) => one.atlas.flatMap((row) => row.estimate)).filter(known).map(Math.abs);
+    const sizes = view.runs.flatMap((one) => one.atlas.flatMap((row) => (exact ? row.true : row.estimate)))
+                    .filter(known)
+                    .map(Math.abs);
     this.high = Math.max(1e-9, ...sizes);
     this.linear = this.high / 300;
     this.beside = html("div", {class: "beside"});
     this.text = html("span");
     const end = plain(Number(this.high.toPrecision(2)));
-    figure.replaceChildren(
-      html("div", {class: "tools"}, html("span", {}, "estimated effect, nats per token"),
+    figure.replaceChildren(edgeSchema(width),
+      html("div", {class: "tools"}, html("span", {}, `${exact ? "effect" : "estimated effect"}, nats per token`),
         html("span", {}, "\u2212" + end), key(colourBar(signColour, 60, 180), "+" + end, 180),
         html("span", {}, "(logarithmic, linear near zero)"),
-        key(svg("rect", {x: 1, y: 1, width: 16, height: 12, fill: "none", ...masked}), "really masked too"),
+        key(svg("rect", {x: 1, y: 1, width: 16, height: 12, fill: "none", ...masked}),
+          exact ? "shown to differ from 0 (Holm over all routes)" : "really masked too"),
         absentKey()),
-      grid.drawing, this.beside, caption("Atlas: what masking each single route would do.", this.text));
+      grid.drawing, this.beside,
+      caption(
+        exact ? "What masking each single route does." : "Atlas: what masking each single route would do.", this.text));
   },
 
   tone(value) {
@@ -37,12 +44,33 @@ const atlas = {
     const with_atlas = view.runs.filter((one) => one.atlas.length);
     this.rows = with_atlas.map(
       (one) => ({name: one.name, ...one.atlas[atOrBefore(one.atlas.map((row) => row.step), drawn.step)]}));
-    const over = (field, how) => fold(this.rows.map((row) => row[field]), how);
+    this.exact = this.rows.every((row) => this.isExact(row));
+    const field_of = {estimate: "true", lower: "true_lower", upper: "true_upper"};
+    const table = (row, field) => (this.exact && field_of[field] ? this.spread(row, row[field_of[field]]) : row[field]);
+    const over = (field, how) => fold(this.rows.map((row) => table(row, field)), how);
     const one = this.rows.length === 1;
+    this.shown = this.exact ? this.rows.map((row) => this.spread(row, row.true_p)) : null;
     this.estimate = over("estimate", mean);
     this.lower = over(one ? "lower" : "estimate", least);
     this.upper = over(one ? "upper" : "estimate", greatest);
     this.first = over("first", mean);
+  },
+
+  /// Whether every route that could be was really masked: their effects then need no estimate.
+  isExact: (row) => row.checked.length > 0 && row.checked.length === row.estimate.filter(known).length,
+  /// Values of checked routes at the places of their routes.
+  spread(row, list) {
+    const out = row.estimate.map(() => null);
+    row.checked.forEach(([read, s], i) => {
+      out[read * sources.length + s] = list[i];
+    });
+    return out;
+  },
+  /// Whether a route's outline is drawn.
+  isMarked(read, s) {
+    const at = read * sources.length + s;
+    if (this.exact) return this.shown.every((p) => below(p[at]));
+    return this.rows.some((row) => this.checkOf(row, read, s) >= 0);
   },
 
   /// The index of a route among those that a run really masked; -1: it is not.
@@ -64,6 +92,13 @@ const atlas = {
         interval(row.true_lower[check], row.true_upper[check], 4) +
         ` (${row.random[check] ? "drawn at random" : "among the strongest"})`];
     });
+    if (this.exact) {
+      const many = this.rows.length > 1 ? " in every run" : "";
+      return `${name}\nstep ${grouped(this.rows[0].step)}\nmasked: ${signed(this.estimate[at], 4)}` +
+        `${interval(this.lower[at], this.upper[at], 4)}\n` +
+        (this.isMarked(read, s) ? `shown to differ from 0${many}` : `not shown to differ from 0${many}`) +
+        this.rows.map((row) => `\nestimate ${signed(row.estimate[at], 4)}`).join("");
+    }
     const first = this.estimated() ? `\nfirst order ${signed(this.first[at], 4)}` : "";
     return `${name}\nstep ${grouped(this.rows[0].step)}\nestimate ${signed(this.estimate[at], 4)}` +
       `${interval(this.lower[at], this.upper[at], 4)}${checks.join("")}${first}`;
@@ -75,7 +110,7 @@ const atlas = {
     for (const {box, text, read, s} of this.cells) {
       const value = this.estimate[read * sources.length + s], there = known(value);
       box.setAttribute("fill", there ? signColour(this.tone(value)) : "url(#absent)");
-      const outline = this.rows.some((row) => this.checkOf(row, read, s) >= 0) ? masked : {stroke: "none"};
+      const outline = this.isMarked(read, s) ? masked : {stroke: "none"};
       for (const [name, to] of Object.entries(outline)) box.setAttribute(name, to);
       if (!text) continue;
       const tone = there ? this.tone(value) : 0.5;
@@ -89,6 +124,7 @@ const atlas = {
 
   explanation() {
     const several = this.rows.length > 1;
+    if (this.exact) return this.exactText(several);
     const steps = [...new Set(this.rows.map((row) => grouped(row.step)))].join(", ");
     const over = several ? `, mean over ${this.rows.length} runs (brackets: their range)` : "";
     const made = this.estimated()
@@ -100,6 +136,19 @@ const atlas = {
       "masked: some drawn at random (filled points), which the rank correlation and the error in the table are of, and " +
       "those whose estimate is largest (hollow). On the dashed line the estimate is right.";
     return `At step ${steps}${over}, ${made} ${colours}${several ? "" : ofRun(view.runs[0])}`;
+  },
+
+  exactText(several) {
+    const step = grouped(this.rows[0].step), maskable = this.rows[0].checked.length;
+    const marked = this.cells.filter(({read, s}) => this.isMarked(read, s)).length;
+    return `At step ${step} every one of ${maskable} routes was masked alone${
+             several ? `, mean over ${this.rows.length} runs (brackets: their range)`
+                     : ""}. Red: the loss rises without the ` +
+      `route; blue: it falls. Outlined: ${marked} routes whose effect is shown to differ from 0${
+        several ? " in every run"
+                : ""}, at 5\u00a0% over all routes of a run. Hatched: there is no such route, or it is ` +
+      "the read\u2019s only one. Below: how far the estimate that needs no masking agrees with the truth." +
+      (several ? "" : ofRun(view.runs[0]));
   },
 
   /// The estimate against true ablations.
@@ -155,7 +204,7 @@ const atlas = {
                      .sort((a, b) => Math.abs(b.value) - Math.abs(a.value))
                      .slice(0, 10);
     const range = this.rows.length > 1 ? "range over runs" : "95 % interval";
-    return plainTable(["strongest routes", "estimate", range, "really masked"],
+    return plainTable(["strongest routes", this.exact ? "effect" : "estimate", range, "really masked"],
       routes.map(
         ({
           value,

@@ -7,6 +7,8 @@ const figures = {
   plane,
   effects,
   atlas,
+  parts,
+  ways,
   routing,
   tokens,
   slices: table,

@@ -40,6 +40,9 @@ function meanEffects(all, ablation) {
   };
   for (const field of ["delta", "control", "excess", "kl", "top1", "coverage", "overlap"])
     out[field] = over(field, mean);
+  for (const field of ["frozen", "direct"].filter((one) => all.every((run) => run.effects[ablation][one])))
+    Object.assign(out,
+      {[field]: over(field, mean), [`${field}_lower`]: over(field, least), [`${field}_upper`]: over(field, greatest)});
   return out;
 }
 

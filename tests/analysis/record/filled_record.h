@@ -115,6 +115,8 @@ class Printed {
   void add(const analysis::CheckedRoute& route) const {
     out_ += fmt::format("({}, {}, {}) ", route.read, route.column, static_cast<int>(route.by));
     add(route.true_effect);
+    add(route.p);
+    add(route.p_adjusted);
   }
   template <class T>
   void add(const std::vector<T>& values) const {
@@ -216,6 +218,8 @@ class RandomRow {
                         static_cast<analysis::CheckedBy>(random_() % 2),
                         {}});
       fill(member.back().true_effect, "");
+      member.back().p = draw();
+      member.back().p_adjusted = draw();
     }
   }
   void fill(std::vector<std::vector<double>>& member, const std::string&) {

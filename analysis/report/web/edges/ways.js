@@ -1,0 +1,144 @@
+// Effects beside each other, a row for each set: total, frozen and direct; of the value, the key and both.
+
+/// series: [{name, colour, at(s): [value, lower, upper], shift}]. Sets in the order of the page; of many the strongest.
+function dotRows(figure, series, label) {
+  const width = widthOf(figure), left = Math.min(190, 0.34 * width), row = 12 + 7 * series.length;
+  const strength = (s) => Math.max(...series.map((one) => Math.abs(one.at(s)[0] ?? 0)));
+  const tested = sets.map((_, s) => s).filter((s) => series.some((one) => known(one.at(s)[0])));
+  const list = sliced ? tested : tested.sort((a, b) => strength(b) - strength(a)).slice(0, 24);
+  const area = {x: left, y: 10, width: width - left - 14, height: row * list.length};
+  const drawing = canvas(width, area.height + 60, label);
+  const ends = list.flatMap((s) => series.flatMap((one) => one.at(s)));
+  const x = effectScale(ends, [area.x, area.x + area.width]);
+  x.ticks = x.ticks.filter((tick, i, all) => i === 0 || tick === 0 || x(tick) - x(all[i - 1]) > 50);
+  const none = Object.assign(() => area.y, {ticks: [], format: plain});
+  panel(drawing, area, x, none, {xLabel: EFFECT});
+  drawing.append(svg("line", {class: "grid", x1: x(0), x2: x(0), y1: area.y, y2: area.y + area.height}));
+  const points = [];
+  list.forEach((s, i) => {
+    const top = area.y + i * row;
+    if (i % 2) drawing.append(svg("rect", {x: 0, y: top, width, height: row, fill: "#57606a", "fill-opacity": 0.06}));
+    drawing.append(svg("text", {x: left - 8, y: top + row / 2 + 4, "text-anchor": "end"}, sets[s].title));
+    series.forEach(({name, colour, at}, n) => {
+      const [value, lower, upper] = at(s), y = top + 9 + 7 * n;
+      if (!known(value)) return;
+      if (known(lower))
+        drawing.append(svg("line", {x1: x(lower), x2: x(upper), y1: y, y2: y, stroke: colour, "stroke-width": 1.6}));
+      drawing.append(svg("circle", {cx: x(value), cy: y, r: 3, fill: colour}));
+      points.push({x: x(value), y, text: `${sets[s].title}\n${name} ${signed(value, 4)}${interval(lower, upper, 4)}`});
+    });
+  });
+  hover(drawing, area, points);
+  return drawing;
+}
+
+const seriesKeys = (series) => html("div", {class: "tools"},
+  ...series.map(({name, colour}) => key(svg("circle", {cx: 9, cy: 7, r: 4, fill: colour}), name)), effectChoice());
+
+const shareText = ([value, lower, upper]) => {
+  if (!known(value)) return "\u2013";
+  const range = known(lower) ? ` [${digits(100 * lower, 0)}, ${digits(100 * upper, 0)}]` : "";
+  return `${digits(100 * value, 0)}${range}`;
+};
+
+const ways = {
+  absent: () => !probes.ablations.some((one) => probes.effects[one].frozen || probes.effects[one].direct),
+
+  series(at) {
+    const all = [
+      ["total", "delta", "#1b1f24", ["delta", "lower", "upper"]],
+      ["frozen: later reads keep their weights", "frozen", "#0072b2", ["frozen", "frozen_lower", "frozen_upper"]],
+      ["direct: the head alone responds", "direct", "#d55e00", ["direct", "direct_lower", "direct_upper"]]
+    ];
+    return all.filter(([, field]) => probes.effects[settings.ablation][field]).map(([name, , colour,
+      fields]) => ({name, colour, at: (s) => fields.map((field) => at(field, s))}));
+  },
+
+  draw(figure) {
+    this.figure = figure;
+  },
+
+  update() {
+    if (this.absent()) return;
+    const at = values(), series = this.series(at);
+    this.figure.replaceChildren(seriesKeys(series),
+      dotRows(this.figure, series, "total, frozen and direct effect of every set"), this.text(at), ...this.shares(at));
+  },
+
+  text() {
+    return html("figcaption", {},
+      html("b", {},
+        `What of the effect of ${settings.ablation} is left where not ` +
+          "everything responds. "),
+      "Frozen right of total: later routing repairs what the ablation did; left of it: later routing makes it worse. " +
+        "Direct is what the head sees of the set\u2019s own sublayers; the rest of the total goes through other " +
+        `sublayers. Bars: ${spreadText()}.${probes.over ? "" : this.verdict()}`);
+  },
+
+  /// Of all sets together, and only what the interval shows.
+  verdict() {
+    const all = (probes.effects[settings.ablation].repaired_all || [])[drawn.probe];
+    if (!all || !known(all[0])) return "";
+    const [value, lower, upper] = all;
+    if (lower > 0)
+      return ` All sets together, later routing repairs ${shareText([value, lower, upper])} % of the frozen effect.`;
+    if (upper < 0)
+      return ` All sets together, later routing adds ${shareText([-value, -upper, -lower])} % to the frozen effect.`;
+    return " All sets together, it is not shown that later routing repairs or adds anything.";
+  },
+
+  shares(at) {
+    const tested = sets.map((_, s) => s).filter((s) => known(at("share", s)));
+    if (!tested.length || probes.over) return [];
+    const rows = tested.map(
+      (s) => [sets[s].title, signed(at("delta", s), 4), signed(at("frozen", s), 4),
+        shareText(["share", "share_lower", "share_upper"].map((field) => at(field, s))),
+        below(at("repaired_p", s)) ? (at("share", s) > 0 ? "repaired in part" : "made worse") : "not shown"]);
+    return [html("div", {class: "scroll"},
+      plainTable([sliced ? "slice" : "set", "total", "frozen", "repaired, % of frozen", "later routing"], rows))];
+  }
+};
+
+const parts = {
+  donors: () => Object.keys(probes.interactions || {}),
+  absent: () => !Object.keys(probes.interactions || {}).length || probes.over > 0,
+
+  names: (donor) => [donor === "mean" ? "mean" : `${donor}_value`, `${donor}_key`, `${donor}_both`],
+
+  draw(figure) {
+    this.figure = figure;
+  },
+
+  update() {
+    if (this.absent()) return;
+    this.figure.replaceChildren(...this.donors().flatMap((donor) => this.one(donor)));
+  },
+
+  one(donor) {
+    const fields = ["delta", "lower", "upper"], found = probes.interactions[donor];
+    const labels = ["value: what is mixed in", "key: what weight it gets", "both"];
+    const colours = ["#e69f00", "#0072b2", "#1b1f24"];
+    const series = this.names(donor).map((ablation, i) => {
+      const at = values(probes, ablation);
+      return {name: labels[i], colour: colours[i], at: (s) => fields.map((field) => at(field, s))};
+    });
+    series.push({
+      name: "interaction: both minus value minus key",
+      colour: "#cc79a7",
+      at: (s) => fields.map((field) => found[field][drawn.probe][s])
+    });
+    const from = {
+      mean: "its mean over all tokens",
+      resample: "that of another token of the sequence",
+      patch: "that of the aligned text"
+    }[donor];
+    const shown = sets.filter((_, s) => below(found.p[drawn.probe][s])).map((set) => set.title);
+    return [
+      seriesKeys(series), dotRows(this.figure, series, `effects of value, key and both, donor ${donor}`),
+      caption("Keys and values.",
+        `Each source is replaced by ${from}: as the value that a read mixes in, as the key ` +
+          `that makes its weight, or as both. Bars: ${spreadText()}; of the interaction Student\u2019s. ` +
+          (shown.length ? `An interaction is shown for ${shown.join(", ")}.` : "No interaction is shown."))
+    ];
+  }
+};
