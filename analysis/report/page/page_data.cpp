@@ -194,8 +194,9 @@ void add_findings(json& out, const Study& study) {
   out["motifs"] = motifs_data(findings);
   out["motif_step"] = findings.step;
   out["motif_ablation"] = ablations.empty() ? "" : to_string(ablations.front());
-  out["dissociation"] =
-      dissociation_data(findings, thinned(findings.step.size(), most_rows(identity, study.runs.size())));
+  const std::vector<std::size_t> rows = thinned(findings.step.size(), most_rows(identity, study.runs.size()));
+  out["dissociation"] = dissociation_data(findings, rows);
+  out["interactions"] = interactions_data(findings, identity.sets, identity.sets, rows);
 }
 
 }  // namespace

@@ -86,25 +86,6 @@ json effects_data(const AnalysisRecord& record, Ablation ablation, const Places&
   return out;
 }
 
-/// What keys and values do together, of every donor that the last row has; rows that lack it have null.
-json interactions_data(const Findings& findings, const Places& places, const Indices& rows) {
-  json out = json::object();
-  if (findings.interactions.empty()) return out;
-  for (const PartInteraction& last : findings.interactions.back()) {
-    json& of_donor = out[parts_name(last.donor)];
-    for (std::size_t row : rows) {
-      const auto& all = findings.interactions.at(row);
-      const auto found = std::find_if(all.begin(), all.end(), [&](const auto& one) { return one.donor == last.donor; });
-      const PartInteraction& parts = found == all.end() ? PartInteraction{} : *found;
-      of_donor["delta"].push_back(placed(parts.delta_nll, places, [](const Estimate& e) { return e.value; }));
-      of_donor["lower"].push_back(placed(parts.delta_nll, places, [](const Estimate& e) { return e.ci.lower; }));
-      of_donor["upper"].push_back(placed(parts.delta_nll, places, [](const Estimate& e) { return e.ci.upper; }));
-      of_donor["p"].push_back(placed(parts.p_adjusted, places, std::identity{}));
-    }
-  }
-  return out;
-}
-
 /// The motifs of one run: thin lines beside pooled ones, and their last excess.
 json own_motifs(const Findings& findings, const Indices& rows) {
   json out = json::array();
@@ -202,6 +183,26 @@ json dissociation_data(const Findings& findings, const Indices& rows) {
   return out;
 }
 
+json interactions_data(const Findings& findings, const std::vector<std::string>& sets,
+                       const std::vector<std::string>& own, const Indices& rows) {
+  const Places places = places_of(sets, own);
+  json out = json::object();
+  if (findings.interactions.empty()) return out;
+  for (const PartInteraction& last : findings.interactions.back()) {
+    json& of_donor = out[parts_name(last.donor)];
+    for (std::size_t row : rows) {
+      const auto& all = findings.interactions.at(row);
+      const auto found = std::find_if(all.begin(), all.end(), [&](const auto& one) { return one.donor == last.donor; });
+      const PartInteraction& parts = found == all.end() ? PartInteraction{} : *found;
+      of_donor["delta"].push_back(placed(parts.delta_nll, places, [](const Estimate& e) { return e.value; }));
+      of_donor["lower"].push_back(placed(parts.delta_nll, places, [](const Estimate& e) { return e.ci.lower; }));
+      of_donor["upper"].push_back(placed(parts.delta_nll, places, [](const Estimate& e) { return e.ci.upper; }));
+      of_donor["p"].push_back(placed(parts.p_adjusted, places, std::identity{}));
+    }
+  }
+  return out;
+}
+
 json probes_data(const std::string& name, const AnalysisRecord& record, const Findings& findings,
                  const std::vector<std::string>& sets, std::size_t most_rows) {
   const ProbeIdentity& identity = record.identity;
@@ -237,7 +238,7 @@ json probes_data(const std::string& name, const AnalysisRecord& record, const Fi
           {"cost", cost},
           {"ablations", order},
           {"effects", effects},
-          {"interactions", interactions_data(findings, places, rows)},
+          {"interactions", interactions_data(findings, sets, identity.sets, rows)},
           {"dissociation", dissociation_data(findings, rows)},
           {"content", share},
           {"content_reads", read_share},

@@ -17,6 +17,10 @@ nlohmann::json probes_data(const std::string& name, const AnalysisRecord& record
                            const std::vector<std::string>& sets, std::size_t most_rows);
 /// The curves of the motifs over the steps of the findings.
 nlohmann::json motifs_data(const Findings& findings);
+/// What keys and values do together, for each of the chosen rows, on each of the page's sets, of the record's `own`; of
+/// every donor that the last row has.
+nlohmann::json interactions_data(const Findings& findings, const std::vector<std::string>& sets,
+                                 const std::vector<std::string>& own, const std::vector<std::size_t>& rows);
 /// Mass against effect, for each of the chosen rows.
 nlohmann::json dissociation_data(const Findings& findings, const std::vector<std::size_t>& rows);
 /// Of the rows that have an atlas, thinned to `most_numbers`.

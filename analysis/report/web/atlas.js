@@ -204,7 +204,8 @@ const atlas = {
                      .sort((a, b) => Math.abs(b.value) - Math.abs(a.value))
                      .slice(0, 10);
     const range = this.rows.length > 1 ? "range over runs" : "95 % interval";
-    return plainTable(["strongest routes", this.exact ? "effect" : "estimate", range, "really masked"],
+    return plainTable(
+      ["strongest routes", this.exact ? "effect" : "estimate", range, this.exact ? "differs from 0" : "really masked"],
       routes.map(
         ({
           value,
@@ -217,6 +218,7 @@ const atlas = {
   /// The true effect of a route: its mean over the runs that really masked it.
   truth(cell) {
     const read = Math.floor(cell / sources.length), s = cell % sources.length;
+    if (this.exact) return this.isMarked(read, s) ? "shown" : "not shown";
     const found = this.rows.map((row) => row.true[this.checkOf(row, read, s)]).filter(known);
     return found.length ? signed(mean(found), 4) : "\u2013";
   },

@@ -59,7 +59,8 @@ function meanProbes(all) {
     content: over("content"),
     content_reads: over("content_reads"),
     effects: Object.fromEntries(first.ablations.map((ablation) => [ablation, meanEffects(all, ablation)])),
-    dissociation: data.dissociation
+    dissociation: data.dissociation,
+    interactions: data.interactions
   };
 }
 

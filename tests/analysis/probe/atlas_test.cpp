@@ -150,7 +150,7 @@ TEST_P(AtlasOf, TrueEffectsAreThoseOfPlainLoops) {
   };
   const double intact = mean_nll({});
   for (std::size_t i = 0; i < atlas.checked.size(); ++i) {
-    const auto [r, column, by, effect_of_mask] = atlas.checked[i];
+    const auto& [r, column, by, effect_of_mask, p, p_adjusted] = atlas.checked[i];
     const double masked = mean_nll([&, read = r, wanted = column](const PlainRead& found) {
       if (found.read != read) return found.mixture();
       PlainRead changed = found;
@@ -163,6 +163,7 @@ TEST_P(AtlasOf, TrueEffectsAreThoseOfPlainLoops) {
       return changed.mixture();
     });
     EXPECT_NEAR(effect_of_mask.value, masked - intact, 1e-10) << r << " " << column;
+    EXPECT_GE(p_adjusted, p);
     EXPECT_GT(std::abs(masked - intact), 1e-6);
   }
 }

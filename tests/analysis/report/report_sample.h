@@ -51,6 +51,9 @@ inline analysis::AblationEffects sample_effects(analysis::Ablation ablation, con
     for (std::size_t n = 0; n < sequences; ++n) {
       set.delta_nll_sequence.push_back(slices.strength[s] * share * (1 + 0.3 * normal(random)));
       set.control.delta_nll_sequence.push_back(0.06 * share * (1 + 0.3 * normal(random)));
+      const double total = set.delta_nll_sequence.back();
+      set.frozen.delta_nll_sequence.push_back(total * (s % 2 ? 1.4 : 0.8) * (1 + 0.1 * normal(random)));
+      set.direct.delta_nll_sequence.push_back(total * 0.6 * (1 + 0.1 * normal(random)));
     }
     set.kl = 0.02 * std::abs(normal(random));
     set.top1_agreement = 1 - 0.1 * grown;
@@ -156,6 +159,7 @@ inline analysis::AnalysisRecord sample_record(const model::ModelConfig& config, 
                          "sample"};
   for (std::int64_t i = 0; i < shape.sequences; ++i) out.identity.tokens.documents.push_back(i);
   out.identity.settings.ablations = shape.ablations;
+  out.identity.settings.frozen = out.identity.settings.direct = true;
   out.identity.model_config = config.to_json().dump();
   for (std::size_t s = 0; s < analysis::num_slices; ++s) out.identity.sets.push_back(analysis::slice_name(s));
   const model::ReadPlan plan(config);
@@ -259,7 +263,8 @@ inline analysis::Study sample_study(std::size_t runs = 1, bool baseline = false,
   const model::ModelConfig config = micro_config(model::Residual::block_attn_res, model::AttnResSource::block_sum);
   SampleShape shape;
   shape.steps = {0, 10, 40};
-  shape.ablations = {analysis::Ablation::mask, analysis::Ablation::freeze};
+  shape.ablations = {analysis::Ablation::mask, analysis::Ablation::mean, analysis::Ablation::freeze,
+                     analysis::Ablation::mean_key, analysis::Ablation::mean_both};
   std::vector<analysis::StudyRun> all;
   for (std::size_t i = 1; i <= runs; ++i)
     all.push_back(sample_run(runs == 1 ? name : name + "-" + std::to_string(i), config, shape, i, 5, 40));

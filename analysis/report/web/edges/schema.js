@@ -1,16 +1,16 @@
 // What an edge is, as a drawing: sources on the left, one read on the right, and what a source is to it.
 
 function edgeSchema(width) {
-  const w = Math.min(width, 640), small = w < 480, h = 158, left = small ? 84 : 120;
+  const w = Math.min(width, 640), small = w < 480, h = 178, left = small ? 84 : 120;
   const drawing = canvas(w, h,
     "an edge is one source of one read: it gives the read a key, which makes its weight, " +
       "and a value, which is mixed in");
   drawing.style.width = w + "px";
   const text = (x, y, words, anchor = "start", style = {}) =>
     drawing.append(svg("text", {x, y, "text-anchor": anchor, ...style}, words));
-  const reads_at = {x: w - (small ? 110 : 190), y: 76};
-  [["embedding", 26, familyColour.embedding], ["earlier block", 76, familyColour.history],
-    ["current block", 126, familyColour.current]]
+  const reads_at = {x: w - (small ? 110 : 190), y: 96};
+  [["embedding", 46, familyColour.embedding], ["earlier block", 96, familyColour.history],
+    ["current block", 146, familyColour.current]]
     .forEach(([name, y, colour], i) => {
       drawing.append(svg("rect",
         {x: 4, y: y - 14, width: left - 8, height: 28, rx: 4, fill: "none", stroke: colour, "stroke-width": 1.5}));

@@ -2,7 +2,7 @@
 
 /// series: [{name, colour, at(s): [value, lower, upper], shift}]. Sets in the order of the page; of many the strongest.
 function dotRows(figure, series, label) {
-  const width = widthOf(figure), left = Math.min(190, 0.34 * width), row = 12 + 7 * series.length;
+  const width = widthOf(figure), left = 180, row = 12 + 7 * series.length;
   const strength = (s) => Math.max(...series.map((one) => Math.abs(one.at(s)[0] ?? 0)));
   const tested = sets.map((_, s) => s).filter((s) => series.some((one) => known(one.at(s)[0])));
   const list = sliced ? tested : tested.sort((a, b) => strength(b) - strength(a)).slice(0, 24);
@@ -41,6 +41,11 @@ const shareText = ([value, lower, upper]) => {
   return `${digits(100 * value, 0)}${range}`;
 };
 
+function replaced(before, after) {
+  before.replaceWith(after);
+  return after;
+}
+
 const ways = {
   absent: () => !probes.ablations.some((one) => probes.effects[one].frozen || probes.effects[one].direct),
 
@@ -56,23 +61,22 @@ const ways = {
 
   draw(figure) {
     this.figure = figure;
+    this.drawing = svg("svg");
+    this.after = html("div", {class: "scroll"});
+    this.text = html("span");
+    figure.replaceChildren(seriesKeys(this.series(values())), this.drawing,
+      caption("What is left of an effect where not everything responds.", this.text), this.after);
   },
 
   update() {
     if (this.absent()) return;
     const at = values(), series = this.series(at);
-    this.figure.replaceChildren(seriesKeys(series),
-      dotRows(this.figure, series, "total, frozen and direct effect of every set"), this.text(at), ...this.shares(at));
-  },
-
-  text() {
-    return html("figcaption", {},
-      html("b", {},
-        `What of the effect of ${settings.ablation} is left where not ` +
-          "everything responds. "),
-      "Frozen right of total: later routing repairs what the ablation did; left of it: later routing makes it worse. " +
-        "Direct is what the head sees of the set\u2019s own sublayers; the rest of the total goes through other " +
-        `sublayers. Bars: ${spreadText()}.${probes.over ? "" : this.verdict()}`);
+    this.drawing = replaced(this.drawing, dotRows(this.figure, series, "total, frozen and direct effect of every set"));
+    this.text.textContent = `Effects of ${settings.ablation}. Frozen right of total: later routing repairs what the ` +
+      "ablation did; left of it: later routing makes it worse. Direct is what the head sees of the set\u2019s own " +
+      `sublayers; the rest of the total goes through other sublayers. Bars: ${spreadText()}.` +
+      (probes.over ? "" : this.verdict());
+    this.after.replaceChildren(...this.shares(at));
   },
 
   /// Of all sets together, and only what the interval shows.
@@ -94,51 +98,58 @@ const ways = {
       (s) => [sets[s].title, signed(at("delta", s), 4), signed(at("frozen", s), 4),
         shareText(["share", "share_lower", "share_upper"].map((field) => at(field, s))),
         below(at("repaired_p", s)) ? (at("share", s) > 0 ? "repaired in part" : "made worse") : "not shown"]);
-    return [html("div", {class: "scroll"},
-      plainTable([sliced ? "slice" : "set", "total", "frozen", "repaired, % of frozen", "later routing"], rows))];
+    return [plainTable([sliced ? "slice" : "set", "total", "frozen", "repaired, % of frozen", "later routing"], rows)];
   }
 };
 
 const parts = {
   donors: () => Object.keys(probes.interactions || {}),
-  absent: () => !Object.keys(probes.interactions || {}).length || probes.over > 0,
+  absent: () => !Object.keys(probes.interactions || {}).length,
 
   names: (donor) => [donor === "mean" ? "mean" : `${donor}_value`, `${donor}_key`, `${donor}_both`],
 
   draw(figure) {
     this.figure = figure;
+    this.all = this.donors().map((donor) => ({donor, drawing: svg("svg"), text: html("span")}));
+    figure.replaceChildren(...this.all.flatMap(
+      ({donor, drawing, text}) => [seriesKeys(this.series(donor)), drawing, caption("Keys and values.", text)]));
   },
 
   update() {
     if (this.absent()) return;
-    this.figure.replaceChildren(...this.donors().flatMap((donor) => this.one(donor)));
+    for (const one of this.all) this.show(one);
   },
 
-  one(donor) {
+  series(donor) {
     const fields = ["delta", "lower", "upper"], found = probes.interactions[donor];
     const labels = ["value: what is mixed in", "key: what weight it gets", "both"];
     const colours = ["#e69f00", "#0072b2", "#1b1f24"];
-    const series = this.names(donor).map((ablation, i) => {
+    const all = this.names(donor).map((ablation, i) => {
       const at = values(probes, ablation);
       return {name: labels[i], colour: colours[i], at: (s) => fields.map((field) => at(field, s))};
     });
-    series.push({
-      name: "interaction: both minus value minus key",
-      colour: "#cc79a7",
-      at: (s) => fields.map((field) => found[field][drawn.probe][s])
-    });
+    return [
+      ...all, {
+        name: "interaction: both minus value minus key",
+        colour: "#cc79a7",
+        at: (s) => fields.map((field) => found[field][drawn.probe][s])
+      }
+    ];
+  },
+
+  show(one) {
+    const {donor, text} = one, found = probes.interactions[donor];
     const from = {
       mean: "its mean over all tokens",
       resample: "that of another token of the sequence",
       patch: "that of the aligned text"
     }[donor];
     const shown = sets.filter((_, s) => below(found.p[drawn.probe][s])).map((set) => set.title);
-    return [
-      seriesKeys(series), dotRows(this.figure, series, `effects of value, key and both, donor ${donor}`),
-      caption("Keys and values.",
-        `Each source is replaced by ${from}: as the value that a read mixes in, as the key ` +
-          `that makes its weight, or as both. Bars: ${spreadText()}; of the interaction Student\u2019s. ` +
-          (shown.length ? `An interaction is shown for ${shown.join(", ")}.` : "No interaction is shown."))
-    ];
+    one.drawing =
+      replaced(one.drawing, dotRows(this.figure, this.series(donor), `effects of value, key and both, donor ${donor}`));
+    text.textContent = `Each source is replaced by ${from}: as the value that a read mixes in, as the key that makes ` +
+      `its weight, or as both. Bars: ${spreadText()}; of the interaction Student\u2019s 95\u00a0% intervals${
+        probes.over ? " over documents and runs" : ""}. ` +
+      (shown.length ? `An interaction is shown for ${shown.join(", ")}.` : "No interaction is shown.");
   }
 };
