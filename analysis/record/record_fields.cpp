@@ -43,6 +43,7 @@ ProbeField field_at(const std::string& path, Names axes, const std::string& unit
   return data::field_at<ProbeRow>(path, std::move(axes), units, description, at);
 }
 
+// NOLINTNEXTLINE(readability-function-size): a table of fields.
 RecordGroup atlas_group(const ProbeIdentity& identity) {
   RecordGroup group{
       "atlas",

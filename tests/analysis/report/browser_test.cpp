@@ -292,8 +292,8 @@ TEST_F(Browser, ShowsARunThatWasNotProbed) {
   const json seen = open(data, 1300);
   EXPECT_EQ(seen.at("errors"), json::array());
   EXPECT_EQ(seen.at("heading"), "<b>unprobed</b>");
-  EXPECT_EQ(sections, (std::set<std::string>{"atlas", "content", "effects", "emergence", "entropy", "loss", "parts",
-                                             "plane", "routing", "tasks", "ways"}));
+  const std::set<std::string> not_there = {"overview", "emergence", "effects", "tasks", "atlas",
+                                           "parts",    "ways",      "tokens",  "runs",  "content"};
   for (const json& section : seen.at("sections")) {
     const auto id = section.at("id").get<std::string>();
     EXPECT_FALSE(section.at("broken").get<bool>()) << id;
