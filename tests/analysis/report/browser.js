@@ -167,6 +167,7 @@ function report() {
   seen.facts = document.querySelectorAll("#facts div").length;
   if (document.querySelector("#slices table")) seen.free_masses = shownFreeMasses();
   seen.plane = (document.querySelector("#plane figcaption") || {textContent: ""}).textContent;
+  seen.ways = document.querySelector("#ways").textContent;
   seen.methods = document.querySelectorAll("#methods li").length;
   useKeyboard();
   seen.text = useText();

@@ -86,16 +86,16 @@ class Browser : public ::testing::Test {
     return json::parse(dump.substr(from + begin.size(), to - from - begin.size()));
   }
 
-  static void expect_whole(const json& seen, const json& data) {
+  static void expect_whole(const json& seen, const json& data, bool parts = false) {
     EXPECT_EQ(seen.at("errors"), json::array());
     EXPECT_EQ(seen.at("heading"), data.at("title"));
     EXPECT_EQ(seen.at("title"), data.at("title").get<std::string>() + " \u2013 routescope");
     EXPECT_EQ(seen.at("facts"), data.at("facts").size());
     EXPECT_EQ(seen.at("methods"), data.at("methods").size());
     expect_claims(seen, data);
-    expect_sections(seen.at("sections"));
-    expect_sections(seen.at("printed"));
-    expect_keyboard(seen);
+    expect_sections(seen.at("sections"), parts);
+    expect_sections(seen.at("printed"), parts);
+    expect_keyboard(seen, parts);
   }
 
   static void expect_claims(const json& seen, const json& data) {
@@ -106,11 +106,14 @@ class Browser : public ::testing::Test {
     }
   }
 
-  /// Every section that is there has a drawing or a table with content, and a caption.
-  static void expect_sections(const json& sections) {
+  /// Every section that is there has a drawing or a table with content, and a caption. `parts`: those of keys, values
+  /// and ways are there.
+  static void expect_sections(const json& sections, bool parts = false) {
     for (const json& section : sections) {
       const auto id = section.at("id").get<std::string>();
-      EXPECT_FALSE(section.at("hidden").get<bool>()) << id;
+      const bool of_parts = id == "parts" || id == "ways";
+      EXPECT_EQ(section.at("hidden").get<bool>(), of_parts && !parts) << id;
+      if (of_parts && !parts) continue;
       EXPECT_FALSE(section.at("broken").get<bool>()) << id;
       if (id == "method") continue;
       EXPECT_GT(section.at("captions"), 0) << id;
@@ -122,7 +125,7 @@ class Browser : public ::testing::Test {
     }
   }
 
-  static void expect_keyboard(const json& seen) {
+  static void expect_keyboard(const json& seen, bool parts) {
     std::set<std::string> sections;
     for (const json& figure : seen.at("keyboard")) {
       const auto id = figure.at("section").get<std::string>();
@@ -133,8 +136,10 @@ class Browser : public ::testing::Test {
       EXPECT_TRUE(figure.at("second").is_string()) << id;
       EXPECT_TRUE(figure.at("after").is_null()) << id;
     }
-    EXPECT_EQ(sections, (std::set<std::string>{"atlas", "content", "effects", "emergence", "entropy", "loss", "parts",
-                                               "plane", "routing", "tasks", "ways"}));
+    std::set<std::string> expected = {"atlas", "content", "effects", "emergence", "entropy",
+                                      "loss",  "plane",   "routing", "tasks"};
+    if (parts) expected.insert({"parts", "ways"});
+    EXPECT_EQ(sections, expected);
     for (const json& link : seen.at("navigation")) {
       EXPECT_EQ(link.at("shown"), link.at("section")) << link;
       EXPECT_EQ(link.at("focused"), link.at("shown")) << link;
@@ -160,6 +165,22 @@ TEST_F(Browser, ShowsOneRun) {
   const json seen = open(data, 1300);
   expect_whole(seen, data);
   EXPECT_TRUE(seen.at("views").empty());
+}
+
+TEST_F(Browser, ShowsKeysValuesAndWaysAndSaysOfThemWhatIsShown) {
+  Study study = testing::sample_study(1, false, "run", true);
+  const auto captions = [&] {
+    const json seen = open(data_of(study), 1300);
+    expect_whole(seen, data_of(study), true);
+    return seen.dump();
+  };
+  AblationEffects& effects = study.runs[0].record.rows.back().ablations.front();
+  effects.repaired_share = {-0.2, {-0.3, -0.1}};
+  EXPECT_NE(captions().find("later routing adds 20 [10, 30] % to the frozen effect"), std::string::npos);
+  effects.repaired_share = {0.2, {-0.1, 0.3}};
+  const std::string nothing = captions();
+  EXPECT_EQ(nothing.find("later routing adds"), std::string::npos);
+  EXPECT_NE(nothing.find("it is not shown that later routing repairs or adds anything"), std::string::npos);
 }
 
 TEST_F(Browser, ShowsAStudyAndEachOfItsRuns) {

@@ -19,6 +19,7 @@ struct SampleShape {
   std::vector<analysis::Ablation> ablations = {analysis::Ablation::mask};
   std::int64_t sequences = 16, positions = 12;
   bool atlas = true;
+  bool ways = false;  // frozen and direct effects too
 };
 
 /// What the slices of a made-up model weigh and do where training ends.
@@ -41,16 +42,17 @@ struct SampleSlices {
 };
 
 inline analysis::AblationEffects sample_effects(analysis::Ablation ablation, const SampleSlices& slices, double grown,
-                                                std::size_t sequences, std::mt19937_64& random) {
+                                                const SampleShape& shape, std::mt19937_64& random) {
   std::normal_distribution<double> normal;
   analysis::AblationEffects effects;
   effects.ablation = ablation;
   const double share = std::exp(-0.7 * static_cast<double>(ablation)) * grown;
   for (std::size_t s = 0; s < analysis::num_slices; ++s) {
     analysis::SetEffect& set = effects.sets.emplace_back();
-    for (std::size_t n = 0; n < sequences; ++n) {
+    for (std::int64_t n = 0; n < shape.sequences; ++n) {
       set.delta_nll_sequence.push_back(slices.strength[s] * share * (1 + 0.3 * normal(random)));
       set.control.delta_nll_sequence.push_back(0.06 * share * (1 + 0.3 * normal(random)));
+      if (!shape.ways) continue;
       const double total = set.delta_nll_sequence.back();
       set.frozen.delta_nll_sequence.push_back(total * (s % 2 ? 1.4 : 0.8) * (1 + 0.1 * normal(random)));
       set.direct.delta_nll_sequence.push_back(total * 0.6 * (1 + 0.1 * normal(random)));
@@ -135,7 +137,7 @@ inline analysis::ProbeRow sample_row(const model::ReadPlan& plan, const SampleSh
   row.norm_mass_sequence = by_sequence(row.norm_mass);
   row.contribution_mean = row.norm_mass_mean = row.alpha_mean;
   for (analysis::Ablation ablation : shape.ablations) {
-    row.ablations.push_back(sample_effects(ablation, slices, grown, sequences, random));
+    row.ablations.push_back(sample_effects(ablation, slices, grown, shape, random));
     for (analysis::SetEffect& set : row.ablations.back().sets) {
       set.control.enumerated = true;
       set.control.coverage = set.coverage;
@@ -159,7 +161,7 @@ inline analysis::AnalysisRecord sample_record(const model::ModelConfig& config, 
                          "sample"};
   for (std::int64_t i = 0; i < shape.sequences; ++i) out.identity.tokens.documents.push_back(i);
   out.identity.settings.ablations = shape.ablations;
-  out.identity.settings.frozen = out.identity.settings.direct = true;
+  out.identity.settings.frozen = out.identity.settings.direct = shape.ways;
   out.identity.model_config = config.to_json().dump();
   for (std::size_t s = 0; s < analysis::num_slices; ++s) out.identity.sets.push_back(analysis::slice_name(s));
   const model::ReadPlan plan(config);
@@ -259,12 +261,15 @@ inline analysis::StudyBaseline sample_baseline(const model::ModelConfig& config,
 }
 
 /// Runs of 6 layers and three probed steps, with two ablations and an atlas.
-inline analysis::Study sample_study(std::size_t runs = 1, bool baseline = false, const std::string& name = "run") {
+/// `parts`: with keys and values, and frozen and direct effects.
+inline analysis::Study sample_study(std::size_t runs = 1, bool baseline = false, const std::string& name = "run",
+                                    bool parts = false) {
   const model::ModelConfig config = micro_config(model::Residual::block_attn_res, model::AttnResSource::block_sum);
   SampleShape shape;
   shape.steps = {0, 10, 40};
-  shape.ablations = {analysis::Ablation::mask, analysis::Ablation::mean, analysis::Ablation::freeze,
-                     analysis::Ablation::mean_key, analysis::Ablation::mean_both};
+  shape.ablations = {analysis::Ablation::mask, analysis::Ablation::freeze};
+  if (parts) shape.ablations = {analysis::Ablation::mean, analysis::Ablation::mean_key, analysis::Ablation::mean_both};
+  shape.ways = parts;
   std::vector<analysis::StudyRun> all;
   for (std::size_t i = 1; i <= runs; ++i)
     all.push_back(sample_run(runs == 1 ? name : name + "-" + std::to_string(i), config, shape, i, 5, 40));
