@@ -22,7 +22,8 @@ std::size_t player_of(std::size_t slice);
 using Coalition = std::uint32_t;
 
 /// The Shapley values of a game (Shapley 1953): player i's mean gain over all orders in which players can join,
-/// sum over S without i of |S|! (n - |S| - 1)! / n! (v(S + i) - v(S)). v [2^n], by coalition. They sum to v(all) - v(none).
+/// sum over S without i of |S|! (n - |S| - 1)! / n! (v(S + i) - v(S)). v [2^n], by coalition. They sum to v(all) -
+/// v(none).
 std::vector<double> shapley_values(std::span<const double> v);
 
 /// What one order of players adds, one after the other: [n] of player i when it joins. `along` [n + 1]: v of the first

@@ -1,0 +1,254 @@
+#include "analysis/coalitions/measure_coalitions.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <utility>
+
+#include "analysis/findings/dissociation.h"
+#include "analysis/probe/cuts.h"
+#include "analysis/probe/intact.h"
+#include "analysis/statistics/documents.h"
+#include "analysis/statistics/two_way.h"
+#include "kernels/random.h"
+
+namespace routescope::analysis {
+namespace {
+
+using Values = std::vector<double>;
+using Table = std::vector<Values>;  // [item][document]
+using Sets = std::vector<std::uint8_t>;
+
+Values combined(const Values& a, double by, const Values& b) {
+  Values out(a.size());
+  for (std::size_t i = 0; i < a.size(); ++i) out[i] = a[i] + by * b[i];
+  return out;
+}
+
+/// Nothing by both tests: of the mean, and of the share of documents.
+bool is_nothing(const Values& values, double margin) {
+  return margin > 0 && equivalence_test(values, margin) < significance &&
+         p_share_within(values, margin, idle_share) < significance;
+}
+
+/// Two-sided p value of a mean within the margin: interactions of f32's rounding are none.
+double beyond_margin(const Values& values, double margin) {
+  Values negative;
+  for (double value : values) negative.push_back(-value);
+  return std::min(1.0, 2 * std::min(p_above(values, margin), p_above(negative, margin)));
+}
+
+std::vector<std::size_t> random_order(std::size_t n, std::uint64_t seed, std::uint64_t number) {
+  constexpr std::uint64_t stream = std::uint64_t{0x636f616c} << 16;  // of Philox; nothing else draws from it
+  std::vector<std::size_t> order(n);
+  std::iota(order.begin(), order.end(), 0);
+  for (std::size_t i = 0; i + 1 < n; ++i) {
+    const std::uint64_t word = kernels::random_words(seed, stream + number, i).word[0];
+    std::swap(order[i], order[i + ((word * (n - i)) >> 32)]);
+  }
+  return order;
+}
+
+class Measurer {
+ public:
+  Measurer(const model::Model& model, const ProbeTokens& tokens, const CoalitionSettings& settings,
+           kernels::Communicator& communicator, std::size_t batch_bytes)
+      : model_(model),
+        tokens_(tokens),
+        settings_(settings),
+        sets_(slice_sets(model.plan())),
+        batches_(model, tokens, batch_bytes, communicator) {}
+
+  CoalitionRow make() {
+    const Intact intact = measure_intact(model_, tokens_, true, batches_);
+    reference_ = intact.reference;
+    row_.mass = set_masses(sets_, intact.alpha.mean, model_.plan().num_columns());
+    plan_cuts();
+    measure();
+    describe_alone();
+    describe_pairs();
+    describe_shares();
+    return std::move(row_);
+  }
+
+ private:
+  std::size_t add(const Sets& ablated) {
+    Cut cut{Ablation::mean, {}};
+    for (std::size_t s = 0; s < sets_.size(); ++s)
+      if (ablated[s])
+        for (const auto& [read, column] : sets_[s].routes) cut.routes.push_back({read, column});
+    std::sort(cut.routes.begin(), cut.routes.end(), [](const GatedRoute& a, const GatedRoute& b) {
+      return std::pair(a.read, a.column) < std::pair(b.read, b.column);
+    });
+    cuts_.push_back(std::move(cut));
+    return cuts_.size() - 1;
+  }
+  template <class Is>
+  std::size_t add_where(const Is& is_ablated) {
+    Sets ablated(sets_.size());
+    for (std::size_t s = 0; s < sets_.size(); ++s) ablated[s] = is_ablated(s);
+    return add(ablated);
+  }
+
+  void plan_cuts() {
+    const std::size_t n = sets_.size();
+    all_ = add_where([](std::size_t) { return true; });
+    for (std::size_t s = 0; s < n; ++s) alone_.push_back(add_where([&](std::size_t t) { return t == s; }));
+    for (std::size_t s = 0; s < n; ++s) kept_.push_back(add_where([&](std::size_t t) { return t != s; }));
+    for (const auto& [a, b] : pairs_of(n))
+      pairs_.push_back(add_where([a = a, b = b](std::size_t t) { return t == a || t == b; }));
+    for (Coalition present = 0; present < Coalition{1} << num_players; ++present)
+      game_.push_back(add_where([&](std::size_t t) { return (present >> player_of(t) & 1) == 0; }));
+    for (int i = 0; i < settings_.permutations; ++i) {
+      orders_.push_back(random_order(n, settings_.seed, static_cast<std::uint64_t>(i)));
+      orders_.push_back({orders_.back().rbegin(), orders_.back().rend()});
+    }
+    for (const std::vector<std::size_t>& order : orders_) {
+      std::vector<std::size_t>& along = along_.emplace_back();
+      Sets ablated(n, 1);
+      along.push_back(all_);
+      for (std::size_t i = 0; i < n; ++i) {
+        ablated[order[i]] = 0;
+        along.push_back(add(ablated));
+      }
+    }
+  }
+
+  void measure() {
+    const auto of_sequence = measure_cuts(batches_, {model_, tokens_, reference_, settings_.seed}, cuts_, "coalitions");
+    row_.passes = 1 + passes_of(model_.plan(), cuts_);
+    for (std::size_t c = 0; c < cuts_.size(); ++c) {
+      Values values;
+      for (const Values& one : of_sequence) values.push_back(one[1 + c]);
+      losses_.push_back(document_values(values, tokens_.documents));
+    }
+  }
+
+  Estimate estimate(const Values& values, std::uint64_t what, std::size_t item) const {
+    constexpr std::uint64_t first = 400;  // RandomKey::what
+    return {mean(values), bootstrap_interval(values, {settings_.seed, 0, item, first + what})};
+  }
+  Table of(const std::vector<std::size_t>& cuts) const {
+    Table out;
+    for (std::size_t c : cuts) out.push_back(losses_[c]);
+    return out;
+  }
+  bool changes(std::size_t s) const { return !changed_reads(model_.plan(), Ablation::mean, whole(sets_[s])).empty(); }
+
+  void describe_alone() {
+    row_.all = estimate(losses_[all_], 0, 0);
+    row_.all_p = p_above(losses_[all_]);
+    for (std::size_t s = 0; s < sets_.size(); ++s)
+      row_.alone.push_back(changes(s) ? estimate(losses_[alone_[s]], 1, s) : Estimate{});
+  }
+
+  void describe_pairs() {
+    const Table alone = of(alone_), both = of(pairs_);
+    std::size_t pair = 0;
+    for (const auto& [a, b] : pairs_of(sets_.size())) {
+      const bool tested = changes(a) && changes(b);
+      const Values beyond = combined(combined(both[pair], -1, alone[a]), -1, alone[b]);
+      row_.pair.push_back(tested ? estimate(beyond, 2, pair) : Estimate{});
+      row_.pair_p.push_back(tested ? beyond_margin(beyond, settings_.margin) : nan);
+      ++pair;
+    }
+    row_.pair_p = holm_adjust(row_.pair_p);
+    for (std::size_t s = 0; s < sets_.size(); ++s) {
+      int partner = -1;
+      const bool weighty = row_.mass[s] >= appreciable_mass && changes(s);
+      row_.in_company.push_back(weighty ? in_company(s, alone, both, settings_.margin, partner) : InCompany::none);
+      row_.partner.push_back(partner);
+    }
+  }
+
+  /// Shares of what ablating everything costs, where that is shown to cost anything; and Shapley values.
+  void describe_shares() {
+    const bool costs = row_.all_p < significance;
+    const auto share = [&](std::size_t cut) {
+      return costs ? ratio_of_means(combined(losses_[all_], -1, losses_[cut]), losses_[all_]) : Estimate{};
+    };
+    for (std::size_t s = 0; s < sets_.size(); ++s)
+      row_.sufficiency.push_back(changes(s) ? share(kept_[s]) : Estimate{});
+    for (std::size_t player = 0; player < num_players; ++player)
+      row_.player_sufficiency.push_back(share(game_[Coalition{1} << player]));
+    Table of_player(num_players);
+    for (std::size_t d = 0; d < losses_[all_].size(); ++d) {
+      Values v;
+      for (std::size_t c : game_) v.push_back(-losses_[c][d]);
+      const Values own = shapley_values(v);
+      for (std::size_t player = 0; player < num_players; ++player) of_player[player].push_back(own[player]);
+    }
+    for (std::size_t player = 0; player < num_players; ++player)
+      row_.shapley.push_back(estimate(of_player[player], 3, player));
+    if (orders_.empty()) return;
+    // [slice][pair of orders][document]
+    std::vector<Table> slices(sets_.size(), Table(orders_.size() / 2, Values(losses_[all_].size(), 0.0)));
+    for (std::size_t i = 0; i < orders_.size(); ++i) {
+      for (std::size_t d = 0; d < losses_[all_].size(); ++d) {
+        Values along;
+        for (std::size_t c : along_[i]) along.push_back(-losses_[c][d]);
+        const Values own = marginals(orders_[i], along);
+        for (std::size_t s = 0; s < own.size(); ++s) slices[s][i / 2][d] += own[s] / 2;
+      }
+    }
+    for (const Table& one : slices) row_.slice_shapley.push_back(two_way_mean(one));
+  }
+
+  const model::Model& model_;
+  const ProbeTokens& tokens_;
+  const CoalitionSettings& settings_;
+  std::vector<RouteSet> sets_;
+  SharedBatches batches_;
+  Reference reference_;
+  std::vector<Cut> cuts_;
+  std::size_t all_ = 0;
+  std::vector<std::size_t> alone_, kept_, pairs_, game_;  // cuts
+  std::vector<std::vector<std::size_t>> orders_, along_;  // [order]
+  Table losses_;                                          // [cut]
+  CoalitionRow row_;
+};
+
+}  // namespace
+
+std::string to_string(InCompany verdict) {
+  constexpr const char* names[] = {"none", "idle", "redundant", "undecided"};
+  return names[static_cast<std::size_t>(verdict)];
+}
+
+InCompany in_company(std::size_t s, const std::vector<std::vector<double>>& alone,
+                     const std::vector<std::vector<double>>& pairs, double margin, int& partner) {
+  partner = -1;
+  if (!is_nothing(alone[s], margin)) return InCompany::none;
+  bool idle = true;
+  Values p;
+  std::vector<int> others;
+  std::vector<double> means;
+  const auto order = pairs_of(alone.size());
+  for (std::size_t i = 0; i < order.size(); ++i) {
+    const auto [a, b] = order[i];
+    if (a != s && b != s) continue;
+    const std::size_t t = a == s ? b : a;
+    const Values beside = combined(pairs[i], -1, alone[t]);
+    idle = idle && is_nothing(beside, margin);
+    p.push_back(p_above(beside, margin));
+    others.push_back(static_cast<int>(t));
+    means.push_back(mean(beside));
+  }
+  if (idle) return InCompany::idle;
+  p = holm_adjust(p);
+  for (std::size_t i = 0; i < p.size(); ++i) {
+    if (p[i] < significance &&
+        (partner < 0 ||
+         means[i] > means[static_cast<std::size_t>(std::find(others.begin(), others.end(), partner) - others.begin())]))
+      partner = others[i];
+  }
+  return partner >= 0 ? InCompany::redundant : InCompany::undecided;
+}
+
+CoalitionRow measure_coalitions(const model::Model& model, const ProbeTokens& tokens, const CoalitionSettings& settings,
+                                kernels::Communicator& communicator, std::size_t batch_bytes) {
+  expect_reads(model.plan());
+  return Measurer(model, tokens, settings, communicator, batch_bytes).make();
+}
+
+}  // namespace routescope::analysis

@@ -1,0 +1,59 @@
+// What sets of routes do alone, kept alone, in pairs and in coalitions (MATH.md, "Sets of edges").
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "analysis/coalitions/coalition.h"
+#include "analysis/probe/measure.h"
+#include "analysis/results/probe_tokens.h"
+#include "kernels/comm/communicator.h"
+#include "model/pass/model.h"
+
+namespace routescope::analysis {
+
+struct CoalitionSettings {
+  std::uint64_t seed = 1;
+  int permutations = 16;  // orders of the slices, each with its reverse, for their Shapley values; 0: none
+  double margin = 0;      // nats a token: an effect shown to lie within it counts as none
+};
+
+/// What a slice that does nothing alone does in company. `idle`: nothing beside any other slice either; `redundant`:
+/// beside some slice it does more than the margin; `undecided`: neither is shown; `none`: it does something alone, or
+/// has little mass, or cannot be changed.
+enum class InCompany { none, idle, redundant, undecided };
+std::string to_string(InCompany verdict);
+
+/// Losses are what an ablation adds to the nll, nats a token, by document (or sequence, where these are not known). The
+/// ablation is `mean`, which is defined for every coalition: mask cannot empty a read. The final read's routes belong
+/// to no slice and stay. Intervals are over documents.
+struct CoalitionRow {
+  std::vector<double> mass;                  // [slice] over all its reads
+  Estimate all;                              // what ablating every slice adds
+  double all_p = nan;                        // one-sided, of nothing; from 0.05 on shares of it are NaN
+  std::vector<Estimate> alone;               // [slice] what ablating it adds
+  std::vector<Estimate> sufficiency;         // [slice] share of `all` that keeping it alone saves (Fieller's interval)
+  std::vector<Estimate> pair;                // [pairs_of(slices)] effect(S u T) - effect(S) - effect(T)
+  std::vector<double> pair_p;                // two-sided, of at most the margin, Holm over the pairs
+  std::vector<Estimate> player_sufficiency;  // [player]
+  std::vector<Estimate> shapley;             // [player] exact: what its absence costs, mean over all orders of leaving
+  std::vector<Estimate> slice_shapley;       // [slice] over random orders, which the interval counts as a sample too
+  std::vector<InCompany> in_company;         // [slice]
+  std::vector<int> partner;                  // [slice] of a redundant one: the slice beside which it does most; else -1
+  double passes = nan;                       // plain passes over the tokens
+};
+
+/// `model` in f32 or f64. Ranks share the sequences. Throws Error for a model without reads, or `mean` without room.
+CoalitionRow measure_coalitions(const model::Model& model, const ProbeTokens& tokens, const CoalitionSettings& settings,
+                                kernels::Communicator& communicator, std::size_t batch_bytes = default_batch_bytes);
+
+/// The verdict on slice `s`, from losses by document: alone [slice][document], pairs [pair][document]. It does nothing
+/// alone where more than idle_share of documents have an effect within the margin, by an exact binomial test, and the
+/// mean passes the equivalence test. `idle`: so does effect(S u T) - effect(T) for every other T, all of which must be
+/// shown, so that no adjustment is needed (intersection-union). `redundant`: for some T it is above the margin, Holm
+/// over T.
+InCompany in_company(std::size_t s, const std::vector<std::vector<double>>& alone,
+                     const std::vector<std::vector<double>>& pairs, double margin, int& partner);
+
+}  // namespace routescope::analysis
