@@ -3,6 +3,7 @@
 
 #include "analysis/commands/checkpoints.h"
 #include "analysis/commands/circuit_command.h"
+#include "analysis/commands/coalition_command.h"
 #include "analysis/commands/inspect.h"
 #include "analysis/commands/probe_commands.h"
 #include "analysis/record/study_file.h"
@@ -86,7 +87,8 @@ int main(int argc, char** argv) {
   app.set_version_flag("--version", data::routescope_version());
   app.require_subcommand(1);
   app.get_formatter()->column_width(34);
-  const Subcommand probe = add_probe_command(app), track = add_track_command(app), circuit = add_circuit_command(app);
+  const Subcommand probe = add_probe_command(app), track = add_track_command(app), circuit = add_circuit_command(app),
+                   coalitions = add_coalition_command(app);
 
   CLI::App* report = app.add_subcommand("report", "Draw a run as one self-contained HTML page");
   ReportArguments r;
@@ -112,7 +114,7 @@ int main(int argc, char** argv) {
 
   const auto tool = [&]() -> int {
     if (const auto done = data::parse_command_line(app, argc, argv)) return *done;
-    for (const Subcommand& command : {probe, track, circuit}) {
+    for (const Subcommand& command : {probe, track, circuit, coalitions}) {
       if (*command.options) return command.run();
     }
     if (kernels::launched_place().rank != 0) return 0;  // the rest is work for one

@@ -2,12 +2,14 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <numeric>
 #include <utility>
 
 #include "analysis/findings/dissociation.h"
 #include "analysis/probe/cuts.h"
 #include "analysis/probe/intact.h"
+#include "analysis/routes/free_mass.h"
 #include "analysis/statistics/documents.h"
 #include "analysis/statistics/two_way.h"
 #include "kernels/random.h"
@@ -25,10 +27,10 @@ Values combined(const Values& a, double by, const Values& b) {
   return out;
 }
 
-/// Nothing by both tests: of the mean, and of the share of documents.
-bool is_nothing(const Values& values, double margin) {
-  return margin > 0 && equivalence_test(values, margin) < significance &&
-         p_share_within(values, margin, idle_share) < significance;
+/// p value of something: the larger of those of the mean and of the share of documents; 1 without a margin.
+double p_nothing(const Values& values, double margin) {
+  if (!(margin > 0)) return 1;
+  return std::max(equivalence_test(values, margin), p_share_within(values, margin, idle_share));
 }
 
 /// Two-sided p value of a mean within the margin: interactions of f32's rounding are none.
@@ -62,7 +64,11 @@ class Measurer {
   CoalitionRow make() {
     const Intact intact = measure_intact(model_, tokens_, true, batches_);
     reference_ = intact.reference;
-    row_.mass = set_masses(sets_, intact.alpha.mean, model_.plan().num_columns());
+    row_.nll = mean(intact.nll_sequence);
+    row_.margin = settings_.margin * std::fmax(std::log(static_cast<double>(model_.config().vocab_size)) - row_.nll, 0);
+    const Values mass = set_masses(sets_, intact.alpha.mean, model_.plan().num_columns());
+    for (std::size_t s = 0; s < sets_.size(); ++s)
+      row_.free_mass.push_back(FreeMass(model_.plan(), Ablation::mean, sets_[s]).of(mass[s]));
     plan_cuts();
     measure();
     describe_alone();
@@ -73,6 +79,8 @@ class Measurer {
 
  private:
   std::size_t add(const Sets& ablated) {
+    const auto [known, is_new] = number_.try_emplace(ablated, cuts_.size());
+    if (!is_new) return known->second;
     Cut cut{Ablation::mean, {}};
     for (std::size_t s = 0; s < sets_.size(); ++s)
       if (ablated[s])
@@ -149,16 +157,16 @@ class Measurer {
       const bool tested = changes(a) && changes(b);
       const Values beyond = combined(combined(both[pair], -1, alone[a]), -1, alone[b]);
       row_.pair.push_back(tested ? estimate(beyond, 2, pair) : Estimate{});
-      row_.pair_p.push_back(tested ? beyond_margin(beyond, settings_.margin) : nan);
+      row_.pair_p.push_back(tested ? beyond_margin(beyond, row_.margin) : nan);
       ++pair;
     }
     row_.pair_p = holm_adjust(row_.pair_p);
-    for (std::size_t s = 0; s < sets_.size(); ++s) {
-      int partner = -1;
-      const bool weighty = row_.mass[s] >= appreciable_mass && changes(s);
-      row_.in_company.push_back(weighty ? in_company(s, alone, both, settings_.margin, partner) : InCompany::none);
-      row_.partner.push_back(partner);
-    }
+    std::vector<std::size_t> asked;
+    for (std::size_t s = 0; s < sets_.size(); ++s)
+      if (row_.free_mass[s] >= appreciable_mass && changes(s)) asked.push_back(s);
+    Company company = in_company(asked, alone, both, row_.margin);
+    row_.in_company = std::move(company.verdict);
+    row_.partner = std::move(company.partner);
   }
 
   /// Shares of what ablating everything costs, where that is shown to cost anything; and Shapley values.
@@ -201,6 +209,7 @@ class Measurer {
   SharedBatches batches_;
   Reference reference_;
   std::vector<Cut> cuts_;
+  std::map<Sets, std::size_t> number_;  // of each cut
   std::size_t all_ = 0;
   std::vector<std::size_t> alone_, kept_, pairs_, game_;  // cuts
   std::vector<std::vector<std::size_t>> orders_, along_;  // [order]
@@ -215,34 +224,45 @@ std::string to_string(InCompany verdict) {
   return names[static_cast<std::size_t>(verdict)];
 }
 
-InCompany in_company(std::size_t s, const std::vector<std::vector<double>>& alone,
-                     const std::vector<std::vector<double>>& pairs, double margin, int& partner) {
-  partner = -1;
-  if (!is_nothing(alone[s], margin)) return InCompany::none;
-  bool idle = true;
-  Values p;
-  std::vector<int> others;
-  std::vector<double> means;
+Company in_company(const std::vector<std::size_t>& asked, const std::vector<std::vector<double>>& alone,
+                   const std::vector<std::vector<double>>& pairs, double margin) {
+  Company out{std::vector<InCompany>(alone.size(), InCompany::none), std::vector<int>(alone.size(), -1)};
   const auto order = pairs_of(alone.size());
-  for (std::size_t i = 0; i < order.size(); ++i) {
-    const auto [a, b] = order[i];
-    if (a != s && b != s) continue;
-    const std::size_t t = a == s ? b : a;
-    const Values beside = combined(pairs[i], -1, alone[t]);
-    idle = idle && is_nothing(beside, margin);
-    p.push_back(p_above(beside, margin));
-    others.push_back(static_cast<int>(t));
-    means.push_back(mean(beside));
+  Values nothing, idle, redundant;
+  std::vector<int> partners;
+  for (const std::size_t s : asked) {
+    nothing.push_back(p_nothing(alone[s], margin));
+    idle.push_back(nothing.back());
+    Values above;
+    int partner = -1;
+    double most = margin;
+    for (std::size_t i = 0; i < order.size(); ++i) {
+      const auto [a, b] = order[i];
+      if (a != s && b != s) continue;
+      const std::size_t t = a == s ? b : a;
+      const Values beside = combined(pairs[i], -1, alone[t]);
+      idle.back() = std::max(idle.back(), p_nothing(beside, margin));
+      above.push_back(p_above(beside, margin));
+      if (mean(beside) > most) {
+        most = mean(beside);
+        partner = static_cast<int>(t);
+      }
+    }
+    above = holm_adjust(above);
+    redundant.push_back(std::max(nothing.back(), above.empty() ? 1.0 : *std::min_element(above.begin(), above.end())));
+    partners.push_back(partner);
   }
-  if (idle) return InCompany::idle;
-  p = holm_adjust(p);
-  for (std::size_t i = 0; i < p.size(); ++i) {
-    if (p[i] < significance &&
-        (partner < 0 ||
-         means[i] > means[static_cast<std::size_t>(std::find(others.begin(), others.end(), partner) - others.begin())]))
-      partner = others[i];
+  nothing = holm_adjust(nothing);
+  idle = holm_adjust(idle);
+  redundant = holm_adjust(redundant);
+  for (std::size_t i = 0; i < asked.size(); ++i) {
+    if (!(nothing[i] < significance)) continue;
+    out.verdict[asked[i]] = idle[i] < significance        ? InCompany::idle
+                            : redundant[i] < significance ? InCompany::redundant
+                                                          : InCompany::undecided;
+    if (out.verdict[asked[i]] == InCompany::redundant) out.partner[asked[i]] = partners[i];
   }
-  return partner >= 0 ? InCompany::redundant : InCompany::undecided;
+  return out;
 }
 
 CoalitionRow measure_coalitions(const model::Model& model, const ProbeTokens& tokens, const CoalitionSettings& settings,

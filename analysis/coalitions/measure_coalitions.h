@@ -16,12 +16,12 @@ namespace routescope::analysis {
 struct CoalitionSettings {
   std::uint64_t seed = 1;
   int permutations = 16;  // orders of the slices, each with its reverse, for their Shapley values; 0: none
-  double margin = 0;      // nats a token: an effect shown to lie within it counts as none
+  double margin = 0.01;   // share of ln(vocabulary) - nll: an effect shown to lie within it counts as none
 };
 
-/// What a slice that does nothing alone does in company. `idle`: nothing beside any other slice either; `redundant`:
-/// beside some slice it does more than the margin; `undecided`: neither is shown; `none`: it does something alone, or
-/// has little mass, or cannot be changed.
+/// What a slice that is shown to do nothing alone does in company. `idle`: it is shown to do nothing beside any other
+/// slice either; `redundant`: beside some slice it is shown to do more than the margin; `undecided`: neither is shown;
+/// `none`: it is not shown to do nothing alone, or has little free mass, or cannot be changed.
 enum class InCompany { none, idle, redundant, undecided };
 std::string to_string(InCompany verdict);
 
@@ -29,7 +29,9 @@ std::string to_string(InCompany verdict);
 /// ablation is `mean`, which is defined for every coalition: mask cannot empty a read. The final read's routes belong
 /// to no slice and stay. Intervals are over documents.
 struct CoalitionRow {
-  std::vector<double> mass;                  // [slice] over all its reads
+  double nll = nan;                          // of the intact model
+  double margin = nan;                       // nats a token
+  std::vector<double> free_mass;             // [slice] over the reads that the ablation can change
   Estimate all;                              // what ablating every slice adds
   double all_p = nan;                        // one-sided, of nothing; from 0.05 on shares of it are NaN
   std::vector<Estimate> alone;               // [slice] what ablating it adds
@@ -48,12 +50,17 @@ struct CoalitionRow {
 CoalitionRow measure_coalitions(const model::Model& model, const ProbeTokens& tokens, const CoalitionSettings& settings,
                                 kernels::Communicator& communicator, std::size_t batch_bytes = default_batch_bytes);
 
-/// The verdict on slice `s`, from losses by document: alone [slice][document], pairs [pair][document]. It does nothing
-/// alone where more than idle_share of documents have an effect within the margin, by an exact binomial test, and the
-/// mean passes the equivalence test. `idle`: so does effect(S u T) - effect(T) for every other T, all of which must be
-/// shown, so that no adjustment is needed (intersection-union). `redundant`: for some T it is above the margin, Holm
-/// over T.
-InCompany in_company(std::size_t s, const std::vector<std::vector<double>>& alone,
-                     const std::vector<std::vector<double>>& pairs, double margin, int& partner);
+struct Company {
+  std::vector<InCompany> verdict;  // [slice]
+  std::vector<int> partner;        // [slice] of a redundant one: the slice beside which it does most; else -1
+};
+/// The verdicts on the slices in `asked`, from losses by document: alone [slice][document], pairs [pair][document]. A
+/// slice does nothing alone where more than idle_share of documents have an effect within the margin, by an exact
+/// binomial test, and the mean passes the equivalence test; it is idle if so does effect(S u T) - effect(T) for every
+/// other T: the p value is the largest of all these tests (intersection-union). It is redundant if it does nothing
+/// alone and effect(S u T) - effect(T) is above the margin for some T: the p value is the larger of that of nothing
+/// alone and the least one over T, adjusted by Holm over T. Each kind of p value is adjusted by Holm over `asked`.
+Company in_company(const std::vector<std::size_t>& asked, const std::vector<std::vector<double>>& alone,
+                   const std::vector<std::vector<double>>& pairs, double margin);
 
 }  // namespace routescope::analysis

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <random>
@@ -75,13 +76,13 @@ struct Rates {
           ++pair;
         }
       }
-      int partner = -1;
-      const InCompany verdict = in_company(0, alone, pairs, 0.05, partner);
+      const Company company = in_company({0}, alone, pairs, 0.05);
+      const InCompany verdict = company.verdict[0];
       (verdict == InCompany::idle        ? idle
        : verdict == InCompany::redundant ? redundant
        : verdict == InCompany::undecided ? undecided
                                          : none)++;
-      partner_is_1 += partner == 1;
+      partner_is_1 += company.partner[0] == 1;
     }
     std::printf("beside %.3f, noise %.3f: idle %.1f %%, redundant %.1f %%, undecided %.1f %%, none %.1f %%\n", beside,
                 noise, idle / 5.0, redundant / 5.0, undecided / 5.0, none / 5.0);
@@ -99,6 +100,19 @@ TEST(InCompanyRates, HoldWhatTheyPromise) {
   // What lies on the margin is neither shown to be within it nor to be above it.
   EXPECT_LE(on_margin.idle, most * 500);
   EXPECT_LE(on_margin.redundant, most * 500);
+}
+
+TEST(InCompany, IsSilentWhereTooLittleIsKnown) {
+  // Exactly nothing, everywhere: ten documents cannot show that more than 80 % of documents are so, and without a
+  // margin nothing counts as nothing.
+  for (const auto& [documents, margin] : {std::pair(std::size_t{10}, 0.05), std::pair(std::size_t{40}, 0.0)}) {
+    const std::vector<std::vector<double>> alone(3, std::vector<double>(documents, 0.0)),
+        pairs(3, std::vector<double>(documents, 0.0));
+    for (InCompany verdict : in_company({0, 1, 2}, alone, pairs, margin).verdict) EXPECT_EQ(verdict, InCompany::none);
+  }
+  const std::vector<std::vector<double>> nothing(3, std::vector<double>(40, 0.0));
+  EXPECT_EQ(in_company({0, 2}, nothing, nothing, 0.05).verdict,
+            (std::vector<InCompany>{InCompany::idle, InCompany::none, InCompany::idle}));
 }
 
 }  // namespace

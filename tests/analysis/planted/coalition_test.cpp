@@ -23,7 +23,7 @@ std::size_t slice(const std::string& name) {
 }
 
 CoalitionRow measured(const model::Model& model, const analysis::ProbeTokens& tokens, int permutations = 2) {
-  return analysis::measure_coalitions(model, tokens, {.seed = 3, .permutations = permutations, .margin = 0.02},
+  return analysis::measure_coalitions(model, tokens, {.seed = 3, .permutations = permutations, .margin = 0.05},
                                       *kernels::single_communicator());
 }
 
