@@ -1,4 +1,4 @@
-// Coalitions of sets of routes (MATH.md, "Sets of edges"): alone, kept alone, in pairs, and their Shapley values.
+// Coalitions of sets of routes (MATH.md, "Routes as edges"): alone, kept alone, in pairs, and their Shapley values.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,4 @@
-// What sets of routes do alone, kept alone, in pairs and in coalitions (MATH.md, "Sets of edges").
+// What sets of routes do alone, kept alone, in pairs and in coalitions (MATH.md, "Routes as edges").
 #pragma once
 
 #include <cstdint>
