@@ -11,13 +11,6 @@ namespace {
 
 using Values = std::vector<double>;
 
-/// Whether the output of the sublayer that read `writer` feeds is a part of read r's partial: it enters the next one.
-bool is_part_of(const ReadPlan& plan, int writer, int r) {
-  for (int t = writer + 2; t <= r; ++t)
-    if (!plan.reads[static_cast<std::size_t>(t)].continues) return false;
-  return r > writer;
-}
-
 /// A read from the partials that lie in the state.
 void read_again(PassState& pass, EditScratch& edits, int r, const RoutingIntervention& intervention) {
   const Interventions one(&intervention);
@@ -52,6 +45,12 @@ void allocate(PassState& pass, DirectScratch& scratch, std::size_t sources) {
 
 }  // namespace
 
+bool is_part_of(const ReadPlan& plan, int writer, int r) {
+  for (int t = writer + 1; t <= r; ++t)
+    if (!plan.reads[static_cast<std::size_t>(t)].continues) return false;
+  return r >= writer;
+}
+
 void forward_direct(PassState& pass, DirectScratch& scratch, EditScratch& edits,
                     const RoutingIntervention& intervention, std::span<const int> reads) {
   const kernels::Range range("direct");
@@ -67,7 +66,7 @@ void forward_direct(PassState& pass, DirectScratch& scratch, EditScratch& edits,
     read_again(pass, edits, r, intervention);
     const Values change = change_of_output(pass, scratch, r);
     for (std::size_t k = 0; k < sources.size(); ++k) {
-      if (!is_part_of(pass.plan, r, sources[k])) continue;
+      if (!is_part_of(pass.plan, r + 1, sources[k])) continue;
       for (std::size_t i = 0; i < change.size(); ++i) values[k][i] += change[i];
     }
   }

@@ -19,6 +19,10 @@ struct DirectScratch {
   kernels::OwnedTensor normed;                        // [tokens, d]: a by-product
 };
 
+/// Whether a writer's output is a part of read r's partial. Writer 0 is the embedding, writer w the sublayer that read
+/// w - 1 feeds: its output enters partial w first, and is y_w = p_w - p_{w-1}, or p_w where that does not continue.
+bool is_part_of(const ReadPlan& plan, int writer, int r);
+
 /// Pass::forward_direct(), with the intervention's logit bias in the state already.
 void forward_direct(PassState& pass, DirectScratch& scratch, EditScratch& edits,
                     const RoutingIntervention& intervention, std::span<const int> reads);

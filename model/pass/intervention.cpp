@@ -55,10 +55,15 @@ void check_extra(const Model& model, const Read& read, const ExtraValue& extra, 
 void check_edits(const Model& model, const RoutingIntervention& intervention, std::int64_t tokens) {
   const ReadPlan& plan = model.plan();
   for (const auto& [r, edit] : intervention.edits) {
-    if (r < 0 || r >= plan.num_routed())
+    if (r < 0 || r >= std::ssize(plan.reads))
       throw std::invalid_argument("edits: read " + std::to_string(r) + ", expected one of the " +
-                                  std::to_string(plan.num_routed()) + " routed reads");
+                                  std::to_string(plan.reads.size()) + " reads");
     const Read& read = plan.reads[static_cast<std::size_t>(r)];
+    if (!read.routed && edit.logits)
+      throw std::invalid_argument("edits: read " + read.name + " is not routed: it has no logits");
+    for (const ExtraValue& extra : edit.extra)
+      if (!read.routed && !extra.table)
+        throw std::invalid_argument("edits: read " + read.name + " is not routed: expected a table");
     if (!edit.alpha && (!edit.logits || !edit.extra.empty()))
       throw std::invalid_argument("edits: read " + read.name + " has no function for its weights");
     for (std::size_t e = 0; e < edit.extra.size(); ++e)

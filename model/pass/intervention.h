@@ -21,7 +21,7 @@ struct ExtraValue {
   std::vector<std::int32_t> rows = {};  // [tokens]; empty: row 0
 };
 
-/// A change of one read after its weights are known: h = sum_i edited_i v_i over the read's sources and `extra`.
+/// After a read's weights are known: h = sum_i edited_i v_i over its sources and `extra`. Not routed: the partial, by 1.
 struct ReadEdit {
   std::vector<ExtraValue> extra = {};
   /// First, if given: called on the host with what the softmax took, logits [tokens, n+1] (sources in the order of
@@ -44,7 +44,7 @@ struct RoutingIntervention {
   std::map<int, ReadEdit> edits;
 };
 
-/// Throws std::invalid_argument for an edit that does not fit the model: a read that is not routed, an edit of nothing,
+/// Throws std::invalid_argument for an edit that does not fit the model: a read that is not there, an edit of nothing,
 /// or an extra of another size, type or device, of a source that the read lacks, or with rows that are not there or not
 /// as many as `tokens`.
 void check_edits(const Model& model, const RoutingIntervention& intervention, std::int64_t tokens);

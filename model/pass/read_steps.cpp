@@ -91,6 +91,30 @@ void grow(EditScratch& s, const PassState& pass, std::int64_t columns, std::int6
     s.extra.emplace_back(activation, device, std::initializer_list<std::int64_t>{tokens, pass.config.hidden_size});
 }
 
+/// edit_read() of a read that is not routed: its partial, of weight 1, and the extra values, added on the host.
+void edit_plain_read(PassState& pass, EditScratch& s, int r, const ReadEdit& edit, const Rows& rows) {
+  const std::int64_t tokens = rows.end - rows.begin, d = pass.config.hidden_size;
+  const std::size_t columns = 1 + edit.extra.size(), width = static_cast<std::size_t>(d);
+  std::vector<double> h = kernels::host_values<double>(rows.of(pass.at(r).state.partial), pass.stream);
+  const std::vector<double> alpha(static_cast<std::size_t>(tokens), 1.0);
+  std::vector<double> edited(alpha.size() * columns, std::numeric_limits<double>::quiet_NaN());
+  edit.alpha(alpha, edited);
+  for (std::size_t i = 0; i < h.size(); ++i) h[i] *= edited[i / width * columns];
+  for (std::size_t e = 0; e < edit.extra.size(); ++e) {
+    const ExtraValue& extra = edit.extra[e];
+    const std::vector<double> table = kernels::host_values<double>(extra.table, pass.stream);
+    for (std::size_t i = 0; i < h.size(); ++i) {
+      const std::size_t t = i / width, row = extra.rows.empty() ? 0 : static_cast<std::size_t>(extra.rows[t]);
+      h[i] += edited[t * columns + 1 + e] * table[row * width + i % width];
+    }
+  }
+  grow(s, pass, 1, 1);
+  const kernels::Tensor value = s.extra[0].tensor.rows(0, tokens);
+  kernels::cast(value, kernels::Tensor(h.data(), kernels::DType::f64, kernels::Device::cpu, {tokens, d}), pass.stream);
+  kernels::add_rms_norm_forward(rows.of(pass.at(r).x), value, s.inv_rms.tensor.rows(0, tokens), {}, value,
+                                pass.norm_gain(pass.model.weights(), r), pass.config.rms_norm_eps, pass.stream);
+}
+
 }  // namespace
 
 void prepare_reads(PassState& pass, int first, int count) {
@@ -136,6 +160,7 @@ void edit_read(PassState& pass, EditScratch& s, int r, const ReadEdit& edit, std
                std::int64_t sequences) {
   const kernels::Range range("edit read");
   const Rows rows(pass, first_sequence, sequences);
+  if (!pass.read(r).routed) return edit_plain_read(pass, s, r, edit, rows);
   const std::int64_t tokens = rows.end - rows.begin, d = pass.config.hidden_size;
   const auto extras = static_cast<std::int64_t>(edit.extra.size());
   const auto n = static_cast<std::int64_t>(pass.read(r).sources.size()), columns = n + 1 + extras;

@@ -356,8 +356,11 @@ TEST(EditsThatDoNotFit, AreRefused) {
   };
   EXPECT_EQ(refusal(3, extra({{fits.tensor}})), "");
   EXPECT_EQ(refusal(3, extra({{{}, 1, {3, 2, 1, 0}}})), "");
-  EXPECT_EQ(refusal(8, extra({})), "edits: read 8, expected one of the 8 routed reads");
-  EXPECT_EQ(refusal(-1, extra({})), "edits: read -1, expected one of the 8 routed reads");
+  EXPECT_EQ(refusal(8, extra({{fits.tensor}})), "");
+  EXPECT_EQ(refusal(8, extra({{{}, 0, {3, 2, 1, 0}}})), "edits: read final is not routed: expected a table");
+  EXPECT_EQ(refusal(8, {{}, [](std::span<double>) {}, {}}), "edits: read final is not routed: it has no logits");
+  EXPECT_EQ(refusal(9, extra({})), "edits: read 9, expected one of the 9 reads");
+  EXPECT_EQ(refusal(-1, extra({})), "edits: read -1, expected one of the 9 reads");
   EXPECT_EQ(refusal(3, {}), "edits: read 1.mlp has no function for its weights");
   EXPECT_EQ(refusal(3, {{{fits.tensor}}, [](std::span<double>) {}, {}}),
             "edits: read 1.mlp has no function for its weights");
