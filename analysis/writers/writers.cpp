@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <nlohmann/json.hpp>
 #include <numeric>
 
 #include "analysis/probe/summarize.h"
@@ -146,7 +147,8 @@ WriterMasses masses_of(const model::ReadPlan& plan, std::span<const Values> valu
   out.embedding_part.assign(at.routed * at.columns, nan);
   for (std::size_t r = 0; r < at.routed; ++r)
     for (int column : plan.reads[r].columns)
-      out.embedding_part[r * at.columns + index(column)] = mean_at(at.embedding_part() + r * at.columns + index(column));
+      out.embedding_part[r * at.columns + index(column)] =
+          mean_at(at.embedding_part() + r * at.columns + index(column));
   return out;
 }
 
@@ -181,7 +183,7 @@ Writers measure_writers(const model::Model& model, const ProbeTokens& tokens, co
         for (Values& one : of_sequence) one.assign(at.size(), 0.0);
         for (std::size_t q = 0; q < nll.size(); ++q) of_sequence[q][0] = nll[q];
         add_masses(plan, batch, index(model.config().hidden_size), of_sequence);
-        for (int w = static_cast<int>(at.reads) - 1; w >= 0; --w) {  // what precedes a writer's first read is intact
+        for (int w = static_cast<int>(at.reads) - 1; w > 0; --w) {  // what precedes a writer's first read is intact
           const Values changed = without(model, batch, w);
           for (std::size_t q = 0; q < nll.size(); ++q) of_sequence[q][at.effects() + index(w)] = changed[q] - nll[q];
         }
@@ -195,17 +197,20 @@ Writers measure_writers(const model::Model& model, const ProbeTokens& tokens, co
     counted += static_cast<double>(tokens.length(std::int64_t(q)));
     nll += values[q][0] / scored;
     for (std::size_t w = 0; w < at.reads; ++w)
-      out.effects.sets[w].delta_nll_sequence.push_back(values[q][at.effects() + w] / scored);
+      out.effects.sets[w].delta_nll_sequence.push_back(w == 0 ? nan : values[q][at.effects() + w] / scored);
   }
   out.intact_nll = nll / static_cast<double>(tokens.sequences);
   out.masses = masses_of(plan, values, counted);
-  ProbeIdentity identity{.tokens = tokens, .settings = settings, .sets = writer_names(plan)};
+  ProbeIdentity identity{.tokens = tokens,
+                         .settings = settings,
+                         .sets = writer_names(plan),
+                         .model_config = model.config().to_json().dump()};
   identity.settings.until_decided = identity.settings.frozen = identity.settings.direct = false;
-  for (SetEffect& effect : out.effects.sets) effect.coverage = 1;
+  for (std::size_t w = 0; w < at.reads; ++w) out.effects.sets[w].coverage = w == 0 ? 0 : 1;
   const double learned = std::log(static_cast<double>(model.config().vocab_size)) - out.intact_nll;
   summarize(out.effects, identity, settings.margin * std::fmax(learned, 0), step);
   const auto reads = static_cast<double>(at.reads);
-  out.passes = 1 + (reads + 1) / 2;  // from each read on
+  out.passes = 1 + (reads - 1) / 2;  // from each read but the first on
   out.seconds = seconds_now() - start;
   return out;
 }
@@ -213,18 +218,21 @@ Writers measure_writers(const model::Model& model, const ProbeTokens& tokens, co
 std::string writers_table(const Writers& writers, const model::ReadPlan& plan) {
   const std::vector<std::string> names = writer_names(plan);
   const std::size_t reads = names.size(), columns = plan.columns.size();
-  std::string out = fmt::format("writers (zero of each in all reads): intact nll {:.4f} nats/token\n  {:<10} {:>8} "
-                                "{:>8} {:>9}  {:<20} {:>8}\n",
-                                writers.intact_nll, "writer", "contrib.", "to final", "effect", "95 % interval", "p adj.");
+  std::string out = fmt::format(
+      "writers (zero of each in all reads): intact nll {:.4f} nats/token\n  {:<10} {:>8} "
+      "{:>8} {:>9}  {:<20} {:>8}\n",
+      writers.intact_nll, "writer", "contrib.", "to final", "effect", "95 % interval", "p adj.");
   for (std::size_t w = 0; w < reads; ++w) {
     double mean = 0;
     for (std::size_t r = w; r < reads; ++r) mean += writers.masses.contribution[r * reads + w];
     const SetEffect& effect = writers.effects.sets[w];
-    out += fmt::format("  {:<10} {:>8.3f} {:>8.3f} {:>+9.4f}  {:<20} {:>8.2g}\n", names[w],
-                       mean / static_cast<double>(reads - w), writers.masses.contribution[(reads - 1) * reads + w],
-                       effect.delta_nll.value,
-                       fmt::format("[{:+.4f}, {:+.4f}]", effect.delta_nll.ci.lower, effect.delta_nll.ci.upper),
-                       effect.p_adjusted);
+    out += fmt::format("  {:<10} {:>8.3f} {:>8.3f} ", names[w], mean / static_cast<double>(reads - w),
+                       writers.masses.contribution[(reads - 1) * reads + w]);
+    out += effect.coverage == 0
+               ? fmt::format("{:>9}\n", "-")
+               : fmt::format("{:>+9.4f}  {:<20} {:>8.2g}\n", effect.delta_nll.value,
+                             fmt::format("[{:+.4f}, {:+.4f}]", effect.delta_nll.ci.lower, effect.delta_nll.ci.upper),
+                             effect.p_adjusted);
   }
   for (model::Family family : {model::Family::embedding, model::Family::history, model::Family::current}) {
     double sum = 0;

@@ -36,7 +36,9 @@ struct WriterMasses {
 struct Writers {
   WriterMasses masses;
   /// Of `zero` on each writer, in the order of the writers: y_j's term out of every read behind it. The weights of the
-  /// next reads respond as their sources change, whose keys still hold y_j.
+  /// next reads respond as their sources change, whose keys still hold y_j. The embedding is not tested (coverage 0,
+  /// NaN): without it nothing is left of the first reads but rounding, which every RMSNorm enlarges, so that there is
+  /// no such number.
   AblationEffects effects;
   double intact_nll = nan;
   double passes = nan;  // plain forward passes, counted as ProbeCost counts; one of them is intact

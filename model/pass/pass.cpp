@@ -130,10 +130,8 @@ void Pass::Impl::run_forward(const Interventions& interventions, int first_read,
 }
 
 void Pass::Impl::run_read_of_each(const Interventions& interventions, int r, bool resumed) {
-  const bool routed = state.read(r).routed;
-  if (!routed) forward_read(state, r, {}, resumed, -1);
   for (std::int64_t q = 0; q < state.shape.batch; ++q) {
-    if (routed) forward_read_of(state, q, r, interventions.alpha_override(q, r), resumed);
+    forward_read_of(state, q, r, interventions.alpha_override(q, r), resumed);
     if (const ReadEdit* edit = interventions.edit(q, r)) edit_read(state, edit_scratch, r, *edit, q, 1);
   }
 }

@@ -151,6 +151,11 @@ void forward_read_of(PassState& pass, std::int64_t sequence, int r, kernels::Ten
   const kernels::AttnResState state = rows.of(pass.at(r).state);
   const kernels::Tensor previous =
       pass.read(r).continues && !resumed ? rows.of(pass.at(r - 1).state.partial) : kernels::Tensor{};
+  if (!pass.read(r).routed) {
+    kernels::add_rms_norm_forward(rows.of(pass.at(r).x), state.partial, state.inv_rms, previous, state.partial,
+                                  pass.norm_gain(pass.model.weights(), r), pass.config.rms_norm_eps, pass.stream);
+    return;
+  }
   const SourceTensors sources = rows.of(pass.sources_of(r));
   kernels::attn_res_forward(rows.of(pass.at(r).x), state, previous, state.partial, sources.view(),
                             pass.params_of(r, sequence), alpha_override, pass.stream);

@@ -21,7 +21,7 @@ void prepare_reads(PassState& pass, int first, int count);
 /// that were prepared together with this one, or -1.
 void forward_read(PassState& pass, int r, kernels::Tensor alpha_override, bool resumed, int prepared_first);
 
-/// The same of one sequence of the batch, for a routed read that was not prepared. alpha_override [seq_len, n+1].
+/// The same of one sequence of the batch, for a read that was not prepared. alpha_override [seq_len, n+1].
 void forward_read_of(PassState& pass, std::int64_t sequence, int r, kernels::Tensor alpha_override, bool resumed);
 
 /// The tensors of edit_read(), which allocates them when it first runs.
