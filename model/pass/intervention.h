@@ -21,7 +21,8 @@ struct ExtraValue {
   std::vector<std::int32_t> rows = {};  // [tokens]; empty: row 0
 };
 
-/// After a read's weights are known: h = sum_i edited_i v_i over its sources and `extra`. Not routed: the partial, by 1.
+/// After a read's weights are known: h = sum_i edited_i v_i over its sources and `extra`. Not routed: the partial,
+/// by 1.
 struct ReadEdit {
   std::vector<ExtraValue> extra = {};
   /// First, if given: called on the host with what the softmax took, logits [tokens, n+1] (sources in the order of
