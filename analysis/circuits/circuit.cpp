@@ -5,12 +5,11 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <numeric>
 
 #include "analysis/routes/route_sets.h"
 #include "analysis/statistics/documents.h"
+#include "analysis/statistics/permutation.h"
 #include "data/base/json.h"
-#include "kernels/random.h"
 
 namespace routescope::analysis {
 namespace {
@@ -88,12 +87,7 @@ CircuitIdentity identify_circuits(const model::ModelConfig& config, ProbeTokens 
     throw data::Error(
         "{}: found {} document{}, expected at least 2: one half of them scores edges, the other reports on the circuit",
         tokens.origin, documents, documents == 1 ? "" : "s");
-  std::vector<std::size_t> order(documents);
-  std::iota(order.begin(), order.end(), 0);
-  for (std::size_t i = 0; i + 1 < documents; ++i) {
-    const std::uint64_t word = kernels::random_words(settings.seed, halves_stream, i).word[0];
-    std::swap(order[i], order[i + ((word * (documents - i)) >> 32)]);
-  }
+  const std::vector<std::size_t> order = random_permutation(documents, settings.seed, halves_stream);
   std::vector<std::uint8_t> document_held_out(documents, 1);
   for (std::size_t i = 0; i < documents / 2; ++i) document_held_out[order[i]] = 0;
   CircuitIdentity identity{std::move(tokens), settings, config.to_json().dump(), {}};

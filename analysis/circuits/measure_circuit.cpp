@@ -9,8 +9,8 @@
 #include "analysis/probe/intact.h"
 #include "analysis/probe/share.h"
 #include "analysis/statistics/documents.h"
+#include "analysis/statistics/permutation.h"
 #include "kernels/comm/launch.h"
-#include "kernels/random.h"
 
 namespace routescope::analysis {
 namespace {
@@ -25,13 +25,7 @@ using Losses = std::vector<std::vector<double>>;  // [cut][sequence]
 /// Every edge once; none of the documents has a part in it.
 Order random_order(std::size_t edges, std::uint64_t seed, std::uint64_t number) {
   constexpr std::uint64_t stream = std::uint64_t{0x6f726465} << 16;  // of Philox; nothing else draws from it
-  Order order(edges);
-  std::iota(order.begin(), order.end(), 0);
-  for (std::size_t i = 0; i + 1 < edges; ++i) {
-    const std::uint64_t word = kernels::random_words(seed, stream + number, i).word[0];
-    std::swap(order[i], order[i + ((word * (edges - i)) >> 32)]);
-  }
-  return order;
+  return random_permutation(edges, seed, stream + number);
 }
 
 template <class Value>

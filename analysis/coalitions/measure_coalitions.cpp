@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
-#include <numeric>
 #include <utility>
 
 #include "analysis/findings/dissociation.h"
@@ -11,8 +10,8 @@
 #include "analysis/probe/intact.h"
 #include "analysis/routes/free_mass.h"
 #include "analysis/statistics/documents.h"
+#include "analysis/statistics/permutation.h"
 #include "analysis/statistics/two_way.h"
-#include "kernels/random.h"
 
 namespace routescope::analysis {
 namespace {
@@ -20,6 +19,8 @@ namespace {
 using Values = std::vector<double>;
 using Table = std::vector<Values>;  // [item][document]
 using Sets = std::vector<std::uint8_t>;
+
+constexpr std::uint64_t order_stream = std::uint64_t{0x636f616c} << 16;  // of Philox; nothing else draws from it
 
 Values combined(const Values& a, double by, const Values& b) {
   Values out(a.size());
@@ -38,17 +39,6 @@ double beyond_margin(const Values& values, double margin) {
   Values negative;
   for (double value : values) negative.push_back(-value);
   return std::min(1.0, 2 * std::min(p_above(values, margin), p_above(negative, margin)));
-}
-
-std::vector<std::size_t> random_order(std::size_t n, std::uint64_t seed, std::uint64_t number) {
-  constexpr std::uint64_t stream = std::uint64_t{0x636f616c} << 16;  // of Philox; nothing else draws from it
-  std::vector<std::size_t> order(n);
-  std::iota(order.begin(), order.end(), 0);
-  for (std::size_t i = 0; i + 1 < n; ++i) {
-    const std::uint64_t word = kernels::random_words(seed, stream + number, i).word[0];
-    std::swap(order[i], order[i + ((word * (n - i)) >> 32)]);
-  }
-  return order;
 }
 
 class Measurer {
@@ -108,7 +98,7 @@ class Measurer {
     for (Coalition present = 0; present < Coalition{1} << num_players; ++present)
       game_.push_back(add_where([&](std::size_t t) { return (present >> player_of(t) & 1) == 0; }));
     for (int i = 0; i < settings_.permutations; ++i) {
-      orders_.push_back(random_order(n, settings_.seed, static_cast<std::uint64_t>(i)));
+      orders_.push_back(random_permutation(n, settings_.seed, order_stream + static_cast<std::uint64_t>(i)));
       orders_.push_back({orders_.back().rbegin(), orders_.back().rend()});
     }
     for (const std::vector<std::size_t>& order : orders_) {

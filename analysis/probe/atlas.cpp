@@ -8,7 +8,7 @@
 #include "analysis/probe/share.h"
 #include "analysis/routes/prepare.h"
 #include "analysis/statistics/documents.h"
-#include "kernels/random.h"
+#include "analysis/statistics/permutation.h"
 
 namespace routescope::analysis {
 namespace {
@@ -23,15 +23,12 @@ std::size_t index(std::int64_t i) {
 }
 
 /// `count` of them, without replacement. The step has no part in it: the rows of a run check the same routes.
-std::vector<Route> draw_routes(std::vector<Route> routes, std::size_t count, std::uint64_t seed) {
+std::vector<Route> draw_routes(const std::vector<Route>& routes, std::size_t count, std::uint64_t seed) {
   constexpr std::uint64_t stream = 0x61746c6173;  // of Philox; nothing else draws from it
-  count = std::min(routes.size(), count);
-  for (std::size_t i = 0; i < count; ++i) {
-    const std::uint64_t word = kernels::random_words(seed, stream, i).word[0];
-    std::swap(routes[i], routes[i + ((word * (routes.size() - i)) >> 32)]);
-  }
-  routes.resize(count);
-  return routes;
+  const std::vector<std::size_t> order = random_permutation(routes.size(), seed, stream);
+  std::vector<Route> drawn;
+  for (std::size_t i = 0; i < std::min(routes.size(), count); ++i) drawn.push_back(routes[order[i]]);
+  return drawn;
 }
 
 /// Of the values that are numbers.
