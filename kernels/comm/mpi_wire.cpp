@@ -31,6 +31,17 @@ class Pause {
 
 }  // namespace
 
+template <class Work>
+void Wire::or_end(const Work& work) const {
+  try {
+    work();
+  } catch (const MpiError& error) {
+    control_.end(lost_rank_status, error.what());
+  } catch (const std::exception& error) {
+    control_.end(1, error.what());
+  }
+}
+
 Wire::Wire(MPI_Comm comm, Control& control, const std::atomic<bool>& halted)
     : comm_(comm), control_(control), halted_(halted) {
   check(MPI_Comm_rank(comm_, &rank_), "rank");
@@ -41,9 +52,11 @@ void Wire::send(Batch& batch, int peer, const void* data, std::size_t bytes) {
   for (std::size_t begin = 0; begin < bytes;) {
     const std::size_t part = std::min(bytes - begin, options().message_bytes);
     MPI_Request request = MPI_REQUEST_NULL;
-    check(MPI_Isend(static_cast<const std::byte*>(data) + begin, static_cast<int>(part), MPI_BYTE, peer, 0, comm_,
-                    &request),
-          what_.c_str());
+    or_end([&] {
+      check(MPI_Isend(static_cast<const std::byte*>(data) + begin, static_cast<int>(part), MPI_BYTE, peer, 0, comm_,
+                      &request),
+            what_.c_str());
+    });
     batch.requests.push_back(request);
     batch.expected.push_back({peer, -1, -1});
     begin += part;
@@ -54,8 +67,11 @@ void Wire::receive(Batch& batch, int peer, void* data, std::size_t bytes) {
   for (std::size_t begin = 0; begin < bytes;) {
     const std::size_t part = std::min(bytes - begin, options().message_bytes);
     MPI_Request request = MPI_REQUEST_NULL;
-    check(MPI_Irecv(static_cast<std::byte*>(data) + begin, static_cast<int>(part), MPI_BYTE, peer, 0, comm_, &request),
+    or_end([&] {
+      check(
+          MPI_Irecv(static_cast<std::byte*>(data) + begin, static_cast<int>(part), MPI_BYTE, peer, 0, comm_, &request),
           what_.c_str());
+    });
     batch.requests.push_back(request);
     batch.expected.push_back({peer, static_cast<std::int64_t>(part), static_cast<std::int64_t>(part)});
     begin += part;
@@ -73,6 +89,10 @@ void Wire::begin(std::uint64_t number, const std::string& what) {
 }
 
 void Wire::wait(Batch& batch) {
+  or_end([&] { complete(batch); });
+}
+
+void Wire::complete(Batch& batch) {
   const auto count = static_cast<int>(batch.requests.size());
   indices_.resize(batch.requests.size());
   statuses_.resize(batch.requests.size());
@@ -130,8 +150,8 @@ void Wire::check_envelope(int peer, const Envelope& found, const Envelope& expec
     return std::string(envelope.what.data()) + ", collective number " + std::to_string(envelope.number) + ", " +
            std::to_string(envelope.count) + " elements, " + envelope.type.data();
   };
-  throw std::runtime_error("the ranks are not in the same collective: rank " + std::to_string(peer) + " is in " +
-                           text(found) + ", rank " + std::to_string(rank_) + " in " + text(expected));
+  control_.end(1, "the ranks are not in the same collective: rank " + std::to_string(peer) + " is in " + text(found) +
+                      ", rank " + std::to_string(rank_) + " in " + text(expected));
 }
 
 void Wire::send_message(int peer, Envelope envelope, std::span<const std::byte> bytes) {

@@ -1,4 +1,6 @@
 // Messages between ranks, with deadlines. A thread that waits for a message also answers the questions of other ranks.
+// No call returns or throws where a message failed: it ends the process (Control::end()) on the spot, because MPI may
+// still write into the memory of messages that have started, which an exception would free on its way.
 #pragma once
 
 #include <cstddef>
@@ -54,17 +56,21 @@ class Wire {
 
   /// The name of the running collective, for the error after a timeout.
   void begin(std::uint64_t number, const std::string& what);
-  /// Throws MpiError, and std::runtime_error for a message of another length than expected.
+  /// Ends the process for an error of MPI or a message of another length than expected.
   void wait(Batch& batch);
 
   /// One message with its envelope, whose `bytes` says how many follow; short ones are one message of MPI.
   void send_message(int peer, Envelope envelope, std::span<const std::byte> bytes);
-  /// Appends to `bytes`. Throws std::runtime_error if the peer's envelope names another collective.
+  /// Appends to `bytes`. Ends the process if the peer's envelope names another collective.
   void receive_message(int peer, const Envelope& expected, std::vector<std::byte>& bytes);
-  /// Throws std::runtime_error where two ranks are in different collectives.
+  /// Ends the process where two ranks are in different collectives.
   void check_envelope(int peer, const Envelope& found, const Envelope& expected) const;
 
  private:
+  template <class Work>
+  void or_end(const Work& work) const;
+  void complete(Batch& batch);
+
   MPI_Comm comm_;
   Control& control_;
   const std::atomic<bool>& halted_;

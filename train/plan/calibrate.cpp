@@ -113,20 +113,16 @@ void time_passes(const TrainConfig& config, double seconds, ComputeTimes& times)
   const model::ModelConfig& model = config.model;
   const std::int64_t length = config.data.sequence_length;
   const std::int64_t batch = std::min(config.train.micro_batch, std::max<std::int64_t>(1, kTokens / length));
-  // The head's time does not depend on the sequence length: short sequences leave little else in the measurement.
-  const std::int64_t head_length = std::min<std::int64_t>(length, 64);
-  const std::int64_t head_batch = std::max<std::int64_t>(1, std::min(kTokens, batch * length) / head_length);
-  const std::int64_t many = std::max<std::int64_t>(2, std::min(model.vocab_size, kHeadElements / model.hidden_size));
-  const std::int64_t few = std::max<std::int64_t>(1, many / 16);
-  const auto trial = [&](std::int64_t layers, std::int64_t vocabulary, model::Residual residual, bool head) {
-    return std::make_unique<Trial>(reduced(model, layers, vocabulary, residual), config.model_options(),
-                                   head ? head_batch : batch, head ? head_length : length, config.pass_options());
+  const auto trial = [&](std::int64_t layers, std::int64_t vocabulary, model::Residual residual, std::int64_t sequences,
+                         std::int64_t tokens) {
+    return std::make_unique<Trial>(reduced(model, layers, vocabulary, residual), config.model_options(), sequences,
+                                   tokens, config.pass_options());
   };
 
   std::vector<std::unique_ptr<Trial>> trials;
-  trials.push_back(trial(1, 2, model::Residual::standard, false));
-  trials.push_back(trial(2, 2, model::Residual::standard, false));
-  if (model.routed()) trials.push_back(trial(2, 2, model.residual, false));
+  trials.push_back(trial(1, 2, model::Residual::standard, batch, length));
+  trials.push_back(trial(2, 2, model::Residual::standard, batch, length));
+  if (model.routed()) trials.push_back(trial(2, 2, model.residual, batch, length));
   std::vector<double> t = medians(trials, seconds / 2);
   const double passes = static_cast<double>(config.train.micro_batch) / static_cast<double>(batch);
   double layer = difference(t[1], t[0]);
@@ -139,12 +135,11 @@ void time_passes(const TrainConfig& config, double seconds, ComputeTimes& times)
   times.layer_backward = passes * layer * 2 / 3;
 
   trials.clear();
-  trials.push_back(trial(1, few, model::Residual::standard, true));
-  trials.push_back(trial(1, many, model::Residual::standard, true));
-  const double micro_batch_tokens = static_cast<double>(config.train.micro_batch * length);
+  const HeadTrial head = head_trial(config);
+  for (const std::int64_t columns : {head.few, head.many})
+    trials.push_back(trial(1, columns, model::Residual::standard, head.sequences, head.length));
   t = medians(trials, seconds / 4);
-  times.head = difference(t[1], t[0]) * static_cast<double>(model.vocab_size) / static_cast<double>(many - few) *
-               micro_batch_tokens / static_cast<double>(trials[0]->tokens());
+  times.head = head_seconds(config, head, difference(t[1], t[0]));
 }
 
 /// Clearing gradients; and norm, update rule and bf16 copies of the elements that a rank updates.
@@ -210,6 +205,23 @@ std::size_t resident_bytes() {
   std::size_t program = 0, resident = 0;
   std::ifstream("/proc/self/statm") >> program >> resident;
   return resident * static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+}
+
+HeadTrial head_trial(const TrainConfig& config) {
+  const std::int64_t length = config.data.sequence_length;
+  const std::int64_t batch = std::min(config.train.micro_batch, std::max<std::int64_t>(1, kTokens / length));
+  HeadTrial out;
+  out.length = std::min<std::int64_t>(length, 64);
+  out.sequences = std::max<std::int64_t>(1, std::min(kTokens, batch * length) / out.length);
+  out.many = std::max<std::int64_t>(2, std::min(config.model.vocab_size, kHeadElements / config.model.hidden_size));
+  out.few = std::max<std::int64_t>(1, out.many / 16);
+  return out;
+}
+
+double head_seconds(const TrainConfig& config, const HeadTrial& trial, double difference) {
+  const double tokens = static_cast<double>(config.train.micro_batch * config.data.sequence_length);
+  return difference * static_cast<double>(config.model.vocab_size) / static_cast<double>(trial.many - trial.few) *
+         tokens / static_cast<double>(trial.sequences * trial.length);
 }
 
 Calibration calibrate(const TrainConfig& config, double seconds) {

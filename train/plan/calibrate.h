@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 
 #include "train/config/config.h"
 #include "train/plan/forecast.h"
@@ -14,6 +15,16 @@ struct Calibration {
   std::size_t process_bytes = 0;  // resident memory without tensors: the program, its libraries, and the scratch and
                                   // code that they made for these shapes
 };
+
+/// How the head is timed: passes of one layer with `few` and with `many` ids in the vocabulary. The head's time does
+/// not depend on the sequence length: short sequences leave little else in the measurement.
+struct HeadTrial {
+  std::int64_t few = 0, many = 0, sequences = 0, length = 0;
+};
+HeadTrial head_trial(const TrainConfig& config);
+/// Seconds of the head in a micro-batch of the configuration: its time is proportional to ids and to tokens.
+/// `difference`: seconds that a pass with `many` ids takes more than one with `few`.
+double head_seconds(const TrainConfig& config, const HeadTrial& trial, double difference);
 
 /// Resident memory of this process, after its allocator returned what it could to the system.
 std::size_t resident_bytes();

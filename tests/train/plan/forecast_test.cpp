@@ -172,22 +172,41 @@ TEST(ForecastTest, UnknownLinksCountBytesAndTakeNoTime) {
   }
 }
 
-TEST(CalibrationTest, TheHeadsTimeIsProportionalToTheVocabulary) {
+TEST(CalibrationTest, TheHeadsTimeIsProportionalToVocabularyAndTokens) {
+  TrainConfig config = forecast_config();
+  // A machine whose head takes exactly this long for each id and token.
+  constexpr double kSeconds = 3e-9;
+  for (const std::int64_t vocabulary : {2, 257, 151936, 1 << 21}) {
+    for (const std::int64_t length : {1, 32, 64, 4096}) {
+      for (const std::int64_t micro_batch : {1, 3, 16}) {
+        config.model.vocab_size = vocabulary;
+        config.data.sequence_length = length;
+        config.train.micro_batch = micro_batch;
+        const HeadTrial trial = head_trial(config);
+        ASSERT_LT(trial.few, trial.many);
+        ASSERT_LE(trial.many, vocabulary);
+        ASSERT_LE(trial.length, length);
+        ASSERT_GT(trial.few * trial.sequences * trial.length, 0);
+        const double ids = static_cast<double>(trial.many - trial.few);
+        const double difference = kSeconds * ids * static_cast<double>(trial.sequences * trial.length);
+        const double expected = kSeconds * static_cast<double>(vocabulary * length * micro_batch);
+        EXPECT_NEAR(head_seconds(config, trial, difference), expected, 1e-12 * expected)
+            << vocabulary << " ids, " << length << " tokens, micro-batch " << micro_batch;
+      }
+    }
+  }
+}
+
+TEST(CalibrationTest, MeasuresEveryPart) {
   TrainConfig config = forecast_config();
   config.device = "cpu";
   config.precision = "f32";
   config.data.sequence_length = 32;
-  const auto head_seconds = [&](std::int64_t vocabulary) {
-    config.model.vocab_size = vocabulary;
-    const ComputeTimes times = calibrate(config, 0).times;
-    EXPECT_GT(times.layer_forward, 0);
-    EXPECT_GT(times.layer_backward, 0);
-    return times.head;
-  };
-  // Both have more columns than are timed; four times as much or as little is left to noise.
-  const double ratio = head_seconds(1 << 21) / head_seconds(1 << 17);
-  EXPECT_GT(ratio, 16.0 / 4);
-  EXPECT_LT(ratio, 16.0 * 4);
+  const ComputeTimes times = calibrate(config, 0).times;
+  for (const double seconds : {times.layer_forward, times.layer_backward, times.head}) {
+    EXPECT_GT(seconds, 0);
+    EXPECT_TRUE(std::isfinite(seconds));
+  }
 }
 
 }  // namespace
