@@ -103,7 +103,7 @@ TEST(Checks, WithoutADeviceItsMemoryIsRefused) {
   if (kernels::cuda_available()) GTEST_SKIP() << "this machine has a CUDA device";
   EXPECT_THROW(kernels::Buffer(16, kernels::Device::cuda), std::runtime_error);
   EXPECT_THROW(kernels::device_info(), std::runtime_error);
-  EXPECT_THROW(kernels::OwnedStream(kernels::Device::cuda), std::runtime_error);
+  EXPECT_THROW(kernels::OwnedStream{kernels::Device::cuda}, std::runtime_error);
   const kernels::PinnedBuffer pinned(16);  // ordinary memory then
   EXPECT_NE(pinned.data(), nullptr);
 }

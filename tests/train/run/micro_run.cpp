@@ -10,9 +10,12 @@
 
 #include <algorithm>
 #include <cctype>
+#include <chrono>
+#include <csignal>
 #include <cstring>
 #include <fstream>
 #include <random>
+#include <thread>
 
 #include "data/base/error.h"
 #include "data/base/files.h"
@@ -132,6 +135,23 @@ void expect_same_record(const fs::path& found_file, const fs::path& expected_fil
   expect_same_bits(found_alpha, expected_alpha, "alpha");
 }
 
+/// Name and state of a process, and where in the kernel each of its threads waits.
+std::string description_of(pid_t process) {
+  const fs::path dir = fs::path("/proc") / std::to_string(process);
+  std::string text = "process " + std::to_string(process);
+  std::ifstream status(dir / "status");
+  for (std::string line; std::getline(status, line);) {
+    if (line.starts_with("Name:") || line.starts_with("State:") || line.starts_with("Sig")) text += "; " + line;
+  }
+  std::error_code ended;
+  for (const auto& task : fs::directory_iterator(dir / "task", ended)) {
+    std::string where;
+    std::getline(std::ifstream(task.path() / "wchan"), where);
+    text += "; thread " + task.path().filename().string() + " waits in " + where;
+  }
+  return text;
+}
+
 }  // namespace
 
 TemporaryDirectory::TemporaryDirectory() {
@@ -200,8 +220,18 @@ pid_t MicroRun::start(const std::string& run, const std::vector<std::string>& ov
 }
 
 MicroRun::Finished MicroRun::wait(pid_t child, const std::string& run) const {
+  // Far more than a micro run takes anywhere: what hangs is described here, before the limit of the whole test.
+  constexpr auto kLimit = std::chrono::minutes(10);
   int status = 0;
-  while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {
+  for (const auto begin = std::chrono::steady_clock::now(); ::waitpid(child, &status, WNOHANG) != child;) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    if (std::chrono::steady_clock::now() - begin < kLimit) continue;
+    std::vector<pid_t> processes = children_of(child);
+    processes.push_back(child);
+    for (const pid_t process : processes) ADD_FAILURE() << run << " hangs: " << description_of(process);
+    for (const pid_t process : processes) ::kill(process, SIGKILL);
+    ::waitpid(child, &status, 0);
+    break;
   }
   Finished finished;
   finished.status = WIFSIGNALED(status) ? -WTERMSIG(status) : WEXITSTATUS(status);
