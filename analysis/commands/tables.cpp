@@ -65,6 +65,10 @@ std::string ablation_table(const AblationEffects& effects, const ProbeRow& row, 
   return out;
 }
 
+bool denoises(const ProbeIdentity& identity) {
+  return identity.tokens.is_task() && identity.task.direction == Direction::denoising;
+}
+
 /// What of an effect is left where not everything behind the set responds.
 std::string ways_table(const AblationEffects& effects, const ProbeIdentity& identity) {
   const ProbeSettings& settings = identity.settings;
@@ -87,9 +91,12 @@ std::string ways_table(const AblationEffects& effects, const ProbeIdentity& iden
   }
   const Estimate& all = effects.repaired_share;
   if (std::isnan(all.value)) return out;
-  const char* verdict = all.ci.lower > 0   ? "later routing repairs some of the damage"
-                        : all.ci.upper < 0 ? "later routing adds to the damage"
-                                           : "no repair by later routing is shown";
+  const bool damage = !denoises(identity);
+  const char* verdict =
+      all.ci.lower > 0
+          ? (damage ? "later routing repairs some of the damage" : "later routing undoes some of the change")
+      : all.ci.upper < 0 ? (damage ? "later routing adds to the damage" : "later routing adds to the change")
+                         : "no repair by later routing is shown";
   return out +
          fmt::format("all sets together, repaired: {} % of the frozen effect [95 %]: {}\n", percent(all), verdict);
 }
@@ -117,13 +124,14 @@ std::string metrics_table(const ProbeRow& row, const ProbeIdentity& identity) {
   return out;
 }
 
-/// The tested set with the largest effect; the number of sets if there is none.
-std::size_t strongest_set(const AblationEffects& effects) {
+/// The tested set with the largest effect, which in denoising is the lowest; the number of sets if there is none.
+std::size_t strongest_set(const AblationEffects& effects, bool denoising) {
   std::size_t strongest = effects.sets.size();
   for (std::size_t s = 0; s < effects.sets.size(); ++s) {
     const double effect = effects.sets[s].delta_nll.value;
     if (std::isnan(effect)) continue;
-    if (strongest == effects.sets.size() || effect > effects.sets[strongest].delta_nll.value) strongest = s;
+    const double so_far = strongest == effects.sets.size() ? effect : effects.sets[strongest].delta_nll.value;
+    if (strongest == effects.sets.size() || (denoising ? effect < so_far : effect > so_far)) strongest = s;
   }
   return strongest;
 }
@@ -206,7 +214,7 @@ std::string step_line(const ProbeRow& row, const ProbeIdentity& identity) {
   const std::string head = fmt::format("step {:>8}  nll {:.4f}  ", row.step, row.intact_nll);
   if (row.ablations.empty()) return head + "nothing ablated";
   const AblationEffects& effects = row.ablations.front();
-  const std::size_t strongest = strongest_set(effects);
+  const std::size_t strongest = strongest_set(effects, denoises(identity));
   if (strongest == effects.sets.size()) return head + "no set can be changed";
   const SetEffect& set = effects.sets[strongest];
   const std::string effect = fmt::format("largest {} {:+.4f}", identity.sets[strongest], set.delta_nll.value);
@@ -272,6 +280,8 @@ std::string findings_text(const Findings& findings, const AnalysisRecord& record
                        findings.content.back().mean_share);
   }
   out += interactions_text(findings, record);
+  if (denoises(record.identity))
+    return out + "  motifs and masses: not tested in denoising, where routes that matter lower the nll\n";
   for (const Motif& motif : findings.motifs) {
     out += fmt::format("  motif {}{}", motif.name, motif.of_paper ? "" : " (not named by the paper)");
     if (std::isnan(motif.effect.back().value)) {

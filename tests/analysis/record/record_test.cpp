@@ -273,7 +273,9 @@ TEST(AnalysisRecordTest, RefusesRowsMeasuredOtherwise) {
 
 TEST(AnalysisRecordTest, TablesFitATerminal) {
   AnalysisRecord record = testing::filled_record();
+  record.identity.task.direction = Direction::noising;
   const std::string findings = findings_text(find(record), record);  // which other sets than the slices have not
+  record.identity.task.direction = Direction::denoising;
   record.identity.sets[0] = "0.attn-5.mlp:embedding,block_1,block_2,block_3,current";
   for (ProbeRow& row : record.rows) {
     for (AblationEffects& effects : row.ablations) effects.sets[1].delta_nll = {};
@@ -294,13 +296,16 @@ TEST(AnalysisRecordTest, TablesFitATerminal) {
 
 // A sentence about the data stands only where the interval says it.
 TEST(AnalysisRecordTest, TablesSayWhatLaterRoutingDoesOnlyWhereItIsShown) {
-  const AnalysisRecord record = testing::filled_record();
+  AnalysisRecord record = testing::filled_record();
   const auto said = [&](const Estimate& share) {
     ProbeRow row = record.rows.back();
     row.ablations.resize(1);
     row.ablations[0].repaired_share = share;
     return row_table(row, record.identity);
   };
+  EXPECT_TRUE(holds(said({0.3, {0.1, 0.5}}), "later routing undoes some of the change"));
+  EXPECT_TRUE(holds(said({-0.3, {-0.5, -0.1}}), "later routing adds to the change"));
+  record.identity.task.direction = Direction::noising;
   EXPECT_TRUE(holds(said({0.3, {0.1, 0.5}}), "30 [10, 50] % of the frozen effect [95 %]: later routing repairs some"));
   EXPECT_TRUE(holds(said({-0.3, {-0.5, -0.1}}), "-30 [-50, -10] % of the frozen effect [95 %]: later routing adds to"));
   EXPECT_TRUE(holds(said({0.3, {-0.1, 0.5}}), "no repair by later routing is shown"));
@@ -322,6 +327,26 @@ TEST(AnalysisRecordTest, TablesSayWhatLaterRoutingDoesOnlyWhereItIsShown) {
   const std::string text = findings_text(find(parts), parts);
   EXPECT_TRUE(holds(text, "mean: both parts minus value minus key\n    embedding.attn.late   +1.0000")) << text;
   EXPECT_FALSE(holds(text, "mean: both parts minus value minus key\n    embedding.attn.early"));
+}
+
+// In denoising the routes that matter lower the nll: the largest effect is the lowest, and what tests for a rise is not
+// said.
+TEST(AnalysisRecordTest, DenoisingLooksForFalls) {
+  AnalysisRecord record = testing::filled_record();
+  ProbeRow row = record.rows.back();
+  for (SetEffect& set : row.ablations.front().sets) set.delta_nll.value = 0;
+  row.ablations.front().sets[2].delta_nll.value = -0.75;
+  row.ablations.front().sets[4].delta_nll.value = 0.5;
+  ASSERT_EQ(record.identity.task.direction, Direction::denoising);
+  EXPECT_TRUE(holds(step_line(row, record.identity), "largest embedding.attn.late -0.7500"));
+  const std::string silent = findings_text(find(record), record);
+  EXPECT_TRUE(holds(silent, "not tested in denoising"));
+  for (const char* claim : {"  motif ", "onset", "rank correlation"}) EXPECT_FALSE(holds(silent, claim)) << silent;
+  record.identity.task.direction = Direction::noising;
+  EXPECT_TRUE(holds(step_line(row, record.identity), "largest embedding.mlp.mid +0.5000"));
+  const std::string text = findings_text(find(record), record);
+  EXPECT_TRUE(holds(text, "  motif "));
+  EXPECT_FALSE(holds(text, "not tested in denoising"));
 }
 
 }  // namespace
