@@ -295,6 +295,10 @@ data::AxisLengths circuit_axes(const CircuitIdentity& identity) {
           {"bound", 2}};
 }
 
+std::string circuit_name(const std::string& task) {
+  return task.empty() ? "circuit.h5" : fmt::format("circuit-task-{}.h5", task);
+}
+
 CircuitRecord load_circuits(const std::filesystem::path& path) {
   const data::hdf5::File file = data::hdf5::File::open(path);
   const std::string& name = file.file_state().name;

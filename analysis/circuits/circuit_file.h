@@ -14,6 +14,8 @@ namespace routescope::analysis {
 std::vector<data::RowField<CircuitRow>> circuit_fields();
 data::AxisLengths circuit_axes(const CircuitIdentity& identity);
 
+/// "circuit.h5", or "circuit-task-NAME.h5" of the prompts of a task: where circuits of a run go.
+std::string circuit_name(const std::string& task);
 /// Throws Error: not such a file, of another version, or damaged.
 CircuitRecord load_circuits(const std::filesystem::path& file);
 /// Complete or not at all. Sets `created` if it is empty. Throws Error.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "analysis/circuits/circuit_file.h"
 #include "analysis/routes/slices.h"
 #include "data/base/error.h"
 #include "data/base/manifest.h"
@@ -34,17 +35,22 @@ AnalysisRecord load_probes(const std::filesystem::path& file) {
   return record;
 }
 
-/// Of every DIR/task-NAME.h5 (run_probe.h), by name. Parts and what was measured otherwise are none (record_parts.h).
-std::vector<AnalysisRecord> load_tasks(const std::filesystem::path& directory) {
+/// The files DIR/PREFIXNAME.h5, by name. Parts and what was measured otherwise are none (record_parts.h).
+std::vector<std::filesystem::path> files_of(const std::filesystem::path& directory, const std::string& prefix) {
   std::vector<std::filesystem::path> files;
   for (const auto& entry : std::filesystem::directory_iterator(directory)) {
     const std::string name = entry.path().filename().string();
-    if (name.starts_with("task-") && name.ends_with(".h5") && name.find(".h5-step-") == std::string::npos)
+    if (name.starts_with(prefix) && name.ends_with(".h5") && name.find(".h5-step-") == std::string::npos)
       files.push_back(entry.path());
   }
   std::sort(files.begin(), files.end());
+  return files;
+}
+
+/// Of every DIR/task-NAME.h5 (run_probe.h), by name.
+std::vector<AnalysisRecord> load_tasks(const std::filesystem::path& directory) {
   std::vector<AnalysisRecord> tasks;
-  for (const std::filesystem::path& file : files) {
+  for (const std::filesystem::path& file : files_of(directory, "task-")) {
     tasks.push_back(load_probes(file));
     if (!tasks.back().identity.tokens.is_task())
       throw data::Error("{}: found a probe of text, expected one of a task: name it otherwise", file.string());
@@ -147,6 +153,21 @@ Study make_study(std::vector<StudyRun> runs, std::vector<StudyBaseline> baseline
     baseline.findings = find(baseline.record);
   }
   return study;
+}
+
+StudyCircuits load_study_circuits(const std::vector<std::filesystem::path>& runs) {
+  const std::string prefix = "circuit-task-";
+  StudyCircuits out;
+  for (const std::filesystem::path& run : runs) {
+    std::vector<RunCircuits>& own = out.emplace_back();
+    if (std::filesystem::exists(run / "circuit.h5")) own.push_back({"", load_circuits(run / "circuit.h5")});
+    for (const std::filesystem::path& file : files_of(run, prefix))
+      own.push_back({file.stem().string().substr(prefix.size()), load_circuits(file)});
+    for (const RunCircuits& one : own)
+      if (one.record.rows.empty())
+        throw data::Error("{}: found no row, expected a measured step", (run / circuit_name(one.task)).string());
+  }
+  return out;
 }
 
 Study load_study(const StudyRequest& request) {

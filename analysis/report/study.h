@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "analysis/circuits/circuit.h"
 #include "analysis/record/study_file.h"
 
 namespace routescope::analysis {
@@ -26,6 +27,17 @@ OverRuns over_runs(const std::vector<double>& values);
 /// Throws Error naming the file or directory that is missing or not what it should be. Several runs, and a run with a
 /// baseline, must have been probed; a run alone need not.
 Study load_study(const StudyRequest& request);
+
+/// Circuits of a run that were measured alike: with the prompts of a task, or with text, where `task` is empty.
+struct RunCircuits {
+  std::string task;
+  CircuitRecord record;  // at least one row
+};
+using StudyCircuits = std::vector<std::vector<RunCircuits>>;  // [run]
+
+/// Of each run what is in its circuit.h5 and then in every circuit-task-NAME.h5, by name. Throws Error for a file that
+/// is damaged or has no row.
+StudyCircuits load_study_circuits(const std::vector<std::filesystem::path>& runs);
 
 /// What load_study() ends with: finds, and pools where it can.
 Study make_study(std::vector<StudyRun> runs, std::vector<StudyBaseline> baselines = {}, std::string about = {});

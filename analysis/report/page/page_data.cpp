@@ -9,6 +9,7 @@
 
 #include "analysis/report/claim_text.h"
 #include "analysis/report/facts.h"
+#include "analysis/report/page/circuit_data.h"
 #include "analysis/report/page/probe_data.h"
 #include "analysis/report/page/task_data.h"
 #include "analysis/report/page/text_data.h"
@@ -201,7 +202,7 @@ void add_findings(json& out, const Study& study) {
 
 }  // namespace
 
-json page_data(const Study& study, const std::optional<RoutedText>& text) {
+json page_data(const Study& study, const std::optional<RoutedText>& text, const StudyCircuits& circuits) {
   const data::RoutingRecordInfo info = axes_of(study);
   const std::vector<std::string>& sets = study.runs.front().record.identity.sets;
   std::vector<std::string> names;
@@ -223,6 +224,7 @@ json page_data(const Study& study, const std::optional<RoutedText>& text) {
       {"sources", info.sources},
       {"runs", runs},
       {"baselines", baselines},
+      {"circuits", circuits_data(circuits)},
       {"text", text ? text_data(*text, info.reads.size(), info.sources.size(), most_token_weights) : json()},
       {"not_probed", info.reads.empty() ? "This model\u2019s residual stream is not routed: there is nothing to probe."
                                         : "No step of this run was probed yet (routescope-analyze track --run DIR)."},

@@ -7,10 +7,12 @@
 
 #include "analysis/record/study_file.h"
 #include "analysis/report/routed_text.h"
+#include "analysis/report/study.h"
 
 namespace routescope::analysis {
 
-/// `text` is a text of the first run.
-nlohmann::json page_data(const Study& study, const std::optional<RoutedText>& text = {});
+/// `text` is a text of the first run; `circuits` are those of all runs, or empty.
+nlohmann::json page_data(const Study& study, const std::optional<RoutedText>& text = {},
+                         const StudyCircuits& circuits = {});
 
 }  // namespace routescope::analysis

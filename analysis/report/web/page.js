@@ -9,6 +9,7 @@ const figures = {
   atlas,
   parts,
   ways,
+  circuits,
   routing,
   tokens,
   slices: table,

@@ -123,7 +123,9 @@ const shownFreeMasses = () => {
 function useViews() {
   for (const value of choose("runs") || []) {
     choose("runs", value);
-    seen.views.push({value, masses: shownMasses(), sections: readSections()});
+    const circuits = document.querySelector("#circuits").textContent;
+    const masses = document.querySelector("#slices table") ? shownMasses() : [];
+    seen.views.push({value, masses, sections: readSections(), circuits});
   }
   if (seen.views.length) choose("runs", "0");
   for (const value of choose("ablation") || []) choose("ablation", value);
@@ -168,6 +170,7 @@ function report() {
   if (document.querySelector("#slices table")) seen.free_masses = shownFreeMasses();
   seen.plane = (document.querySelector("#plane figcaption") || {textContent: ""}).textContent;
   seen.ways = document.querySelector("#ways").textContent;
+  seen.circuits = document.querySelector("#circuits").textContent;
   seen.methods = document.querySelectorAll("#methods li").length;
   useKeyboard();
   seen.text = useText();
