@@ -103,6 +103,7 @@ ProbeTokens half_of(const CircuitIdentity& identity, bool held_out) {
     const auto first = all.ids.begin() + static_cast<std::ptrdiff_t>(q * all.positions);
     out.ids.insert(out.ids.end(), first, first + static_cast<std::ptrdiff_t>(all.positions));
     if (!all.documents.empty()) out.documents.push_back(all.documents[static_cast<std::size_t>(q)]);
+    if (all.is_task()) out.answers.push_back(all.answers[static_cast<std::size_t>(q)]);
     ++out.sequences;
   }
   return out;

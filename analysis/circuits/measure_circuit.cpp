@@ -149,7 +149,7 @@ class CircuitMaker {
     for (std::size_t e = 0; e < edges_.size(); ++e)
       for (const std::vector<double>& one : of_sequence)
         out[e].push_back(one[routes + static_cast<std::size_t>(edges_[e].first * columns + edges_[e].second)] /
-                         static_cast<double>(scoring_.positions - 1));
+                         static_cast<double>(scoring_.scored()));
     // A forward pass, two backward passes of two forward ones each, a sublayer for each edge.
     const auto reads = static_cast<double>(model_.plan().reads.size());
     row_.passes += share(scoring_) * (5 + static_cast<double>(edges_.size()) / reads);

@@ -1,10 +1,7 @@
 #include "analysis/record/record_parts.h"
 
 #include <algorithm>
-#include <chrono>
 #include <compare>
-#include <random>
-#include <thread>
 #include <tuple>
 
 #include "analysis/record/record.h"
@@ -14,43 +11,14 @@
 #include "data/base/files.h"
 #include "data/base/paths.h"
 #include "data/hdf5/file.h"
+#include "data/parts/row_parts.h"
 
 namespace routescope::analysis {
 namespace {
 
 namespace fs = std::filesystem;
 
-constexpr const char* part_ending = ".part";
 constexpr const char* replaces_attribute = "replaces";
-// Of a step in the names of parts, so that they are in the order of steps.
-constexpr int step_digits = 8;
-
-fs::path parent_of(const fs::path& file) {
-  return file.has_parent_path() ? file.parent_path() : ".";
-}
-
-std::string part_prefix(const fs::path& file) {
-  return file.filename().string() + "-step-";
-}
-
-std::vector<fs::path> part_names(const fs::path& file) {
-  std::vector<fs::path> out;
-  std::error_code error;
-  for (fs::directory_iterator entry(parent_of(file), error), end; !error && entry != end; entry.increment(error)) {
-    const std::string name = entry->path().filename().string();
-    if (name.starts_with(part_prefix(file)) && name.ends_with(part_ending)) out.push_back(entry->path());
-  }
-  if (error && error != std::errc::no_such_file_or_directory)
-    throw data::Error("{}: cannot read: {}", parent_of(file).string(), error.message());
-  std::sort(out.begin(), out.end());
-  return out;
-}
-
-fs::path new_part_name(const fs::path& file, std::int64_t step) {
-  std::random_device random;
-  return parent_of(file) /
-         fmt::format("{}{:0{}}-{:08x}{:08x}{}", part_prefix(file), step, step_digits, random(), random(), part_ending);
-}
 
 /// What two identities that are the same may differ in: names of files. The least one stands in the record.
 auto names_of(const ProbeIdentity& identity) {
@@ -88,40 +56,19 @@ void remove_joined(const AnalysisRecord& record, std::vector<RecordPart> parts) 
     if (is_like(record, part))
       fs::remove(part.file, ignored);
     else
-      fs::rename(part.file, kept_name(part.file), ignored);
+      fs::rename(part.file, data::kept_name(part.file), ignored);
   }
-}
-
-/// One look: returns whether the file holds all parts, of which it removes those it may.
-bool join_once(const fs::path& file, bool& others) {
-  // Whoever finds this place knows that the file may be written anew, from what is read below.
-  data::Unfinished next(file);
-  others = next.has_others();
-  const std::vector<RecordPart> parts = read_parts(file);
-  if (parts.empty()) return true;
-  const bool there = fs::exists(file);
-  AnalysisRecord record =
-      there ? read_record(data::hdf5::File::open(file)) : AnalysisRecord{parts.front().record.identity, {}, {}};
-  const std::string before = content_of(record);
-  merge_parts(record, parts);
-  if (!there || content_of(record) != before) {
-    write_record_file(record, next.path());
-    next.publish();
-    return false;
-  }
-  if (!others) remove_joined(record, parts);
-  return true;
 }
 
 }  // namespace
 
 bool has_parts(const fs::path& file) {
-  return !part_names(data::follow_links(file)).empty();
+  return !data::part_names(data::follow_links(file)).empty();
 }
 
 std::vector<RecordPart> read_parts(const fs::path& file) {
   std::vector<RecordPart> out;
-  for (const fs::path& name : part_names(data::follow_links(file))) {
+  for (const fs::path& name : data::part_names(data::follow_links(file))) {
     try {
       const data::hdf5::File in = data::hdf5::File::open(name);
       RecordPart part{name, read_record(in), in.text(replaces_attribute)};
@@ -173,22 +120,24 @@ void merge_parts(AnalysisRecord& record, const std::vector<RecordPart>& parts) {
 
 void join_parts(const fs::path& name) {
   const fs::path file = data::follow_links(name);
-  if (part_names(file).empty()) return;
-  // After writing a look shows whether another program has written at the same time. What others still hold is left to
-  // whoever comes next.
-  constexpr int most_looks = 3;
-  std::minstd_rand random(std::random_device{}());
-  for (int look = 0; look < most_looks;) {
-    bool others = false;
-    const bool joined = join_once(file, others);
-    if (joined && (!others || part_names(file).empty())) return;
-    if (joined) ++look;
-    if (joined) std::this_thread::sleep_for(std::chrono::milliseconds(5 + random() % 20));
-  }
+  std::vector<RecordPart> parts;
+  AnalysisRecord record;
+  const auto write = [&](const fs::path& next) {
+    parts = read_parts(file);
+    if (parts.empty()) return false;
+    const bool there = fs::exists(file);
+    record = there ? read_record(data::hdf5::File::open(file)) : AnalysisRecord{parts.front().record.identity, {}, {}};
+    const std::string before = content_of(record);
+    merge_parts(record, parts);
+    if (there && content_of(record) == before) return false;
+    write_record_file(record, next);
+    return true;
+  };
+  data::join_parts(file, {write, [&] { remove_joined(record, parts); }});
 }
 
 void add_row(const fs::path& name, const ProbeIdentity& identity, const ProbeRow& row, const std::string& replaces) {
-  const fs::path file = data::follow_links(name), part = new_part_name(file, row.step);
+  const fs::path file = data::follow_links(name), part = data::new_part_name(file, row.step);
   AnalysisRecord record{identity, now(), {row}};
   data::write_atomically(part, [&](const fs::path& partial) {
     data::hdf5::File out = data::hdf5::File::create(partial);
@@ -200,13 +149,9 @@ void add_row(const fs::path& name, const ProbeIdentity& identity, const ProbeRow
   const std::string difference = difference_of(read_record(data::hdf5::File::open(file)).identity, identity);
   if (difference.empty()) return;
   std::error_code ignored;  // whoever joined may have done it
-  fs::rename(part, kept_name(part), ignored);
+  fs::rename(part, data::kept_name(part), ignored);
   throw data::Error("{}: {}: the row of step {} is in {}", file.string(), difference, row.step,
-                    kept_name(part).string());
-}
-
-fs::path kept_name(const fs::path& part) {
-  return fs::path(part).replace_extension(".h5");
+                    data::kept_name(part).string());
 }
 
 }  // namespace routescope::analysis

@@ -1,6 +1,4 @@
-// Rows that several programs measure for one analysis.h5 at a time, on one machine or on several that share a file
-// system. Each row is first a file of its own beside analysis.h5, a part. Whoever comes next joins the parts; the bytes
-// are the same in whatever order. No lock is needed, and nothing is lost to a kill (data/formats/analysis.md, "Parts").
+// Parts of analysis.h5 (data/parts/row_parts.h): the bytes are the same in whatever order they are joined.
 #pragma once
 
 #include <filesystem>
@@ -29,15 +27,12 @@ void merge_parts(AnalysisRecord& record, const std::vector<RecordPart>& parts);
 
 /// Joins the parts of `file` into it, and removes those that it then holds: unless another program is writing in the
 /// same directory, which may have read the file before. A part that was measured otherwise than the file is moved away
-/// (kept_name()). Without parts nothing is written. Throws Error.
+/// (data::kept_name()). Without parts nothing is written. Throws Error.
 void join_parts(const std::filesystem::path& file);
 
 /// Writes the row as a part and joins it: it is durable when this returns. Throws Error if the file holds what was
 /// measured otherwise; the row is then kept in a file that the error names.
 void add_row(const std::filesystem::path& file, const ProbeIdentity& identity, const ProbeRow& row,
              const std::string& replaces);
-
-/// Where a part goes that was measured otherwise than the file that it is a part of.
-std::filesystem::path kept_name(const std::filesystem::path& part);
 
 }  // namespace routescope::analysis

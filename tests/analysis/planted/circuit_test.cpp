@@ -6,7 +6,9 @@
 #include <random>
 
 #include "analysis/circuits/measure_circuit.h"
-#include "tests/analysis/planted/mechanisms.h"
+#include "analysis/probe/estimates.h"
+#include "analysis/results/task_file.h"
+#include "tests/analysis/planted/planted_task.h"
 
 namespace routescope::planted {
 namespace {
@@ -164,20 +166,125 @@ TEST(PlantedCircuits, EndsOfCurvesAndTheRest) {
   EXPECT_NEAR(row.faithfulness[points - 2].value, 1, 1e-5);
 }
 
-// Pruned, a circuit of edges that are all needed stays as it is.
-TEST(PlantedCircuits, PruningKeepsWhatIsNeeded) {
+/// The embedding's signal decides. Two layers add the previous token's other bit to it, one of them with the other
+/// sign: together they are not heard, and the second one alone shouts the signal down, the first one alone does not.
+Machine with_antidote() {
+  constexpr double tag = 80;  // so large that the norms of both blocks are nearly the same
   Machine machine(4);
-  machine.copy_previous(0, signal, unread, tag_1);
+  machine.copy_previous(0, other, signal, tag_1, 0.8, tag);
+  machine.weigh_embedding("1.attn", alone);
+  machine.copy_previous(1, other, signal, tag_2, -1.2, tag);
   machine.weigh_embedding("2.mlp", recency);
-  const auto tokens = draw_text(its_signal, 0.95, 32, 6);
-  CircuitSettings settings{.seed = 6, .faithfulness = 1, .baselines = 0};
-  const CircuitIdentity all = identity_of(machine, tokens, settings);
-  settings.faithfulness = 0.99;
+  machine.weigh_block("2.mlp", tag_1, recency);
+  machine.weigh_block("2.mlp", tag_2, recency);
+  return machine;
+}
+
+// The antidote is needed in the model, which is what a score measures, and not in a circuit without the poison.
+TEST(PlantedCircuits, PruningDropsWhatOnlyTheRestNeeds) {
+  const Machine machine = with_antidote();
+  const auto tokens = draw_text(its_signal, 0.95, 64, 6);
+  CircuitSettings settings{.seed = 6, .ablation = Ablation::zero, .baselines = 0};
+  const auto circuit = [&] {
+    const CircuitIdentity identity = identity_of(machine, tokens, settings);
+    const CircuitRow row = measure_circuit(machine.model(), identity);
+    EXPECT_NEAR(row.kept_faithfulness.value, 1, 1e-3);
+    return std::pair{kept_edges(row, identity), row.needed};
+  };
+  const auto [whole, of_whole] = circuit();
+  EXPECT_EQ(whole, (Names{"0.attn<-embedding", "2.mlp<-embedding", "2.mlp<-block_1", "final<-current"}));
+  EXPECT_EQ(of_whole, 0.5);
   settings.prune = true;
-  const CircuitIdentity pruned = identity_of(machine, tokens, settings);
-  EXPECT_EQ(kept_edges(measure_circuit(machine.model(), pruned), pruned),
-            (Names{"2.mlp<-embedding", "final<-current"}));
-  EXPECT_GE(measure_circuit(machine.model(), all).size(), 2U);
+  const auto [pruned, of_pruned] = circuit();
+  EXPECT_EQ(pruned, (Names{"2.mlp<-embedding", "final<-current"}));
+  EXPECT_EQ(of_pruned, 1);
+}
+
+// Both halves are prompts with their answers, and only these count: everything is lost without either of two edges.
+TEST(PlantedCircuits, OfATaskIsTheRouteOfItsAnswers) {
+  const Machine machine = gated();
+  const analysis::ProbeTokens prompts = analysis::parse_task(task_text(), "planted", 16).run;
+  const CircuitIdentity identity =
+      identity_of(machine, prompts, {.seed = 2, .ablation = Ablation::zero, .baselines = 0});
+  for (const bool held_out : {false, true}) {
+    const analysis::ProbeTokens half = half_of(identity, held_out);
+    ASSERT_EQ(std::ssize(half.answers), half.sequences);
+    std::int64_t q = 0;
+    for (std::int64_t all = 0; all < prompts.sequences; ++all) {
+      if ((identity.held_out[static_cast<std::size_t>(all)] != 0) != held_out) continue;
+      EXPECT_EQ(half.answers[static_cast<std::size_t>(q)], prompts.answers[static_cast<std::size_t>(all)]);
+      EXPECT_EQ(half.ids[static_cast<std::size_t>(q++ * half.positions)],
+                prompts.ids[static_cast<std::size_t>(all * prompts.positions)]);
+    }
+  }
+  const CircuitRow row = measure_circuit(machine.model(), identity);
+  EXPECT_EQ(kept_edges(row, identity), (Names{"2.mlp<-embedding", "final<-current"}));
+  const double lost = std::log(2.0) - std::log1p(std::exp(-task_beta));  // sixteen tokens in place of eight
+  EXPECT_NEAR(row.none.value, lost, 1e-5);
+  EXPECT_NEAR(row.kept_faithfulness.value, 1, 1e-5);
+  for (std::size_t e = 0; e < row.kept.size(); ++e) {
+    EXPECT_NEAR(row.score[e].value, row.kept[e] ? lost : 0, 1e-5) << e;
+    if (row.kept[e]) {
+      EXPECT_NEAR(row.drop[e].value, lost, 1e-5) << e;
+    }
+  }
+}
+
+// Estimated scores are the atlas's on the scoring half, in nats a scored token; a read's only source is measured.
+TEST(PlantedCircuits, EstimatedScoresAreThoseOfTheAtlas) {
+  const Machine text_machine = diluted(4), task_machine = gated();
+  const analysis::ProbeTokens text = draw_text(its_signal, 0.9, 48, 11),
+                              prompts = analysis::parse_task(task_text(), "planted", 16).run;
+  for (const auto& [machine, tokens] : {std::pair(&text_machine, &text), {&task_machine, &prompts}}) {
+    CircuitSettings settings{
+        .seed = 3, .score = analysis::ScoreKind::estimate, .ablation = Ablation::zero, .baselines = 0};
+    const CircuitIdentity identity = identity_of(*machine, *tokens, settings);
+    settings.score = analysis::ScoreKind::exact;
+    const CircuitRow row = measure_circuit(machine->model(), identity),
+                     exact = measure_circuit(machine->model(), identity_of(*machine, *tokens, settings));
+    const model::ReadPlan plan = identity.plan();
+    const analysis::ProbeTokens half = half_of(identity, false);
+    const std::vector<double> values =
+        analysis::route_estimates(machine->model(), half, 0, half.sequences, settings.seed);
+    const auto tables = static_cast<std::size_t>(plan.num_routed() * plan.num_columns());
+    const auto edges = analysis::circuit_edges(plan, Ablation::zero);
+    int measured = 0;
+    for (std::size_t e = 0; e < edges.size(); ++e) {
+      const auto [read, column] = edges[e];
+      double expected = 0;
+      for (std::int64_t q = 0; q < half.sequences; ++q)
+        expected += values[static_cast<std::size_t>(2 * q + 1) * tables +
+                           static_cast<std::size_t>(read * plan.num_columns() + column)] /
+                    static_cast<double>(half.sequences * half.scored());
+      const bool only = plan.reads[static_cast<std::size_t>(read)].columns.size() == 1;
+      measured += only ? 1 : 0;
+      EXPECT_NEAR(row.score[e].value, only ? exact.score[e].value : expected, 1e-9)
+          << analysis::edge_name(plan, edges[e]);
+    }
+    EXPECT_GT(measured, 0);
+  }
+}
+
+// Ablating every edge by `resample` takes all weights of a read from one other token: what is then said is known.
+TEST(PlantedCircuits, ResampledEdgesTakeTheWeightsOfAnotherToken) {
+  const Mechanism mechanism = chosen_route(4);
+  const CircuitIdentity identity = identity_of(mechanism.machine, draw_text(mechanism.intact, 0.97, 48, 12),
+                                               {.seed = 12, .ablation = Ablation::resample, .baselines = 0});
+  const CircuitRow row = measure_circuit(mechanism.machine.model(), identity);
+  const analysis::ProbeTokens half = half_of(identity, true);
+  const Words words(half, half, identity.settings.seed);
+  const Says resampled = by_resampled(its_signal, previous_other);
+  double expected = 0;
+  for (std::int64_t s = 0; s < half.sequences; ++s) {
+    for (std::int64_t t = 0; t + 1 < positions; ++t) {
+      const int answer = words.at(s, t + 1, Bit::answer);
+      expected += (loss(4, answer, resampled(words, s, t)) - loss(4, answer, mechanism.intact(words, s, t))) /
+                  static_cast<double>(half.sequences * (positions - 1));
+    }
+  }
+  EXPECT_NEAR(row.none.value, expected, 1e-4);
+  EXPECT_GT(expected, 0.5);
+  EXPECT_EQ(kept_edges(row, identity), (Names{"2.mlp<-embedding", "2.mlp<-block_1"}));
 }
 
 void expect_same(const std::vector<analysis::Estimate>& a, const std::vector<analysis::Estimate>& b) {

@@ -1,14 +1,12 @@
-// A task whose answer travels one route: content lets the last MLP read the embedding or nothing, and the corrupted
-// prompts are those with nothing. Exactly that route is found, in both directions, and every metric moves by what the
-// construction says.
+// A task whose answer travels one route (planted_task.h): exactly that route is found, in both directions, and every
+// metric moves by what the construction says.
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <random>
 
 #include "analysis/probe/probe.h"
 #include "analysis/results/task_file.h"
-#include "tests/analysis/planted/mechanisms.h"
+#include "tests/analysis/planted/planted_task.h"
 #include "tests/analysis/probe/probe_of.h"
 
 namespace routescope::planted {
@@ -17,33 +15,8 @@ namespace {
 using analysis::Ablation;
 using analysis::Direction;
 
-const double beta = std::log(9.0);
-constexpr int prompts = 24;
+const double beta = task_beta;
 constexpr double rounding = 1e-5;  // f32 logits of some units
-
-/// The embedding's weight in the last MLP's read is 1 where the token's choice is 1, else 0.
-Machine gated() {
-  Machine machine(beta);
-  machine.weigh_embedding("2.mlp", recency, 120);
-  return machine;
-}
-
-/// Lines of prompts of 2 to 15 random tokens; the last one's choice opens the route in the clean prompt only, and its
-/// signal is the answer's first bit.
-std::string task_text() {
-  std::mt19937_64 random(5);
-  std::string out;
-  for (int q = 0; q < prompts; ++q) {
-    const int length = 2 + q % 14;
-    std::string before;
-    for (int t = 0; t + 1 < length; ++t) before += std::to_string(random() % 16) + ",";
-    const auto last = static_cast<int>(random() % 8);  // its choice bit is clear
-    const int answer = static_cast<int>(random() % 8) * 2 + (bit(last, Bit::signal) > 0);
-    out += "{\"clean\": [" + before + std::to_string(last | 8) + "], \"corrupted\": [" + before + std::to_string(last) +
-           "], \"answer\": " + std::to_string(answer) + ", \"distractor\": " + std::to_string(answer ^ 1) + "}\n";
-  }
-  return out;
-}
 
 analysis::ProbeRow probe_task(Direction direction) {
   const Machine machine = gated();
