@@ -10,7 +10,6 @@
 #include "model/pass/pass.h"
 #include "train/bench/step/subject.h"
 #include "train/checkpoint/checkpoint_writer.h"
-#include "train/run/step.h"
 
 namespace routescope::train {
 
@@ -55,9 +54,7 @@ class Trained {
 
  private:
   void step(CheckpointWriter& writer) {
-    ++step_;
-    train_step(model_, optimizer_, gradients_.tensor, pass_, batches_, communicator_,
-               {.step = step_, .batch = step_ - 1, .learning_rate = 1e-4, .grad_clip = 1.0});
+    timed_step(model_, optimizer_, gradients_.tensor, pass_, batches_, communicator_, ++step_);
     double vote = writer.vote();
     communicator_.all_reduce({&vote, 1}, kernels::Reduction::max, "vote");
     writer.settle(static_cast<int>(vote));

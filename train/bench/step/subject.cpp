@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <random>
 
+#include "data/base/error.h"
 #include "data/tokens/shard_writer.h"
 #include "kernels/device.h"
 #include "train/run/step.h"
@@ -30,6 +31,7 @@ data::TokenStream random_stream(std::int64_t vocab_size, std::int64_t tokens) {
   writer.append(ids);
   writer.finish();
   data::TokenStream stream({file.string()}, vocab_size);
+  stream.hold(tokens);
   std::filesystem::remove(file);
   return stream;
 }
@@ -54,12 +56,21 @@ Subject::Subject(const model::ModelConfig& config, const model::ModelOptions& op
   model_.initialize(1);
 }
 
+void timed_step(model::Model& model, Optimizer& optimizer, kernels::Tensor gradients, model::Pass& pass,
+                const data::Batches& batches, kernels::Communicator& communicator, std::int64_t step) {
+  const StepResult result = train_step(model, optimizer, gradients, pass, batches, communicator,
+                                       {.step = step, .batch = step - 1, .learning_rate = 1e-4, .grad_clip = 1.0});
+  if (!result.input_error.empty()) throw data::Error("{}", result.input_error);
+  if (result.outcome != StepOutcome::updated)
+    throw data::Error(
+        "step {}: found a loss of {} and a gradient norm of {}, expected finite ones: nothing was updated", step,
+        result.loss, result.grad_norm);
+}
+
 double Subject::step_seconds(const data::Batches& batches) {
   kernels::synchronize(pass_.stream());
   const auto begin = std::chrono::steady_clock::now();
-  ++step_;
-  train_step(model_, optimizer_, gradients_.tensor, pass_, batches, *communicator_,
-             {.step = step_, .batch = step_ - 1, .learning_rate = 1e-4, .grad_clip = 1.0});
+  timed_step(model_, optimizer_, gradients_.tensor, pass_, batches, *communicator_, ++step_);
   kernels::synchronize(pass_.stream());
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
 }
