@@ -18,6 +18,7 @@
 #include "data/base/paths.h"
 #include "data/base/text.h"
 #include "kernels/comm/launch.h"
+#include "kernels/cpu/threads.h"
 
 namespace {
 
@@ -82,6 +83,7 @@ int run_compare(ReportArguments a, const fs::path& baseline) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  kernels::settle_threads(argv);
   CLI::App app("Probe what the routing of a model does, follow it over a run, and draw the report.",
                "routescope-analyze");
   app.set_version_flag("--version", data::routescope_version());

@@ -9,6 +9,7 @@
 #include "data/base/command_line.h"
 #include "data/base/error.h"
 #include "data/base/paths.h"
+#include "kernels/cpu/threads.h"
 #include "model/commands/commands.h"
 #include "model/files/config.h"
 
@@ -138,5 +139,6 @@ int run(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  kernels::settle_threads(argv);
   return data::run_tool("routescope-model", [&] { return run(argc, argv); });
 }

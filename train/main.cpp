@@ -16,6 +16,7 @@
 #include "data/yaml/yaml.h"
 #include "kernels/comm/agree.h"
 #include "kernels/comm/launch.h"
+#include "kernels/cpu/threads.h"
 #include "train/config/config.h"
 #include "train/config/run_directory.h"
 #include "train/plan/memory.h"
@@ -120,6 +121,7 @@ int train_command(int argc, char** argv, int rank) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  kernels::settle_threads(argv);
   return data::run_tool(kTool, [&] {
     const kernels::Place place = kernels::launched_place();
     if (place.rank != 0) spdlog::set_level(spdlog::level::err);

@@ -9,6 +9,7 @@
 #include "data/base/command_line.h"
 #include "data/base/error.h"
 #include "kernels/comm/launch.h"
+#include "kernels/cpu/threads.h"
 #include "kernels/device.h"
 #include "train/bench/card/bench.h"
 #include "train/bench/checkpoint.h"
@@ -148,5 +149,6 @@ int bench(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  kernels::settle_threads(argv);
   return data::run_tool("routescope-bench", [&] { return bench(argc, argv); });
 }
