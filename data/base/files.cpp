@@ -83,6 +83,10 @@ void read_pieces(const fs::path& file, Consume consume) {
 
 }  // namespace
 
+bool has_no_locks(int reason) {
+  return reason == ENOSYS || reason == ENOLCK || reason == EOPNOTSUPP;
+}
+
 FileDescriptor::~FileDescriptor() {
   if (descriptor_ >= 0) ::close(descriptor_);
 }

@@ -9,6 +9,9 @@
 
 namespace routescope::data {
 
+/// Whether flock() answered with this because the file system, or its mount, has no locks: ENOSYS, ENOLCK, EOPNOTSUPP.
+bool has_no_locks(int reason);
+
 /// Closes a file descriptor at the end of its life.
 class FileDescriptor {
  public:

@@ -12,6 +12,7 @@
 #include <iterator>
 #include <utility>
 
+#include "data/base/files.h"
 #include "data/hdf5/handle.h"
 
 namespace routescope::data::hdf5 {
@@ -185,13 +186,11 @@ herr_t cut(H5FD_t* file, hid_t, hbool_t) {
 // Some parallel file systems have no flock() (file.cpp says why that does no harm).
 herr_t lock_file(H5FD_t* file, hbool_t writing) {
   const int status = ::flock(of(file).descriptor, (writing ? LOCK_EX : LOCK_SH) | LOCK_NB);
-  return status == 0 || errno == ENOSYS || errno == EOPNOTSUPP ? 0 : failed("file lock", errno);
+  return status == 0 || has_no_locks(errno) ? 0 : failed("file lock", errno);
 }
 
 herr_t unlock_file(H5FD_t* file) {
-  return ::flock(of(file).descriptor, LOCK_UN) == 0 || errno == ENOSYS || errno == EOPNOTSUPP
-             ? 0
-             : failed("file unlock", errno);
+  return ::flock(of(file).descriptor, LOCK_UN) == 0 || has_no_locks(errno) ? 0 : failed("file unlock", errno);
 }
 
 H5FD_class_t make_class() {

@@ -1,6 +1,7 @@
 #include "train/config/run_directory.h"
 
 #include <fcntl.h>
+#include <spdlog/spdlog.h>
 #include <sys/file.h>
 #include <unistd.h>
 
@@ -40,24 +41,31 @@ std::string value_or(const std::map<std::string, std::string>& values, const std
 
 }  // namespace
 
-RunLock::RunLock(const fs::path& run_dir) {
+RunLock::RunLock(const fs::path& run_dir, LeaseTimes times) {
   std::error_code error;
   fs::create_directories(run_dir, error);
   if (error) throw data::Error("run.dir: {}: cannot be made: {}", run_dir.string(), error.message());
   const fs::path file = run_dir / "lock";
-  file_ = ::open(file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-  if (file_ < 0) throw data::Error("run.dir: {}: cannot be written: {}", run_dir.string(), std::strerror(errno));
-  if (::flock(file_, LOCK_EX | LOCK_NB) == 0) return;
+  file_ = data::FileDescriptor(::open(file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644));
+  if (file_.get() < 0) throw data::Error("run.dir: {}: cannot be written: {}", run_dir.string(), std::strerror(errno));
+  const fs::path lease = run_dir / "leases";
+  const bool locked = ::flock(file_.get(), LOCK_EX | LOCK_NB) == 0;
   const int reason = errno;
-  ::close(file_);
-  if (reason == EWOULDBLOCK) {
+  if (locked && !fs::exists(lease, error)) return;
+  if (!locked && reason == EWOULDBLOCK)
     throw data::Error("run.dir: {}: another process is training in this directory, expected none", run_dir.string());
-  }
-  throw data::Error("{}: cannot be locked: {}", file.string(), std::strerror(reason));
+  if (!locked && !data::has_no_locks(reason))
+    throw data::Error("{}: cannot be locked: {}", file.string(), std::strerror(reason));
+  // A lease beside a lock is of a process whose machine has no locks here.
+  lease_ = std::make_unique<Lease>(lease, times);
+  if (!locked)
+    spdlog::info("{}: this file system has no locks ({}): {} guards the run, with a heartbeat every {} s",
+                 run_dir.string(), std::strerror(reason), lease.string(),
+                 std::chrono::duration<double>(times.beat).count());
 }
 
-RunLock::~RunLock() {
-  ::close(file_);
+void RunLock::check() const {
+  if (lease_) lease_->check();
 }
 
 std::optional<TrainConfig> held_config(const fs::path& run_dir) {

@@ -2,25 +2,30 @@
 #pragma once
 
 #include <filesystem>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "data/base/files.h"
 #include "train/config/config.h"
+#include "train/config/lease.h"
 
 namespace routescope::train {
 
-/// Makes the directory if necessary and locks it until destruction or until the end of the process.
+/// Makes the directory if necessary and locks it until destruction or until the end of the process: by flock() on
+/// DIR/lock, and where the file system has none by a Lease in DIR/leases.
 class RunLock {
  public:
   /// Throws Error if the directory cannot be made or written, or another process has locked it.
-  explicit RunLock(const std::filesystem::path& run_dir);
-  ~RunLock();
-  RunLock(const RunLock&) = delete;
-  RunLock& operator=(const RunLock&) = delete;
+  explicit RunLock(const std::filesystem::path& run_dir, LeaseTimes times = {});
+
+  /// Throws Error if the lock was lost, as only a lease can be.
+  void check() const;
 
  private:
-  int file_ = -1;
+  data::FileDescriptor file_;
+  std::unique_ptr<Lease> lease_;
 };
 
 /// The configuration of the run in the directory, if there is one.

@@ -102,7 +102,12 @@ LoopResult run_training(const TrainConfig& config, kernels::Communicator& commun
   }
   if (start.checkpoint)
     spdlog::info("{}: resuming after step {} of {}", dir.string(), start.checkpoint->step, config.train.steps);
-  return train_from(start, config, *streams, communicator, options);
+  LoopOptions locked = options;
+  locked.stop = [&](std::int64_t step) {
+    if (lock) lock->check();
+    return options.stop(step);
+  };
+  return train_from(start, config, *streams, communicator, locked);
 }
 
 LoopResult run_training(const TrainConfig& config, const LoopOptions& options) {

@@ -86,7 +86,8 @@ TEST_F(FilesTest, OtherThanRegularFilesAreRefused) {
   const std::vector<std::pair<std::filesystem::path, std::string>> cases{
       {dir_ / "fifo", "a FIFO"},     {dir_ / "directory", "a directory"}, {dir_ / "link", "a FIFO"},
       {dir_ / "socket", "a socket"}, {"/dev/zero", "a device"},           {"/dev/null", "a device"}};
-  for (const auto& [file, kind] : cases) {
+  for (const auto& [path, kind] : cases) {
+    const std::filesystem::path& file = path;  // a lambda of Clang 14 captures no structured binding
     const std::vector<std::string> parts{file.string() + ": found " + kind, "expected a regular file"};
     expect_error([&] { read_text(file); }, parts);
     expect_error([&] { sha256_file(file); }, parts);
