@@ -9,6 +9,7 @@
 #include "analysis/routes/route_sets.h"
 #include "analysis/statistics/documents.h"
 #include "analysis/statistics/permutation.h"
+#include "analysis/step_file/step_file.h"
 #include "data/base/json.h"
 
 namespace routescope::analysis {
@@ -148,15 +149,11 @@ std::size_t CircuitRow::size() const {
 }
 
 const CircuitRow* CircuitRecord::find(std::int64_t step) const {
-  const auto found = std::find_if(rows.begin(), rows.end(), [&](const CircuitRow& row) { return row.step == step; });
-  return found == rows.end() ? nullptr : &*found;
+  return row_at(rows, step);
 }
 
 void CircuitRecord::put(CircuitRow row) {
-  std::erase_if(rows, [&](const CircuitRow& old) { return old.step == row.step; });
-  const auto after =
-      std::find_if(rows.begin(), rows.end(), [&](const CircuitRow& other) { return other.step > row.step; });
-  rows.insert(after, std::move(row));
+  put_row(rows, std::move(row));
 }
 
 }  // namespace routescope::analysis

@@ -3,21 +3,16 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <numeric>
 
 #include "analysis/circuits/faithfulness.h"
 #include "analysis/record/record.h"
-#include "data/base/build.h"
+#include "analysis/step_file/step_file.h"
 #include "data/base/files.h"
-#include "data/hdf5/file.h"
-#include "data/records/probe_documents.h"
 
 namespace routescope::analysis {
 namespace {
 
-constexpr const char* filetype = "routescope circuits";
-constexpr std::int64_t version_major = 1, version_minor = 0;
-constexpr int deflate = 4;
+constexpr StepFileFormat format{"routescope circuits", 1, 0};
 
 using data::RowField;
 using data::hdf5::Type;
@@ -29,43 +24,6 @@ template <class At>
 Field field_at(const std::string& path, Names axes, const std::string& units, const std::string& description,
                const At& at) {
   return data::field_at<CircuitRow>(path, std::move(axes), units, description, at);
-}
-
-/// Estimates of a row, one or a vector of them: their values, and beside them PATH_ci.
-template <class Member>
-void add_estimates(std::vector<Field>& fields, const std::string& path, Names axes, const std::string& units,
-                   const std::string& description, Member CircuitRow::*member) {
-  const auto list = [member](auto& row) {
-    if constexpr (std::is_same_v<Member, Estimate>)
-      return std::span(&(row.*member), 1);
-    else
-      return std::span(row.*member);
-  };
-  const auto sized = [member, list](CircuitRow& row, [[maybe_unused]] std::size_t size) {
-    if constexpr (!std::is_same_v<Member, Estimate>) (row.*member).resize(size);
-    return list(row);
-  };
-  fields.push_back({{path, axes, units, description},
-                    [list](const CircuitRow& row) {
-                      Values out;
-                      for (const Estimate& one : list(row)) out.push_back(one.value);
-                      return out;
-                    },
-                    [sized](CircuitRow& row, const Values& values) {
-                      const auto out = sized(row, values.size());
-                      for (std::size_t i = 0; i < out.size(); ++i) out[i].value = values[i];
-                    }});
-  axes.emplace_back("bound");
-  fields.push_back({{path + "_ci", axes, units, "interval of " + path},
-                    [list](const CircuitRow& row) {
-                      Values out;
-                      for (const Estimate& one : list(row)) out.insert(out.end(), {one.ci.lower, one.ci.upper});
-                      return out;
-                    },
-                    [sized](CircuitRow& row, const Values& values) {
-                      const auto out = sized(row, values.size() / 2);
-                      for (std::size_t i = 0; i < out.size(); ++i) out[i].ci = {values[2 * i], values[2 * i + 1]};
-                    }});
 }
 
 void add_curves(std::vector<Field>& fields) {
@@ -111,23 +69,9 @@ void add_circuit(std::vector<Field>& fields) {
                             [](auto& row) { return &row.needed; }));
 }
 
-void write_counts(data::hdf5::File& file, const std::string& axis, std::int64_t length, const char* description) {
-  std::vector<std::int32_t> number(static_cast<std::size_t>(length));
-  std::iota(number.begin(), number.end(), 0);
-  file.write(axis, number, {length}, {.units = "1", .description = description, .axes = {axis}});
-}
-
 void write_root(data::hdf5::File& file, const CircuitRecord& record) {
   const CircuitIdentity& identity = record.identity;
-  file.set("filetype", filetype);
-  file.set("version", std::vector<std::int64_t>{version_major, version_minor});
-  file.set("routescope_version", data::routescope_version());
-  if (const std::string commit = data::git_commit(); !commit.empty()) file.set("git_commit", commit);
-  file.set("created", record.created);
-  file.set("model_config", identity.model_config);
-  file.set("settings", to_json(identity.settings));
-  file.set("input_distribution", fmt::format("{}: {} sequences of {} tokens", identity.tokens.origin,
-                                             identity.tokens.sequences, identity.tokens.positions));
+  write_root(file, format, record.created, identity.model_config, to_json(identity.settings), identity.tokens);
   file.set("intervention", describe(identity.settings.ablation) + "; means are those of the scoring half");
   file.set("metric",
            "faithfulness: 1 - (nll with the kept edges - nll) / (nll without any edge - nll), each summed over the "
@@ -157,57 +101,11 @@ void write_axes(data::hdf5::File& file, const CircuitIdentity& identity) {
              {.description = "what edges are ranked by: score, mean norm-weighted mass, or chance", .axes = {"order"}});
   const std::vector<std::int64_t> k = kept_counts(edges.size());
   file.write("k", k, {std::ssize(k)}, {.units = "1", .description = "number of edges that are kept", .axes = {"k"}});
-  write_counts(file, "seq", identity.tokens.sequences, "sequence, from 0");
-  write_counts(file, "pos", identity.tokens.positions, "token of a sequence, from 0");
   for (std::size_t q = 0; q < identity.held_out.size(); ++q)
     if (identity.held_out[q]) held_out.push_back(static_cast<std::int32_t>(q));
   file.write("held_out_seq", held_out, {std::ssize(held_out)},
              {.units = "1", .description = "sequences that are reported on", .axes = {"held_out_seq"}});
-  file.write("bound", Names{"lower", "upper"}, {.description = "ends of an interval", .axes = {"bound"}});
-  file.write("probe_tokens", identity.tokens.ids, {identity.tokens.sequences, identity.tokens.positions},
-             {.units = "1", .description = "the tokens of both halves", .axes = {"seq", "pos"}, .deflate = deflate})
-      .set("origin", identity.tokens.origin);
-  const data::RecordField& documents = data::probe_document_field();
-  file.write(documents.path, data::stored_documents(identity.tokens.documents, identity.tokens.sequences),
-             {identity.tokens.sequences}, data::layout_of(documents));
-}
-
-void write_rows(data::hdf5::File& file, const CircuitRecord& record) {
-  std::vector<std::int64_t> step;
-  Names sha256;
-  for (const CircuitRow& row : record.rows) {
-    step.push_back(row.step);
-    sha256.push_back(row.model_sha256);
-  }
-  const auto rows = std::ssize(step);
-  file.write("step", step, {rows},
-             {.units = "1", .description = "training step of the model; 0 for a bare model", .axes = {"step"}});
-  file.write("model_sha256", sha256, {.description = "SHA-256 of its model.safetensors", .axes = {"step"}});
-  const data::AxisLengths axes = circuit_axes(record.identity);
-  for (const Field& field : circuit_fields()) {
-    Values values;
-    for (const CircuitRow& row : record.rows) {
-      const Values own = field.get(row);
-      if (std::ssize(own) != data::row_size(field, axes))
-        throw std::logic_error(fmt::format("{} of step {}: found {} values, expected {}", field.path, row.step,
-                                           own.size(), data::row_size(field, axes)));
-      values.insert(values.end(), own.begin(), own.end());
-    }
-    data::hdf5::Shape shape = data::shape_of(field, axes);
-    shape.insert(shape.begin(), rows);
-    data::hdf5::Layout layout = data::layout_of(field, {"step"});
-    if (field.axes.size() > 1) layout.deflate = deflate;
-    data::write_field(file, field, values, shape, layout);
-  }
-}
-
-void check_format(const data::hdf5::File& file, const std::string& name) {
-  const std::string found = file.has("filetype") ? file.text("filetype") : "nothing";
-  if (found != filetype) throw data::Error("{}: attribute filetype: found '{}', expected '{}'", name, found, filetype);
-  const std::vector<std::int64_t> version = file.integers("version");
-  if (version.size() != 2 || version[0] != version_major || version[1] > version_minor)
-    throw data::Error("{}: attribute version: found [{}], expected [{}, {}] or a lower minor version", name,
-                      fmt::join(version, ", "), version_major, version_minor);
+  write_tokens(file, identity.tokens);
 }
 
 data::hdf5::Dataset checked(const data::hdf5::File& file, const std::string& path, Type type,
@@ -216,19 +114,10 @@ data::hdf5::Dataset checked(const data::hdf5::File& file, const std::string& pat
 }
 
 CircuitIdentity read_identity(const data::hdf5::File& file, const std::string& name) {
-  ProbeTokens tokens;
-  tokens.sequences = file.dataset("seq").rows();
-  tokens.positions = file.dataset("pos").rows();
-  const data::hdf5::Dataset ids = checked(file, "probe_tokens", Type::i32, {tokens.sequences, tokens.positions});
-  tokens.ids = ids.read<std::int32_t>();
-  tokens.origin = ids.text("origin");
-  const data::RecordField& documents = data::probe_document_field();
-  tokens.documents =
-      data::read_documents(checked(file, documents.path, documents.type, {tokens.sequences}), tokens.sequences);
   const CircuitSettings settings = circuit_settings_from_json(file.text("settings"), name + ": attribute settings");
   try {
     return identify_circuits(model::ModelConfig::parse(file.text("model_config"), "attribute model_config"),
-                             std::move(tokens), settings);
+                             read_tokens(file), settings);
   } catch (const data::Error& wrong) {
     throw data::Error("{}: {}", name, wrong.what());
   }
@@ -254,9 +143,7 @@ void expect_axes(const data::hdf5::File& file, const CircuitIdentity& identity, 
   expect("held_out_seq", Type::i32, "held_out_seq", held_out, file.read<std::int32_t>("held_out_seq"));
 }
 
-void expect_meanings(const CircuitRow& row, std::int64_t before, const std::string& name) {
-  if (row.step <= before)
-    throw data::Error("{}: /step: found step {} after {}, expected a later one", name, row.step, before);
+void expect_meanings(const CircuitRow& row, const std::string& name) {
   const auto odd = std::find_if(row.kept.begin(), row.kept.end(), [](std::uint8_t kept) { return kept > 1; });
   if (odd != row.kept.end())
     throw data::Error("{}: /kept: step {}: found {}, expected 0 or 1", name, row.step, static_cast<int>(*odd));
@@ -302,32 +189,12 @@ std::string circuit_name(const std::string& task) {
 CircuitRecord load_circuits(const std::filesystem::path& path) {
   const data::hdf5::File file = data::hdf5::File::open(path);
   const std::string& name = file.file_state().name;
-  check_format(file, name);
+  check_format(file, format);
   CircuitRecord record{read_identity(file, name), file.text("created"), {}};
   const data::AxisLengths axes = circuit_axes(record.identity);
   expect_axes(file, record.identity, axes);
-  const std::int64_t rows = file.dataset("step").rows();
-  const auto steps = checked(file, "step", Type::i64, {rows}).read<std::int64_t>();
-  const auto sha256 = checked(file, "model_sha256", Type::text, {rows}).read_text();
-  record.rows.resize(steps.size());
-  for (std::size_t i = 0; i < steps.size(); ++i) {
-    record.rows[i].step = steps[i];
-    record.rows[i].model_sha256 = sha256[i];
-  }
-  for (const Field& field : circuit_fields()) {
-    data::hdf5::Shape shape = data::shape_of(field, axes);
-    shape.insert(shape.begin(), rows);
-    const Values values = data::checked_dataset(file, field, shape).read<double>();
-    const std::int64_t width = data::row_size(field, axes);
-    for (std::int64_t i = 0; i < rows; ++i)
-      field.set(record.rows[static_cast<std::size_t>(i)],
-                {values.begin() + i * width, values.begin() + (i + 1) * width});
-  }
-  std::int64_t before = -1;
-  for (const CircuitRow& row : record.rows) {
-    expect_meanings(row, before, name);
-    before = row.step;
-  }
+  record.rows = read_rows(file, circuit_fields(), axes);
+  for (const CircuitRow& row : record.rows) expect_meanings(row, name);
   return record;
 }
 
@@ -337,7 +204,7 @@ void save_circuits(CircuitRecord& record, const std::filesystem::path& path) {
     data::hdf5::File file = data::hdf5::File::create(partial);
     write_root(file, record);
     write_axes(file, record.identity);
-    write_rows(file, record);
+    write_rows(file, record.rows, circuit_fields(), circuit_axes(record.identity));
     file.close();
   });
 }
@@ -356,14 +223,7 @@ std::string difference_of(const CircuitIdentity& found, const CircuitIdentity& e
                        to_json(expected.settings));
   if (found.model_config != expected.model_config)
     return fmt::format("attribute model_config: found {}, expected {}", found.model_config, expected.model_config);
-  const ProbeTokens &was = found.tokens, &is = expected.tokens;
-  if (was.sequences != is.sequences || was.positions != is.positions)
-    return fmt::format("/probe_tokens: found {} sequences of {} tokens, expected {} of {}", was.sequences,
-                       was.positions, is.sequences, is.positions);
-  if (was.ids != is.ids)
-    return fmt::format("/probe_tokens: found other tokens ({}), expected those of {}", was.origin, is.origin);
-  if (was.documents != is.documents) return "/probe_document: found other documents of the same tokens";
-  return "";
+  return difference_of(found.tokens, expected.tokens);
 }
 
 }  // namespace routescope::analysis
