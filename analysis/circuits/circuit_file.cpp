@@ -7,12 +7,13 @@
 #include "analysis/circuits/faithfulness.h"
 #include "analysis/record/record.h"
 #include "analysis/step_file/step_file.h"
+#include "analysis/step_file/step_parts.h"
 #include "data/base/files.h"
 
 namespace routescope::analysis {
 namespace {
 
-constexpr StepFileFormat format{"routescope circuits", 1, 0};
+constexpr StepFileFormat format{"routescope circuits", 1, 1};
 
 using data::RowField;
 using data::hdf5::Type;
@@ -149,6 +150,28 @@ void expect_meanings(const CircuitRow& row, const std::string& name) {
     throw data::Error("{}: /kept: step {}: found {}, expected 0 or 1", name, row.step, static_cast<int>(*odd));
 }
 
+CircuitRecord read_file(const std::filesystem::path& path) {
+  const data::hdf5::File file = data::hdf5::File::open(path);
+  const std::string& name = file.file_state().name;
+  check_format(file, format);
+  CircuitRecord record{read_identity(file, name), file.text("created"), {}};
+  const data::AxisLengths axes = circuit_axes(record.identity);
+  expect_axes(file, record.identity, axes);
+  record.rows = read_rows(file, circuit_fields(), axes);
+  for (const CircuitRow& row : record.rows) expect_meanings(row, name);
+  return record;
+}
+
+void write_file(const CircuitRecord& record, const std::filesystem::path& path) {
+  data::hdf5::File file = data::hdf5::File::create(path);
+  write_root(file, record);
+  write_axes(file, record.identity);
+  write_rows(file, record.rows, circuit_fields(), circuit_axes(record.identity));
+  file.close();
+}
+
+constexpr StepFileAccess<CircuitRecord> access{read_file, write_file};
+
 }  // namespace
 
 std::vector<Field> circuit_fields() {
@@ -186,31 +209,29 @@ std::string circuit_name(const std::string& task) {
   return task.empty() ? "circuit.h5" : fmt::format("circuit-task-{}.h5", task);
 }
 
-CircuitRecord load_circuits(const std::filesystem::path& path) {
-  const data::hdf5::File file = data::hdf5::File::open(path);
-  const std::string& name = file.file_state().name;
-  check_format(file, format);
-  CircuitRecord record{read_identity(file, name), file.text("created"), {}};
-  const data::AxisLengths axes = circuit_axes(record.identity);
-  expect_axes(file, record.identity, axes);
-  record.rows = read_rows(file, circuit_fields(), axes);
-  for (const CircuitRow& row : record.rows) expect_meanings(row, name);
-  return record;
+bool circuits_exist(const std::filesystem::path& file) {
+  return has_rows(file);
 }
 
-void save_circuits(CircuitRecord& record, const std::filesystem::path& path) {
+CircuitRecord load_circuits(const std::filesystem::path& file) {
+  return load_rows(file, access);
+}
+
+void add_circuit(const std::filesystem::path& file, const CircuitIdentity& identity, const CircuitRow& row) {
+  add_row(file, identity, row, access);
+}
+
+void join_circuits(const std::filesystem::path& file) {
+  join_rows(file, access);
+}
+
+void save_circuits(CircuitRecord& record, const std::filesystem::path& file) {
   if (record.created.empty()) record.created = now();
-  data::write_atomically(path, [&](const std::filesystem::path& partial) {
-    data::hdf5::File file = data::hdf5::File::create(partial);
-    write_root(file, record);
-    write_axes(file, record.identity);
-    write_rows(file, record.rows, circuit_fields(), circuit_axes(record.identity));
-    file.close();
-  });
+  data::write_atomically(file, [&](const std::filesystem::path& partial) { write_file(record, partial); });
 }
 
 CircuitRecord open_circuits(const std::filesystem::path& file, const CircuitIdentity& identity) {
-  if (!std::filesystem::exists(file)) return {identity, {}, {}};
+  if (!circuits_exist(file)) return {identity, {}, {}};
   CircuitRecord record = load_circuits(file);
   if (const std::string difference = difference_of(record.identity, identity); !difference.empty())
     throw data::Error("{}: {}: name another file with --out, or remove this one", file.string(), difference);

@@ -1,4 +1,5 @@
-// circuit.h5: circuits, a row per training step (data/formats/circuit.md). Written whole beside its name and renamed.
+// circuit.h5: circuits, a row per training step (data/formats/circuit.md). Written whole beside its name and renamed;
+// new rows come as parts.
 #pragma once
 
 #include <filesystem>
@@ -16,9 +17,17 @@ data::AxisLengths circuit_axes(const CircuitIdentity& identity);
 
 /// "circuit.h5", or "circuit-task-NAME.h5" of the prompts of a task: where circuits of a run go.
 std::string circuit_name(const std::string& task);
-/// Throws Error: not such a file, of another version, or damaged.
+/// Whether there is a record under this name: the file, or a part of it.
+bool circuits_exist(const std::filesystem::path& file);
+/// With the rows of its parts, at any moment. Throws Error: not such a file, of another version, or damaged.
 CircuitRecord load_circuits(const std::filesystem::path& file);
-/// Complete or not at all. Sets `created` if it is empty. Throws Error.
+/// Writes the row as a part and joins it (step_parts.h): it is durable when this returns. Throws Error if the file
+/// holds what was measured otherwise, or this step of other weights; the row is then kept in a file that the error
+/// names.
+void add_circuit(const std::filesystem::path& file, const CircuitIdentity& identity, const CircuitRow& row);
+/// Joins the parts that other programs left. Throws Error.
+void join_circuits(const std::filesystem::path& file);
+/// Complete or not at all; parts stay as they are. Sets `created` if it is empty. Throws Error.
 void save_circuits(CircuitRecord& record, const std::filesystem::path& file);
 /// The record in `file`, or an empty one if there is no such file. Throws Error naming the file and what differs when
 /// its rows were measured otherwise than `identity` says.

@@ -32,7 +32,8 @@ std::string edges_table(const CircuitRow& row, const CircuitIdentity& identity) 
   std::erase_if(order, [&](std::size_t e) { return row.kept[e] == 0; });
   std::stable_sort(order.begin(), order.end(),
                    [&](std::size_t a, std::size_t b) { return row.drop[a].value > row.drop[b].value; });
-  std::string out = fmt::format("  {:<20} {:<28} {:<28} {:>8}\n", "edge of the circuit", "alone [95 %], nats/tok",
+  std::string out = fmt::format("  {:<20} {:<28} {:<28} {:>8}\n", "edge of the circuit",
+                                identity.tokens.is_task() ? "alone [95 %], nats" : "alone [95 %], nats/tok",
                                 "dropped from the circuit", "p");
   for (std::size_t i = 0; i < std::min(order.size(), most_edges_shown); ++i) {
     const std::size_t e = order[i];
@@ -61,10 +62,10 @@ std::string circuit_text(const CircuitRow& row, const CircuitIdentity& identity)
   const CircuitSettings& settings = identity.settings;
   const auto held_out = std::count(identity.held_out.begin(), identity.held_out.end(), std::uint8_t{1});
   std::string out = fmt::format(
-      "step {}: circuit of edges under {}, scores {}: {} sequences score, {} others report\n"
+      "step {}: circuit of edges under {}, scores {}: {} {} score, {} others report\n"
       "  nll {:.4f}; without any edge {} more\n",
       row.step, to_string(settings.ablation), to_string(settings.score), std::ssize(identity.held_out) - held_out,
-      held_out, row.nll, with_interval(row.none, 4));
+      identity.tokens.is_task() ? "prompts" : "sequences", held_out, row.nll, with_interval(row.none, 4));
   if (std::isnan(row.faithfulness.front().value)) {
     out += fmt::format("  not shown that this costs anything (p = {}): no faithfulness\n", number(row.none_p, 4));
   } else if (row.size() == 0) {

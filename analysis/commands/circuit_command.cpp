@@ -16,6 +16,7 @@
 #include "analysis/commands/options.h"
 #include "analysis/commands/place.h"
 #include "analysis/record/run_probe.h"
+#include "analysis/results/task_file.h"
 #include "data/base/command_line.h"
 #include "data/base/files.h"
 #include "data/base/manifest.h"
@@ -31,14 +32,21 @@ struct CircuitArguments {
   ProbeSettings tokens;  // what names the tokens
   CircuitSettings settings;
   std::string step = "latest", graphs;
+
+  /// Where rows are recorded; empty: nowhere.
+  fs::path record() const {
+    if (!place.out.empty() || place.run.empty()) return place.out;
+    return fs::path(place.run) / circuit_name(fs::path(tokens.task).stem().string());
+  }
 };
 
 CircuitIdentity identity_of(const CircuitArguments& a, const fs::path& model_dir) {
   const model::ModelConfig config = model::ModelConfig::load(model_dir / "config.json");
   const ProbeSettings& t = a.tokens;
   return identify_circuits(config,
-                           t.tokens.empty() ? run_probe_tokens(a.place.run, config).first(t.sequences)
-                                            : load_probe_tokens(t.tokens, t.sequences, t.positions, config),
+                           !t.task.empty()    ? load_task(t.task, config.vocab_size).run.first(t.sequences)
+                           : t.tokens.empty() ? run_probe_tokens(a.place.run, config).first(t.sequences)
+                                              : load_probe_tokens(t.tokens, t.sequences, t.positions, config),
                            a.settings);
 }
 
@@ -60,7 +68,10 @@ void measure_one(CircuitRecord& record, const data::CheckpointEntry& entry, cons
     sha256 = model_sha256(entry.dir);
     expect_same_weights(record.find(entry.step), sha256, entry.dir, file);
   });
-  if (record.find(entry.step)) return ranks.print("{}: step {} is there already\n", file.string(), entry.step);
+  // Another program may have added the row after some ranks had read the file.
+  double there = record.find(entry.step) ? 1 : 0;
+  ranks.communicator.all_reduce({&there, 1}, kernels::Reduction::min, "the rows that are recorded");
+  if (there != 0) return ranks.print("{}: step {} is there already\n", file.string(), entry.step);
   std::optional<model::Model> model;
   kernels::agree(ranks.communicator, "the model", [&] {
     if (ranks.communicator.rank() == 0 && fs::exists(entry.dir / "MANIFEST.json")) data::verify_manifest(entry.dir);
@@ -70,10 +81,10 @@ void measure_one(CircuitRecord& record, const data::CheckpointEntry& entry, cons
   });
   CircuitRow row = measure_circuit(*model, record.identity, entry.step, ranks.communicator);
   row.model_sha256 = sha256;
-  record.put(std::move(row));
   kernels::agree(ranks.communicator, "the record of circuits", [&] {
-    if (ranks.communicator.rank() == 0 && !file.empty()) save_circuits(record, file);
+    if (ranks.communicator.rank() == 0 && !file.empty()) add_circuit(file, record.identity, row);
   });
+  record.put(std::move(row));
 }
 
 void write_graphs(const CircuitRow& row, const CircuitIdentity& identity, const fs::path& dir) {
@@ -85,16 +96,25 @@ void write_graphs(const CircuitRow& row, const CircuitIdentity& identity, const 
   data::write_text_atomically(dir / (name + ".graphml"), circuit_graphml(row, identity));
 }
 
+void check_arguments(const CircuitArguments& a) {
+  const ProbeSettings& t = a.tokens;
+  if (a.place.run.empty() == a.place.model.empty()) throw data::UsageError("circuit: expected either --run or --model");
+  if (!t.task.empty() && !t.tokens.empty())
+    throw data::UsageError("--task: found --tokens beside it, expected the task's own prompts");
+  if (!a.place.model.empty() && t.tokens.empty() && t.task.empty())
+    throw data::UsageError("circuit: --model needs --tokens or --task");
+}
+
 int run_circuit(const CircuitArguments& a, const Ranks& ranks, const model::ModelOptions& options) {
+  check_arguments(a);
   const Place& place = a.place;
-  if (place.run.empty() == place.model.empty()) throw data::UsageError("circuit: expected either --run or --model");
-  if (!place.model.empty() && a.tokens.tokens.empty()) throw data::UsageError("circuit: --model needs --tokens");
   std::vector<data::CheckpointEntry> models{{0, place.model}};
   if (!place.run.empty()) models = ranks.checkpoints([&] { return chosen_checkpoints(place.run, a.step); });
-  const fs::path file = !place.out.empty()  ? fs::path(place.out)
-                        : place.run.empty() ? fs::path()
-                                            : fs::path(place.run) / "circuit.h5";
+  const fs::path file = a.record();
   CircuitRecord record;
+  kernels::agree(ranks.communicator, "the record of circuits", [&] {
+    if (ranks.communicator.rank() == 0 && !file.empty()) join_circuits(file);
+  });
   kernels::agree(ranks.communicator, "the record of circuits", [&] {
     const CircuitIdentity identity = identity_of(a, models.front().dir);
     record = file.empty() ? CircuitRecord{identity, {}, {}} : open_circuits(file, identity);
@@ -109,6 +129,9 @@ int run_circuit(const CircuitArguments& a, const Ranks& ranks, const model::Mode
         write_graphs(*record.find(entry.step), record.identity, a.graphs);
     });
   }
+  kernels::agree(ranks.communicator, "the record of circuits", [&] {
+    if (ranks.communicator.rank() == 0 && !file.empty()) record = load_circuits(file);
+  });
   if (record.rows.size() > 1) ranks.print("{}", circuits_table(record));
   if (!file.empty()) ranks.print("{}: {} rows\n", file.string(), record.rows.size());
   return 0;
@@ -118,9 +141,14 @@ void add_options(CLI::App& command, CircuitArguments& a) {
   command.add_option("--run", a.place.run, "Run directory");
   command.add_option("--model", a.place.model, "Model directory, in place of a run");
   command.add_option("--step", a.step, "Of a run: a saved step, latest or all")->capture_default_str();
-  command.add_option("--out", a.place.out, "circuit.h5 to write (of a run: DIR/circuit.h5)");
+  command.add_option("--out", a.place.out,
+                     "circuit.h5 to write (of a run: DIR/circuit.h5, of a task DIR/circuit-task-NAME.h5)");
   command.add_option("--export", a.graphs, "Directory for circuit-STEP.json and circuit-STEP.graphml");
   add_token_options(command, a.tokens);
+  command
+      .add_option("--task", a.tokens.task,
+                  "In place of tokens: prompts with answers (data/formats/tasks.md), of which only answers are scored")
+      ->group("Tokens");
   CircuitSettings& s = a.settings;
   command
       .add_option_function<std::string>(

@@ -160,7 +160,7 @@ StudyCircuits load_study_circuits(const std::vector<std::filesystem::path>& runs
   StudyCircuits out;
   for (const std::filesystem::path& run : runs) {
     std::vector<RunCircuits>& own = out.emplace_back();
-    if (std::filesystem::exists(run / "circuit.h5")) own.push_back({"", load_circuits(run / "circuit.h5")});
+    if (circuits_exist(run / "circuit.h5")) own.push_back({"", load_circuits(run / "circuit.h5")});
     for (const std::filesystem::path& file : files_of(run, prefix))
       own.push_back({file.stem().string().substr(prefix.size()), load_circuits(file)});
     for (const RunCircuits& one : own)

@@ -2,8 +2,11 @@
 #include "analysis/circuits/circuit_file.h"
 
 #include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <cmath>
+#include <cstdio>
 
 #include "data/base/files.h"
 #include "data/hdf5/file.h"
@@ -21,7 +24,7 @@ using Lines = std::vector<std::string>;
 class CircuitFileTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    record_ = testing::filled_circuits();
+    record_ = testing::filled_circuits({.baselines = 2}, model::AttnResSource::block_sum, true);
     save_circuits(record_, file_);
     whole_ = data::read_text(file_);
   }
@@ -99,6 +102,10 @@ TEST_F(CircuitFileTest, OtherTypesShapesAndValuesAreRefused) {
   expect_refused({"/held_out_seq: found other values than follow from"});
   replace<double>("edge", {2});
   expect_refused({"/edge"});
+  replace<std::int32_t>("answer_position", {6}, 7);
+  expect_refused({"/answer_position", "found 7, expected 0 to 6"});
+  replace<std::int32_t>("answer_distractor", {5});
+  expect_refused({"/answer_distractor: found int32 [5], expected int32 [6]"});
 }
 
 TEST_F(CircuitFileTest, OtherAttributesAreRefused) {
@@ -139,10 +146,77 @@ TEST_F(CircuitFileTest, WhatWasMeasuredOtherwiseIsNamed) {
   other.tokens.documents[0] = 9;
   data::expect_error([&] { open_circuits(file_, other); }, {"/probe_document"});
   other = record_.identity;
+  other.tokens.answers[0].distractor = 1;
+  data::expect_error([&] { open_circuits(file_, other); }, {"/answer_position: found other answers"});
+  other = record_.identity;
   other.model_config = "{}";
   data::expect_error([&] { open_circuits(file_, other); }, {"attribute model_config: found"});
   EXPECT_EQ(open_circuits(file_, record_.identity).rows.size(), 2U);
   EXPECT_EQ(open_circuits(dir_ / "none.h5", record_.identity).rows.size(), 0U);
+}
+
+// Eight programs add two rows each.
+TEST_F(CircuitFileTest, ProgramsThatAddRowsAtATimeLoseNone) {
+  const std::filesystem::path file = dir_ / "shared.h5";
+  std::vector<pid_t> children;
+  for (std::int64_t p = 0; p < 8; ++p) {
+    std::fflush(nullptr);
+    children.push_back(::fork());
+    if (children.back() != 0) continue;
+    int status = 0;
+    try {
+      CircuitRow row = record_.rows[0];
+      for (row.step = p; row.step < 16; row.step += 8) add_circuit(file, record_.identity, row);
+    } catch (const std::exception& error) {
+      std::fprintf(stderr, "%s\n", error.what());
+      status = 1;
+    }
+    ::_exit(status);
+  }
+  for (const pid_t child : children) {
+    int status = 1;
+    ::waitpid(child, &status, 0);
+    EXPECT_EQ(status, 0);
+  }
+  const CircuitRecord all = load_circuits(file);
+  ASSERT_EQ(all.rows.size(), 16U);
+  for (std::int64_t step = 0; step < 16; ++step) EXPECT_EQ(all.rows[static_cast<std::size_t>(step)].step, step);
+  join_circuits(file);
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(dir_.path()), {}), 2) << "parts are left";
+  EXPECT_EQ(load_circuits(file).rows.size(), 16U);
+}
+
+// A part that nobody joined, as a killed program leaves it, is read and joined.
+TEST_F(CircuitFileTest, PartsCountBeforeTheyAreJoined) {
+  const std::filesystem::path file = dir_ / "shared.h5";
+  CircuitRecord part = record_;
+  part.rows.pop_back();
+  save_circuits(part, dir_ / "shared.h5-step-00000000-0123456789abcdef.part");
+  EXPECT_TRUE(circuits_exist(file));
+  EXPECT_EQ(load_circuits(file).rows.size(), 1U);
+  EXPECT_FALSE(std::filesystem::exists(file));
+  add_circuit(file, record_.identity, record_.rows[1]);
+  EXPECT_EQ(load_circuits(file).rows.size(), 2U);
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(dir_.path()), {}), 2) << "parts are left";
+}
+
+// Of one step and the same weights the quicker row stays; nothing of other weights or settings is lost.
+TEST_F(CircuitFileTest, OneStepIsOneRowAndTheOtherIsKeptElsewhere) {
+  CircuitRow row = record_.rows[1];
+  row.seconds = 1e9;
+  add_circuit(file_, record_.identity, row);
+  EXPECT_EQ(load_circuits(file_).rows[1].seconds, record_.rows[1].seconds);
+  row.seconds = 1e-9;
+  add_circuit(file_, record_.identity, row);
+  EXPECT_EQ(load_circuits(file_).rows[1].seconds, 1e-9);
+  row.model_sha256 = "other";
+  data::expect_error([&] { add_circuit(file_, record_.identity, row); },
+                     {"/model_sha256: step 7: found sha of step 7, expected other", "the row of step 7 is in "});
+  CircuitIdentity other = record_.identity;
+  other.settings.faithfulness = 0.8;
+  data::expect_error([&] { add_circuit(file_, other, row); }, {"attribute settings", "the row of step 7 is in "});
+  EXPECT_EQ(load_circuits(file_).rows.size(), 2U);
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(dir_.path()), {}), 3);
 }
 
 TEST_F(CircuitFileTest, AFailedWriteLeavesTheOldFile) {

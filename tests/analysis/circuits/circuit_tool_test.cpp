@@ -1,77 +1,106 @@
 // routescope-analyze circuit from the outside, and the graphs that it exports.
 #include <gtest/gtest.h>
-#include <sys/wait.h>
 
 #include <array>
 #include <cstdio>
 
 #include "analysis/circuits/circuit_file.h"
 #include "analysis/circuits/graph.h"
+#include "analysis/report/study.h"
 #include "data/base/files.h"
+#include "tests/analysis/analyze_tool.h"
 #include "tests/analysis/circuits/filled_circuits.h"
-#include "tests/analysis/probe/micro_run.h"
 #include "tests/data/base/temp_dir.h"
 #include "tests/places.h"
 
 namespace routescope::analysis {
 namespace {
 
-struct Result {
-  int status;
-  std::string output;
-};
-
-Result shell(const std::string& command) {
-  FILE* pipe = ::popen((command + " 2>&1").c_str(), "r");
-  std::string output;
-  std::array<char, 4096> buffer;
-  while (const std::size_t n = std::fread(buffer.data(), 1, buffer.size(), pipe)) output.append(buffer.data(), n);
-  return {WEXITSTATUS(::pclose(pipe)), output};
-}
-
-class CircuitTool : public ::testing::Test {
+class CircuitTool : public AnalyzeTool {
  protected:
-  void SetUp() override {
-    testing::make_run(dir_ / "run",
-                      testing::micro_config(model::Residual::block_attn_res, model::AttnResSource::block_sum), {0, 4});
+  void SetUp() override { make("run", {0, 4}); }
+  ToolResult circuit(const std::string& arguments, const std::string& launcher = " ") const {
+    return run("circuit " + arguments, launcher);
   }
-  Result run(const std::string& arguments) const {
-    return shell("cd " + dir_.path().string() + " && OMP_NUM_THREADS=1 " + testing::bin_dir() +
-                 "/routescope-analyze circuit " + arguments);
+  void expect_circuit_refused(const std::string& arguments, int status, const std::string& part) const {
+    expect_refused("circuit " + arguments, status, part);
   }
-  void expect_refused(const std::string& arguments, int status, const std::string& part) const {
-    const Result result = run(arguments);
-    EXPECT_EQ(result.status, status) << result.output;
-    EXPECT_NE(result.output.find(part), std::string::npos) << result.output << "lacks " << part;
-    EXPECT_EQ(std::count(result.output.begin(), result.output.end(), '\n'), 1) << result.output;
-    EXPECT_FALSE(std::filesystem::exists(dir_ / "run/circuit.h5"));
-  }
-  data::TempDir dir_;
 };
 
 TEST_F(CircuitTool, MeasuresStepsOnceAndExportsTheirGraphs) {
-  const Result first = run("--run run --step all --baselines 1 --export graphs");
+  const ToolResult first = circuit("--run run --step all --baselines 1 --export graphs");
   EXPECT_EQ(first.status, 0) << first.output;
   EXPECT_NE(first.output.find("run/circuit.h5: 2 rows"), std::string::npos) << first.output;
   for (const char* file : {"circuit-0.json", "circuit-0.graphml", "circuit-4.json", "circuit-4.graphml"})
-    EXPECT_TRUE(std::filesystem::exists(dir_ / "graphs" / file)) << file;
-  const Result again = run("--run run --step 4 --baselines 1");
+    EXPECT_TRUE(std::filesystem::exists(dir / "graphs" / file)) << file;
+  const ToolResult again = circuit("--run run --step 4 --baselines 1");
   EXPECT_NE(again.output.find("step 4 is there already"), std::string::npos) << again.output;
-  const Result other = run("--run run --step 4 --baselines 2");
+  const ToolResult other = circuit("--run run --step 4 --baselines 2");
   EXPECT_EQ(other.status, 1);
   EXPECT_NE(other.output.find("attribute settings: found"), std::string::npos) << other.output;
-  EXPECT_EQ(load_circuits(dir_ / "run/circuit.h5").rows.size(), 2U);
+  EXPECT_EQ(load_circuits(dir / "run/circuit.h5").rows.size(), 2U);
 }
 
 TEST_F(CircuitTool, RefusesWhatCannotBeMeasured) {
-  expect_refused("", 2, "expected either --run or --model");
-  expect_refused("--model run/checkpoints/step-00000004", 2, "--model needs --tokens");
-  expect_refused("--run run --sequences 1", 1, "found 1 document, expected at least 2");
-  expect_refused("--run run --faithfulness 2", 2, "--faithfulness");
-  expect_refused("--run run --ablation mask", 2, "--ablation");
-  testing::make_run(dir_ / "plain", testing::micro_config(model::Residual::standard, model::AttnResSource::block_sum),
+  expect_circuit_refused("", 2, "expected either --run or --model");
+  expect_circuit_refused("--model run/checkpoints/step-00000004", 2, "--model needs --tokens");
+  expect_circuit_refused("--run run --sequences 1", 1, "found 1 document, expected at least 2");
+  expect_circuit_refused("--run run --faithfulness 2", 2, "--faithfulness");
+  expect_circuit_refused("--run run --ablation mask", 2, "--ablation");
+  testing::make_run(dir / "plain", testing::micro_config(model::Residual::standard, model::AttnResSource::block_sum),
                     {4});
-  expect_refused("--run plain", 1, "it has no reads to probe");
+  expect_circuit_refused("--run plain", 1, "it has no reads to probe");
+}
+
+TEST_F(CircuitTool, MeasuresTasksInFilesOfTheirOwn) {
+  std::string prompts;
+  for (int q = 0; q < 8; ++q)
+    prompts += "{\"clean\": [" + std::to_string(q) + ", 3, 5], \"answer\": " + std::to_string(q + 1) + "}\n";
+  data::write_text_atomically(dir / "next.jsonl", prompts);
+  const ToolResult result = circuit("--run run --task next.jsonl --baselines 1");
+  EXPECT_EQ(result.status, 0) << result.output;
+  EXPECT_NE(result.output.find("4 prompts score, 4 others report"), std::string::npos) << result.output;
+  const CircuitRecord record = load_circuits(dir / "run/circuit-task-next.h5");
+  EXPECT_EQ(record.identity.tokens.answers.size(), 8U);
+  const StudyCircuits circuits = load_study_circuits({dir / "run"});
+  ASSERT_EQ(circuits[0].size(), 1U);
+  EXPECT_EQ(circuits[0][0].task, "next");
+  expect_circuit_refused("--run run --task next.jsonl --tokens run/routing.h5", 2, "--task: found --tokens beside it");
+}
+
+#ifdef ROUTESCOPE_MPIEXEC
+// 6 sequences on 3 ranks: the same edges and losses as in a process alone, to the rounding of its larger batch.
+TEST_F(CircuitTool, RanksShareTheSequences) {
+  const std::string ranks =
+      " OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 " ROUTESCOPE_MPIEXEC " --oversubscribe -n 3 ";
+  for (const std::string score : {"exact", "estimate"}) {
+    const std::string arguments = "--run run --step all --baselines 1 --score " + score + " --out " + score;
+    const ToolResult alone = circuit(arguments + "-alone.h5"), shared = circuit(arguments + "-ranks.h5", ranks);
+    EXPECT_EQ(alone.status, 0) << alone.output;
+    EXPECT_EQ(shared.status, 0) << shared.output;
+    const std::string end = score + "-ranks.h5: 2 rows";
+    EXPECT_NE(shared.output.find(end), std::string::npos) << shared.output;
+    EXPECT_EQ(shared.output.find(end), shared.output.rfind(end)) << "said once";
+    const CircuitRecord one = load_circuits(dir / (score + "-alone.h5")),
+                        many = load_circuits(dir / (score + "-ranks.h5"));
+    ASSERT_EQ(many.rows.size(), 2U);
+    for (std::size_t i = 0; i < 2; ++i) {
+      EXPECT_NEAR(one.rows[i].nll, many.rows[i].nll, 1e-5);
+      for (std::size_t e = 0; e < one.rows[i].kept.size(); ++e)
+        EXPECT_NEAR(one.rows[i].score[e].value, many.rows[i].score[e].value, 1e-5) << e;
+      EXPECT_NEAR(one.rows[i].none.value, many.rows[i].none.value, 1e-5);
+    }
+  }
+}
+#endif
+
+// Two programs, each with a step of its own.
+TEST_F(CircuitTool, ProgramsShareAFile) {
+  const ToolResult both =
+      run("circuit --run run --step 0 --baselines 1 & cd " + dir.path().string() + "; " + testing::bin_dir() +
+          "/routescope-analyze circuit --run run --step 4 --baselines 1; wait");
+  EXPECT_EQ(both.status, 0) << both.output;
+  EXPECT_EQ(load_circuits(dir / "run/circuit.h5").rows.size(), 2U) << both.output;
 }
 
 /// Reads both formats by Python's standard library, and compares them.
@@ -104,11 +133,14 @@ TEST_P(CircuitGraphs, ReadTheSameInBothFormats) {
   data::write_text_atomically(dir / "read.py", reader);
   data::write_text_atomically(dir / "g.json", circuit_json(row, record.identity));
   data::write_text_atomically(dir / "g.graphml", circuit_graphml(row, record.identity));
-  const Result result = shell("cd " + dir.path().string() + " && python3 read.py g.json g.graphml");
+  const std::string command = "cd " + dir.path().string() + " && python3 read.py g.json g.graphml 2>&1";
+  FILE* pipe = ::popen(command.c_str(), "r");
+  std::array<char, 4096> buffer;
+  const std::string output(buffer.data(), std::fread(buffer.data(), 1, buffer.size(), pipe));
+  EXPECT_EQ(::pclose(pipe), 0) << output;
   const CircuitGraph graph = graph_of(record.identity.plan(), circuit_edges(record.identity.plan(), Ablation::mean));
-  EXPECT_EQ(result.status, 0) << result.output;
   const std::size_t nodes = graph.sublayers.size() + graph.sources.size();  // the embedding is a source
-  EXPECT_EQ(result.output,
+  EXPECT_EQ(output,
             std::to_string(nodes) + " " + std::to_string(row.kept.size()) + " " + std::to_string(row.size()) + "\n");
 }
 

@@ -1,4 +1,4 @@
-// A record of circuits of a micro model, two steps.
+// A record of circuits of a micro model, two steps; of text, or of prompts with answers.
 #pragma once
 
 #include "analysis/circuits/measure_circuit.h"
@@ -7,11 +7,13 @@
 namespace routescope::testing {
 
 inline analysis::CircuitRecord filled_circuits(const analysis::CircuitSettings& settings = {.baselines = 2},
-                                               model::AttnResSource source = model::AttnResSource::block_sum) {
+                                               model::AttnResSource source = model::AttnResSource::block_sum,
+                                               bool task = false) {
   const model::ModelConfig config = micro_config(model::Residual::block_attn_res, source, 3);
   const model::Model model = micro_model(config);
   analysis::ProbeTokens tokens = micro_tokens(6, 8);
   tokens.documents = {3, 3, 1, 2, 5, 4};
+  if (task) tokens.answers = {{3, 2}, {6, -1}, {1, 0}, {2, 1}, {5, -1}, {4, 3}};
   analysis::CircuitRecord record{analysis::identify_circuits(config, tokens, settings), "2026-01-01T00:00:00Z", {}};
   for (const std::int64_t step : {0, 7}) {
     analysis::CircuitRow row = measure_circuit(model, record.identity, step);
