@@ -131,6 +131,21 @@ function useViews() {
   for (const value of choose("ablation") || []) choose("ablation", value);
 }
 
+/// The section of circuits with its last measurement, which is a task.
+function useCircuitOfTask() {
+  const box = () => document.querySelector("#circuits label select");
+  if (!box()) return null;
+  const pick = (value) => {
+    const chosen = box();
+    chosen.value = value;
+    chosen.dispatchEvent(new Event("change"));
+  };
+  pick(String(box().options.length - 1));
+  const section = document.getElementById("circuits"), out = {...readSection(section), words: section.textContent};
+  pick("0");
+  return out;
+}
+
 /// The page with each kind of mass, and as lift.
 function useMasses() {
   const lift = [...document.querySelectorAll("#step label")].find((one) => one.textContent === "lift");
@@ -177,6 +192,7 @@ function report() {
   useNavigation();
   seen.slider = useSlider();
   seen.sorted = useSorting();
+  seen.circuit_of_task = useCircuitOfTask();
   useViews();
   seen.masses = useMasses();
   window.dispatchEvent(new Event("beforeprint"));

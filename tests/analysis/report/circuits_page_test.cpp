@@ -110,6 +110,12 @@ TEST_F(Browser, ShowsCircuits) {
     EXPECT_TRUE(says(text, "Its faithfulness is 0.93 [0.89, 0.97].")) << text;
     EXPECT_TRUE(says(text, "The first recorded step with a circuit is 0. From step 0 on, every circuit shares more"));
     EXPECT_FALSE(says(text, "Edges that circuits of two runs share"));
+    const json& task = seen.at("circuit_of_task");
+    EXPECT_FALSE(task.at("broken").get<bool>());
+    for (const char* words : {"for the answers of induction", "4 held-out prompts"}) {
+      EXPECT_TRUE(says(task.at("words"), words)) << task;
+      EXPECT_FALSE(says(text, words)) << words;
+    }
   }
 }
 
