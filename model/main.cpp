@@ -139,6 +139,6 @@ int run(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  kernels::settle_threads(argv);
+  routescope::kernels::settle_threads(argv);
   return data::run_tool("routescope-model", [&] { return run(argc, argv); });
 }
