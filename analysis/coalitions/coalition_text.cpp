@@ -63,7 +63,7 @@ std::string coalition_text(const CoalitionRow& row, const CoalitionSettings& set
       step, tokens.sequences, tokens.positions, row.nll, with_interval(row.all, 4), row.margin, "slice", "free mass",
       "alone [95 %], nats/tok", "Shapley value", "kept alone, % of all");
   for (std::size_t s = 0; s < num_slices; ++s) {
-    const Estimate shapley = row.slice_shapley.empty() ? Estimate{} : row.slice_shapley[s];
+    const Estimate& shapley = row.slice_shapley[s];
     const Estimate& kept = row.sufficiency[s];
     out += fmt::format("  {:<21} {:>9.4f} {:<28} {:<28} {}\n", slice_name(s), row.free_mass[s],
                        with_interval(row.alone[s], 4), with_interval(shapley, 4),
@@ -90,6 +90,13 @@ std::string coalition_text(const CoalitionRow& row, const CoalitionSettings& set
   return out + fmt::format("  cost {:.1f} plain evaluations ({} orders)", row.passes, 2 * settings.permutations);
 }
 
+std::vector<std::pair<std::string, std::string>> coalition_estimand() {
+  return {{"intervention", describe(Ablation::mean) + "; of the routes of slices, those of the final read stay"},
+          {"metric", "nll of the ablated minus nll of the intact model, mean over the predicted tokens of a sequence"},
+          {"interval",
+           "95 % over documents: BCa bootstrap; of shares Fieller's; of slice_shapley over documents and orders"}};
+}
+
 std::string coalition_json(const CoalitionRow& row, const CoalitionSettings& settings, const ProbeTokens& tokens,
                            std::int64_t step, const std::string& model_sha256) {
   json slices = json::array(), players = json::array(), pairs = json::array(), verdicts = json::array(),
@@ -101,20 +108,19 @@ std::string coalition_json(const CoalitionRow& row, const CoalitionSettings& set
   }
   for (std::size_t player = 0; player < num_players; ++player) players.push_back(player_name(player));
   for (const auto& [a, b] : pairs_of(num_slices)) pairs.push_back({slice_name(a), slice_name(b)});
+  const auto estimand = coalition_estimand();
   return json{{"filetype", "routescope coalitions"},
               {"version", {1, 0}},
               {"step", step},
               {"model_sha256", model_sha256},
               {"input_distribution",
                fmt::format("{}: {} sequences of {} tokens", tokens.origin, tokens.sequences, tokens.positions)},
-              {"intervention", describe(Ablation::mean) + "; of the routes of slices, those of the final read stay"},
-              {"metric",
-               "nll of the ablated minus nll of the intact model, mean over the predicted tokens of a sequence"},
+              {estimand[0].first, estimand[0].second},
+              {estimand[1].first, estimand[1].second},
               {"unit", "nat/token"},
               {"n", tokens.sequences},
               {"seed", settings.seed},
-              {"interval",
-               "95 % over documents: BCa bootstrap; of shares Fieller's; of slice_shapley over documents and orders"},
+              {estimand[2].first, estimand[2].second},
               {"nll", number(row.nll)},
               {"margin", number(row.margin)},
               {"all", number(row.all)},

@@ -52,6 +52,7 @@ class Measurer {
         batches_(model, tokens, batch_bytes, communicator) {}
 
   CoalitionRow make() {
+    const double start = seconds_now();
     const Intact intact = measure_intact(model_, tokens_, true, batches_);
     reference_ = intact.reference;
     row_.nll = mean(intact.nll_sequence);
@@ -64,6 +65,7 @@ class Measurer {
     describe_alone();
     describe_pairs();
     describe_shares();
+    row_.seconds = seconds_now() - start;
     return std::move(row_);
   }
 
@@ -115,11 +117,21 @@ class Measurer {
   void measure() {
     const auto of_sequence = measure_cuts(batches_, {model_, tokens_, reference_, settings_.seed}, cuts_, "coalitions");
     row_.passes = 1 + passes_of(model_.plan(), cuts_);
+    Table by_sequence;
     for (std::size_t c = 0; c < cuts_.size(); ++c) {
-      Values values;
+      Values& values = by_sequence.emplace_back();
       for (const Values& one : of_sequence) values.push_back(one[1 + c]);
       losses_.push_back(document_values(values, tokens_.documents));
     }
+    const auto flat = [&](const std::vector<std::size_t>& cuts) {
+      Values out;
+      for (std::size_t c : cuts) out.insert(out.end(), by_sequence[c].begin(), by_sequence[c].end());
+      return out;
+    };
+    row_.alone_loss = flat(alone_);
+    row_.kept_loss = flat(kept_);
+    row_.pair_loss = flat(pairs_);
+    row_.coalition_loss = flat(game_);
   }
 
   Estimate estimate(const Values& values, std::uint64_t what, std::size_t item) const {
@@ -178,6 +190,7 @@ class Measurer {
     }
     for (std::size_t player = 0; player < num_players; ++player)
       row_.shapley.push_back(estimate(of_player[player], 3, player));
+    if (orders_.empty()) row_.slice_shapley.resize(sets_.size());
     if (orders_.empty()) return;
     // [slice][pair of orders][document]
     std::vector<Table> slices(sets_.size(), Table(orders_.size() / 2, Values(losses_[all_].size(), 0.0)));

@@ -25,10 +25,14 @@ struct CoalitionSettings {
 enum class InCompany { none, idle, redundant, undecided };
 std::string to_string(InCompany verdict);
 
+inline constexpr int most_permutations = 10'000;
+
 /// Losses are what an ablation adds to the nll, nats a token, by document (or sequence, where these are not known). The
 /// ablation is `mean`, which is defined for every coalition: mask cannot empty a read. The final read's routes belong
 /// to no slice and stay. Intervals are over documents.
 struct CoalitionRow {
+  std::int64_t step = 0;
+  std::string model_sha256;
   double nll = nan;                          // of the intact model
   double margin = nan;                       // nats a token
   std::vector<double> free_mass;             // [slice] over the reads that the ablation can change
@@ -40,10 +44,13 @@ struct CoalitionRow {
   std::vector<double> pair_p;                // two-sided, of at most the margin, Holm over the pairs
   std::vector<Estimate> player_sufficiency;  // [player]
   std::vector<Estimate> shapley;             // [player] exact: what its absence costs, mean over all orders of leaving
-  std::vector<Estimate> slice_shapley;       // [slice] over random orders, which the interval counts as a sample too
+  std::vector<Estimate> slice_shapley;       // [slice] over random orders, a sample too; NaN without any
   std::vector<InCompany> in_company;         // [slice]
   std::vector<int> partner;                  // [slice] of a redundant one: the slice beside which it does most; else -1
-  double passes = nan;                       // plain passes over the tokens
+  /// What it all follows from, by sequence: of each slice ablated alone, of each kept alone, of each
+  /// pair, and of every coalition of players that is kept. [slice, sequence] and so on.
+  std::vector<double> alone_loss, kept_loss, pair_loss, coalition_loss;
+  double passes = nan, seconds = nan;  // plain passes over the tokens; on the first rank
 };
 
 /// `model` in f32 or f64. Ranks share the sequences. Throws Error for a model without reads, or `mean` without room.

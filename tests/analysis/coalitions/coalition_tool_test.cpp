@@ -1,54 +1,22 @@
 // routescope-analyze coalitions from the outside, and its sentences.
-#include <gtest/gtest.h>
-#include <sys/wait.h>
-
-#include <array>
-#include <cstdio>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <sstream>
 
+#include "analysis/coalitions/coalition_file.h"
 #include "analysis/coalitions/coalition_text.h"
-#include "tests/analysis/probe/micro_run.h"
-#include "tests/data/base/temp_dir.h"
-#include "tests/places.h"
+#include "tests/analysis/analyze_tool.h"
 
 namespace routescope::analysis {
 namespace {
 
-struct Result {
-  int status;
-  std::string output;
-};
-
-class CoalitionTool : public ::testing::Test {
- protected:
-  void SetUp() override {
-    testing::make_run(dir_ / "run",
-                      testing::micro_config(model::Residual::block_attn_res, model::AttnResSource::block_sum), {0, 4});
-  }
-  Result run(const std::string& arguments) const {
-    FILE* pipe = ::popen(("cd " + dir_.path().string() + " && OMP_NUM_THREADS=1 " + testing::bin_dir() +
-                          "/routescope-analyze coalitions " + arguments + " 2>&1")
-                             .c_str(),
-                         "r");
-    std::string output;
-    std::array<char, 4096> buffer;
-    while (const std::size_t n = std::fread(buffer.data(), 1, buffer.size(), pipe)) output.append(buffer.data(), n);
-    return {WEXITSTATUS(::pclose(pipe)), output};
-  }
-  void expect_refused(const std::string& arguments, int status, const std::string& part) const {
-    const Result result = run(arguments);
-    EXPECT_EQ(result.status, status) << result.output;
-    EXPECT_NE(result.output.find(part), std::string::npos) << result.output << "lacks " << part;
-    EXPECT_EQ(std::count(result.output.begin(), result.output.end(), '\n'), 1) << result.output;
-  }
-  data::TempDir dir_;
-};
+using CoalitionTool = AnalyzeTool;
 
 TEST_F(CoalitionTool, WritesWhatItMeasures) {
-  const Result result = run("--run run --permutations 1 --out c.json");
-  ASSERT_EQ(result.status, 0) << result.output;
-  std::ifstream file(dir_ / "c.json");
+  make("run", {0, 4});
+  expect_done("coalitions --run run --permutations 1 --out c.json", "c.json");
+  EXPECT_FALSE(std::filesystem::exists(dir / "run/coalitions.h5")) << "a JSON file is all that was asked for";
+  std::ifstream file(dir / "c.json");
   const nlohmann::json found = nlohmann::json::parse(file);
   EXPECT_EQ(found.at("step"), 4);
   EXPECT_EQ(found.at("slice").size(), 18U);
@@ -59,18 +27,50 @@ TEST_F(CoalitionTool, WritesWhatItMeasures) {
   const double all = found.at("all").at("value");
   EXPECT_NEAR(players, all, 1e-5);
   EXPECT_NEAR(slices, all, 1e-5);
-  EXPECT_NE(run("--run run --permutations 0").output.find("(0 orders)"), std::string::npos);
+}
+
+TEST_F(CoalitionTool, RecordsEveryStepOnce) {
+  make("run", {0, 4});
+  expect_done("coalitions --run run --permutations 0", "(0 orders)");
+  const ToolResult all = run("coalitions --run run --permutations 0 --step all");
+  EXPECT_NE(all.output.find("run/coalitions.h5: step 4 is there already"), std::string::npos) << all.output;
+  EXPECT_NE(all.output.find("run/coalitions.h5: 2 rows"), std::string::npos) << all.output;
+  const CoalitionRecord record = load_coalitions(dir / "run/coalitions.h5");
+  ASSERT_EQ(record.rows.size(), 2U);
+  EXPECT_EQ(record.rows[0].step, 0);
+  EXPECT_EQ(record.rows[1].model_sha256, data::sha256_file(data::checkpoint_dir(dir / "run", 4) / "model.safetensors"));
+  expect_refused("coalitions --run run --permutations 1", 1, "attribute settings: found ");
+  expect_done("coalitions --run run --permutations 1 --out other.h5", "other.h5: 1 rows");
+  expect_done("coalitions --model run/checkpoints/step-00000000 --tokens 1,2,3,4 --permutations 0", "(0 orders)");
+}
+
+TEST_F(CoalitionTool, MeasuresOnPromptsOfATask) {
+  make("run", {4});
+  std::ofstream(dir / "mine.jsonl") << R"({"clean": [7, 8, 9], "answer": 10, "distractor": 11}
+{"clean": [7, 8], "answer": 12, "distractor": 13}
+)";
+  expect_done("coalitions --run run --task mine.jsonl --permutations 0", "run/coalitions-task-mine.h5: 1 rows");
+  const CoalitionRecord record = load_coalitions(dir / "run/coalitions-task-mine.h5");
+  ASSERT_TRUE(record.identity.tokens.is_task());
+  EXPECT_EQ(record.identity.tokens.answers[1].position, 1);
+  EXPECT_EQ(record.identity.tokens.answers[0].distractor, 11);
+  expect_done("coalitions --run run --task mine.jsonl --permutations 0", "step 4 is there already");
+  expect_refused("coalitions --run run --task mine.jsonl --tokens 1,2", 2, "--task: found --tokens beside it");
+  expect_refused("coalitions --run run --task nothing.jsonl", 1, "nothing.jsonl");
 }
 
 TEST_F(CoalitionTool, RefusesWhatCannotBeMeasured) {
-  expect_refused("", 2, "expected either --run or --model");
-  expect_refused("--model run/checkpoints/step-00000004", 2, "--model needs --tokens");
-  expect_refused("--run run --step all --out c.json", 2, "--out is the file of one step: found 2 steps");
-  expect_refused("--run run --permutations -1", 2, "--permutations");
-  expect_refused("--run run --margin 0", 2, "--margin");
-  testing::make_run(dir_ / "plain", testing::micro_config(model::Residual::standard, model::AttnResSource::block_sum),
+  make("run", {0, 4});
+  expect_refused("coalitions", 2, "expected either --run or --model");
+  expect_refused("coalitions --model run/checkpoints/step-00000004", 2, "--model needs --tokens or --task");
+  expect_refused("coalitions --run run --step all --out c.json", 2, "a JSON file is of one step: found 2 steps");
+  expect_refused("coalitions --run run --permutations -1", 2, "--permutations");
+  expect_refused("coalitions --run run --margin 0", 2, "--margin");
+  testing::make_run(dir / "plain", testing::micro_config(model::Residual::standard, model::AttnResSource::block_sum),
                     {4});
-  expect_refused("--run plain", 1, "it has no reads to probe");
+  expect_refused("coalitions --run plain", 1, "it has no reads to probe");
+  std::ofstream(dir / "run/coalitions.h5") << "nothing";
+  expect_refused("coalitions --run run", 1, "coalitions.h5");
 }
 
 TEST(CoalitionText, SaysOfSlicesWhatIsShownAndNothingElse) {
