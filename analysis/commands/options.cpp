@@ -160,6 +160,13 @@ void add_atlas_options(CLI::App& command, ProbeSettings& settings) {
       ->group("Interventions");
 }
 
+void add_writers_option(CLI::App& command, ProbeSettings& settings) {
+  command
+      .add_flag("--writers", settings.writers,
+                "Also mass and effect by writing sublayer; of a standard model these alone")
+      ->group("Interventions");
+}
+
 void add_statistics_options(CLI::App& command, ProbeSettings& settings) {
   command
       .add_option("--preregistration", settings.preregistration,
@@ -221,6 +228,7 @@ void add_measurement_options(CLI::App& command, ProbeSettings& settings) {
   add_task_options(command, settings);
   add_intervention_options(command, settings);
   add_atlas_options(command, settings);
+  add_writers_option(command, settings);
   add_statistics_options(command, settings);
 }
 

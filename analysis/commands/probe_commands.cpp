@@ -13,7 +13,6 @@
 #include "analysis/commands/tracker.h"
 #include "analysis/findings/findings.h"
 #include "analysis/record/run_probe.h"
-#include "analysis/writers/writers.h"
 #include "data/base/error.h"
 #include "kernels/comm/agree.h"
 
@@ -70,8 +69,8 @@ int run_probe(const Place& place, const std::string& step, const ProbeSettings& 
   probe_initial(probe, place.run, models.front().step, ranks);
   for (const data::CheckpointEntry& entry : models) {
     if (probe.has(entry.step)) {
-      ranks.print("{}: step {} is there already{}\n", out.string(), entry.step,
-                  settings.atlas ? ", with its atlas" : "");
+      ranks.print("{}: step {} is there already{}{}\n", out.string(), entry.step,
+                  settings.atlas ? ", with its atlas" : "", settings.writers ? ", with its writers" : "");
     }
     const ProbeRow& row = probe.row(entry.step, entry.dir);
     ranks.print("{}\n", row_table(row, probe.record().identity));
@@ -79,50 +78,6 @@ int run_probe(const Place& place, const std::string& step, const ProbeSettings& 
   print_findings(probe.record(), ranks);
   if (!out.empty()) ranks.print("{}: {} rows\n", out.string(), probe.record().rows.size());
   return 0;
-}
-
-/// Of a model that is given, or of steps of a run: printed, and not recorded.
-int run_writers(const Place& place, const std::string& step, const ProbeSettings& settings, const Ranks& ranks,
-                const model::ModelOptions& options) {
-  if (!settings.task.empty()) throw data::UsageError("--writers: found --task, expected tokens");
-  std::vector<data::CheckpointEntry> models{{0, place.model}};
-  if (!place.run.empty()) models = ranks.checkpoints([&] { return chosen_checkpoints(place.run, step); });
-  for (const data::CheckpointEntry& entry : models) {
-    ProbeTokens tokens;
-    std::optional<model::Model> model;
-    kernels::agree(ranks.communicator, "the model to probe", [&] {
-      model.emplace(model::Model::load(entry.dir, options));
-      tokens = settings.tokens.empty()
-                   ? run_probe_tokens(place.run, model->config()).first(settings.sequences)
-                   : load_probe_tokens(settings.tokens, settings.sequences, settings.positions, model->config());
-    });
-    const Writers writers = measure_writers(*model, tokens, settings, entry.step, ranks.communicator);
-    ranks.print("step {}, {} sequences of {} tokens ({})\n{}\n", entry.step, tokens.sequences, tokens.positions,
-                tokens.origin, writers_table(writers, model->plan()));
-  }
-  return 0;
-}
-
-/// Whether what is named has reads to probe. One without is measured by its writers alone.
-bool is_routed(const Place& place, const std::string& step, const Ranks& ranks) {
-  bool routed = false;
-  fs::path dir = place.model;
-  if (!place.run.empty()) dir = ranks.checkpoints([&] { return chosen_checkpoints(place.run, step); }).front().dir;
-  kernels::agree(ranks.communicator, "the model to probe",
-                 [&] { routed = model::ModelConfig::load(dir / "config.json").routed(); });
-  return routed;
-}
-
-int run_probe_with_writers(const Place& place, const std::string& step, const ProbeSettings& settings,
-                           const Ranks& ranks, const model::ModelOptions& options) {
-  if (place.run.empty() == place.model.empty()) throw data::UsageError("probe: expected either --run or --model");
-  if (!place.model.empty() && settings.tokens.empty())
-    throw data::UsageError("probe: --writers and --model need --tokens");
-  if (is_routed(place, step, ranks))
-    run_probe(place, step, settings, ranks, options);
-  else if (!place.out.empty())
-    throw data::UsageError("--out: the writers of a standard model are printed and not recorded");
-  return run_writers(place, step, settings, ranks, options);
 }
 
 int run_track(const Place& place, bool follow, const ProbeSettings& settings, const Ranks& ranks,
@@ -161,15 +116,10 @@ Subcommand add_probe_command(CLI::App& tool) {
   command->add_option("--out", place->out,
                       "analysis.h5 to write (of a run: DIR/analysis.h5, of a task DIR/task-NAME.h5)");
   add_measurement_options(*command, *settings);
-  const auto writers = std::make_shared<bool>(false);
-  command
-      ->add_flag("--writers", *writers,
-                 "Also mass and effect by writing sublayer, printed and not recorded; of a standard model these alone")
-      ->group("Interventions");
   add_place_options(*command, *place);
   return {command, [=] {
             return on_all_ranks(*place, *settings, [&](const Ranks& ranks, const model::ModelOptions& options) {
-              return (*writers ? run_probe_with_writers : run_probe)(*place, *step, *settings, ranks, options);
+              return run_probe(*place, *step, *settings, ranks, options);
             });
           }};
 }

@@ -9,6 +9,7 @@
 #include "analysis/findings/claims.h"
 #include "analysis/findings/findings.h"
 #include "analysis/probe/closed_form.h"
+#include "analysis/writers/writers.h"
 
 namespace routescope::analysis {
 namespace {
@@ -200,6 +201,7 @@ std::string row_table(const ProbeRow& row, const ProbeIdentity& identity) {
                        number("{:.1f}", atlas.estimate_seconds), number("{:.1f}", atlas.check_passes),
                        number("{:.1f}", atlas.check_seconds));
   }
+  if (!row.writers.empty()) out += writers_table(row.writers, identity.plan());
   if (!std::isnan(row.closed_form_error)) {
     out += row.closed_form_error <= f32_rounding
                ? fmt::format("alpha is the softmax of its biases, to {:.2g}: routing does not depend on content\n",

@@ -279,4 +279,84 @@ RecordGroup control_group(const ProbeIdentity& identity, Ablation ablation, Matc
   return group;
 }
 
+namespace {
+
+/// Masses, each with its interval.
+void add_writer_masses(std::vector<ProbeField>& fields) {
+  const auto add = [&](const std::string& path, const Names& axes, const char* description,
+                       std::vector<Estimate> Writers::*member) {
+    const auto list = [member](auto& row) { return &(row.writers.*member); };
+    fields.push_back(
+        list_number(path, axes, "1", description, false, list, [](auto& estimate) { return &estimate.value; }));
+    fields.push_back(list_interval(path + "_ci", axes, "1", "interval of " + path, false, list,
+                                   [](auto& estimate) { return &estimate; }));
+  };
+  const Names cells{"reader", "writer"}, each{"writer"};
+  add("contribution", cells, "omega_j <y_j, h> / |h|^2; NaN for a writer behind the reader", &Writers::contribution);
+  add("norm_mass", cells, "|omega_j y_j| / sum_k |omega_k y_k|; NaN alike", &Writers::norm_mass);
+  add("mean_contribution", each, "contribution, mean over the readers behind the writer", &Writers::mean_contribution);
+  add("mean_norm_mass", each, "norm_mass, mean over the readers behind the writer", &Writers::mean_norm_mass);
+  add("embedding_part", {"read", "source"},
+      "of a source's contribution (/contribution_mean) the part that is the embedding's", &Writers::embedding_part);
+}
+
+void add_writer_effects(std::vector<ProbeField>& fields, Ablation ablation, std::size_t sequences,
+                        std::vector<WriterEffect> Writers::*member) {
+  const std::string path = to_string(ablation) + "/";
+  const Names each{"writer"};
+  const auto list = [member](auto& row) { return &(row.writers.*member); };
+  const auto number = [&](const char* name, const char* units, const char* description, const auto& at) {
+    fields.push_back(list_number(path + name, each, units, description, false, list, at));
+  };
+  number("delta_nll", "nat/token", "effect of the ablation; NaN: not tested",
+         [](auto& effect) { return &effect.delta_nll.value; });
+  fields.push_back(list_interval(path + "delta_nll_ci", each, "nat/token", "interval of delta_nll", false, list,
+                                 [](auto& effect) { return &effect.delta_nll; }));
+  fields.push_back(list_field(
+      path + "delta_nll_sequence", {"writer", "seq"}, "nat/token", "delta_nll of each sequence", sequences, false, list,
+      [](const WriterEffect& effect) { return effect.delta_nll_sequence; },
+      [](WriterEffect& effect, const Values& values) { effect.delta_nll_sequence = values; }));
+  number("p_value", "1", "two-sided p value of no effect", [](auto& effect) { return &effect.p_value; });
+  number("p_adjusted", "1", "p_value, adjusted", [](auto& effect) { return &effect.p_adjusted; });
+  number("p_equivalence", "1", "p value of an effect of the margin or more, either way",
+         [](auto& effect) { return &effect.p_equivalence; });
+  number("p_equivalence_adjusted", "1", "p_equivalence, adjusted",
+         [](auto& effect) { return &effect.p_equivalence_adjusted; });
+}
+
+}  // namespace
+
+RecordGroup writers_group(const ProbeIdentity& identity) {
+  RecordGroup group{
+      "writers",
+      estimand(identity,
+               "zero, mean: the output y_j of one sublayer (or the embedding) replaced by 0, or by its mean over the "
+               "probe tokens, in every read behind it, at the weights that the read has; keys still hold y_j",
+               "masses of y_j in a read h, mean over tokens; omega_j: the read's weights on the sources that hold y_j, "
+               "summed (1 in a read that is not routed). Effects: " +
+                   std::string(delta_metric),
+               "1; effects in nat/token"),
+      {},
+      [](const ProbeRow& row) { return !row.writers.empty(); }};
+  ProbeSettings settings = identity.settings;
+  settings.until_decided = false;
+  add_inference(group.attributes, settings);
+  for (auto& [name, value] : group.attributes)
+    if (name == "adjustment") value = "Holm over the writers of a step that were tested";
+  group.attributes.emplace_back("mass_interval", fmt::format("{:g} % Student's, over documents", 100 * interval_level));
+  group.attributes.emplace_back("margin", settings.margin);
+  group.attributes.emplace_back("margin_unit", "share of what was learned: nats a token in /intact/margin");
+  add_writer_masses(group.fields);
+  const auto sequences = static_cast<std::size_t>(identity.tokens.sequences);
+  add_writer_effects(group.fields, Ablation::zero, sequences, &Writers::zero);
+  add_writer_effects(group.fields, Ablation::mean, sequences, &Writers::mean);
+  const auto number = [&](const char* path, const char* units, const char* description, double Writers::*member) {
+    group.fields.push_back(
+        data::field_at<ProbeRow>(path, {}, units, description, [member](auto& row) { return &(row.writers.*member); }));
+  };
+  number("passes", "1", "what it took in plain forward passes, two of them intact", &Writers::passes);
+  number("seconds", "s", "what it took", &Writers::seconds);
+  return group;
+}
+
 }  // namespace routescope::analysis

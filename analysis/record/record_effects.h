@@ -1,4 +1,5 @@
-// The schema of analysis.h5, continued: the effects of one ablation on every set, and those of its controls.
+// The schema of analysis.h5, continued: the effects of one ablation on every set, those of its controls,
+// and those of writers.
 #pragma once
 
 #include "analysis/record/record_fields.h"
@@ -16,5 +17,7 @@ RecordGroup effects_group(const ProbeIdentity& identity, Ablation ablation);
 RecordGroup path_group(const ProbeIdentity& identity, Ablation ablation, bool frozen);
 /// /control/ABLATION or /contribution_control/ABLATION
 RecordGroup control_group(const ProbeIdentity& identity, Ablation ablation, Matched matched);
+/// /writers
+RecordGroup writers_group(const ProbeIdentity& identity);
 
 }  // namespace routescope::analysis

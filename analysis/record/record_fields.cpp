@@ -146,6 +146,12 @@ RecordGroup mass_group(const ProbeIdentity& identity, const std::string& name, c
 
 }  // namespace
 
+bool RecordGroup::has_checks() const {
+  return std::any_of(fields.begin(), fields.end(), [](const ProbeField& field) {
+    return std::count(field.axes.begin(), field.axes.end(), "check") > 0;
+  });
+}
+
 void set_attributes(data::hdf5::Object& object, const RecordAttributes& attributes) {
   for (const auto& [name, value] : attributes)
     std::visit([&, &key = name](const auto& one) { object.set(key, one); }, value);
@@ -183,7 +189,8 @@ data::AxisLengths record_axes(const ProbeIdentity& identity) {
   const model::ReadPlan plan = identity.plan();
   data::AxisLengths axes{{"slice", std::ssize(identity.sets)}, {"seq", identity.tokens.sequences},
                          {"pos", identity.tokens.positions},   {"bound", 2},
-                         {"read", plan.num_routed()},          {"source", plan.num_columns()}};
+                         {"read", plan.num_routed()},          {"source", plan.num_columns()},
+                         {"reader", std::ssize(plan.reads)},   {"writer", std::ssize(plan.reads)}};
   for (const TokenClasses& classes : identity.classes) axes[class_axis(classes)] = std::ssize(classes.labels);
   return axes;
 }
@@ -237,6 +244,7 @@ std::vector<RecordGroup> record_groups(const ProbeIdentity& identity) {
         groups.push_back(control_group(identity, ablation, matched));
   }
   groups.push_back(atlas_group(identity));
+  groups.push_back(writers_group(identity));
   groups.push_back(cost_group(identity));
   return groups;
 }

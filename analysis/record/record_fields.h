@@ -35,6 +35,8 @@ struct RecordGroup {
   /// Which rows have any of it. Empty: all; else the group has a /step of its own.
   std::function<bool(const ProbeRow&)> has = {};
 
+  /// Whether fields lie on the axis `check`, which is then the group's own.
+  bool has_checks() const;
   std::string path_of(const ProbeField& field) const { return path.empty() ? field.path : path + "/" + field.path; }
 };
 

@@ -33,13 +33,19 @@ bool stands_before(const ProbeRow& a, const ProbeRow& b) {
   return std::strong_order(a.cost.seconds, b.cost.seconds) < 0;
 }
 
+/// Writers are measured alone, for either row.
+bool stands_before(const Writers& a, const Writers& b) {
+  if (a.empty() || b.empty()) return !a.empty() && b.empty();
+  return std::strong_order(a.seconds, b.seconds) < 0;
+}
+
 /// What a join may change of a record.
 std::string content_of(const AnalysisRecord& record) {
   std::string out = record.created;
   std::apply([&](const auto&... name) { ((out += '\n' + name), ...); }, names_of(record.identity));
   for (const ProbeRow& row : record.rows)
-    out += fmt::format("\n{} {} {} {} {:a}", row.step, row.model_sha256, row.atlas.empty(), row.atlas.checked.size(),
-                       row.cost.seconds);
+    out += fmt::format("\n{} {} {} {} {:a} {:a}", row.step, row.model_sha256, row.atlas.empty(),
+                       row.atlas.checked.size(), row.cost.seconds, row.writers.seconds);
   return out;
 }
 
@@ -101,8 +107,12 @@ void merge_parts(AnalysisRecord& record, const std::vector<RecordPart>& parts) {
       const ProbeRow* found = record.find(row.step);
       const bool same = found && found->model_sha256 == row.model_sha256;
       const bool takes = !found ? part->replaces.empty() : !same && part->replaces == found->model_sha256;
-      if (!takes && !(same && stands_before(row, *found))) return false;
-      record.put(row);
+      const bool stands = same && stands_before(row, *found),
+                 writes = same && stands_before(row.writers, found->writers);
+      if (!takes && !stands && !writes) return false;
+      ProbeRow next = takes || stands ? row : *found;
+      if (same) next.writers = writes ? row.writers : found->writers;
+      record.put(std::move(next));
       changed = true;
       return true;
     });

@@ -21,8 +21,8 @@ bool has_parts(const std::filesystem::path& file);
 std::vector<RecordPart> read_parts(const std::filesystem::path& file);
 
 /// Adds rows of parts to a record; parts that were measured otherwise are left out. Of two rows of one step and the
-/// same weights the one with an atlas, or more true ablations in it, stays, else the quicker one: any order gives the
-/// same. Of other weights the one that replaces the other.
+/// same weights the one with an atlas, or more true ablations in it, stays, else the quicker one; of their writers
+/// likewise: any order gives the same. Of other weights the one that replaces the other.
 void merge_parts(AnalysisRecord& record, const std::vector<RecordPart>& parts);
 
 /// Joins the parts of `file` into it, and removes those that it then holds: unless another program is writing in the

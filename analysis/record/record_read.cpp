@@ -160,7 +160,7 @@ void read_group(const data::hdf5::File& file, const RecordGroup& group, data::Ax
     std::erase_if(rows, [&](const ProbeRow* row) { return std::count(steps.begin(), steps.end(), row->step) == 0; });
     if (rows.size() != steps.size())
       throw data::Error("{}: {}/step: found steps that are not in /step", file.file_state().name, group.path);
-    axes["check"] = length(file, group.path + "/check");
+    if (group.has_checks()) axes["check"] = length(file, group.path + "/check");
   }
   for (const ProbeField& field : group.fields) {
     const std::vector<double> values = read_rows_of(file, group, field, rows.size(), axes);

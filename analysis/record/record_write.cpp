@@ -5,6 +5,7 @@
 
 #include "analysis/record/record_fields.h"
 #include "analysis/routes/route_sets.h"
+#include "analysis/writers/writers.h"
 #include "data/base/build.h"
 #include "data/records/probe_documents.h"
 
@@ -53,6 +54,10 @@ void write_axes(data::hdf5::File& file, const ProbeIdentity& identity) {
   for (int r = 0; r < plan.num_routed(); ++r) reads.push_back(plan.reads[static_cast<std::size_t>(r)].name);
   file.write("read", reads, {.description = "layer.sublayer that the read feeds", .axes = {"read"}});
   file.write("source", plan.columns, {.description = "column of a read's sources", .axes = {"source"}});
+  file.write("reader", reader_names(plan),
+             {.description = "any read, also one that is not routed", .axes = {"reader"}});
+  file.write("writer", writer_names(plan),
+             {.description = "the embedding, or layer.sublayer that writes", .axes = {"writer"}});
   for (const TokenClasses& classes : identity.classes) {
     file.write(class_axis(classes), classes.labels,
                {.description = "classes of predicted tokens", .axes = {class_axis(classes)}});
@@ -75,7 +80,7 @@ void write_sets(data::hdf5::File& file, const ProbeIdentity& identity) {
               .description = "1: the route (read, source) belongs to the set",
               .axes = {"slice", "read", "source"},
               .deflate = deflate});
-  if (!identity.settings.sets.empty()) return;
+  if (!identity.settings.sets.empty() || sets.empty()) return;
   Names family, sublayer, depth;
   for (const Slice& slice : make_slices(plan)) {
     family.push_back(to_string(slice.family));
@@ -170,6 +175,8 @@ void write_rows(data::hdf5::File& file, const AnalysisRecord& record) {
       std::erase_if(rows, [&](const ProbeRow* row) { return !group.has(*row); });
       if (rows.empty()) continue;
       write_steps(file, group.path + "/step", rows);
+    }
+    if (group.has_checks()) {
       for (const ProbeRow* row : rows) axes["check"] = std::max(axes["check"], std::ssize(row->atlas.checked));
       file.write(group.path + "/check", counting(axes["check"]), {axes["check"]},
                  {.units = "1", .description = "number of a route that was really masked", .axes = {"check"}});

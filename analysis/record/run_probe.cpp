@@ -7,6 +7,7 @@
 #include "analysis/probe/atlas.h"
 #include "analysis/record/record_parts.h"
 #include "analysis/results/task_file.h"
+#include "analysis/writers/writers.h"
 #include "data/base/error.h"
 #include "data/base/files.h"
 #include "data/base/manifest.h"
@@ -99,7 +100,8 @@ void RecordedProbe::load() {
     kernels::agree(communicator_, "the record of probes", [&] {
       record_ = file_.empty() ? AnalysisRecord{identity_, {}, {}} : open_record(file_, identity_);
       for (const ProbeRow& row : record_.rows)
-        steps += fmt::format("{} {} {} {}\n", row.step, row.model_sha256, row.atlas.empty(), row.atlas.checked.size());
+        steps += fmt::format("{} {} {} {} {}\n", row.step, row.model_sha256, row.atlas.empty(),
+                             row.atlas.checked.size(), row.writers.empty());
     });
     const std::string of_first = communicator_.broadcast(steps, "the rows that are recorded");
     double others = steps == of_first ? 0 : 1;
@@ -121,7 +123,7 @@ void RecordedProbe::refuse(std::int64_t step, const std::string& found, const st
 
 bool RecordedProbe::has(std::int64_t step) const {
   const ProbeRow* row = record_.find(step);
-  return row && has_atlas(*row);
+  return row && has_atlas(*row) && has_writers(*row);
 }
 
 bool RecordedProbe::has_atlas(const ProbeRow& row) const {
@@ -174,6 +176,7 @@ const ProbeRow& RecordedProbe::row(std::int64_t step, const std::filesystem::pat
     row.model_sha256 = sha256;
   }
   if (!has_atlas(row)) row.atlas = make_atlas(*model, identity_, step, communicator_);
+  if (!has_writers(row)) row.writers = measure_writers(*model, identity_, step, row.margin, communicator_);
   keep(row, model_dir, other);
   return *record_.find(step);
 }

@@ -39,13 +39,13 @@ class RecordedProbe {
                 kernels::Communicator& communicator, bool of_run = true);
 
   /// Whether row() would give the recorded row of a step. False also where the settings ask for an atlas and it has
-  /// none, or one with fewer true ablations of routes drawn at random.
+  /// none, or one with fewer true ablations of routes drawn at random; likewise for writers.
   bool has(std::int64_t step) const;
   /// Whether the recorded row of a step, if there is one, is of the weights that `model_dir` has now. Rank 0's word.
   bool is_of(std::int64_t step, const std::filesystem::path& model_dir) const;
-  /// The row of a step: the recorded one, or a new one, which is then saved; an atlas is added to a recorded row that
-  /// lacks it, as has() says. A checkpoint is verified first. Throws Error if the recorded row is that of other weights
-  /// and these are to be refused.
+  /// The row of a step: the recorded one, or a new one, which is then saved; an atlas or writers are added to a
+  /// recorded row that lacks them, as has() says. A checkpoint is verified first. Throws Error if the recorded row is
+  /// that of other weights and these are to be refused.
   const ProbeRow& row(std::int64_t step, const std::filesystem::path& model_dir,
                       OtherWeights other = OtherWeights::refuse);
   const AnalysisRecord& record() const { return record_; }
@@ -57,6 +57,7 @@ class RecordedProbe {
   /// The rows of the file, the same on every rank.
   void load();
   bool has_atlas(const ProbeRow& row) const;
+  bool has_writers(const ProbeRow& row) const { return !identity_.settings.writers || !row.writers.empty(); }
   /// Adds a row to the file.
   void keep(const ProbeRow& row, const std::filesystem::path& model_dir, OtherWeights other);
   /// What the row of a step is measured against.

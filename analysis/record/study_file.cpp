@@ -6,6 +6,7 @@
 #include "analysis/record/record_fields.h"
 #include "analysis/record/record_findings.h"
 #include "analysis/routes/slices.h"
+#include "analysis/writers/writers.h"
 #include "data/base/build.h"
 #include "data/base/error.h"
 #include "data/base/files.h"
@@ -88,6 +89,8 @@ void write_axes(data::hdf5::Group& at, const ProbeIdentity& identity, const std:
   labels("depth", depth, "slice", "third of the model that the slice's layers lie in");
   labels("read", reads, "read", "layer.sublayer that the read feeds");
   labels("source", plan.columns, "source", "column of a read's sources");
+  labels("reader", reader_names(plan), "reader", "any read, also one that is not routed");
+  labels("writer", writer_names(plan), "writer", "the embedding, or layer.sublayer that writes");
   const std::int64_t sequences = identity.tokens.sequences;
   const data::RecordField& documents = data::probe_document_field();
   at.write(documents.path.substr(1), data::stored_documents(identity.tokens.documents, sequences), {sequences},
@@ -115,7 +118,7 @@ void write_group(data::hdf5::Group& at, const RecordGroup& group, std::span<cons
   axes["check"] = most_checked(records);
   data::hdf5::Group made = group.path.empty() ? data::hdf5::Group() : at.create_group(group.path);
   data::hdf5::Group& place = group.path.empty() ? at : made;
-  if (group.has) {
+  if (group.has_checks()) {
     write_counts(place, "check", axes["check"], "number of a route that was really masked");
   }
   for (const ProbeField& field : group.fields) {

@@ -54,12 +54,13 @@ Claim wrapped_claim(const Study& study) {
       "A standard model wrapped in a recency-bias schedule routes without regard to content: its weights equal the "
       "schedule\u2019s closed form.",
       "Not examined: no wrapped baseline was given (--baseline)"};
-  std::size_t hold = 0;
+  std::size_t hold = 0, wrapped = 0;
   for (const StudyBaseline& baseline : study.baselines) {
+    if (baseline.record.identity.sets.empty()) continue;  // a standard model, of which only writers were measured
+    ++wrapped;
     hold += holds_closed_form(baseline.record.rows.back());
     add_baseline(out, baseline);
   }
-  const std::size_t wrapped = study.baselines.size();
   if (wrapped > 0) {
     out.tone = hold == wrapped ? "yes" : hold > 0 ? "part" : "no";
     out.verdict = hold == wrapped ? "Holds for the wrapped baseline" + std::string(wrapped > 1 ? "s" : "")
@@ -72,7 +73,7 @@ Claim wrapped_claim(const Study& study) {
 }  // namespace
 
 std::vector<Claim> claims_of(const Study& study) {
-  if (!study.probed()) return {};
+  if (!study.probed() || study.runs.front().record.identity.sets.empty()) return {};
   return {wrapped_claim(study), motif_claim(study), dissociation_claim(study)};
 }
 

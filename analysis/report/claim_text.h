@@ -17,7 +17,7 @@ struct Claim {
   std::vector<std::string> evidence = {};  // sentences
 };
 
-/// The three claims; none where nothing was probed.
+/// The three claims; none where no routes were probed.
 std::vector<Claim> claims_of(const Study& study);
 
 }  // namespace routescope::analysis

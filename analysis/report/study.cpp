@@ -4,7 +4,6 @@
 #include <cmath>
 
 #include "analysis/circuits/circuit_file.h"
-#include "analysis/routes/slices.h"
 #include "data/base/error.h"
 #include "data/base/manifest.h"
 #include "data/yaml/yaml.h"
@@ -29,9 +28,6 @@ AnalysisRecord load_probes(const std::filesystem::path& file) {
     throw data::Error("{}: no such file, expected probe results (routescope-analyze track)", file.string());
   AnalysisRecord record = load_record(file);
   if (record.rows.empty()) throw data::Error("{}: found no row, expected a probed step", file.string());
-  if (record.identity.sets.empty()) {
-    for (std::size_t slice = 0; slice < num_slices; ++slice) record.identity.sets.push_back(slice_name(slice));
-  }
   return record;
 }
 

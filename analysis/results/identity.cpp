@@ -24,6 +24,8 @@ void check_identity(const ProbeIdentity& identity, std::int64_t vocab_size) {
   const ProbeTokens &tokens = identity.tokens, &patch = identity.patch;
   check(settings);
   check_probe_tokens(tokens, vocab_size);
+  if (settings.writers && tokens.is_task())
+    throw data::UsageError("--writers: found the prompts of a task, expected text");
   if (settings.until_decided && tokens.sequences < sequential_least_n)
     throw data::UsageError("--until-decided: found {} sequences, expected at least {}, before which nothing is decided",
                            tokens.sequences, sequential_least_n);
@@ -57,7 +59,12 @@ ProbeIdentity identify(const model::ModelConfig& config, ProbeTokens tokens, Pro
                          .classes = {},
                          .patch = std::move(patch)};
   const model::ReadPlan plan(config);
-  expect_reads(plan);
+  // Of a model without reads only writers can be measured.
+  ProbeSettings& asked = identity.settings;
+  if (plan.num_routed() == 0 && asked.writers && asked.sets.empty() && !asked.atlas)
+    asked.ablations.clear();
+  else
+    expect_reads(plan);
   check_identity(identity, config.vocab_size);
   for (const RouteSet& set : route_sets(identity.settings.sets, plan)) identity.sets.push_back(set.name);
   identity.classes = token_classes(identity.tokens, identity.settings);

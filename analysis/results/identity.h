@@ -39,8 +39,9 @@ struct ProbeIdentity {
   model::ReadPlan plan() const;
 };
 
-/// The settings for a model of this configuration. Throws Error for a model without reads, or tokens that do not fit it
-/// or each other; UsageError for sets that the model does not have, Ablation::patch without aligned tokens, or too few
+/// The settings for a model of this configuration. One without reads has no sets and no ablations: there are its
+/// writers alone. Throws Error for such a model if anything else is asked for, or tokens that do not fit it or each
+/// other; UsageError for sets that the model does not have, Ablation::patch without aligned tokens, or too few
 /// sequences to decide anything by.
 ProbeIdentity identify(const model::ModelConfig& config, ProbeTokens tokens, ProbeSettings settings = {},
                        ProbeTokens patch = {});

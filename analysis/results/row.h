@@ -134,6 +134,36 @@ struct Atlas {
   std::size_t random_checks() const;
 };
 
+/// What an ablation of a writer's output does, in every read behind it. Statistics as those of a set; NaN where it was
+/// not tested.
+struct WriterEffect {
+  std::vector<double> delta_nll_sequence;  // [sequence] nats a token
+  Estimate delta_nll;
+  double p_value = nan, p_adjusted = nan, p_equivalence = nan, p_equivalence_adjusted = nan;
+};
+
+/// Masses and effects by writing sublayer, in every residual mode (MATH.md, "Routes as edges": Writers). Writer 0 is
+/// the embedding, writer w the sublayer that read w - 1 feeds; reads are all of the plan, those that are not routed
+/// too. Masses are means over all tokens of the intact model, with Student's interval over documents.
+struct Writers {
+  /// [reads, writers] omega_r[j] <y_j, h_r> / |h_r|^2, and |omega_r[j] y_j| / sum_k |omega_r[k] y_k|: both sum to one
+  /// over the writers of a read. Where a divisor is 0 omega over its sum takes their place. NaN for a writer behind the
+  /// read.
+  std::vector<Estimate> contribution, norm_mass;
+  std::vector<Estimate> mean_contribution, mean_norm_mass;  // [writers] mean over the reads behind the writer
+  /// [routed reads, columns] the part of a source's contribution (ProbeRow::contribution_mean) that is the embedding's:
+  /// all of it for block_sum's embedding, 0 for its other sources. NaN for a column that a read lacks.
+  std::vector<Estimate> embedding_part;
+  /// [writers] of y_j's term replaced by 0, and by its mean over the probe tokens. The weights of the next reads
+  /// respond as their sources change, whose keys still hold y_j. `zero` of the embedding is not tested: without it
+  /// nothing is left of the first reads but rounding, which every RMSNorm enlarges, so that there is no such number.
+  std::vector<WriterEffect> zero, mean;
+  double passes = nan;  // plain forward passes, counted as ProbeCost counts; two of them are intact
+  double seconds = nan;
+
+  bool empty() const { return contribution.empty(); }
+};
+
 /// One row of a record.
 struct ProbeRow {
   std::int64_t step = 0;
@@ -154,6 +184,7 @@ struct ProbeRow {
   std::array<std::vector<double>, num_metrics> intact_metrics_sequence;  // [metric][sequence]; else empty
   std::vector<AblationEffects> ablations;                                // in the order of settings.ablations
   Atlas atlas;                                                           // of make_atlas(); probe() leaves it empty
+  Writers writers;                                                       // of measure_writers(); likewise
   ProbeCost cost;
 
   /// Of alpha, over all reads and tokens (claims.h); NaN for a model that has no closed form.

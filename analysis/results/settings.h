@@ -33,6 +33,7 @@ struct ProbeSettings {
   std::string patch_from = {};               // FILE of the aligned tokens of Ablation::patch
   std::string task = {};                     // FILE of prompts with answers (task_file.h), in place of tokens
   Direction direction = Direction::noising;  // of the task
+  bool writers = false;  // also masses and effects by writing sublayer: of a model without reads these alone
   bool atlas = false;
   // Routes that are masked truly to check the atlas: this many drawn at random and as many of the strongest.
   int atlas_checks = 24;

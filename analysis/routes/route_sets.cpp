@@ -122,8 +122,8 @@ RouteSet parse_route_set(const std::string& given, const model::ReadPlan& plan) 
 }
 
 std::vector<RouteSet> route_sets(std::span<const std::string> names, const model::ReadPlan& plan) {
+  if (names.empty()) return plan.num_routed() == 0 ? std::vector<RouteSet>{} : slice_sets(plan);
   expect_reads(plan);
-  if (names.empty()) return slice_sets(plan);
   std::vector<RouteSet> asked, sets;
   for (const std::string& name : names) {
     if (trimmed(name) != "routes") {

@@ -14,6 +14,7 @@
 #include "analysis/report/page/task_data.h"
 #include "analysis/report/page/text_data.h"
 #include "analysis/report/page/values.h"
+#include "analysis/report/page/writers_data.h"
 #include "analysis/report/wording.h"
 #include "analysis/routes/slices.h"
 #include "data/base/build.h"
@@ -30,8 +31,9 @@ using nlohmann::json;
 constexpr std::size_t most_weights = 110'000;
 constexpr std::size_t most_losses = 1200;
 constexpr std::size_t most_effects = 200'000;
-constexpr std::size_t most_atlas = 60'000;
-constexpr std::size_t most_task_rows = 400;  // of each task, five numbers
+constexpr std::size_t most_atlas = 50'000;
+constexpr std::size_t most_task_rows = 400;          // of each task, five numbers
+constexpr std::size_t most_writer_numbers = 24'000;  // 4 to 9 bytes each
 constexpr std::size_t most_token_weights = 600'000;
 
 /// What the page needs to know of the reads and sources of a model.
@@ -150,7 +152,7 @@ std::size_t most_rows(const ProbeIdentity& identity, std::size_t runs) {
 json run_data(const StudyRun& run, const std::vector<std::string>& sets, std::size_t runs) {
   const double tokens_per_step =
       run.trained_steps == 0 ? 0.0 : static_cast<double>(run.tokens_seen) / static_cast<double>(run.trained_steps);
-  const bool probed = !run.record.rows.empty();
+  const bool probed = !run.record.rows.empty() && !run.record.identity.sets.empty();  // not a standard model
   return {
       {"name", run.name},
       {"seed", run.seed < 0 ? json() : json(run.seed)},
@@ -212,7 +214,8 @@ json page_data(const Study& study, const std::optional<RoutedText>& text, const 
     runs.push_back(run_data(run, sets, study.runs.size()));
   }
   for (const StudyBaseline& baseline : study.baselines)
-    baselines.push_back(probes_data(baseline.name, baseline.record, baseline.findings, sets, 1));
+    if (!baseline.record.identity.sets.empty())
+      baselines.push_back(probes_data(baseline.name, baseline.record, baseline.findings, sets, 1));
   json out = {
       {"title", list_text(names)},
       {"facts", entries(facts_of(study))},
@@ -225,6 +228,7 @@ json page_data(const Study& study, const std::optional<RoutedText>& text, const 
       {"runs", runs},
       {"baselines", baselines},
       {"circuits", circuits_data(circuits)},
+      {"writers", writers_data(study, most_writer_numbers)},
       {"text", text ? text_data(*text, info.reads.size(), info.sources.size(), most_token_weights) : json()},
       {"not_probed", info.reads.empty() ? "This model\u2019s residual stream is not routed: there is nothing to probe."
                                         : "No step of this run was probed yet (routescope-analyze track --run DIR)."},

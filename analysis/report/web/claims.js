@@ -11,7 +11,7 @@ const overview = {
       html("ul", {}, ...claim.evidence.map((text) => html("li", {}, text))));
     figure.replaceChildren(html("div", {class: "claims"}, ...data.claims.map(article)),
       html("figcaption", {},
-        "The claims, in italics, are those of \u201cWhen Does Routing Become Interpretable? Causal Probes on Block " +
+        "Claims 1 to 3, in italics, are those of \u201cWhen Does Routing Become Interpretable? Causal Probes on Block " +
           "Attention Residuals\u201d (arXiv 2606.13168). Below each stands what was found here, at the last " +
           "probed step. Brackets hold 95\u00a0% intervals. \u25cf all of it was found, \u25d0 a part of it, " +
           "\u25cb none of it, \u2013 not decided. ",

@@ -10,6 +10,7 @@ const figures = {
   parts,
   ways,
   circuits,
+  writers,
   routing,
   tokens,
   slices: table,

@@ -110,11 +110,17 @@ TEST_F(CudaEdges, WritersAgreeWithTheCpu) {
   for (const Residual residual : {Residual::standard, Residual::block_attn_res}) {
     const model::ModelConfig config = micro_config(residual, AttnResSource::block_sum, 3);
     const auto [found, expected] = on_both(config, "writers", [&](const model::Model& model) {
-      return analysis::measure_writers(model, micro_tokens(2, 6), {.seed = 5}, 0, *kernels::single_communicator());
+      analysis::ProbeSettings settings{.seed = 5};
+      settings.writers = true;
+      const analysis::ProbeIdentity identity = analysis::identify(model.config(), micro_tokens(2, 6), settings);
+      return analysis::measure_writers(model, identity, 0, 0.01, *kernels::single_communicator());
     });
-    expect_near(found.masses.contribution, expected.masses.contribution, "contribution");
-    expect_near(found.masses.norm_mass, expected.masses.norm_mass, "norm mass");
-    expect_near(found.effects.delta_nll(), expected.effects.delta_nll(), "effect");
+    expect_near(values(found.contribution), values(expected.contribution), "contribution");
+    expect_near(values(found.norm_mass), values(expected.norm_mass), "norm mass");
+    for (std::size_t w = 0; w < expected.zero.size(); ++w) {
+      expect_near(found.zero[w].delta_nll_sequence, expected.zero[w].delta_nll_sequence, "zero");
+      expect_near(found.mean[w].delta_nll_sequence, expected.mean[w].delta_nll_sequence, "mean");
+    }
     EXPECT_EQ(found.passes, expected.passes);
   }
 }

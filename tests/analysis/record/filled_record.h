@@ -17,7 +17,7 @@
 namespace routescope::testing {
 
 /// visit(member, axes): its axes as a list of letters: q (sequence), d(raw), r(ead), c(olumn), s(lice), k (checked
-/// route); of lists only.
+/// route), w(riter); of lists only.
 template <class Effect, class Visit>
 void each_member_of_set(Effect& effect, const Visit& visit) {
   auto& [coverage, delta_nll_sequence, sequences_used, delta_nll, p_value, p_adjusted, p_equivalence,
@@ -71,12 +71,31 @@ void each_member_of_atlas(AtlasType& atlas, const Visit& visit) {
     visit(*member, "");
 }
 
-/// All but the ablations and the atlas, which have their own.
+template <class WritersType, class Visit>
+void each_member_of_writers(WritersType& writers, const Visit& visit) {
+  auto& [contribution, norm_mass, mean_contribution, mean_norm_mass, embedding_part, zero, mean, passes, seconds] =
+      writers;
+  for (auto* member : {&contribution, &norm_mass}) visit(*member, "ww");
+  for (auto* member : {&mean_contribution, &mean_norm_mass}) visit(*member, "w");
+  visit(embedding_part, "rc");
+  for (auto* list : {&zero, &mean}) {
+    for (auto& effect : *list) {
+      auto& [delta_nll_sequence, delta_nll, p_value, p_adjusted, p_equivalence, p_equivalence_adjusted] = effect;
+      visit(delta_nll_sequence, "q");
+      visit(delta_nll, "");
+      for (auto* member : {&p_value, &p_adjusted, &p_equivalence, &p_equivalence_adjusted}) visit(*member, "");
+    }
+  }
+  for (auto* member : {&passes, &seconds}) visit(*member, "");
+}
+
+/// All but the ablations, the atlas and the writers, which have their own.
 template <class Row, class Visit>
 void each_member_of_row(Row& row, const Visit& visit) {
   auto& [step, model_sha256, mass, mass_sequence, contribution, contribution_sequence, contribution_mean, norm_mass,
          norm_mass_sequence, norm_mass_mean, alpha_mean, alpha_variance, reference_nll, margin, intact_nll,
-         intact_nll_sequence, intact_metrics, intact_metrics_sequence, ablations, atlas, cost, closed_form_error] = row;
+         intact_nll_sequence, intact_metrics, intact_metrics_sequence, ablations, atlas, writers, cost,
+         closed_form_error] = row;
   visit(step, "");
   visit(model_sha256, "");
   for (auto* member : {&mass, &contribution, &norm_mass}) visit(*member, "s");
@@ -92,6 +111,7 @@ void each_member_of_row(Row& row, const Visit& visit) {
   for (auto* member : {&plain, &computed, &unshared, &undecided, &seconds, &plain_seconds}) visit(*member, "");
   (void)ablations;
   (void)atlas;
+  (void)writers;
 }
 
 /// Members as text: two texts are equal where all bits are.
@@ -134,6 +154,7 @@ inline std::string text_of(const analysis::ProbeRow& row) {
     each_member_of_effects(effects, printed);
   }
   each_member_of_atlas(row.atlas, printed);
+  each_member_of_writers(row.writers, printed);
   return printed.text();
 }
 
@@ -182,6 +203,11 @@ class RandomRow {
       each_member_of_effects(effects, fill);
     }
     if (checks > 0) each_member_of_atlas(out.atlas, fill);
+    if (checks == 0 || checks > 3) {
+      out.writers.zero.resize(identity_.plan().reads.size());
+      out.writers.mean = out.writers.zero;
+      each_member_of_writers(out.writers, fill);
+    }
     return out;
   }
 
@@ -195,6 +221,7 @@ class RandomRow {
              : axis == 'q' ? static_cast<std::size_t>(identity_.tokens.sequences)
              : axis == 'r' ? static_cast<std::size_t>(plan.num_routed())
              : axis == 'c' ? static_cast<std::size_t>(plan.num_columns())
+             : axis == 'w' ? plan.reads.size()
                            : checks_;
     }
     return out;
@@ -236,7 +263,7 @@ class RandomRow {
   std::size_t checks_ = 0;
 };
 
-/// Rows of steps 0, 1 and 4; the last two have an atlas, of 3 and 5 checked routes.
+/// Rows of steps 0, 1 and 4; the last two have an atlas, of 3 and 5 checked routes, the first and the last writers.
 inline analysis::AnalysisRecord filled_record() {
   analysis::AnalysisRecord record;
   record.identity = full_identity();

@@ -212,6 +212,27 @@ TEST(RecordPartsTest, OneStepTwiceIsOneRow) {
   EXPECT_EQ(load_record(file).rows.at(0).model_sha256, "other weights");
 }
 
+TEST(RecordPartsTest, WritersThatEitherRowOfAStepHasAreKeptInAnyOrder) {
+  const data::TempDir dir;
+  const ProbeIdentity identity = small_identity();
+  ProbeRow mapped = row_of(identity, 3, 2), with = row_of(identity, 3), quicker = with;
+  ASSERT_TRUE(mapped.writers.empty());
+  with.writers.seconds = 5;
+  quicker.writers.seconds = 4;
+  std::vector<const ProbeRow*> rows{&mapped, &with, &quicker};
+  std::sort(rows.begin(), rows.end());
+  int attempt = 0;
+  do {
+    const fs::path file = dir / fmt::format("{}.h5", attempt++);
+    for (const ProbeRow* row : rows) add_row(file, identity, *row, "");
+    const ProbeRow row = load_record(file).rows.at(0);
+    EXPECT_EQ(row.atlas.checked.size(), 2U);
+    EXPECT_EQ(row.writers.seconds, 4);
+    EXPECT_EQ(row.intact_nll, mapped.intact_nll);
+  } while (std::next_permutation(rows.begin(), rows.end()));
+  EXPECT_EQ(attempt, 6);
+}
+
 TEST(RecordPartsTest, ARowThatWasMeasuredOtherwiseIsKeptElsewhere) {
   const data::TempDir dir;
   const fs::path file = dir / "analysis.h5";

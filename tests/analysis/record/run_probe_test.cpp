@@ -107,6 +107,30 @@ TEST(RecordedProbeTest, AnAtlasIsAddedToARowThatLacksIt) {
   EXPECT_EQ(row.atlas.random_checks(), maskable_routes(identity.plan()).size());
 }
 
+TEST(RecordedProbeTest, WritersAreAddedToARowThatLacksThem) {
+  const data::TempDir dir;
+  testing::make_run(dir / "run", routed(), {0, 1});
+  const auto file = dir / "run" / "analysis.h5";
+  const auto one = data::checkpoint_dir(dir / "run", 1);
+  ProbeIdentity identity = identify({}, one, dir / "run");
+  RecordedProbe(file, identity, {}, *alone).row(1, one);
+  AnalysisRecord marked = load_record(file);
+  EXPECT_TRUE(marked.rows[0].writers.empty());
+  marked.rows[0].intact_nll = 123;  // shows whether the rest was measured again
+  save_record(marked, file);
+  identity.settings.writers = true;
+  RecordedProbe probe(file, identity, {}, *alone);
+  EXPECT_FALSE(probe.has(1));
+  probe.row(1, one);
+  EXPECT_TRUE(probe.has(1));
+  const AnalysisRecord after = load_record(file);
+  ASSERT_EQ(after.rows.size(), 1U);
+  EXPECT_EQ(after.rows[0].intact_nll, 123);
+  EXPECT_EQ(after.rows[0].writers.zero.size(), identity.plan().reads.size());
+  identity.settings.writers = false;
+  EXPECT_TRUE(RecordedProbe(file, identity, {}, *alone).has(1)) << "they are no reason to measure anything again";
+}
+
 TEST(RecordedProbeTest, RefusesADamagedCheckpointAndKeepsTheRecord) {
   const data::TempDir dir;
   testing::make_run(dir / "run", routed(), {0, 1});

@@ -140,7 +140,8 @@ class Browser : public ::testing::Test {
       EXPECT_TRUE(figure.at("second").is_string()) << id;
       EXPECT_TRUE(figure.at("after").is_null()) << id;
     }
-    Sections expected = {"atlas", "content", "effects", "emergence", "entropy", "loss", "plane", "routing", "tasks"};
+    Sections expected = {"atlas", "content", "effects", "emergence", "entropy",
+                         "loss",  "plane",   "routing", "tasks",     "writers"};
     expected.insert(more.begin(), more.end());
     EXPECT_EQ(sections, expected);
     for (const json& link : seen.at("navigation")) {

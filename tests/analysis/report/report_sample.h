@@ -93,6 +93,34 @@ inline analysis::Atlas sample_atlas(const std::vector<double>& alpha_mean, std::
   return atlas;
 }
 
+/// Of every read as much from each writer before it, but for chance.
+inline analysis::Writers sample_writers(std::size_t reads, std::size_t sequences, std::uint64_t seed) {
+  std::mt19937_64 random(seed);
+  std::normal_distribution<double> normal;
+  const auto draw = [&](double about) {
+    const double value = about + 0.05 * normal(random);
+    return analysis::Estimate{value, {value - 0.02, value + 0.03}};
+  };
+  analysis::Writers out;
+  for (std::size_t r = 0; r < reads; ++r)
+    for (std::size_t w = 0; w < reads; ++w)
+      out.contribution.push_back(w <= r ? draw(1.0 / static_cast<double>(r + 1)) : analysis::Estimate{});
+  out.norm_mass = out.contribution;
+  for (std::size_t w = 0; w < reads; ++w) {
+    out.mean_contribution.push_back(draw(0.2));
+    out.mean_norm_mass.push_back(draw(0.2));
+    for (auto* effects : {&out.zero, &out.mean}) {
+      analysis::WriterEffect& effect = effects->emplace_back();
+      const bool tested = w > 0 || effects == &out.mean;
+      effect.delta_nll_sequence.assign(sequences, tested ? 0.1 : std::nan(""));
+      if (tested) effect = {effect.delta_nll_sequence, draw(0.3), 0.01, 0.02, 0.9, 0.9};
+    }
+  }
+  out.passes = 2 + static_cast<double>(reads);
+  out.seconds = 1;
+  return out;
+}
+
 inline analysis::ProbeRow sample_row(const model::ReadPlan& plan, const SampleShape& shape, const SampleSlices& slices,
                                      const analysis::ProbeIdentity& identity, std::int64_t step,
                                      std::mt19937_64& random) {
@@ -145,6 +173,10 @@ inline analysis::ProbeRow sample_row(const model::ReadPlan& plan, const SampleSh
     }
     analysis::summarize(row.ablations.back(), identity, row.margin, step);
   }
+  row.writers = sample_writers(plan.reads.size(), sequences, static_cast<std::uint64_t>(step));
+  row.writers.embedding_part.resize(row.alpha_mean.size());
+  for (std::size_t at = 0; at < row.alpha_mean.size(); ++at)
+    row.writers.embedding_part[at].value = row.alpha_mean[at] / 3;
   if (shape.atlas) row.atlas = sample_atlas(row.alpha_mean, columns, grown, random);
   row.cost = {.plain = 100, .computed = 1000, .unshared = 2000, .undecided = 1500, .seconds = 10, .plain_seconds = 1};
   return row;

@@ -47,9 +47,12 @@ class PlainModel {
   }
 
   /// nll [tokens] in nats of each sequence's next token, 0 at its last position. ids [sequences * positions].
-  std::vector<double> nll(std::span<const std::int32_t> ids, std::size_t positions, const Rule& rule = {}) {
+  /// `every_read`: the rule is asked also for reads that are not routed, whose one source has the weight 1.
+  std::vector<double> nll(std::span<const std::int32_t> ids, std::size_t positions, const Rule& rule = {},
+                          bool every_read = false) {
     positions_ = positions;
     rule_ = rule;
+    every_read_ = every_read;
     reads_ = 0;
     Rows p;
     for (std::int32_t id : ids) p.push_back(row_of("model.embed_tokens.weight", static_cast<std::size_t>(id)));
@@ -178,12 +181,18 @@ class PlainModel {
     return rule_ ? rule_(r) : r.mixture();
   }
 
-  Rows standard(Rows p) const {
+  /// A read that is not routed.
+  Rows whole(const Rows& p) {
+    const int r = reads_++;
+    return rule_ && every_read_ ? rule_({r, {p}, Rows(p.size(), Row{1.0})}) : p;
+  }
+
+  Rows standard(Rows p) {
     for (std::int64_t layer = 0; layer < config_.num_hidden_layers; ++layer) {
-      add(p, attention(layer, p));
-      add(p, mlp(layer, p));
+      add(p, attention(layer, whole(p)));
+      add(p, mlp(layer, whole(p)));
     }
-    return p;
+    return whole(p);
   }
   Rows block_sum(Rows p) {
     const bool full = config_.residual == model::Residual::full_attn_res;
@@ -212,13 +221,14 @@ class PlainModel {
         if (full || (!attn && (layer + 1) % config_.layers_per_block() == 0)) completed.push_back(p);
       }
     }
-    return p;
+    return whole(p);
   }
 
   model::ModelConfig config_;
   std::map<std::string, Row> weights_;
   std::size_t positions_ = 1;
   Rule rule_;
+  bool every_read_ = false;
   int reads_ = 0;
 };
 

@@ -1,31 +1,33 @@
 // Effects beside each other, a row for each set: total, frozen and direct; of the value, the key and both.
 
-/// series: [{name, colour, at(s): [value, lower, upper], shift}]. Sets in the order of the page; of many the strongest.
-function dotRows(figure, series, label) {
+/// series: [{name, colour, at(s): [value, lower, upper]}] of every item. Slices, or few items, are in their order; of
+/// many the strongest.
+function dotRows(figure, series, label, {items = sets, scale = effectScale, xLabel = EFFECT} = {}) {
   const width = widthOf(figure), left = 180, row = 12 + 7 * series.length;
   const strength = (s) => Math.max(...series.map((one) => Math.abs(one.at(s)[0] ?? 0)));
-  const tested = sets.map((_, s) => s).filter((s) => series.some((one) => known(one.at(s)[0])));
-  const list = sliced ? tested : tested.sort((a, b) => strength(b) - strength(a)).slice(0, 24);
+  const tested = items.map((_, s) => s).filter((s) => series.some((one) => known(one.at(s)[0])));
+  const ordered = items === sets ? sliced : items.length <= 32;
+  const list = ordered ? tested : tested.sort((a, b) => strength(b) - strength(a)).slice(0, 24);
   const area = {x: left, y: 10, width: width - left - 14, height: row * list.length};
   const drawing = canvas(width, area.height + 60, label);
   const ends = list.flatMap((s) => series.flatMap((one) => one.at(s)));
-  const x = effectScale(ends, [area.x, area.x + area.width]);
+  const x = scale(ends, [area.x, area.x + area.width]);
   x.ticks = x.ticks.filter((tick, i, all) => i === 0 || tick === 0 || x(tick) - x(all[i - 1]) > 50);
   const none = Object.assign(() => area.y, {ticks: [], format: plain});
-  panel(drawing, area, x, none, {xLabel: EFFECT});
+  panel(drawing, area, x, none, {xLabel});
   drawing.append(svg("line", {class: "grid", x1: x(0), x2: x(0), y1: area.y, y2: area.y + area.height}));
   const points = [];
   list.forEach((s, i) => {
     const top = area.y + i * row;
     if (i % 2) drawing.append(svg("rect", {x: 0, y: top, width, height: row, fill: "#57606a", "fill-opacity": 0.06}));
-    drawing.append(svg("text", {x: left - 8, y: top + row / 2 + 4, "text-anchor": "end"}, sets[s].title));
+    drawing.append(svg("text", {x: left - 8, y: top + row / 2 + 4, "text-anchor": "end"}, items[s].title));
     series.forEach(({name, colour, at}, n) => {
       const [value, lower, upper] = at(s), y = top + 9 + 7 * n;
       if (!known(value)) return;
       if (known(lower))
         drawing.append(svg("line", {x1: x(lower), x2: x(upper), y1: y, y2: y, stroke: colour, "stroke-width": 1.6}));
       drawing.append(svg("circle", {cx: x(value), cy: y, r: 3, fill: colour}));
-      points.push({x: x(value), y, text: `${sets[s].title}\n${name} ${signed(value, 4)}${interval(lower, upper, 4)}`});
+      points.push({x: x(value), y, text: `${items[s].title}\n${name} ${signed(value, 4)}${interval(lower, upper, 4)}`});
     });
   });
   hover(drawing, area, points);
