@@ -43,7 +43,8 @@ void check_paths(const ReportArguments& a, const std::vector<data::NamedPath>& o
                              twice->before.string());
   std::vector<data::NamedPath> inputs{{"--tokenizer", a.tokenizer}, {"--text", a.text}};
   for (const fs::path& run : a.study.runs)
-    for (const char* file : {"analysis.h5", "routing.h5", "routing.h5.journal", "config.yaml", "circuit.h5"})
+    for (const char* file :
+         {"analysis.h5", "routing.h5", "routing.h5.journal", "config.yaml", "circuit.h5", "coalitions.h5"})
       inputs.push_back({"--run", run / file});
   for (const fs::path& baseline : a.study.baselines) inputs.push_back({"--baseline", baseline});
   data::require_apart(outputs, inputs);
@@ -54,7 +55,8 @@ void write_page(const ReportArguments& a, const Study& study, const fs::path& fi
   const std::optional<RoutedText> text =
       load_routed_text(study.runs.front().routing, a.study.runs.front() / "routing.h5", a.text, a.tokenizer,
                        study.config ? study.config->vocab_size : 0);
-  data::write_text_atomically(file, study_page(page_data(study, text, load_study_circuits(a.study.runs))));
+  data::write_text_atomically(
+      file, study_page(page_data(study, text, load_study_circuits(a.study.runs), load_study_coalitions(a.study.runs))));
   say_written(file);
 }
 

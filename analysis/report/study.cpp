@@ -54,6 +54,21 @@ std::vector<AnalysisRecord> load_tasks(const std::filesystem::path& directory) {
   return tasks;
 }
 
+/// What a run has in the file that `name` gives for text, and then in those for tasks, by name.
+template <class One, class Exists, class Name, class Load>
+std::vector<One> load_measured(const std::filesystem::path& run, const Exists& exists, const Name& name,
+                               const Load& load) {
+  std::vector<One> out;
+  if (const std::filesystem::path file = run / name(""); exists(file)) out.push_back({"", load(file)});
+  const std::string prefix = std::filesystem::path(name("-")).stem().string().substr(0, name("-").size() - 4);
+  for (const std::filesystem::path& file : files_of(run, prefix))
+    out.push_back({file.stem().string().substr(prefix.size()), load(file)});
+  for (const One& one : out)
+    if (one.record.rows.empty())
+      throw data::Error("{}: found no row, expected a measured step", (run / name(one.task)).string());
+  return out;
+}
+
 void take_routing(StudyRun& run, data::RoutingRecordView routing) {
   if (!routing.train.empty()) {
     run.trained_steps = routing.train.back().step;
@@ -152,17 +167,17 @@ Study make_study(std::vector<StudyRun> runs, std::vector<StudyBaseline> baseline
 }
 
 StudyCircuits load_study_circuits(const std::vector<std::filesystem::path>& runs) {
-  const std::string prefix = "circuit-task-";
   StudyCircuits out;
-  for (const std::filesystem::path& run : runs) {
-    std::vector<RunCircuits>& own = out.emplace_back();
-    if (circuits_exist(run / "circuit.h5")) own.push_back({"", load_circuits(run / "circuit.h5")});
-    for (const std::filesystem::path& file : files_of(run, prefix))
-      own.push_back({file.stem().string().substr(prefix.size()), load_circuits(file)});
-    for (const RunCircuits& one : own)
-      if (one.record.rows.empty())
-        throw data::Error("{}: found no row, expected a measured step", (run / circuit_name(one.task)).string());
-  }
+  for (const std::filesystem::path& run : runs)
+    out.push_back(load_measured<RunCircuits>(run, circuits_exist, circuit_name, load_circuits));
+  return out;
+}
+
+StudyCoalitions load_study_coalitions(const std::vector<std::filesystem::path>& runs) {
+  const auto exists = [](const std::filesystem::path& file) { return std::filesystem::exists(file); };
+  StudyCoalitions out;
+  for (const std::filesystem::path& run : runs)
+    out.push_back(load_measured<RunCoalitions>(run, exists, coalition_name, load_coalitions));
   return out;
 }
 

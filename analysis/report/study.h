@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "analysis/circuits/circuit.h"
+#include "analysis/coalitions/coalition_file.h"
 #include "analysis/record/study_file.h"
 
 namespace routescope::analysis {
@@ -38,6 +39,14 @@ using StudyCircuits = std::vector<std::vector<RunCircuits>>;  // [run]
 /// Of each run what is in its circuit.h5 and then in every circuit-task-NAME.h5, by name. Throws Error for a file that
 /// is damaged or has no row.
 StudyCircuits load_study_circuits(const std::vector<std::filesystem::path>& runs);
+
+/// Likewise coalitions, in coalitions.h5 and every coalitions-task-NAME.h5.
+struct RunCoalitions {
+  std::string task;
+  CoalitionRecord record;  // at least one row
+};
+using StudyCoalitions = std::vector<std::vector<RunCoalitions>>;  // [run]
+StudyCoalitions load_study_coalitions(const std::vector<std::filesystem::path>& runs);
 
 /// What load_study() ends with: finds, and pools where it can.
 Study make_study(std::vector<StudyRun> runs, std::vector<StudyBaseline> baselines = {}, std::string about = {});

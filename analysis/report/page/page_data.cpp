@@ -10,6 +10,7 @@
 #include "analysis/report/claim_text.h"
 #include "analysis/report/facts.h"
 #include "analysis/report/page/circuit_data.h"
+#include "analysis/report/page/coalition_data.h"
 #include "analysis/report/page/probe_data.h"
 #include "analysis/report/page/task_data.h"
 #include "analysis/report/page/text_data.h"
@@ -32,6 +33,7 @@ constexpr std::size_t most_weights = 110'000;
 constexpr std::size_t most_losses = 1200;
 constexpr std::size_t most_effects = 200'000;
 constexpr std::size_t most_atlas = 50'000;
+constexpr std::size_t most_coalition_rows = 24;      // of all runs, about 9 kilobytes each
 constexpr std::size_t most_task_rows = 400;          // of each task, five numbers
 constexpr std::size_t most_writer_numbers = 24'000;  // 4 to 9 bytes each
 constexpr std::size_t most_token_weights = 600'000;
@@ -174,12 +176,13 @@ json entries(const Entries& all) {
   return out;
 }
 
+json one_claim(const Claim& claim) {
+  return {{"claim", claim.claim}, {"verdict", claim.verdict}, {"tone", claim.tone}, {"evidence", claim.evidence}};
+}
+
 json claim_data(const Study& study) {
   json out = json::array();
-  for (const Claim& claim : claims_of(study)) {
-    out.push_back(
-        {{"claim", claim.claim}, {"verdict", claim.verdict}, {"tone", claim.tone}, {"evidence", claim.evidence}});
-  }
+  for (const Claim& claim : claims_of(study)) out.push_back(one_claim(claim));
   return out;
 }
 
@@ -204,7 +207,8 @@ void add_findings(json& out, const Study& study) {
 
 }  // namespace
 
-json page_data(const Study& study, const std::optional<RoutedText>& text, const StudyCircuits& circuits) {
+json page_data(const Study& study, const std::optional<RoutedText>& text, const StudyCircuits& circuits,
+               const StudyCoalitions& coalitions) {
   const data::RoutingRecordInfo info = axes_of(study);
   const std::vector<std::string>& sets = study.runs.front().record.identity.sets;
   std::vector<std::string> names;
@@ -235,6 +239,12 @@ json page_data(const Study& study, const std::optional<RoutedText>& text, const 
       {"footer", fmt::format("Made by routescope {}, {:%Y-%m-%d %H:%M} UTC.", data::routescope_version(),
                              fmt::gmtime(std::time(nullptr)))},
   };
+  for (std::size_t r = 0; r < study.runs.size(); ++r)
+    out["runs"][r]["coalitions"] =
+        r < coalitions.size()
+            ? coalitions_data(coalitions[r], std::max<std::size_t>(1, most_coalition_rows / study.runs.size()))
+            : json::array();
+  if (const auto claim = company_claim(study, coalitions)) out["claims"].push_back(one_claim(*claim));
   add_findings(out, study);
   return out;
 }

@@ -11,8 +11,8 @@
 
 namespace routescope::analysis {
 
-/// `text` is a text of the first run; `circuits` are those of all runs, or empty.
+/// `text` is a text of the first run; `circuits` and `coalitions` are those of all runs, or empty.
 nlohmann::json page_data(const Study& study, const std::optional<RoutedText>& text = {},
-                         const StudyCircuits& circuits = {});
+                         const StudyCircuits& circuits = {}, const StudyCoalitions& coalitions = {});
 
 }  // namespace routescope::analysis

@@ -9,6 +9,7 @@ const figures = {
   atlas,
   parts,
   ways,
+  coalitions,
   circuits,
   writers,
   routing,

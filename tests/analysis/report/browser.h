@@ -42,7 +42,7 @@ inline std::string output_of(const std::string& command) {
 
 /// Sections that a page has only where a study has such results.
 using Sections = std::set<std::string>;
-inline const Sections optional_sections = {"circuits", "parts", "ways"};
+inline const Sections optional_sections = {"circuits", "coalitions", "parts", "ways"};
 
 class Browser : public ::testing::Test {
  protected:

@@ -185,6 +185,7 @@ function report() {
   if (document.querySelector("#slices table")) seen.free_masses = shownFreeMasses();
   seen.plane = (document.querySelector("#plane figcaption") || {textContent: ""}).textContent;
   seen.ways = document.querySelector("#ways").textContent;
+  seen.coalitions = document.querySelector("#coalitions").textContent;
   seen.circuits = document.querySelector("#circuits").textContent;
   seen.methods = document.querySelectorAll("#methods li").length;
   useKeyboard();

@@ -176,8 +176,9 @@ TEST_F(Browser, ShowsARunThatWasNotProbed) {
   const json seen = open(data, 1300);
   EXPECT_EQ(seen.at("errors"), json::array());
   EXPECT_EQ(seen.at("heading"), "<b>unprobed</b>");
-  const std::set<std::string> not_there = {"overview", "emergence", "effects", "tasks",   "atlas",    "parts",
-                                           "ways",     "tokens",    "runs",    "content", "circuits", "writers"};
+  const std::set<std::string> not_there = {"overview", "emergence", "effects",   "tasks", "atlas",
+                                           "parts",    "ways",      "tokens",    "runs",  "content",
+                                           "circuits", "writers",   "coalitions"};
   for (const json& section : seen.at("sections")) {
     const auto id = section.at("id").get<std::string>();
     EXPECT_FALSE(section.at("broken").get<bool>()) << id;
