@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -11,7 +12,7 @@
 namespace routescope::data {
 
 /// Version of the file. A new column raises the minor version.
-inline constexpr std::int64_t routing_version_major = 1, routing_version_minor = 2;
+inline constexpr std::int64_t routing_version_major = 1, routing_version_minor = 3;
 
 /// The fixed part of a record. A standard model has no reads: the axes then have length 0.
 struct RoutingRecordInfo {
@@ -72,6 +73,10 @@ struct TrainRow {
   double grad_norm = 0;
   double tokens_per_second = 0;
   double seconds = 0;  // of this step
+  // Of its gradients, without waiting for other ranks; NaN and -1 where they are not known.
+  double rank_seconds_median = std::numeric_limits<double>::quiet_NaN();
+  double rank_seconds_slowest = std::numeric_limits<double>::quiet_NaN();
+  std::int64_t slowest_rank = -1;
 };
 
 inline std::vector<RowField<TrainRow>> train_fields() {
@@ -85,6 +90,11 @@ inline std::vector<RowField<TrainRow>> train_fields() {
       field_of("/train/tokens_per_second", {}, "token/s", "training tokens of the step over its duration",
                &Row::tokens_per_second),
       field_of("/train/seconds", {}, "s", "duration of the step", &Row::seconds),
+      field_of("/train/rank_seconds_median", {}, "s",
+               "time of a rank for its gradients, without waiting for others: median over ranks",
+               &Row::rank_seconds_median),
+      field_of("/train/rank_seconds_slowest", {}, "s", "the same of the slowest rank", &Row::rank_seconds_slowest),
+      field_of("/train/slowest_rank", {}, "1", "the slowest rank of the step", &Row::slowest_rank),
   };
 }
 

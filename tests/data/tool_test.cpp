@@ -159,7 +159,7 @@ TEST_F(ToolTest, InspectsRecords) {
   for (std::int64_t step = 1; step <= 9; ++step) record_step(record, step, info);
   const Ran ran = run("inspect " + path("routing.h5"));  // while it is being written
   EXPECT_EQ(ran.status, 0) << ran.output;
-  for (const std::string part : {"routescope routing 1.2", "4 reads x 3 sources", "steps 2 -> 8", "loss 2.5 -> 0.5",
+  for (const std::string part : {"routescope routing 1.3", "4 reads x 3 sources", "steps 2 -> 8", "loss 2.5 -> 0.5",
                                  "/alpha_mean", "[4, 4, 3]", "nat/token"})
     EXPECT_NE(ran.output.find(part), std::string::npos) << part << "\n" << ran.output;
   {

@@ -6,6 +6,7 @@
 
 #include "data/base/error.h"
 #include "kernels/comm/agree.h"
+#include "kernels/comm/peer.h"
 #include "train/plan/memory.h"
 #include "train/plan/throughput.h"
 #include "train/run/evaluate.h"
@@ -43,6 +44,7 @@ Attempt::Attempt(const TrainConfig& config, const LoopOptions& options, const St
               {.async = config.checkpoint.async == "on",
                .keep = config.checkpoint.keep,
                .intact = start.checkpoint ? start.checkpoint->step : -1}),
+      rank_times_(communicator.gather(kernels::this_peer().host.data(), "names of machines")),
       checkpoints_{config.checkpoint.every, config.checkpoint.log_spaced_until, config.train.steps},
       validations_{config.valid.every, 0, config.train.steps},
       snapshots_{config.routing.every, config.routing.log_spaced_until, config.train.steps},
@@ -112,6 +114,7 @@ void Attempt::log_waiting() const {
     spdlog::info("waited {:.1f}% of the time for other ranks and for the {:.1f} MiB sent to them",
                  100 * (traffic.seconds_waited - begin_.traffic.seconds_waited) / seconds,
                  static_cast<double>(traffic.bytes - begin_.traffic.bytes) / (1 << 20));
+    if (const std::string slowest = rank_times_.text(); !slowest.empty()) spdlog::info("{}", slowest);
   }
   const double lost = writer_.seconds_lost() - begin_.checkpoint_seconds;
   if (seconds > 0)
@@ -164,6 +167,7 @@ void Attempt::update(Progress& progress) {
                  result.grad_norm, state_.skipped);
   }
   data::TrainRow row = result;
+  rank_times_.add(row);
   row.tokens_seen = state_.tokens_seen;
   row.tokens_per_second = static_cast<double>(config_.train.tokens_per_step) / seconds;
   row.seconds = seconds;

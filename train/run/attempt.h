@@ -17,6 +17,7 @@
 #include "train/optimizer/optimizer.h"
 #include "train/run/loop.h"
 #include "train/run/progress.h"
+#include "train/run/rank_times.h"
 #include "train/run/recorder.h"
 #include "train/run/start.h"
 #include "train/run/step.h"
@@ -72,6 +73,7 @@ class Attempt {
   RoutingRecorder recorder_;
   CheckpointWriter writer_;
   std::optional<data::RoutingRecord> record_;  // on rank 0
+  RankTimes rank_times_;                       // on rank 0; the others have an empty one
   StepSchedule checkpoints_, validations_, snapshots_, per_token_;
   std::optional<data::RoutingSnapshot> snapshot_;    // measured, not yet written
   std::vector<float> alpha_;                         // the snapshot's weights of every token, or empty

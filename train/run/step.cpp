@@ -1,10 +1,15 @@
 #include "train/run/step.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
+#include <optional>
+#include <span>
 #include <stdexcept>
+#include <vector>
 
 #include "data/base/error.h"
+#include "kernels/device.h"
 #include "kernels/ops.h"
 
 namespace routescope::train {
@@ -21,6 +26,37 @@ double gradient_norm(double squares, kernels::DType storage) {
 /// The factor that brings a gradient of this norm down to the norm `most` (0: no limit).
 double clip(double norm, double most) {
   return most > 0 ? std::min(1.0, most / (norm + 1e-6)) : 1.0;
+}
+
+/// The time that a rank needs for its own gradients: where a step waits, it is not for this rank if others need longer.
+class OwnTime {
+ public:
+  OwnTime(const kernels::Communicator& communicator, const kernels::Stream& stream)
+      : communicator_(communicator), stream_(stream), waited_(communicator.traffic().seconds_waited) {
+    if (stream_.device == kernels::Device::cuda) device_.emplace().start(stream_);
+  }
+  /// On a device it waits until the gradients are computed.
+  double seconds() {
+    if (device_) return device_->stop(stream_);
+    const std::chrono::duration<double> passed = std::chrono::steady_clock::now() - begin_;
+    return std::max(0.0, passed.count() - (communicator_.traffic().seconds_waited - waited_));
+  }
+
+ private:
+  const kernels::Communicator& communicator_;
+  const kernels::Stream& stream_;
+  double waited_;
+  std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
+  std::optional<kernels::StreamTimer> device_;
+};
+
+void describe_ranks(std::span<const double> seconds, data::TrainRow& row) {
+  const auto slowest = std::ranges::max_element(seconds);
+  row.slowest_rank = slowest - seconds.begin();
+  row.rank_seconds_slowest = *slowest;
+  std::vector<double> sorted(seconds.begin(), seconds.end());
+  std::ranges::sort(sorted);
+  row.rank_seconds_median = (sorted[(sorted.size() - 1) / 2] + sorted[sorted.size() / 2]) / 2;
 }
 
 }  // namespace
@@ -43,6 +79,7 @@ StepResult train_step(model::Model& model, Optimizer& optimizer, kernels::Tensor
 
   // 1. Accumulate the gradient of the mean loss over this rank's micro-batches. On CUDA a micro-batch computes while
   // the host fetches the next one.
+  OwnTime own_time(communicator, stream);
   kernels::fill(gradients, 0.0, stream);
   GradientSum sum = parameters.sum(gradients);
   StepResult result;
@@ -69,13 +106,18 @@ StepResult train_step(model::Model& model, Optimizer& optimizer, kernels::Tensor
   }
   hooks.meanwhile();
 
-  // 2. Sum over ranks: gradients, loss, squares of gradients, interruptions.
+  // 2. Sum over ranks: gradients, loss, squares of gradients, interruptions. The time of each rank goes with them.
+  const double own_seconds = own_time.seconds();
   sum.finish(stream);
-  double sums[] = {pass.take_loss(), parameters.squares(gradients, stream), interrupted ? 1.0 : 0.0};
+  std::vector<double> sums{pass.take_loss(), parameters.squares(gradients, stream), interrupted ? 1.0 : 0.0};
+  const std::size_t times = sums.size();
+  sums.resize(times + static_cast<std::size_t>(communicator.size()), 0.0);
+  sums[times + static_cast<std::size_t>(communicator.rank())] = own_seconds;
   communicator.all_reduce(sums, kernels::Reduction::sum, "loss and gradient norm");
 
   // 3. Clip and update. All ranks have the same sums, so they decide the same.
   result.step = spec.step;
+  describe_ranks(std::span(sums).subspan(times), result);
   result.learning_rate = spec.learning_rate;
   result.loss = sums[0] / tokens;
   result.grad_norm = gradient_norm(sums[1], gradients.dtype);

@@ -34,7 +34,8 @@ enum class StepOutcome {
   interrupted,  // a rank gave up the step: parameters and optimizer state are unchanged
 };
 
-/// The step's row of the training record, as far as the step itself measures it: all but tokens_seen and the times.
+/// The step's row of the training record, as far as the step itself measures it: all but tokens_seen,
+/// tokens_per_second and seconds.
 struct StepResult : data::TrainRow {
   StepOutcome outcome = StepOutcome::updated;
   std::string input_error;  // of an interrupted step: why this rank could not read its tokens, or ""

@@ -36,7 +36,7 @@ void write_older_checksums(const hdf5::File& file, const routing_format::TableFi
 
 class OlderRecordTest : public ::testing::Test {
  protected:
-  // A finished record without /train/grad_norm and /gain, and without what version 1.2 added.
+  // A finished record without /train/grad_norm and /gain, and without what versions 1.2 and 1.3 added.
   void SetUp() override {
     {
       RoutingRecord record = RoutingRecord::create(file_, info_);
@@ -44,7 +44,9 @@ class OlderRecordTest : public ::testing::Test {
     }
     std::filesystem::remove(journal_name(file_));
     hdf5::File file = hdf5::File::open_writable(file_);
-    for (const char* path : {"/train/grad_norm", "/gain", "/contribution_mean", "/norm_mass_mean"}) file.remove(path);
+    for (const char* path : {"/train/grad_norm", "/train/rank_seconds_median", "/train/rank_seconds_slowest",
+                             "/train/slowest_rank", "/gain", "/contribution_mean", "/norm_mass_mean"})
+      file.remove(path);
     write_older_checksums(file, routing_format::table_fields()[0]);
     write_older_checksums(file, routing_format::table_fields()[2]);
     file.close();
@@ -57,7 +59,11 @@ class OlderRecordTest : public ::testing::Test {
     if (std::ssize(view.train) != last) return fmt::format("{} training rows", view.train.size());
     for (const TrainRow& row : view.train) {
       TrainRow expected = train_at(row.step);
-      if (row.step <= older) expected.grad_norm = std::nan("");
+      if (row.step <= older) {
+        for (double* column : {&expected.grad_norm, &expected.rank_seconds_median, &expected.rank_seconds_slowest})
+          *column = std::nan("");
+        expected.slowest_rank = -1;
+      }
       if (!same(row, expected)) return fmt::format("training row of step {}", row.step);
     }
     for (const RoutingSnapshot& row : view.snapshots) {

@@ -68,7 +68,8 @@ inline std::vector<float> alpha_at(std::int64_t step, const RoutingRecordInfo& i
 
 inline TrainRow train_at(std::int64_t step) {
   const auto x = static_cast<double>(step);
-  return {step, step * 640, 5 / (1 + x), 1e-3 / (1 + x), 1 + std::sin(x), 1000 + x, 0.5 + x / 1024};
+  return {step,     step * 640,     5 / (1 + x),    1e-3 / (1 + x), 1 + std::sin(x),
+          1000 + x, 0.5 + x / 1024, 0.25 + x / 512, 0.5 + x / 512,  step % 5};
 }
 
 inline ValidRow valid_at(std::int64_t step) {

@@ -56,6 +56,9 @@ TEST_F(Job, AnyNumberOfRanksTrainsTheSameModel) {
     for (std::size_t i = 0; i < one.train.size(); ++i) {
       EXPECT_NEAR(many.train[i].loss, one.train[i].loss, 2e-4) << "step " << i + 1;
       EXPECT_NEAR(many.train[i].grad_norm, one.train[i].grad_norm, 1e-3 * one.train[i].grad_norm) << "step " << i + 1;
+      EXPECT_GE(many.train[i].slowest_rank, 0);
+      EXPECT_LT(many.train[i].slowest_rank, run[1] - '0');
+      EXPECT_GE(many.train[i].rank_seconds_slowest, many.train[i].rank_seconds_median);
     }
     ASSERT_EQ(many.valid.size(), one.valid.size());
     for (std::size_t i = 0; i < one.valid.size(); ++i) EXPECT_NEAR(many.valid[i].loss, one.valid[i].loss, 2e-4);

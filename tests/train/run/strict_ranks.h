@@ -6,6 +6,7 @@
 #include <omp.h>
 
 #include <algorithm>
+#include <chrono>
 #include <condition_variable>
 #include <cstring>
 #include <exception>
@@ -137,7 +138,7 @@ class StrictRanks {
       return out;
     }
 
-    Traffic traffic() const override { return {}; }
+    Traffic traffic() const override { return {.bytes = 0, .seconds_waited = seconds_waited_}; }
 
    private:
     std::ptrdiff_t begin_of(std::size_t piece_bytes) const { return static_cast<std::ptrdiff_t>(piece_bytes) * rank(); }
@@ -199,8 +200,10 @@ class StrictRanks {
     /// Waits until all ranks have called it.
     Collective& meet(Ticket ticket) {
       Collective& collective = shared_.collectives.at(ticket);
+      const auto begin = std::chrono::steady_clock::now();
       shared_.changed.wait(turn_,
                            [&] { return shared_.error || static_cast<int>(collective.parts.size()) == shared_.ranks; });
+      seconds_waited_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
       if (shared_.error) throw std::runtime_error("another rank failed");
       return collective;
     }
@@ -229,6 +232,7 @@ class StrictRanks {
 
     Shared& shared_;
     std::unique_lock<std::mutex>& turn_;
+    double seconds_waited_ = 0;
     Ticket posted_ = 0;
     std::set<Ticket> pending_;  // collectives on tensors before wait()
   };
