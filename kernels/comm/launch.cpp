@@ -12,7 +12,7 @@
 #include <stdexcept>
 #include <thread>
 
-#include "kernels/comm/nccl.h"
+#include "kernels/comm/nccl/nccl.h"
 #include "kernels/comm/staging.h"
 #ifdef ROUTESCOPE_MPI
 #include "kernels/comm/mpi.h"

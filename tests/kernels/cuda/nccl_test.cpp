@@ -1,6 +1,6 @@
 // The conformance cases on a CUDA device: NCCL where it is built (the emulation has none), with the one rank that a
 // machine with one device has; and the communicator of a process alone. More ranks: mpirun -n N test_comm_ranks --cuda.
-#include "kernels/comm/nccl.h"
+#include "kernels/comm/nccl/nccl.h"
 
 #include <gtest/gtest.h>
 

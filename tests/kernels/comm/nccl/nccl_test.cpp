@@ -1,6 +1,6 @@
 // Ranks over NCCL, on stand-ins for NCCL and for CUDA's runtime: the same sums as everywhere, and the rules of NCCL's
 // guide.
-#include "kernels/comm/nccl.h"
+#include "kernels/comm/nccl/nccl.h"
 
 #include <gtest/gtest.h>
 

@@ -10,7 +10,7 @@
 #include <stdexcept>
 #include <thread>
 
-#include "kernels/comm/nccl.h"
+#include "kernels/comm/nccl/nccl.h"
 #include "tests/kernels/comm/nccl/fake_cuda.h"
 #include "tests/kernels/comm/nccl/fake_nccl.h"
 

@@ -1,6 +1,6 @@
 #ifdef ROUTESCOPE_NCCL
 
-#include "kernels/comm/nccl_watch.h"
+#include "kernels/comm/nccl/watch.h"
 
 #include <stdexcept>
 #include <utility>

@@ -1,5 +1,5 @@
-// Collectives over NCCL, on a stream of their own beside the stream that computes, watched by a thread (nccl_watch.h).
-#include "kernels/comm/nccl.h"
+// Collectives over NCCL, on a stream of their own beside the stream that computes, watched by a thread (watch.h).
+#include "kernels/comm/nccl/nccl.h"
 
 #include <stdexcept>
 
@@ -30,7 +30,7 @@ std::unique_ptr<Communicator> nccl_communicator(std::unique_ptr<Communicator>, L
 #include <limits>
 #include <map>
 
-#include "kernels/comm/nccl_watch.h"
+#include "kernels/comm/nccl/watch.h"
 #include "kernels/device.h"
 #include "kernels/memory.h"
 #include "kernels/range.h"
