@@ -51,7 +51,12 @@ else
 fi
 
 phase "build"
-cmake -S . -B build -G Ninja -DCMAKE_BUILD_TYPE=Release -DROUTESCOPE_TESTS=OFF
+options=(-DROUTESCOPE_TESTS=OFF)
+if [[ ! -e build/CMakeCache.txt ]] && ! compgen -G '/dev/nvidia[0-9]*' >/dev/null; then
+  echo "no CUDA device here: the CUDA backend is left out (cmake -B build -DROUTESCOPE_CUDA=AUTO builds it)"
+  options+=(-DROUTESCOPE_CUDA=OFF)
+fi
+cmake -S . -B build -G Ninja -DCMAKE_BUILD_TYPE=Release "${options[@]}"
 cmake --build build
 
 phase "text"

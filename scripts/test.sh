@@ -9,7 +9,7 @@ source scripts/phases.sh
 phase "packages"
 scripts/install_packages.sh build test figures
 phase "configure"
-cmake -S . -B build -G Ninja -DCMAKE_BUILD_TYPE=Release -DROUTESCOPE_TESTS=ON
+cmake -S . -B build -G Ninja -DCMAKE_BUILD_TYPE=Release -DROUTESCOPE_TESTS=ON -DROUTESCOPE_CUDA=AUTO
 phase "build"
 cmake --build build
 phase "tests"

@@ -21,6 +21,7 @@
 #include "train/config/run_directory.h"
 #include "train/plan/memory.h"
 #include "train/plan/plan_text.h"
+#include "train/plan/precision.h"
 #include "train/run/loop.h"
 #include "train/run/signals.h"
 
@@ -43,6 +44,11 @@ int train_as_rank(TrainConfig config) {
   const bool first = communicator->rank() == 0;
   int status = 0;
   try {
+    // All ranks compute as rank 0 does.
+    kernels::agree(*communicator, "precision", [&] {
+      if (first) resolve_precision(config);
+    });
+    config.precision = communicator->broadcast(config.precision, "precision");
     kernels::agree(*communicator, "memory", [&] { resolve_recompute(config, communicator->size()); });
     // All ranks use the level that fits rank 0's device.
     config.kernels.recompute = communicator->broadcast(config.kernels.recompute, "kernels.recompute");

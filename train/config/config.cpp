@@ -157,14 +157,6 @@ TrainConfig config_of(const YAML::Node& root, const std::string& file, const std
   return config;
 }
 
-bool multiplies_bf16_natively() {
-#if defined(__x86_64__) && defined(__GNUC__)
-  return __builtin_cpu_supports("avx512bf16") != 0;  // every processor with AMX-BF16 has it too
-#else
-  return false;
-#endif
-}
-
 }  // namespace
 
 model::ModelOptions TrainConfig::model_options() const {
@@ -207,9 +199,6 @@ void read_every_key(const std::filesystem::path& file, const std::vector<ConfigK
 void resolve_backend(TrainConfig& config, bool planning) {
   if (config.device == "auto") config.device = kernels::cuda_available() ? "cuda" : "cpu";
   if (!planning || !kernels::cuda_built()) model::device_from_string(config.device, "device");
-  if (config.precision == "auto") {
-    config.precision = config.device == "cuda" || multiplies_bf16_natively() ? "bf16" : "f32";
-  }
   if (config.device == "cpu") {
     if (config.kernels.graph == "on") throw data::Error("kernels.graph: found on, expected off: the device is cpu");
     if (config.kernels.attention == "cudnn")

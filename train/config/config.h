@@ -100,9 +100,9 @@ TrainConfig load_config(const std::filesystem::path& file, const std::vector<std
 /// The same for the text of a file; `where` names it in messages.
 TrainConfig parse_config(const std::string& text, const std::string& where, const std::vector<std::string>& overrides);
 
-/// Replaces `auto` by what this machine has. Throws Error for a device that this build or machine lacks, and for
-/// settings that the device does not have. On the CPU, precision auto is bf16 if the processor multiplies bf16 natively
-/// (AVX512-BF16 or AMX), else f32. With `planning`, device cuda is accepted even if no device answers.
+/// Replaces `device: auto` by what this machine has (resolve_precision() does so for the precision). Throws Error for a
+/// device that this build or machine lacks, and for settings that the device does not have. With `planning`, device
+/// cuda is accepted even if no device answers.
 void resolve_backend(TrainConfig& config, bool planning = false);
 
 /// The configuration key by key, in the file's order: ("train.steps", "20000"), values as YAML text.

@@ -10,6 +10,7 @@
 #include "train/plan/duration.h"
 #include "train/plan/forecast.h"
 #include "train/plan/memory.h"
+#include "train/plan/precision.h"
 #include "train/plan/throughput.h"
 
 namespace routescope::train {
@@ -192,10 +193,11 @@ void resolve(TrainConfig& config, const std::optional<Cluster>& cluster, const s
           "need (build with the CUDA toolkit; a card is not necessary)",
           file);
     }
-    // `auto` means the precision of the cluster, not of this machine.
-    if (config.precision == "auto" && config.device == "cuda") config.precision = "bf16";
+    // `auto` means the precision of the cluster, not of this machine. Of a described CPU it is not known.
+    if (config.precision == "auto") config.precision = config.device == "cuda" ? "bf16" : "f32";
   }
   resolve_backend(config, true);
+  resolve_precision(config);
 }
 
 }  // namespace
