@@ -122,7 +122,11 @@ void add_verdicts(std::vector<Field>& fields) {
 }  // namespace
 
 std::string to_json(const CoalitionSettings& settings) {
-  return json{{"seed", settings.seed}, {"permutations", settings.permutations}, {"margin", settings.margin}}.dump();
+  return json{{"seed", settings.seed},
+              {"permutations", settings.permutations},
+              {"until_width", settings.until_width},
+              {"margin", settings.margin}}
+      .dump();
 }
 
 CoalitionSettings coalition_settings_from_json(const std::string& text, const std::string& where) {
@@ -130,15 +134,18 @@ CoalitionSettings coalition_settings_from_json(const std::string& text, const st
   CoalitionSettings out;
   out.seed = data::json_member<std::uint64_t>(object, "seed", where);
   out.permutations = data::json_member<int>(object, "permutations", where);
+  out.until_width = data::json_member<double>(object, "until_width", where);
   out.margin = data::json_member<double>(object, "margin", where);
   if (out.seed > static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max()))
     throw data::Error("{}: seed: found {}, expected at most {}", where, out.seed,
                       std::numeric_limits<std::int64_t>::max());
   if (out.permutations < 0 || out.permutations > most_permutations)
     throw data::Error("{}: permutations: found {}, expected 0 to {}", where, out.permutations, most_permutations);
+  if (!(out.until_width >= 0) || !std::isfinite(out.until_width))
+    throw data::Error("{}: until_width: found {}, expected a finite number from 0", where, out.until_width);
   if (!(out.margin > 0) || !std::isfinite(out.margin))
     throw data::Error("{}: margin: found {}, expected a finite number above 0", where, out.margin);
-  if (object.size() != 3) throw data::Error("{}: found {} keys, expected 3", where, object.size());
+  if (object.size() != 4) throw data::Error("{}: found {} keys, expected 4", where, object.size());
   return out;
 }
 
@@ -159,6 +166,7 @@ std::vector<Field> coalition_fields() {
   add_estimates(fields, "slice_shapley", {"slice"}, "nat/token",
                 "Shapley value over random orders, which the interval counts as a sample; NaN without any",
                 &CoalitionRow::slice_shapley);
+  add(fields, "orders", {}, "1", "orders of slice_shapley, reverses included", [](auto& row) { return &row.orders; });
   add_estimates(fields, "interaction", {"pair"}, "nat/token", "effect of both minus that of either",
                 &CoalitionRow::pair);
   add(fields, "interaction_p", {"pair"}, "1", "two-sided p value of at most the margin, Holm over the pairs",

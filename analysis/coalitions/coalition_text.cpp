@@ -87,14 +87,18 @@ std::string coalition_text(const CoalitionRow& row, const CoalitionSettings& set
     if (row.in_company[s] == InCompany::undecided)
       out += fmt::format("  undecided: {} does nothing alone; in company it is not known\n", slice_name(s));
   }
-  return out + fmt::format("  cost {:.1f} plain evaluations ({} orders)", row.passes, 2 * settings.permutations);
+  return out + fmt::format("  cost {:.1f} plain evaluations ({} orders{})", row.passes, row.orders,
+                           row.orders < 2 * settings.permutations
+                               ? fmt::format(" of at most {}", 2 * settings.permutations)
+                               : "");
 }
 
 std::vector<std::pair<std::string, std::string>> coalition_estimand() {
   return {{"intervention", describe(Ablation::mean) + "; of the routes of slices, those of the final read stay"},
           {"metric", "nll of the ablated minus nll of the intact model, mean over the predicted tokens of a sequence"},
           {"interval",
-           "95 % over documents: BCa bootstrap; of shares Fieller's; of slice_shapley over documents and orders"}};
+           "95 % over documents: BCa bootstrap; of shares Fieller's; of slice_shapley over documents and orders, at "
+           "all looks at them together"}};
 }
 
 std::string coalition_json(const CoalitionRow& row, const CoalitionSettings& settings, const ProbeTokens& tokens,
@@ -138,7 +142,7 @@ std::string coalition_json(const CoalitionRow& row, const CoalitionSettings& set
               {"pair", pairs},
               {"interaction", list(row.pair)},
               {"interaction_p", list(row.pair_p)},
-              {"permutations", 2 * settings.permutations},
+              {"permutations", row.orders},
               {"passes", number(row.passes)}}
              .dump(1) +
          "\n";

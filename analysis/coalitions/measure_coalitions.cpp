@@ -5,13 +5,13 @@
 #include <map>
 #include <utility>
 
+#include "analysis/coalitions/order_sample.h"
 #include "analysis/findings/dissociation.h"
 #include "analysis/probe/cuts.h"
 #include "analysis/probe/intact.h"
 #include "analysis/routes/free_mass.h"
 #include "analysis/statistics/documents.h"
 #include "analysis/statistics/permutation.h"
-#include "analysis/statistics/two_way.h"
 
 namespace routescope::analysis {
 namespace {
@@ -32,13 +32,6 @@ Values combined(const Values& a, double by, const Values& b) {
 double p_nothing(const Values& values, double margin) {
   if (!(margin > 0)) return 1;
   return std::max(equivalence_test(values, margin), p_share_within(values, margin, idle_share));
-}
-
-/// Two-sided p value of a mean within the margin: interactions of f32's rounding are none.
-double beyond_margin(const Values& values, double margin) {
-  Values negative;
-  for (double value : values) negative.push_back(-value);
-  return std::min(1.0, 2 * std::min(p_above(values, margin), p_above(negative, margin)));
 }
 
 class Measurer {
@@ -65,6 +58,7 @@ class Measurer {
     describe_alone();
     describe_pairs();
     describe_shares();
+    sample_orders();
     row_.seconds = seconds_now() - start;
     return std::move(row_);
   }
@@ -99,30 +93,46 @@ class Measurer {
       pairs_.push_back(add_where([a = a, b = b](std::size_t t) { return t == a || t == b; }));
     for (Coalition present = 0; present < Coalition{1} << num_players; ++present)
       game_.push_back(add_where([&](std::size_t t) { return (present >> player_of(t) & 1) == 0; }));
-    for (int i = 0; i < settings_.permutations; ++i) {
+  }
+
+  /// Pairs of orders up to this many, and their cuts.
+  void add_orders(int pairs) {
+    const std::size_t n = sets_.size(), first = orders_.size();
+    for (int i = static_cast<int>(first / 2); i < pairs; ++i) {
       orders_.push_back(random_permutation(n, settings_.seed, order_stream + static_cast<std::uint64_t>(i)));
       orders_.push_back({orders_.back().rbegin(), orders_.back().rend()});
     }
-    for (const std::vector<std::size_t>& order : orders_) {
+    for (std::size_t i = first; i < orders_.size(); ++i) {
       std::vector<std::size_t>& along = along_.emplace_back();
       Sets ablated(n, 1);
       along.push_back(all_);
-      for (std::size_t i = 0; i < n; ++i) {
-        ablated[order[i]] = 0;
+      for (const std::size_t joins : orders_[i]) {
+        ablated[joins] = 0;
         along.push_back(add(ablated));
       }
     }
   }
 
-  void measure() {
-    const auto of_sequence = measure_cuts(batches_, {model_, tokens_, reference_, settings_.seed}, cuts_, "coalitions");
-    row_.passes = 1 + passes_of(model_.plan(), cuts_);
+  /// The cuts that are new. Losses by sequence of these.
+  Table measure_new() {
+    const std::vector<Cut> cuts(cuts_.begin() + std::ssize(losses_), cuts_.end());
+    const auto of_sequence = measure_cuts(batches_, {model_, tokens_, reference_, settings_.seed}, cuts, "coalitions");
+    row_.passes += passes_of(model_.plan(), cuts);
     Table by_sequence;
-    for (std::size_t c = 0; c < cuts_.size(); ++c) {
+    for (std::size_t c = 0; c < cuts.size(); ++c) {
       Values& values = by_sequence.emplace_back();
       for (const Values& one : of_sequence) values.push_back(one[1 + c]);
       losses_.push_back(document_values(values, tokens_.documents));
     }
+    return by_sequence;
+  }
+
+  /// One set of cuts is measured at once, because they share what precedes them: without early looks all of them.
+  void measure() {
+    row_.passes = 1;
+    const std::vector<int> looks = order_looks(settings_.permutations, settings_.until_width > 0);
+    if (looks.size() == 1) add_orders(looks.front());
+    const Table by_sequence = measure_new();
     const auto flat = [&](const std::vector<std::size_t>& cuts) {
       Values out;
       for (std::size_t c : cuts) out.insert(out.end(), by_sequence[c].begin(), by_sequence[c].end());
@@ -159,7 +169,7 @@ class Measurer {
       const bool tested = changes(a) && changes(b);
       const Values beyond = combined(combined(both[pair], -1, alone[a]), -1, alone[b]);
       row_.pair.push_back(tested ? estimate(beyond, 2, pair) : Estimate{});
-      row_.pair_p.push_back(tested ? beyond_margin(beyond, row_.margin) : nan);
+      row_.pair_p.push_back(tested ? two_sided_p(beyond, row_.margin) : nan);
       ++pair;
     }
     row_.pair_p = holm_adjust(row_.pair_p);
@@ -190,19 +200,35 @@ class Measurer {
     }
     for (std::size_t player = 0; player < num_players; ++player)
       row_.shapley.push_back(estimate(of_player[player], 3, player));
-    if (orders_.empty()) row_.slice_shapley.resize(sets_.size());
-    if (orders_.empty()) return;
-    // [slice][pair of orders][document]
-    std::vector<Table> slices(sets_.size(), Table(orders_.size() / 2, Values(losses_[all_].size(), 0.0)));
-    for (std::size_t i = 0; i < orders_.size(); ++i) {
-      for (std::size_t d = 0; d < losses_[all_].size(); ++d) {
-        Values along;
-        for (std::size_t c : along_[i]) along.push_back(-losses_[c][d]);
-        const Values own = marginals(orders_[i], along);
-        for (std::size_t s = 0; s < own.size(); ++s) slices[s][i / 2][d] += own[s] / 2;
+  }
+
+  void sample_orders() {
+    row_.slice_shapley.resize(sets_.size());
+    OrderSample sample(sets_.size());
+    const std::vector<int> looks = order_looks(settings_.permutations, settings_.until_width > 0);
+    for (const int pairs : looks) {
+      add_orders(pairs);
+      if (losses_.size() < cuts_.size()) measure_new();
+      add_gains(sample);
+      row_.slice_shapley = at_look(sample, static_cast<std::size_t>(pairs), looks.size());
+      row_.orders = 2 * pairs;
+      if (narrow(row_.slice_shapley, settings_.until_width * row_.all.value)) return;
+    }
+  }
+
+  /// What the pairs of orders say that the sample lacks.
+  void add_gains(OrderSample& sample) const {
+    for (std::size_t pair = sample.front().size(); pair < orders_.size() / 2; ++pair) {
+      for (Table& slice : sample) slice.emplace_back(losses_[all_].size(), 0.0);
+      for (const std::size_t i : {2 * pair, 2 * pair + 1}) {
+        for (std::size_t d = 0; d < losses_[all_].size(); ++d) {
+          Values along;
+          for (std::size_t c : along_[i]) along.push_back(-losses_[c][d]);
+          const Values own = marginals(orders_[i], along);
+          for (std::size_t s = 0; s < own.size(); ++s) sample[s][pair][d] += own[s] / 2;
+        }
       }
     }
-    for (const Table& one : slices) row_.slice_shapley.push_back(two_way_mean(one));
   }
 
   const model::Model& model_;

@@ -16,7 +16,10 @@ namespace routescope::analysis {
 struct CoalitionSettings {
   std::uint64_t seed = 1;
   int permutations = 16;  // orders of the slices, each with its reverse, for their Shapley values; 0: none
-  double margin = 0.01;   // share of ln(vocabulary) - nll: an effect shown to lie within it counts as none
+  /// Above 0: no more orders than it takes for every interval to be at most this share of what ablating every slice
+  /// costs wide.
+  double until_width = 0;
+  double margin = 0.01;  // share of ln(vocabulary) - nll: an effect shown to lie within it counts as none
 };
 
 /// What a slice that is shown to do nothing alone does in company. `idle`: it is shown to do nothing beside any other
@@ -45,6 +48,7 @@ struct CoalitionRow {
   std::vector<Estimate> player_sufficiency;  // [player]
   std::vector<Estimate> shapley;             // [player] exact: what its absence costs, mean over all orders of leaving
   std::vector<Estimate> slice_shapley;       // [slice] over random orders, a sample too; NaN without any
+  int orders = 0;                            // how many, reverses included
   std::vector<InCompany> in_company;         // [slice]
   std::vector<int> partner;                  // [slice] of a redundant one: the slice beside which it does most; else -1
   /// What it all follows from, by sequence: of each slice ablated alone, of each kept alone, of each

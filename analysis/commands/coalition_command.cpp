@@ -147,6 +147,11 @@ Subcommand add_coalition_command(CLI::App& tool) {
                    "Random orders of the slices, each with its reverse, for their Shapley values; 0: none", 0,
                    most_permutations)
       ->group("Coalitions");
+  data::add_number(*command, "--until-width", s.until_width,
+                   "Look after 4, 8, 16, ... of these orders, and stop where every interval is at most this share of "
+                   "what ablating all slices costs wide; 0: all orders",
+                   0.0)
+      ->group("Coalitions");
   data::add_number(*command, "--margin", s.margin,
                    "Share of ln(vocabulary) minus the nll: an effect shown to lie within it counts as none",
                    data::above_zero)

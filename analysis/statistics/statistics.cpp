@@ -58,10 +58,10 @@ double normal_quantile(double p) {
   return boost::math::quantile(boost::math::normal(), p);
 }
 
-double two_sided_p(std::span<const double> values) {
+double two_sided_p(std::span<const double> values, double margin) {
   std::vector<double> negative;
   for (double value : values) negative.push_back(-value);
-  const double above = p_above(values), below = p_above(negative);
+  const double above = p_above(values, margin), below = p_above(negative, margin);
   return std::isnan(above) || std::isnan(below) ? nan : std::min(1.0, 2 * std::min(above, below));
 }
 

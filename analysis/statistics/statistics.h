@@ -103,8 +103,9 @@ std::vector<double> run_weights(std::size_t runs, const RandomKey& key, std::uin
 /// P(X <= x) of the standard normal, and its inverse for p in (0, 1).
 double normal_cdf(double x);
 double normal_quantile(double p);
-/// Twice the smaller one-sided p value of a mean of 0 (p_above()), at most 1; NaN for fewer than two values.
-double two_sided_p(std::span<const double> values);
+/// Twice the smaller one-sided p value (p_above()) of a mean between -margin and margin, at most 1; NaN for fewer than
+/// two values.
+double two_sided_p(std::span<const double> values, double margin = 0);
 
 /// The ratio of two paired means and its interval (Fieller 1954): the values r at which the mean of numerator - r
 /// denominator is not shown to differ from 0 by Student's t. NaN where the mean of the denominator is not shown to be

@@ -115,12 +115,14 @@ TEST_F(CoalitionFileTest, OtherAttributesAreRefused) {
   expect_refused({"attribute filetype: found 'something', expected 'routescope coalitions'"});
   replace_attribute("settings", "{}");
   expect_refused({"attribute settings: seed: found nothing, expected a value"});
-  replace_attribute("settings", R"({"seed":1,"permutations":-1,"margin":0.1})");
+  replace_attribute("settings", R"({"seed":1,"permutations":-1,"until_width":0,"margin":0.1})");
   expect_refused({"attribute settings: permutations: found -1, expected 0 to 10000"});
-  replace_attribute("settings", R"({"seed":1,"permutations":1,"margin":0})");
+  replace_attribute("settings", R"({"seed":1,"permutations":1,"until_width":-1,"margin":0.1})");
+  expect_refused({"attribute settings: until_width: found -1, expected a finite number from 0"});
+  replace_attribute("settings", R"({"seed":1,"permutations":1,"until_width":0,"margin":0})");
   expect_refused({"attribute settings: margin: found 0, expected a finite number above 0"});
-  replace_attribute("settings", R"({"seed":1,"permutations":1,"margin":0.1,"more":1})");
-  expect_refused({"attribute settings: found 4 keys, expected 3"});
+  replace_attribute("settings", R"({"seed":1,"permutations":1,"until_width":0,"margin":0.1,"more":1})");
+  expect_refused({"attribute settings: found 5 keys, expected 4"});
   data::write_text_atomically(file_, whole_.substr(0, whole_.size() / 2));
   expect_refused({"coalitions.h5"});
 }

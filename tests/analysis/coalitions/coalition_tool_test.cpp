@@ -66,6 +66,8 @@ TEST_F(CoalitionTool, RefusesWhatCannotBeMeasured) {
   expect_refused("coalitions --run run --step all --out c.json", 2, "a JSON file is of one step: found 2 steps");
   expect_refused("coalitions --run run --permutations -1", 2, "--permutations");
   expect_refused("coalitions --run run --margin 0", 2, "--margin");
+  expect_refused("coalitions --run run --until-width -0.1", 2, "--until-width");
+  expect_refused("coalitions --run run --until-width nan", 2, "--until-width");
   testing::make_run(dir / "plain", testing::micro_config(model::Residual::standard, model::AttnResSource::block_sum),
                     {4});
   expect_refused("coalitions --run plain", 1, "it has no reads to probe");

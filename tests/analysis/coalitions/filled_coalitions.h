@@ -21,6 +21,7 @@ inline analysis::CoalitionRow drawn_coalitions(std::int64_t step, std::size_t se
   for (double* number : {&row.nll, &row.margin, &row.passes, &row.seconds}) *number = 1 + std::abs(normal(random));
   row.all = estimate();
   row.all_p = 0.01;
+  row.orders = 12;
   const std::size_t slices = analysis::num_slices, pairs = analysis::pairs_of(slices).size();
   const auto fill = [&](std::vector<analysis::Estimate>& list, std::size_t size) {
     for (std::size_t i = 0; i < size; ++i) list.push_back(estimate());

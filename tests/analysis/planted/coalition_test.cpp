@@ -22,9 +22,11 @@ std::size_t slice(const std::string& name) {
   throw std::out_of_range(name);
 }
 
-CoalitionRow measured(const model::Model& model, const analysis::ProbeTokens& tokens, int permutations = 2) {
-  return analysis::measure_coalitions(model, tokens, {.seed = 3, .permutations = permutations, .margin = 0.05},
-                                      *kernels::single_communicator());
+CoalitionRow measured(const model::Model& model, const analysis::ProbeTokens& tokens, int permutations = 2,
+                      double until_width = 0) {
+  return analysis::measure_coalitions(
+      model, tokens, {.seed = 3, .permutations = permutations, .until_width = until_width, .margin = 0.05},
+      *kernels::single_communicator());
 }
 
 /// The token's signal is the other bit of the token before, in every case: embedding and history both carry the answer
@@ -87,6 +89,26 @@ TEST(PlantedCoalitions, ShapleyValuesSumToWhatAllCost) {
   EXPECT_NEAR(players, row.all.value, 1e-5);
   EXPECT_NEAR(slices, row.all.value, 1e-5);
   EXPECT_GT(row.all.value, 0.3);
+}
+
+/// The orders of an early stop are the first of all orders; its intervals are wider, because it could have gone on.
+TEST(PlantedCoalitions, OrdersStopWhereTheirValuesAreKnown) {
+  const Covered covered;
+  const auto values = [&](int permutations, double until_width) {
+    return measured(covered.machine.model(), covered.tokens, permutations, until_width);
+  };
+  const CoalitionRow early = values(32, 1e9), never = values(9, 1e-9), four = values(4, 0), nine = values(9, 0);
+  EXPECT_EQ(early.orders, 8);
+  EXPECT_EQ(never.orders, 18);
+  EXPECT_EQ(four.orders, 8);
+  EXPECT_LT(early.passes, never.passes);
+  ASSERT_EQ(early.slice_shapley.size(), four.slice_shapley.size());
+  for (std::size_t s = 0; s < four.slice_shapley.size(); ++s) {
+    EXPECT_NEAR(early.slice_shapley[s].value, four.slice_shapley[s].value, 1e-6);
+    EXPECT_NEAR(never.slice_shapley[s].value, nine.slice_shapley[s].value, 1e-6);
+    EXPECT_LE(early.slice_shapley[s].ci.lower, four.slice_shapley[s].ci.lower + 1e-6);
+    EXPECT_LE(never.slice_shapley[s].ci.lower, nine.slice_shapley[s].ci.lower + 1e-6);
+  }
 }
 
 }  // namespace
