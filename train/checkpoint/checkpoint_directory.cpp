@@ -1,10 +1,12 @@
 #include "train/checkpoint/checkpoint_directory.h"
 
+#include <fcntl.h>
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <cstdio>
 #include <fstream>
 #include <functional>
 #include <numeric>
@@ -25,9 +27,14 @@ namespace {
 // Prefixes of names that readers ignore.
 constexpr const char* kWriting = ".writing-";
 constexpr const char* kRemoving = ".removing-";
+constexpr const char* kWeights = ".weights-";  // a checkpoint without its state, before it takes the name
 
 fs::path beside(const fs::path& dir, const char* prefix) {
   return dir.parent_path() / (prefix + dir.filename().string());
+}
+
+bool is_state_file(const std::string& name) {
+  return name.starts_with("train_state");
 }
 
 fs::path checkpoints_dir(const fs::path& run_dir) {
@@ -35,6 +42,14 @@ fs::path checkpoints_dir(const fs::path& run_dir) {
 }
 
 }  // namespace
+
+void link_or_copy(const fs::path& from, const fs::path& to) {
+  std::error_code no_links;  // some file systems have none
+  fs::create_hard_link(from, to, no_links);
+  if (!no_links) return;
+  fs::copy_file(from, to);
+  data::sync_path(to);
+}
 
 fs::path writing_dir(const fs::path& checkpoint) {
   return beside(checkpoint, kWriting);
@@ -111,6 +126,31 @@ void check_finite(const fs::path& file) {
   }
 }
 
+bool has_state(const data::CheckpointEntry& checkpoint) {
+  const std::vector<data::ManifestEntry> files = data::list_manifest(checkpoint.dir);
+  return std::ranges::any_of(files, [](const data::ManifestEntry& file) { return is_state_file(file.name); });
+}
+
+void remove_state(const fs::path& checkpoint) {
+  const fs::path weights = beside(checkpoint, kWeights);
+  fs::remove_all(weights);
+  fs::create_directory(weights);
+  std::vector<data::ManifestEntry> kept = data::list_manifest(checkpoint);
+  std::erase_if(kept, [](const data::ManifestEntry& file) { return is_state_file(file.name); });
+  for (const data::ManifestEntry& file : kept) link_or_copy(checkpoint / file.name, weights / file.name);
+  data::write_manifest(weights, kept);
+  data::sync_path(weights);
+  if (::renameat2(AT_FDCWD, weights.c_str(), AT_FDCWD, checkpoint.c_str(), RENAME_EXCHANGE) == 0) {
+    data::sync_path(checkpoint.parent_path());
+    std::error_code error;
+    fs::remove_all(weights, error);  // if this fails, remove_debris() tries again at the next start
+    return;
+  }
+  remove_checkpoint(checkpoint);
+  rename_directory(weights, checkpoint);
+  data::sync_path(checkpoint.parent_path());
+}
+
 void remove_checkpoint(const fs::path& checkpoint) {
   const fs::path hidden = beside(checkpoint, kRemoving);
   std::error_code error;
@@ -145,7 +185,15 @@ void remove_debris(const fs::path& run_dir) {
   std::vector<fs::path> debris;
   for (const auto& entry : fs::directory_iterator(parent)) {
     const std::string name = entry.path().filename().string();
-    if (name.starts_with(kWriting) || name.starts_with(kRemoving)) debris.push_back(entry.path());
+    if (name.starts_with(kWriting) || name.starts_with(kRemoving) || name.starts_with(kWeights))
+      debris.push_back(entry.path());
+  }
+  for (const fs::path& path : debris) {
+    const std::string name = path.filename().string();
+    if (!name.starts_with(kWeights) || !fs::exists(path / "MANIFEST.json")) continue;
+    // It is complete. The checkpoint whose name it takes is gone, or only that name is.
+    const fs::path checkpoint = parent / name.substr(std::string_view(kWeights).size());
+    if (!fs::exists(checkpoint)) rename_directory(path, checkpoint);
   }
   for (const fs::path& path : debris) fs::remove_all(path);
 }

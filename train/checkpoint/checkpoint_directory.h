@@ -15,6 +15,10 @@ std::filesystem::path writing_dir(const std::filesystem::path& checkpoint);
 /// Throws Error.
 void rename_directory(const std::filesystem::path& from, const std::filesystem::path& to);
 
+/// The same file under a second name, or a copy of it where the file system has no links. Throws
+/// std::filesystem::filesystem_error, and Error if a copy cannot be synced.
+void link_or_copy(const std::filesystem::path& from, const std::filesystem::path& to);
+
 /// Every directory that is named as a checkpoint, with or without a manifest, in no order. Throws Error.
 std::vector<data::CheckpointEntry> named_as_checkpoints(const std::filesystem::path& run_dir);
 
@@ -27,6 +31,14 @@ bool holds_tensors(const std::filesystem::path& file);
 /// Throws Error naming the first tensor of a safetensors file that holds a number which is not finite.
 void check_finite(const std::filesystem::path& file);
 
+/// Whether a checkpoint lists the state that a run goes on from. One without it is a model directory with a manifest.
+/// Throws Error if the manifest cannot be read.
+bool has_state(const data::CheckpointEntry& checkpoint);
+/// Removes the state from a checkpoint: its weights get a directory and a manifest of their own, which takes the name
+/// in one step where the file system can exchange two names. Elsewhere a kill in between leaves no checkpoint of this
+/// name, until remove_debris(). Throws Error.
+void remove_state(const std::filesystem::path& checkpoint);
+
 /// Renames a checkpoint to a name that readers ignore, then removes it; what cannot be removed is debris. Throws Error
 /// if it cannot be renamed.
 void remove_checkpoint(const std::filesystem::path& checkpoint);
@@ -37,7 +49,8 @@ void remove_checkpoints_after(const std::filesystem::path& run_dir, std::int64_t
 /// under their own name they could be found again once the record has been cut back to `step`. Only one process may
 /// call it.
 void set_aside_checkpoints_after(const std::filesystem::path& run_dir, std::int64_t step);
-/// Removes what interrupted saves and removals left. Only one process may call it, before any checkpoint is written.
+/// Removes what interrupted saves and removals left, and ends an interrupted remove_state(). Only one process may call
+/// it, before any checkpoint is written.
 void remove_debris(const std::filesystem::path& run_dir);
 
 }  // namespace routescope::train

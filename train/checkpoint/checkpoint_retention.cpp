@@ -2,6 +2,7 @@
 
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "data/base/files.h"
@@ -13,10 +14,19 @@ namespace routescope::train {
 namespace {
 
 /// Whether an intact checkpoint was written outside a series of skipped steps. If its state cannot be read, no run can
-/// go back to it, and it is not.
+/// go back to it, and it is not. The state of others is not removed.
 bool is_clean(const data::CheckpointEntry& checkpoint) {
   try {
-    return read_train_state(checkpoint).skipped == 0;
+    return !has_state(checkpoint) || read_train_state(checkpoint).skipped == 0;
+  } catch (const std::exception&) {
+    return false;
+  }
+}
+
+/// Whether it has a state. A checkpoint whose manifest cannot be read stays as it is.
+bool can_lose_state(const data::CheckpointEntry& checkpoint) {
+  try {
+    return has_state(checkpoint);
   } catch (const std::exception&) {
     return false;
   }
@@ -30,20 +40,16 @@ void keep_initial(const std::filesystem::path& run_dir, const data::CheckpointEn
   data::write_directory_atomically(initial, [&](const fs::path& directory) {
     for (const data::ManifestEntry& file : data::list_manifest(checkpoint.dir)) {
       if (file.name.starts_with("train_state")) continue;
-      std::error_code no_links;  // some file systems have none
-      fs::create_hard_link(checkpoint.dir / file.name, directory / file.name, no_links);
-      if (!no_links) continue;
-      fs::copy_file(checkpoint.dir / file.name, directory / file.name);
-      data::sync_path(directory / file.name);
+      link_or_copy(checkpoint.dir / file.name, directory / file.name);
     }
   });
 }
 
 }  // namespace
 
-CheckpointRetention::CheckpointRetention(std::filesystem::path run_dir, std::int64_t keep, std::int64_t intact)
-    : run_dir_(std::move(run_dir)), keep_(keep) {
-  if (keep_ > 0 && intact >= 0) counts_[intact] = is_clean({intact, data::checkpoint_dir(run_dir_, intact)});
+CheckpointRetention::CheckpointRetention(std::filesystem::path run_dir, const Kept& kept, std::int64_t intact)
+    : run_dir_(std::move(run_dir)), kept_(kept) {
+  if (kept_.any() && intact >= 0) counts_[intact] = is_clean({intact, data::checkpoint_dir(run_dir_, intact)});
 }
 
 CheckpointRetention::~CheckpointRetention() {
@@ -53,7 +59,7 @@ CheckpointRetention::~CheckpointRetention() {
 
 void CheckpointRetention::written(const TrainState& state) {
   counts_[state.step] = state.skipped == 0;
-  if (keep_ <= 0 || state.skipped > 0) return;
+  if (!kept_.any() || state.skipped > 0) return;
   newest_ = state.step;
   prune();
 }
@@ -68,23 +74,33 @@ void CheckpointRetention::update() {
 
 void CheckpointRetention::prune() {
   try {
-    std::int64_t counted = 0;
+    std::int64_t counted = 0, resumable = 0, unknown_states = 0;
     std::vector<data::CheckpointEntry> unknown;
     const std::vector<data::CheckpointEntry> all = data::list_checkpoints(run_dir_);
     for (auto entry = all.rbegin(); entry != all.rend(); ++entry) {
       if (entry->step > newest_) continue;
-      const auto known = counts_.find(entry->step);
-      if (counted == keep_) {
+      if (kept_.checkpoints > 0 && counted == kept_.checkpoints) {
         if (entry->step == 0) keep_initial(run_dir_, *entry);
         remove_checkpoint(entry->dir);
-      } else if (known == counts_.end())
-        unknown.push_back(*entry);
-      else if (known->second)
-        ++counted;
+        continue;
+      }
+      const auto known = counts_.find(entry->step);
+      const bool counts = known != counts_.end() && known->second;
+      if (known == counts_.end()) unknown.push_back(*entry);
+      if (counts) ++counted;
+      if (kept_.states == 0 || !can_lose_state(*entry)) continue;
+      if (resumable == kept_.states)
+        remove_state(entry->dir);
+      else if (counts)
+        ++resumable;
+      else if (known == counts_.end())
+        ++unknown_states;
     }
-    const std::int64_t wanted = keep_ - counted;
-    // If there are no more than are wanted, none would be removed whatever is read.
-    if (wanted <= 0 || std::ssize(unknown) <= wanted || thread_.joinable()) return;
+    // If there are no more than are wanted, nothing would be removed whatever is read.
+    std::int64_t wanted = 0;
+    if (std::ssize(unknown) > kept_.checkpoints - counted) wanted = kept_.checkpoints - counted;
+    if (unknown_states > kept_.states - resumable) wanted = std::max(wanted, kept_.states - resumable);
+    if (wanted <= 0 || thread_.joinable()) return;
     read_.clear();
     thread_ = thread_without_signals([this, unknown, wanted] { read(unknown, wanted); });
   } catch (const std::exception& error) {

@@ -17,27 +17,39 @@ namespace fs = std::filesystem;
 
 namespace {
 
+/// False for a manifest that cannot be read: that is damage, which is found later.
+bool lacks_state(const data::CheckpointEntry& checkpoint) {
+  try {
+    return !has_state(checkpoint);
+  } catch (const std::exception&) {
+    return false;
+  }
+}
+
 /// The directories of a run that are named as checkpoints.
 struct Candidates {
-  std::vector<std::int64_t> steps;  // of those with a manifest, newest first
+  std::vector<std::int64_t> steps;          // of those with a manifest, newest first
+  std::vector<std::int64_t> without_state;  // no run can go on from them
   std::vector<std::string> without_manifest;
 };
 
 Candidates list_candidates(const fs::path& run_dir) {
   Candidates found;
   const std::vector<data::CheckpointEntry> listed = data::list_checkpoints(run_dir);
-  for (auto entry = listed.rbegin(); entry != listed.rend(); ++entry) found.steps.push_back(entry->step);
+  for (auto entry = listed.rbegin(); entry != listed.rend(); ++entry)
+    (lacks_state(*entry) ? found.without_state : found.steps).push_back(entry->step);
   for (const data::CheckpointEntry& named : named_as_checkpoints(run_dir)) {
     // Only complete checkpoints are renamed into place: a directory without a manifest has lost it.
-    if (std::ranges::find(found.steps, named.step) == found.steps.end())
+    if (std::ranges::none_of(listed, [&](const data::CheckpointEntry& entry) { return entry.step == named.step; }))
       found.without_manifest.push_back(named.dir.string());
   }
   return found;
 }
 
-/// For broadcast(): the number of directories without a manifest, then the steps of the others.
+/// For broadcast(): the numbers of directories without a manifest and without a state, then the steps of the others.
 std::string to_text(const Candidates& candidates) {
-  return fmt::format("{} {}", candidates.without_manifest.size(), fmt::join(candidates.steps, " "));
+  return fmt::format("{} {} {}", candidates.without_manifest.size(), candidates.without_state.size(),
+                     fmt::join(candidates.steps, " "));
 }
 
 /// The first error in this rank's share of a checkpoint's files, or "". The files are shared out in turn, in the order
@@ -82,23 +94,30 @@ std::optional<data::CheckpointEntry> newest_intact_checkpoint(const fs::path& ru
     if (first) candidates = list_candidates(run_dir);
   });
   std::istringstream found(communicator.broadcast(to_text(candidates), "list of checkpoints"));
-  std::size_t damaged = 0;
-  found >> damaged;
+  std::size_t damaged = 0, without_state = 0;
+  found >> damaged >> without_state;
   for (const std::string& dir : candidates.without_manifest) spdlog::warn("{}: ignored: it has no MANIFEST.json", dir);
   std::string newest_damage;
   for (std::int64_t step = 0; found >> step;) {
     if (step > at_most) continue;
     const data::CheckpointEntry checkpoint{step, data::checkpoint_dir(run_dir, step)};
     const std::string damage = damage_on_any_rank(checkpoint, communicator);
-    if (damage.empty()) return checkpoint;
+    if (damage.empty()) {
+      for (const std::int64_t later : candidates.without_state)
+        if (later > step && later <= at_most)
+          spdlog::warn("{}: not resumed from: it has no optimizer state (checkpoint.keep_state)",
+                       data::checkpoint_dir(run_dir, later).string());
+      return checkpoint;
+    }
     if (first) spdlog::warn("ignored a damaged checkpoint: {}", damage);
     if (newest_damage.empty()) newest_damage = damage;
     ++damaged;
   }
-  if (damaged == 0) return std::nullopt;
+  if (damaged + without_state == 0) return std::nullopt;
   kernels::agree(communicator, "no intact checkpoint", [&] {
-    throw data::Error("{}: found no intact checkpoint, expected one of the {} to resume from{}{}",
-                      data::checkpoint_dir(run_dir, 0).parent_path().string(), damaged,
+    throw data::Error("{}: found no intact checkpoint{}, expected one of the {} to resume from{}{}",
+                      data::checkpoint_dir(run_dir, 0).parent_path().string(),
+                      without_state > 0 ? " with optimizer state" : "", damaged + without_state,
                       newest_damage.empty() ? "" : "; the newest: ", newest_damage);
   });
   return std::nullopt;

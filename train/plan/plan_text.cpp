@@ -7,6 +7,7 @@
 #include "kernels/device.h"
 #include "model/pass/parameters.h"
 #include "train/plan/basis.h"
+#include "train/plan/disk.h"
 #include "train/plan/duration.h"
 #include "train/plan/forecast.h"
 #include "train/plan/memory.h"
@@ -82,6 +83,13 @@ std::string memory_text(const TrainConfig& config, const Basis& basis, std::int6
                         level == recompute_levels[0] ? "nothing recomputed" : level);
   }
   return text + "\n";
+}
+
+std::string disk_text(const TrainConfig& config) {
+  const CheckpointBytes disk = checkpoint_bytes(config);
+  const auto bytes = [](std::int64_t value) { return fmt::format("{:.4g} GiB", gibi(static_cast<double>(value))); };
+  return fmt::format("checkpoints  {} of {} weights, {} of them with {} of state: {} in all\n", disk.checkpoints,
+                     bytes(disk.weights), disk.with_state, bytes(disk.state), bytes(disk.total()));
 }
 
 std::string wire_text(const TrainConfig& config, const StepForecast& f) {
@@ -223,6 +231,7 @@ std::string plan_text(TrainConfig config, const PlanOptions& options) {
   if (ranks > 1 || described) text += ranks_text(cluster, ranks, connected);
   if (config.device == "cuda") text += fmt::format("recompute    {}\n", config.kernels.recompute);
   text += memory_text(config, basis, ranks);
+  text += disk_text(config);
   if (ranks > 1) text += wire_text(config, forecast);
   if (!basis.timed(config))
     return text + "step time    unknown: no CUDA device answers here, and no --cluster FILE describes one\n";

@@ -43,6 +43,7 @@ Attempt::Attempt(const TrainConfig& config, const LoopOptions& options, const St
       writer_(dir_, model_, optimizer_, communicator,
               {.async = config.checkpoint.async == "on",
                .keep = config.checkpoint.keep,
+               .keep_state = config.checkpoint.keep_state,
                .intact = start.checkpoint ? start.checkpoint->step : -1}),
       rank_times_(communicator.gather(kernels::this_peer().host.data(), "names of machines")),
       checkpoints_{config.checkpoint.every, config.checkpoint.log_spaced_until, config.train.steps},

@@ -28,10 +28,11 @@ class Checkpoints : public ::testing::Test {
     model_.initialize(3);
     set_state(model_.layout(), optimizer_.state());
   }
-  std::unique_ptr<train::CheckpointWriter> writer(bool async, std::int64_t keep = 0, std::int64_t intact = -1) {
+  std::unique_ptr<train::CheckpointWriter> writer(bool async, std::int64_t keep = 0, std::int64_t intact = -1,
+                                                  std::int64_t keep_state = 0) {
     return std::make_unique<train::CheckpointWriter>(
         dir(), model_, optimizer_, *alone_,
-        train::CheckpointWriter::Options{.async = async, .keep = keep, .intact = intact});
+        train::CheckpointWriter::Options{.async = async, .keep = keep, .keep_state = keep_state, .intact = intact});
   }
   /// Settles, as training does after each step, until the run directory holds the checkpoints `names`.
   void settle_until(train::CheckpointWriter& writer, const std::vector<std::string>& names) const {

@@ -111,6 +111,8 @@ TEST_F(Config, WrongValuesNameKeyFoundAndExpected) {
             "command line: train.optimizer.learning_rate: found 'nan', expected a number above 0");
   EXPECT_EQ(message(kBase, {"train.schedule.kind=linear"}),
             "command line: train.schedule.kind: found 'linear', expected one of cosine, wsd, constant");
+  EXPECT_EQ(message(kBase, {"checkpoint.keep_state=0"}),
+            "command line: checkpoint.keep_state: found '0', expected all, or an integer of at least 1");
   EXPECT_EQ(message(kBase, {"checkpoint.keep=none"}),
             "command line: checkpoint.keep: found 'none', expected all, or an integer of at least 1");
   EXPECT_EQ(message(kBase, {"data.train=[]"}),

@@ -90,51 +90,6 @@ void expect_same_bits(const std::vector<T>& found, const std::vector<T>& expecte
   EXPECT_EQ(std::memcmp(found.data(), expected.data(), found.size() * sizeof(T)), 0) << what << " differs";
 }
 
-void expect_same_record(const fs::path& found_file, const fs::path& expected_file) {
-  const data::RoutingRecordView found = data::RoutingRecordView::load(found_file),
-                                expected = data::RoutingRecordView::load(expected_file);
-  EXPECT_EQ(found.info.reads, expected.info.reads);
-  EXPECT_EQ(found.info.sources, expected.info.sources);
-  EXPECT_EQ(found.info.probe_tokens, expected.info.probe_tokens);
-  EXPECT_EQ(found.info.probe_documents, expected.info.probe_documents);
-  ASSERT_EQ(found.train.size(), expected.train.size());
-  for (std::size_t i = 0; i < found.train.size(); ++i) {
-    const data::TrainRow &a = found.train[i], &b = expected.train[i];
-    EXPECT_EQ(a.step, b.step);
-    EXPECT_EQ(a.tokens_seen, b.tokens_seen);
-    EXPECT_EQ(a.loss, b.loss) << "training loss at step " << a.step;
-    EXPECT_EQ(a.learning_rate, b.learning_rate);
-    EXPECT_EQ(a.grad_norm, b.grad_norm) << "gradient norm at step " << a.step;
-  }
-  ASSERT_EQ(found.valid.size(), expected.valid.size());
-  for (std::size_t i = 0; i < found.valid.size(); ++i) {
-    EXPECT_EQ(found.valid[i].step, expected.valid[i].step);
-    EXPECT_EQ(found.valid[i].loss, expected.valid[i].loss) << "validation loss at step " << found.valid[i].step;
-  }
-  ASSERT_EQ(found.snapshots.size(), expected.snapshots.size());
-  for (std::size_t i = 0; i < found.snapshots.size(); ++i) {
-    const data::RoutingSnapshot &a = found.snapshots[i], &b = expected.snapshots[i];
-    EXPECT_EQ(a.step, b.step);
-    EXPECT_EQ(a.tokens_seen, b.tokens_seen);
-    const std::string at = " of the snapshot at step " + std::to_string(a.step);
-    expect_same_bits(a.alpha_mean, b.alpha_mean, "alpha_mean" + at);
-    expect_same_bits(a.alpha_std, b.alpha_std, "alpha_std" + at);
-    expect_same_bits(a.alpha_entropy, b.alpha_entropy, "alpha_entropy" + at);
-    expect_same_bits(a.source_rms, b.source_rms, "source_rms" + at);
-    expect_same_bits(a.contribution_mean, b.contribution_mean, "contribution_mean" + at);
-    expect_same_bits(a.norm_mass_mean, b.norm_mass_mean, "norm_mass_mean" + at);
-    expect_same_bits(a.query, b.query, "query" + at);
-    expect_same_bits(a.gain, b.gain, "gain" + at);
-    expect_same_bits(a.bias, b.bias, "bias" + at);
-  }
-  EXPECT_EQ(found.alpha_steps, expected.alpha_steps);
-  data::hdf5::Shape found_shape, expected_shape;
-  const auto found_alpha = data::hdf5::File::open(found_file).read<float>("alpha", &found_shape);
-  const auto expected_alpha = data::hdf5::File::open(expected_file).read<float>("alpha", &expected_shape);
-  EXPECT_EQ(found_shape, expected_shape);
-  expect_same_bits(found_alpha, expected_alpha, "alpha");
-}
-
 /// Name and state of a process, and where in the kernel each of its threads waits.
 std::string description_of(pid_t process) {
   const fs::path dir = fs::path("/proc") / std::to_string(process);
@@ -281,6 +236,51 @@ std::vector<pid_t> children_of(pid_t parent) {
 
 std::vector<std::string> checkpoint_names(const fs::path& run_dir) {
   return file_names(run_dir / "checkpoints");
+}
+
+void expect_same_record(const fs::path& found_file, const fs::path& expected_file) {
+  const data::RoutingRecordView found = data::RoutingRecordView::load(found_file),
+                                expected = data::RoutingRecordView::load(expected_file);
+  EXPECT_EQ(found.info.reads, expected.info.reads);
+  EXPECT_EQ(found.info.sources, expected.info.sources);
+  EXPECT_EQ(found.info.probe_tokens, expected.info.probe_tokens);
+  EXPECT_EQ(found.info.probe_documents, expected.info.probe_documents);
+  ASSERT_EQ(found.train.size(), expected.train.size());
+  for (std::size_t i = 0; i < found.train.size(); ++i) {
+    const data::TrainRow &a = found.train[i], &b = expected.train[i];
+    EXPECT_EQ(a.step, b.step);
+    EXPECT_EQ(a.tokens_seen, b.tokens_seen);
+    EXPECT_EQ(a.loss, b.loss) << "training loss at step " << a.step;
+    EXPECT_EQ(a.learning_rate, b.learning_rate);
+    EXPECT_EQ(a.grad_norm, b.grad_norm) << "gradient norm at step " << a.step;
+  }
+  ASSERT_EQ(found.valid.size(), expected.valid.size());
+  for (std::size_t i = 0; i < found.valid.size(); ++i) {
+    EXPECT_EQ(found.valid[i].step, expected.valid[i].step);
+    EXPECT_EQ(found.valid[i].loss, expected.valid[i].loss) << "validation loss at step " << found.valid[i].step;
+  }
+  ASSERT_EQ(found.snapshots.size(), expected.snapshots.size());
+  for (std::size_t i = 0; i < found.snapshots.size(); ++i) {
+    const data::RoutingSnapshot &a = found.snapshots[i], &b = expected.snapshots[i];
+    EXPECT_EQ(a.step, b.step);
+    EXPECT_EQ(a.tokens_seen, b.tokens_seen);
+    const std::string at = " of the snapshot at step " + std::to_string(a.step);
+    expect_same_bits(a.alpha_mean, b.alpha_mean, "alpha_mean" + at);
+    expect_same_bits(a.alpha_std, b.alpha_std, "alpha_std" + at);
+    expect_same_bits(a.alpha_entropy, b.alpha_entropy, "alpha_entropy" + at);
+    expect_same_bits(a.source_rms, b.source_rms, "source_rms" + at);
+    expect_same_bits(a.contribution_mean, b.contribution_mean, "contribution_mean" + at);
+    expect_same_bits(a.norm_mass_mean, b.norm_mass_mean, "norm_mass_mean" + at);
+    expect_same_bits(a.query, b.query, "query" + at);
+    expect_same_bits(a.gain, b.gain, "gain" + at);
+    expect_same_bits(a.bias, b.bias, "bias" + at);
+  }
+  EXPECT_EQ(found.alpha_steps, expected.alpha_steps);
+  data::hdf5::Shape found_shape, expected_shape;
+  const auto found_alpha = data::hdf5::File::open(found_file).read<float>("alpha", &found_shape);
+  const auto expected_alpha = data::hdf5::File::open(expected_file).read<float>("alpha", &expected_shape);
+  EXPECT_EQ(found_shape, expected_shape);
+  expect_same_bits(found_alpha, expected_alpha, "alpha");
 }
 
 void expect_same_run(const fs::path& found, const fs::path& expected) {

@@ -70,5 +70,7 @@ std::vector<std::string> checkpoint_names(const std::filesystem::path& run_dir);
 /// Expects that both runs have the same checkpoints, byte for byte (at the steps that both have, and at the last), and
 /// the same record, value for value except timings.
 void expect_same_run(const std::filesystem::path& found, const std::filesystem::path& expected);
+/// Of two routing.h5 all but times.
+void expect_same_record(const std::filesystem::path& found_file, const std::filesystem::path& expected_file);
 
 }  // namespace routescope::testing

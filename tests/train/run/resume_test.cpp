@@ -336,6 +336,20 @@ TEST_F(Resume, KeepKeepsTheNewest) {
   testing::expect_same_run(micro_->dir("keep"), micro_->dir("whole"));
 }
 
+TEST_F(Resume, KeepStateLeavesOlderOnesTheirWeights) {
+  const std::vector<std::string> keep{"checkpoint.keep_state=1"};
+  crash_after("weights", 7, "off", keep);
+  micro_->train("weights", keep);
+  testing::expect_same_record(micro_->dir("weights") / "routing.h5", micro_->dir("whole") / "routing.h5");
+  EXPECT_EQ(testing::checkpoint_names(micro_->dir("weights")), testing::checkpoint_names(micro_->dir("whole")));
+  for (const data::CheckpointEntry& entry : data::list_checkpoints(micro_->dir("weights"))) {
+    EXPECT_NO_THROW(data::verify_manifest(entry.dir));
+    EXPECT_EQ(fs::exists(entry.dir / "train_state.safetensors"), entry.step == 12) << entry.step;
+    EXPECT_EQ(data::sha256_file(entry.dir / "model.safetensors"),
+              data::sha256_file(data::checkpoint_dir(micro_->dir("whole"), entry.step) / "model.safetensors"));
+  }
+}
+
 TEST_F(Resume, DebrisOfAKilledSaveIsRemoved) {
   crash_after("debris", 5);
   const fs::path checkpoints = micro_->dir("debris") / "checkpoints";
