@@ -72,8 +72,10 @@ const coalitions = {
     one.slices.forEach((name, a) => {
       drawing.append(svg("text", {class: "tick", x: left - 8, y: 12 + (a + 0.5) * height + 4, "text-anchor": "end"},
         `${a + 1} ${name}`));
-      drawing.append(svg(
-        "text", {class: "tick", x: left + (a + 0.5) * cell, y: bottom + 14, "text-anchor": "middle"}, String(a + 1)));
+      // Two digits need 16 units.
+      if (cell >= 16 || a % 2 === 0)
+        drawing.append(svg(
+          "text", {class: "tick", x: left + (a + 0.5) * cell, y: bottom + 14, "text-anchor": "middle"}, String(a + 1)));
       for (let b = a + 1; b < n; ++b, ++at) {
         const [value, lower, upper] = row.pair[at], shown = below(row.pair_p[at]), x = left + b * cell,
                              y = 12 + a * height;

@@ -76,7 +76,7 @@ const writers = {
     };
     this.masses = replaced(this.masses,
       dotRows(this.figure, this.series((row) => row.contribution), "contribution of every writer",
-        {items, scale: linear, xLabel: "contribution, mean over the reads behind it"}));
+        {items, scale: linear, xLabel: "mean contribution"}));
     this.effects = replaced(this.effects,
       dotRows(this.figure, this.series((row) => row[settings.writerEffect]), "effect of every writer", {items}));
     this.texts[0].textContent =
