@@ -214,6 +214,12 @@ std::vector<StateTensor> state_tensors(const model::ParameterLayout& layout, con
   return tensors;
 }
 
+int ranks_of_state(const data::CheckpointEntry& checkpoint) {
+  const std::vector<data::ManifestEntry> files = data::list_manifest(checkpoint.dir);
+  return static_cast<int>(
+      std::ranges::count_if(files, [](const data::ManifestEntry& file) { return file.name.starts_with(kStem); }));
+}
+
 TrainState read_train_state(StateFiles files, std::int64_t step) {
   const model::SafetensorsReader& first = files.front();
   TrainState state{.step = number(first, "step"),

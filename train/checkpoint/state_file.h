@@ -40,6 +40,8 @@ struct StateTensor {
 /// What a rank writes, in file order: its ranges with `written`, without the padding between parameters.
 std::vector<StateTensor> state_tensors(const model::ParameterLayout& layout, const OptimizerState& state);
 
+/// Number of ranks that wrote a checkpoint's state. Throws Error if the manifest cannot be read.
+int ranks_of_state(const data::CheckpointEntry& checkpoint);
 /// Reads the position of the run from the state files. Throws Error, also if the files contradict each other or one is
 /// missing.
 TrainState read_train_state(const data::CheckpointEntry& checkpoint);

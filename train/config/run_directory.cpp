@@ -20,13 +20,13 @@ namespace fs = std::filesystem;
 
 namespace {
 
-/// Whether a resumed run may change a key. These keys change weights and record by rounding at most (device, kernels),
-/// or not at all. Data are compared by fingerprints instead of paths (start.cpp), and checkpoints do not influence
-/// training.
+/// Whether a resumed run may change a key. These keys change weights and record by rounding at most (device, kernels,
+/// the order of sums), or not at all. Data are compared by fingerprints instead of paths (start.cpp), and checkpoints
+/// do not influence training.
 bool may_change(const std::string& path) {
   return path == "run.dir" || path == "device" || path == "data.train" || path == "data.valid" ||
-         path.starts_with("checkpoint.") || path.starts_with("train.non_finite.") || path.starts_with("distributed.") ||
-         path.starts_with("kernels.");
+         path == "train.micro_batch" || path.starts_with("checkpoint.") || path.starts_with("train.non_finite.") ||
+         path.starts_with("distributed.") || path.starts_with("kernels.");
 }
 
 bool holds_run(const fs::path& dir) {

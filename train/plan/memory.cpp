@@ -139,7 +139,8 @@ void resolve_recompute(TrainConfig& config, std::int64_t ranks) {
   if (choose) config.kernels.recompute = "none";
   if (!device) return;
   const std::size_t available = available_bytes(config.device);
-  if (const auto held = held_config(config.run.dir); choose && held && held->device == config.device) {
+  const auto held = held_config(config.run.dir);
+  if (choose && held && held->device == config.device && held->train.micro_batch == config.train.micro_batch) {
     config.kernels.recompute = held->kernels.recompute;
   } else if (choose && least_recompute(config, available, ranks)) {
     return;

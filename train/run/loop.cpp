@@ -80,15 +80,20 @@ LoopResult run_training(const TrainConfig& config, kernels::Communicator& commun
     streams.emplace(config);
   });
   std::optional<RunLock> lock;
+  std::optional<TrainConfig> held;
   kernels::agree(communicator, "run directory", [&] {
     if (!first) return;
     lock.emplace(dir);
     check_config(dir, config);
+    held = held_config(dir);
   });
   const StartPoint start = find_start(config, *streams, communicator);
 
+  std::string changed;
   kernels::agree(communicator, "run directory", [&] {
     if (!first) return;
+    if (start.checkpoint)
+      changed = text_of_changed_sums(held, ranks_of_state(*start.checkpoint), config, communicator.size());
     write_config(dir, config);
     remove_debris(dir);
     if (start.checkpoint) set_aside_checkpoints_after(dir, start.checkpoint->step);
@@ -102,6 +107,7 @@ LoopResult run_training(const TrainConfig& config, kernels::Communicator& commun
   }
   if (start.checkpoint)
     spdlog::info("{}: resuming after step {} of {}", dir.string(), start.checkpoint->step, config.train.steps);
+  if (!changed.empty()) spdlog::warn("{}", changed);
   LoopOptions locked = options;
   locked.stop = [&](std::int64_t step) {
     if (lock) lock->check();

@@ -79,7 +79,7 @@ void check_ranks(const TrainConfig& config, const std::string& first_ranks_confi
   if (passes < place.size) {
     throw data::Error(
         "train.tokens_per_step: found {}, which is {} micro-batches of {} tokens, expected at least one for each of {} "
-        "ranks",
+        "ranks (a smaller train.micro_batch makes more; a run that has begun may change it)",
         config.train.tokens_per_step, passes, config.train.micro_batch * config.data.sequence_length, place.size);
   }
   std::istringstream mine(to_yaml(config)), first(first_ranks_config);
@@ -124,6 +124,24 @@ model::Model start_model(const TrainConfig& config, int ranks, const std::option
                       checkpoint->dir.string());
   }
   return model;
+}
+
+std::string text_of_changed_sums(const std::optional<TrainConfig>& was, int ranks_before, const TrainConfig& now,
+                                 int ranks) {
+  std::vector<std::string> changes;
+  const auto compare = [&changes](const char* name, const auto& before, const auto& after) {
+    if (before != after) changes.push_back(fmt::format("{} {} (was {})", name, after, before));
+  };
+  compare("ranks", ranks_before, ranks);
+  if (was) {
+    compare("train.micro_batch", was->train.micro_batch, now.train.micro_batch);
+    compare("device", was->device, now.device);
+  }
+  if (changes.empty()) return "";
+  return fmt::format(
+      "from here on with {}: sums may be rounded in another order, so weights and record may differ by rounding from "
+      "those of a run without this change",
+      fmt::join(changes, ", "));
 }
 
 void check_record(const fs::path& file, std::int64_t step) {

@@ -50,6 +50,11 @@ StartPoint find_start(const TrainConfig& config, const Streams& streams, kernels
 /// not the one of the configuration.
 model::Model start_model(const TrainConfig& config, int ranks, const std::optional<data::CheckpointEntry>& checkpoint);
 
+/// What of a run changes at a resume and changes bits by rounding, "" if nothing: `was` (nothing: not known) trained on
+/// `ranks_before`, `now` trains on `ranks`. For the log.
+std::string text_of_changed_sums(const std::optional<TrainConfig>& was, int ranks_before, const TrainConfig& now,
+                                 int ranks);
+
 /// Throws Error unless `file` is a record with every step up to `step`.
 void check_record(const std::filesystem::path& file, std::int64_t step);
 

@@ -119,6 +119,27 @@ TEST_F(Job, ResumesToTheSameBitsOnAsManyRanksAndOnOtherNumbersToo) {
   }
 }
 
+TEST_F(Job, ARunGoesOnOnMoreRanksThanItHadMicroBatches) {
+  // 12 sequences a step. Six in a micro-batch are enough for two ranks.
+  std::vector<std::string> large = testing::job_settings(10, {"train.schedule.kind=constant", "train.micro_batch=6"}),
+                           small = testing::job_settings(20, {"train.schedule.kind=constant", "train.micro_batch=1"});
+  expect_finished("grown", large, 2);
+  large.push_back("train.steps=20");
+  const MicroRun::Finished refused = micro_.execute("grown", large, nullptr, 3);
+  EXPECT_EQ(refused.status, 1);
+  EXPECT_NE(refused.err.find("a smaller train.micro_batch makes more"), std::string::npos) << refused.err;
+  const MicroRun::Finished finished = micro_.execute("grown", small, nullptr, 3);
+  ASSERT_EQ(finished.status, 0) << finished.err << finished.out;
+  const std::string words = "from here on with ranks 3 (was 2), train.micro_batch 1 (was 6): sums may be rounded";
+  EXPECT_NE(finished.out.find(words), std::string::npos) << finished.out;
+  EXPECT_EQ(finished.out.find(words), finished.out.rfind(words)) << "one line, of one rank";
+  expect_finished("small", small, 3);
+  const data::RoutingRecordView found = record("grown"), expected = record("small");
+  ASSERT_EQ(found.train.size(), 20u);
+  for (std::size_t i = 0; i < 20; ++i)
+    EXPECT_NEAR(found.train[i].loss, expected.train[i].loss, 2e-3) << "step " << i + 1;
+}
+
 TEST_F(Job, ASignalToOneRankStopsAllWithACheckpoint) {
   const std::vector<std::string> settings = testing::job_settings(40);
   expect_finished("whole", settings, 2);

@@ -187,7 +187,6 @@ TEST_F(Resume, AnotherRunIsRefusedWithTheKey) {
   expect_refused("train.steps=13", "train.steps: found 13, expected 12");
   expect_refused("train.optimizer.learning_rate=1e-3", "train.optimizer.learning_rate: found 0.001, expected 0.01");
   expect_refused("train.schedule.warmup_steps=4", "train.schedule.warmup_steps: found 4, expected 3");
-  expect_refused("train.micro_batch=1", "train.micro_batch: found 1, expected 2");
   expect_refused("data.sequence_length=8", "data.sequence_length: found 8, expected 16");
   expect_refused("precision=bf16", "precision: found bf16, expected f32");
   expect_refused("valid.every=5", "valid.every: found 5, expected 4");
