@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cmath>
+#include <cstdint>
 #include <random>
 #include <string>
 
@@ -22,8 +23,8 @@ inline Machine gated() {
 
 /// Lines of prompts of 2 to 15 random tokens; the last one's choice opens the route in the clean prompt only, and its
 /// signal is the answer's first bit.
-inline std::string task_text() {
-  std::mt19937_64 random(5);
+inline std::string task_text(std::uint64_t seed = 5) {
+  std::mt19937_64 random(seed);
   std::string out;
   for (int q = 0; q < task_prompts; ++q) {
     const int length = 2 + q % 14;

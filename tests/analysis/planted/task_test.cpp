@@ -95,6 +95,31 @@ TEST(PlantedTask, EveryVerdictIsRightAndComesEarly) {
   }
 }
 
+TEST(PlantedTask, IsFoundInEveryDrawnSetOfPrompts) {
+  const Machine machine = gated();
+  const std::vector<analysis::Slice> slices = analysis::make_slices(machine.model().plan());
+  constexpr std::uint64_t sets = 40;
+  int missed = 0, wrong = 0, tested = 0;
+  for (std::uint64_t seed = 1; seed <= sets; ++seed) {
+    const analysis::Task task = analysis::parse_task(task_text(seed), "planted", 16);
+    const analysis::ProbeRow row = testing::probe_of(machine.model(), task.run, {.seed = seed, .controls = 0});
+    for (std::size_t s = 0; s < slices.size(); ++s) {
+      const analysis::SetEffect& effect = row.effects(Ablation::mask).sets[s];
+      if (effect.coverage == 0) continue;
+      ++tested;
+      // Rounding is an effect to a test against zero: one within the margin is none.
+      const bool shown = effect.p_adjusted < 0.05 && std::abs(effect.delta_nll.value) > rounding;
+      if (slices[s].name() == embedding_late)
+        missed += !shown;
+      else
+        wrong += shown;
+    }
+  }
+  EXPECT_GT(tested, static_cast<int>(sets) * 8);
+  EXPECT_EQ(missed, 0);
+  EXPECT_EQ(wrong, 0);
+}
+
 TEST(PlantedTask, DenoisingFindsTheRouteThatBringsTheAnswerBack) {
   const analysis::ProbeRow row = probe_task(Direction::denoising);
   expect_intact(row, nothing_said);
