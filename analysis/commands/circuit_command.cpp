@@ -74,7 +74,7 @@ void measure_one(CircuitRecord& record, const data::CheckpointEntry& entry, cons
   if (there != 0) return ranks.print("{}: step {} is there already\n", file.string(), entry.step);
   std::optional<model::Model> model;
   kernels::agree(ranks.communicator, "the model", [&] {
-    if (ranks.communicator.rank() == 0 && fs::exists(entry.dir / "MANIFEST.json")) data::verify_manifest(entry.dir);
+    if (ranks.communicator.rank() == 0 && fs::exists(entry.dir / "MANIFEST.json")) data::verify_model(entry.dir);
     model.emplace(model::Model::load(entry.dir, options));
     if (model->config().to_json().dump() != record.identity.model_config)
       throw data::Error("{}: is another model than that of the other steps", entry.dir.string());

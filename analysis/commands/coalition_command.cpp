@@ -70,7 +70,7 @@ void measure_one(CoalitionRecord& record, const data::CheckpointEntry& entry, co
           "--out, or remove this one",
           file.string(), entry.step, found->model_sha256, entry.dir.string(), sha256);
     if (found) return;
-    if (ranks.communicator.rank() == 0 && fs::exists(entry.dir / "MANIFEST.json")) data::verify_manifest(entry.dir);
+    if (ranks.communicator.rank() == 0 && fs::exists(entry.dir / "MANIFEST.json")) data::verify_model(entry.dir);
     model.emplace(model::Model::load(entry.dir, options));
     if (model->config().to_json().dump() != record.identity.model_config)
       throw data::Error("{}: is another model than that of the other steps", entry.dir.string());

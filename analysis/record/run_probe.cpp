@@ -161,7 +161,7 @@ const ProbeRow& RecordedProbe::row(std::int64_t step, const std::filesystem::pat
       refuse(step, record_.find(step)->model_sha256, model_dir);
     }
     if (communicator_.rank() == 0 && std::filesystem::exists(model_dir / "MANIFEST.json"))
-      data::verify_manifest(model_dir);
+      data::verify_model(model_dir);
     model.emplace(model::Model::load(model_dir, options_));
     if (model->config().to_json().dump() != record_.identity.model_config) {
       throw data::Error("{}: is another model than the record's (attribute model_config of {})", model_dir.string(),

@@ -131,6 +131,15 @@ void verify_manifest(const std::filesystem::path& dir) {
   for (const ManifestEntry& entry : list_manifest(dir)) verify_entry(dir, entry);
 }
 
+bool is_train_state(const std::string& name) {
+  return name.starts_with("train_state");
+}
+
+void verify_model(const std::filesystem::path& dir) {
+  for (const ManifestEntry& entry : list_manifest(dir))
+    if (!is_train_state(entry.name)) verify_entry(dir, entry);
+}
+
 std::filesystem::path checkpoint_dir(const std::filesystem::path& run_dir, std::int64_t step) {
   return run_dir / "checkpoints" / fmt::format("{}{:08}", step_prefix, step);
 }

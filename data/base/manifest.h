@@ -34,6 +34,11 @@ void verify_entry(const std::filesystem::path& dir, const ManifestEntry& expecte
                   const std::string& by = "MANIFEST.json");
 /// Throws Error naming the first file that is missing, has another size or another checksum, or the manifest.
 void verify_manifest(const std::filesystem::path& dir);
+/// Whether a file of this name holds the state of a training run, which only that run reads.
+bool is_train_state(const std::string& name);
+/// verify_manifest() without the files of is_train_state(). Nothing else of a checkpoint is read to probe it, and a
+/// run may remove them at any moment (checkpoint.keep_state).
+void verify_model(const std::filesystem::path& dir);
 
 struct CheckpointEntry {
   std::int64_t step = 0;

@@ -33,10 +33,6 @@ fs::path beside(const fs::path& dir, const char* prefix) {
   return dir.parent_path() / (prefix + dir.filename().string());
 }
 
-bool is_state_file(const std::string& name) {
-  return name.starts_with("train_state");
-}
-
 fs::path checkpoints_dir(const fs::path& run_dir) {
   return data::checkpoint_dir(run_dir, 0).parent_path();
 }
@@ -128,7 +124,7 @@ void check_finite(const fs::path& file) {
 
 bool has_state(const data::CheckpointEntry& checkpoint) {
   const std::vector<data::ManifestEntry> files = data::list_manifest(checkpoint.dir);
-  return std::ranges::any_of(files, [](const data::ManifestEntry& file) { return is_state_file(file.name); });
+  return std::ranges::any_of(files, [](const data::ManifestEntry& file) { return data::is_train_state(file.name); });
 }
 
 void remove_state(const fs::path& checkpoint) {
@@ -136,7 +132,7 @@ void remove_state(const fs::path& checkpoint) {
   fs::remove_all(weights);
   fs::create_directory(weights);
   std::vector<data::ManifestEntry> kept = data::list_manifest(checkpoint);
-  std::erase_if(kept, [](const data::ManifestEntry& file) { return is_state_file(file.name); });
+  std::erase_if(kept, [](const data::ManifestEntry& file) { return data::is_train_state(file.name); });
   for (const data::ManifestEntry& file : kept) link_or_copy(checkpoint / file.name, weights / file.name);
   data::write_manifest(weights, kept);
   data::sync_path(weights);

@@ -39,7 +39,7 @@ void keep_initial(const std::filesystem::path& run_dir, const data::CheckpointEn
   if (fs::exists(initial)) return;
   data::write_directory_atomically(initial, [&](const fs::path& directory) {
     for (const data::ManifestEntry& file : data::list_manifest(checkpoint.dir)) {
-      if (file.name.starts_with("train_state")) continue;
+      if (data::is_train_state(file.name)) continue;
       link_or_copy(checkpoint.dir / file.name, directory / file.name);
     }
   });

@@ -73,6 +73,28 @@ TEST(RecordedProbeTest, RefusesOtherWeightsUnderAKnownStep) {
   EXPECT_EQ(load_record(file).rows.size(), 1U);
 }
 
+TEST(RecordedProbeTest, TheStateOfTheRunIsNotReadAndMayGo) {
+  const data::TempDir dir;
+  testing::make_run(dir / "run", routed(), {0, 1});
+  const auto file = dir / "run" / "analysis.h5";
+  const auto zero = data::checkpoint_dir(dir / "run", 0), one = data::checkpoint_dir(dir / "run", 1);
+  // As checkpoint.keep_state removes it: after the manifest was read, and before a second probe.
+  std::ofstream(one / "train_state.safetensors") << "a state";
+  data::write_manifest(one);
+  std::filesystem::remove(one / "train_state.safetensors");
+  const ProbeIdentity identity = identify({}, zero, dir / "run");
+  RecordedProbe(file, identity, {}, *alone).row(1, one);
+  data::write_manifest(one);
+  RecordedProbe probe(file, identity, {}, *alone);
+  EXPECT_TRUE(probe.is_of(1, one) && probe.has(1)) << "the weights are the same";
+  // The weights are read, and verified.
+  std::fstream stream(zero / "model.safetensors", std::ios::in | std::ios::out | std::ios::binary);
+  stream.seekp(-1, std::ios::end);
+  stream.put('x');
+  stream.close();
+  EXPECT_NE(error_of([&] { probe.row(0, zero); }).find("model.safetensors: SHA-256"), std::string::npos);
+}
+
 TEST(RecordedProbeTest, AnAtlasIsAddedToARowThatLacksIt) {
   const data::TempDir dir;
   testing::make_run(dir / "run", routed(), {0, 1});

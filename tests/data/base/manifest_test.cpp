@@ -47,6 +47,16 @@ TEST_F(ManifestTest, NoticesFlippedByte) {
   expect_error([&] { verify_manifest(checkpoint_); }, {"model.safetensors", "SHA-256", "expected"});
 }
 
+TEST_F(ManifestTest, AModelIsVerifiedWithoutTheStateOfTheRun) {
+  write_text_atomically(checkpoint_ / "train_state-00001-of-00002.safetensors", "a state");
+  write_manifest(checkpoint_);
+  std::filesystem::remove(checkpoint_ / "train_state-00001-of-00002.safetensors");
+  EXPECT_NO_THROW(verify_model(checkpoint_));
+  EXPECT_THROW(verify_manifest(checkpoint_), Error);
+  write_text_atomically(checkpoint_ / "model.safetensors", std::string(5000, 'W'));
+  expect_error([&] { verify_model(checkpoint_); }, {"model.safetensors", "SHA-256", "expected"});
+}
+
 TEST_F(ManifestTest, NoticesEveryFlippedBitInItself) {
   const std::string intact = read_text(manifest());
   std::fstream file(manifest(), std::ios::in | std::ios::out | std::ios::binary);
