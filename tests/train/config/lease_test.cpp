@@ -42,7 +42,8 @@ class LeaseTest : public ::testing::Test {
   std::string refusal(LeaseTimes times = kQuick) const {
     return error_of([&] { const Lease lease(dir(), times); });
   }
-  static constexpr LeaseTimes kQuick{milliseconds(20), milliseconds(200)};
+  // A thread of a loaded machine may stand still for a part of a second.
+  static constexpr LeaseTimes kQuick{milliseconds(50), milliseconds(1'000)};
   static constexpr LeaseTimes kPatient{milliseconds(20), milliseconds(3'600'000)};
   testing::TemporaryDirectory directory_;
 };
@@ -143,7 +144,7 @@ TEST_F(LeaseTest, OldFilesAreRemovedAndOthersLeftAlone) {
 // Many that find a dead lease: one gets it.
 TEST_F(LeaseTest, OneOfManyTakesADeadLease) {
   int number = 1;
-  for (int round = 0; round < 20; ++round) {
+  for (int round = 0; round < 3; ++round) {
     write(elsewhere(round), number);
     std::atomic<int> got = 0;
     std::vector<std::unique_ptr<Lease>> leases(8);
@@ -151,7 +152,7 @@ TEST_F(LeaseTest, OneOfManyTakesADeadLease) {
     for (auto& lease : leases)
       threads.emplace_back([&] {
         try {
-          lease = std::make_unique<Lease>(dir(), LeaseTimes{milliseconds(5), milliseconds(30)});
+          lease = std::make_unique<Lease>(dir(), LeaseTimes{milliseconds(50), milliseconds(2'000)});
           ++got;
         } catch (const data::Error&) {
           // Another one was first.
