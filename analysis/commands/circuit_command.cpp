@@ -53,7 +53,7 @@ CircuitIdentity identity_of(const CircuitArguments& a, const fs::path& model_dir
 /// Throws Error if the recorded row is of other weights.
 void expect_same_weights(const CircuitRow* row, const std::string& sha256, const fs::path& model_dir,
                          const fs::path& file) {
-  if (row && row->model_sha256 != sha256)
+  if (row && !is_of_weights(row->model_sha256, model_dir))
     throw data::Error(
         "{}: /model_sha256: step {} was measured on other weights ({}) than {} has ({}): name another file with --out, "
         "or remove this one",

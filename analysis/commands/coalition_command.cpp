@@ -64,7 +64,7 @@ void measure_one(CoalitionRecord& record, const data::CheckpointEntry& entry, co
   const CoalitionRow* found = row_at(record.rows, entry.step);
   kernels::agree(ranks.communicator, "the model", [&] {
     sha256 = model_sha256(entry.dir);
-    if (found && found->model_sha256 != sha256)
+    if (found && !is_of_weights(found->model_sha256, entry.dir))
       throw data::Error(
           "{}: /model_sha256: step {} was measured on other weights ({}) than {} has ({}): name another file with "
           "--out, or remove this one",

@@ -1,5 +1,7 @@
 #include "analysis/record/run_probe.h"
 
+#include <spdlog/spdlog.h>
+
 #include <algorithm>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -14,6 +16,7 @@
 #include "data/yaml/yaml.h"
 #include "kernels/comm/agree.h"
 #include "model/files/config.h"
+#include "model/files/rounded_weights.h"
 
 namespace routescope::analysis {
 namespace {
@@ -55,6 +58,10 @@ std::string model_sha256(const std::filesystem::path& model_dir) {
   for (const data::ManifestEntry& entry : data::list_manifest(model_dir))
     if (entry.name == weights_file) return entry.sha256;
   throw data::Error("{}: files: {}: found nothing, expected its checksum", manifest.string(), weights_file);
+}
+
+bool is_of_weights(const std::string& sha256, const std::filesystem::path& model_dir) {
+  return sha256 == model_sha256(model_dir) || sha256 == model::rounded_from(model_dir / weights_file);
 }
 
 ProbeIdentity identify(const ProbeSettings& settings, const std::filesystem::path& model_dir,
@@ -137,7 +144,7 @@ bool RecordedProbe::is_of(std::int64_t step, const std::filesystem::path& model_
   const ProbeRow* row = record_.find(step);
   double same = 1;
   kernels::agree(communicator_, "the model to probe", [&] {
-    if (row && communicator_.rank() == 0) same = row->model_sha256 == model_sha256(model_dir) ? 1 : 0;
+    if (row && communicator_.rank() == 0) same = is_of_weights(row->model_sha256, model_dir) ? 1 : 0;
   });
   communicator_.all_reduce({&same, 1}, kernels::Reduction::min, "the model to probe");
   return same != 0;
@@ -151,18 +158,27 @@ ProbeOptions RecordedProbe::options_of(std::int64_t step) const {
 }
 
 const ProbeRow& RecordedProbe::row(std::int64_t step, const std::filesystem::path& model_dir, OtherWeights other) {
-  const bool same = is_of(step, model_dir);
-  if (same && has(step)) return *record_.find(step);
+  if (is_of(step, model_dir) && has(step)) return *record_.find(step);
   std::string sha256;
   std::optional<model::Model> model;
   kernels::agree(communicator_, "the model to probe", [&] {
-    sha256 = model_sha256(model_dir);
+    if (communicator_.rank() == 0) sha256 = model_sha256(model_dir);
+  });
+  sha256 = communicator_.broadcast(sha256, "the model to probe");
+  const ProbeRow* recorded = record_.find(step);
+  const bool same = !recorded || recorded->model_sha256 == sha256;
+  kernels::agree(communicator_, "the model to probe", [&] {
     if (!same && other == OtherWeights::refuse) {
       refuse(step, record_.find(step)->model_sha256, model_dir);
     }
     if (communicator_.rank() == 0 && std::filesystem::exists(model_dir / "MANIFEST.json"))
       data::verify_model(model_dir);
     model.emplace(model::Model::load(model_dir, options_));
+    if (const std::string now = model_sha256(model_dir); now != sha256)
+      throw data::Error("{}: model.safetensors: found SHA-256 {}, expected {}: it changed while it was read",
+                        model_dir.string(), now, sha256);
+    if (communicator_.rank() == 0 && !model::rounded_from(model_dir / weights_file).empty())
+      spdlog::info("{}: its weights are rounded to bf16 (checkpoint.weights_dtype)", model_dir.string());
     if (model->config().to_json().dump() != record_.identity.model_config) {
       throw data::Error("{}: is another model than the record's (attribute model_config of {})", model_dir.string(),
                         file_.string());

@@ -26,6 +26,10 @@ ProbeIdentity identify(const ProbeSettings& settings, const std::filesystem::pat
 /// Where the rows of a run go: DIR/analysis.h5, of a task DIR/task-NAME.h5 or, denoising, DIR/task-NAME-denoising.h5.
 std::filesystem::path record_file(const std::filesystem::path& run_dir, const ProbeSettings& settings);
 
+/// Whether a checksum is that of the weights of `model_dir`, or of those that they were rounded from
+/// (checkpoint.weights_dtype): what was measured on these is of the same step. Throws Error.
+bool is_of_weights(const std::string& sha256, const std::filesystem::path& model_dir);
+
 /// What to do about a step whose row is of other weights than are saved now.
 enum class OtherWeights { refuse, probe_again };
 
@@ -41,11 +45,13 @@ class RecordedProbe {
   /// Whether row() would give the recorded row of a step. False also where the settings ask for an atlas and it has
   /// none, or one with fewer true ablations of routes drawn at random; likewise for writers.
   bool has(std::int64_t step) const;
-  /// Whether the recorded row of a step, if there is one, is of the weights that `model_dir` has now. Rank 0's word.
+  /// Whether the recorded row of a step, if there is one, is of the weights that `model_dir` has now
+  /// (is_of_weights()). Rank 0's word.
   bool is_of(std::int64_t step, const std::filesystem::path& model_dir) const;
   /// The row of a step: the recorded one, or a new one, which is then saved; an atlas or writers are added to a
-  /// recorded row that lacks them, as has() says. A checkpoint is verified first. Throws Error if the recorded row is
-  /// that of other weights and these are to be refused.
+  /// recorded row that lacks them, as has() says. A checkpoint is verified first. Weights
+  /// that were rounded since are other weights for what is to be added. Throws Error if the recorded row is that of
+  /// other weights and these are to be refused, and if the weights change while they are read.
   const ProbeRow& row(std::int64_t step, const std::filesystem::path& model_dir,
                       OtherWeights other = OtherWeights::refuse);
   const AnalysisRecord& record() const { return record_; }

@@ -16,6 +16,7 @@
 #include "data/base/error.h"
 #include "data/base/files.h"
 #include "data/base/sha256.h"
+#include "model/files/rounded_weights.h"
 #include "model/files/safetensors.h"
 
 namespace routescope::train {
@@ -127,18 +128,38 @@ bool has_state(const data::CheckpointEntry& checkpoint) {
   return std::ranges::any_of(files, [](const data::ManifestEntry& file) { return data::is_train_state(file.name); });
 }
 
-void remove_state(const fs::path& checkpoint) {
-  const fs::path weights = beside(checkpoint, kWeights);
-  fs::remove_all(weights);
+namespace {
+
+/// Fills the directory that is to take the place of a checkpoint.
+void write_weights(const fs::path& checkpoint, const fs::path& weights, kernels::DType dtype) {
   fs::create_directory(weights);
   std::vector<data::ManifestEntry> kept = data::list_manifest(checkpoint);
   std::erase_if(kept, [](const data::ManifestEntry& file) { return data::is_train_state(file.name); });
-  for (const data::ManifestEntry& file : kept) link_or_copy(checkpoint / file.name, weights / file.name);
+  for (data::ManifestEntry& file : kept) {
+    const fs::path from = checkpoint / file.name, to = weights / file.name;
+    if (dtype == kernels::DType::bf16 && holds_tensors(file.name))
+      file = model::write_rounded_weights(from, file, to);
+    else
+      link_or_copy(from, to);
+  }
   data::write_manifest(weights, kept);
   data::sync_path(weights);
+}
+
+}  // namespace
+
+void remove_state(const fs::path& checkpoint, kernels::DType weights_dtype) {
+  const fs::path weights = beside(checkpoint, kWeights);
+  std::error_code error;
+  fs::remove_all(weights);
+  try {
+    write_weights(checkpoint, weights, weights_dtype);
+  } catch (...) {
+    fs::remove_all(weights, error);
+    throw;
+  }
   if (::renameat2(AT_FDCWD, weights.c_str(), AT_FDCWD, checkpoint.c_str(), RENAME_EXCHANGE) == 0) {
     data::sync_path(checkpoint.parent_path());
-    std::error_code error;
     fs::remove_all(weights, error);  // if this fails, remove_debris() tries again at the next start
     return;
   }

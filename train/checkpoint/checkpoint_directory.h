@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "data/base/manifest.h"
+#include "kernels/tensor.h"
 
 namespace routescope::train {
 
@@ -36,8 +37,9 @@ void check_finite(const std::filesystem::path& file);
 bool has_state(const data::CheckpointEntry& checkpoint);
 /// Removes the state from a checkpoint: its weights get a directory and a manifest of their own, which takes the name
 /// in one step where the file system can exchange two names. Elsewhere a kill in between leaves no checkpoint of this
-/// name, until remove_debris(). Throws Error.
-void remove_state(const std::filesystem::path& checkpoint);
+/// name, until remove_debris(). With bf16 the weights are verified and rounded (write_rounded_weights()). Throws Error;
+/// the checkpoint then stays as it was, unless only its new name is missing.
+void remove_state(const std::filesystem::path& checkpoint, kernels::DType weights_dtype = kernels::DType::f32);
 
 /// Renames a checkpoint to a name that readers ignore, then removes it; what cannot be removed is debris. Throws Error
 /// if it cannot be renamed.

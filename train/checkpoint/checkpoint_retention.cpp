@@ -3,6 +3,7 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
+#include <exception>
 #include <utility>
 
 #include "data/base/files.h"
@@ -48,34 +49,40 @@ void keep_initial(const std::filesystem::path& run_dir, const data::CheckpointEn
 }  // namespace
 
 CheckpointRetention::CheckpointRetention(std::filesystem::path run_dir, const Kept& kept, std::int64_t intact)
-    : run_dir_(std::move(run_dir)), kept_(kept) {
+    : run_dir_(std::move(run_dir)), kept_(kept), first_(intact) {
   if (kept_.any() && intact >= 0) counts_[intact] = is_clean({intact, data::checkpoint_dir(run_dir_, intact)});
 }
 
 CheckpointRetention::~CheckpointRetention() {
   given_up_ = true;
   if (thread_.joinable()) thread_.join();
+  // After an error the directory may be that of another process by now.
+  if (kept_.weights == kernels::DType::f32 || std::uncaught_exceptions() > 0) return;
+  rounding_ = false;
+  prune();
 }
 
 void CheckpointRetention::written(const TrainState& state) {
   counts_[state.step] = state.skipped == 0;
   if (!kept_.any() || state.skipped > 0) return;
   newest_ = state.step;
+  if (first_ < 0) first_ = state.step;
   prune();
 }
 
 void CheckpointRetention::update() {
   if (!done_) return;
   thread_.join();
-  done_ = false;
+  done_ = rounding_ = false;
   counts_.merge(read_);
   prune();
 }
 
 void CheckpointRetention::prune() {
+  if (rounding_) return;  // update() comes back to it
   try {
     std::int64_t counted = 0, resumable = 0, unknown_states = 0;
-    std::vector<data::CheckpointEntry> unknown;
+    std::vector<data::CheckpointEntry> unknown, to_round;
     const std::vector<data::CheckpointEntry> all = data::list_checkpoints(run_dir_);
     for (auto entry = all.rbegin(); entry != all.rend(); ++entry) {
       if (entry->step > newest_) continue;
@@ -89,12 +96,32 @@ void CheckpointRetention::prune() {
       if (known == counts_.end()) unknown.push_back(*entry);
       if (counts) ++counted;
       if (kept_.states == 0 || !can_lose_state(*entry)) continue;
-      if (resumable == kept_.states)
+      if (resumable == kept_.states && kept_.weights == kernels::DType::f32)
         remove_state(entry->dir);
+      else if (resumable == kept_.states && not_rounded_.contains(entry->step))
+        continue;
+      else if (resumable == kept_.states)
+        to_round.push_back(*entry);
       else if (counts)
         ++resumable;
       else if (known == counts_.end())
         ++unknown_states;
+    }
+    if (given_up_) {
+      for (const data::CheckpointEntry& checkpoint : to_round)
+        if (checkpoint.step >= first_) round(checkpoint);
+      return;
+    }
+    if (!to_round.empty() && !thread_.joinable()) {
+      start([this, to_round] {
+        for (const data::CheckpointEntry& checkpoint : to_round) {
+          if (given_up_) return;
+          round(checkpoint);
+        }
+        done_ = true;
+      });
+      rounding_ = true;
+      return;
     }
     // If there are no more than are wanted, nothing would be removed whatever is read.
     std::int64_t wanted = 0;
@@ -102,9 +129,22 @@ void CheckpointRetention::prune() {
     if (unknown_states > kept_.states - resumable) wanted = std::max(wanted, kept_.states - resumable);
     if (wanted <= 0 || thread_.joinable()) return;
     read_.clear();
-    thread_ = thread_without_signals([this, unknown, wanted] { read(unknown, wanted); });
+    start([this, unknown, wanted] { read(unknown, wanted); });
   } catch (const std::exception& error) {
     spdlog::warn("cannot remove an old checkpoint: {}", error.what());
+  }
+}
+
+void CheckpointRetention::start(std::function<void()> work) {
+  thread_ = thread_without_signals(std::move(work));
+}
+
+void CheckpointRetention::round(const data::CheckpointEntry& checkpoint) {
+  try {
+    remove_state(checkpoint.dir, kept_.weights);
+  } catch (const std::exception& error) {
+    spdlog::warn("{}: keeps its state and its f32 weights: {}", checkpoint.dir.string(), error.what());
+    not_rounded_.insert(checkpoint.step);
   }
 }
 

@@ -4,11 +4,14 @@
 #include <atomic>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <map>
+#include <set>
 #include <thread>
 #include <vector>
 
 #include "data/base/manifest.h"
+#include "kernels/tensor.h"
 #include "train/checkpoint/state_file.h"
 
 namespace routescope::train {
@@ -16,6 +19,7 @@ namespace routescope::train {
 /// Numbers of newest checkpoints; 0: all.
 struct Kept {
   std::int64_t checkpoints = 0, states = 0;
+  kernels::DType weights = kernels::DType::f32;  // of those without a state: f32 or bf16
   bool any() const { return checkpoints > 0 || states > 0; }
 };
 
@@ -24,13 +28,15 @@ struct Kept {
 /// behind such a step. Damaged checkpoints stay and do not count. Of step 0 the weights stay (data::initial_dir()).
 /// The newest `states` of those that count and have a state keep it; older ones are left with their weights, intact or
 /// not. So the run can always go on from a checkpoint that was found intact.
+/// Weights are rounded in a thread. One that is damaged, or cannot be rounded, keeps all it has, and the log says so.
 /// Checkpoints of an earlier process are read in a thread, and training does not wait for it: nothing that depends on
 /// them is removed before they were read.
 class CheckpointRetention {
  public:
   /// `intact`: step of a checkpoint that was just found intact, or -1.
   CheckpointRetention(std::filesystem::path run_dir, const Kept& kept, std::int64_t intact);
-  /// Stops reading.
+  /// Stops reading. Waits for the one that is being rounded and, unless an error ends the run, rounds the others that
+  /// were written here.
   ~CheckpointRetention();
   CheckpointRetention(const CheckpointRetention&) = delete;
   CheckpointRetention& operator=(const CheckpointRetention&) = delete;
@@ -42,13 +48,18 @@ class CheckpointRetention {
 
  private:
   void prune();
+  void start(std::function<void()> work);
+  void round(const data::CheckpointEntry& checkpoint);
   void read(const std::vector<data::CheckpointEntry>& checkpoints, std::int64_t wanted);
 
   std::filesystem::path run_dir_;
   Kept kept_;
   std::int64_t newest_ = -1;             // step of the newest one written here that counts; later ones are not touched
+  std::int64_t first_ = -1;              // step of the first one written here, or resumed from
   std::map<std::int64_t, bool> counts_;  // by step: whether a checkpoint counts, where this is known
   std::map<std::int64_t, bool> read_;    // the same as the thread finds it; belongs to the thread until done_
+  std::set<std::int64_t> not_rounded_;   // steps whose weights could not be; belongs to the thread while rounding_
+  bool rounding_ = false;                // the thread rounds: no checkpoint may go away
   std::atomic<bool> done_ = false, given_up_ = false;
   std::thread thread_;
 };

@@ -88,7 +88,8 @@ struct CheckpointWriter::Impl {
       for (const kernels::Tensor& part : tensor.parts) sources.push_back({part, {}});
     }
     if (options.async) stage();
-    if (first()) retention.emplace(run_dir, Kept{options.keep, options.keep_state}, options.intact);
+    if (first())
+      retention.emplace(run_dir, Kept{options.keep, options.keep_state, options.weights_dtype}, options.intact);
   }
 
   /// Allocates host memory for everything that this rank writes, and touches it: if memory is short, the run ends at

@@ -25,7 +25,8 @@ class CheckpointWriter {
     bool async = true;            // begin() copies the numbers, and a thread writes them while training goes on
     std::int64_t keep = 0;        // number of newest checkpoints that are kept (CheckpointRetention); 0: all
     std::int64_t keep_state = 0;  // number of newest ones that keep the optimizer's state; 0: all
-    std::int64_t intact = -1;     // step of the checkpoint that the run resumed from, which was found intact; or -1
+    kernels::DType weights_dtype = kernels::DType::f32;  // of those without it: f32 or bf16
+    std::int64_t intact = -1;  // step of the checkpoint that the run resumed from, which was found intact; or -1
   };
   /// With `async` allocates checkpoint_host_bytes() of host memory. Where no rank's model has all f32 masters (ZeRO-1
   /// in bf16), rank 0 also allocates the model's part at each checkpoint, with or without `async`.

@@ -141,6 +141,10 @@ void check(const TrainConfig& c, const Leaves& leaves, const std::string& file) 
                       where("train.schedule.decay_fraction"), schedule.decay_fraction,
                       stable_steps / static_cast<double>(c.train.steps));
   }
+  if (c.checkpoint.weights_dtype != "f32" && c.checkpoint.keep_state == 0) {
+    throw data::Error("{}: checkpoint.weights_dtype: found {}, expected f32 as long as checkpoint.keep_state is all",
+                      where("checkpoint.weights_dtype"), c.checkpoint.weights_dtype);
+  }
   if (c.valid.tokens < length) {
     throw data::Error("{}: valid.tokens: found {}, expected at least data.sequence_length = {}", where("valid.tokens"),
                       c.valid.tokens, length);

@@ -52,9 +52,10 @@ struct TrainConfig {
   struct Checkpoint {
     std::int64_t every = 1000;
     std::int64_t log_spaced_until = 512;
-    std::int64_t keep = 0;        // number of newest checkpoints that are kept; 0: all
-    std::int64_t keep_state = 0;  // number of newest ones that keep the optimizer's state; 0: all
-    std::string async = "on";     // on | off: training goes on while a checkpoint is written
+    std::int64_t keep = 0;              // number of newest checkpoints that are kept; 0: all
+    std::int64_t keep_state = 0;        // number of newest ones that keep the optimizer's state; 0: all
+    std::string weights_dtype = "f32";  // f32 | bf16: of those without it
+    std::string async = "on";           // on | off: training goes on while a checkpoint is written
   };
   struct Routing {
     std::int64_t every = 100;

@@ -337,6 +337,7 @@ std::vector<ConfigKey> config_keys(TrainConfig& c) {
   keys.push_back(integer("checkpoint.log_spaced_until", c.checkpoint.log_spaced_until, 0));
   keys.push_back(all_or_count("checkpoint.keep", c.checkpoint.keep));
   keys.push_back(all_or_count("checkpoint.keep_state", c.checkpoint.keep_state));
+  keys.push_back(word("checkpoint.weights_dtype", c.checkpoint.weights_dtype, {"f32", "bf16"}));
   keys.push_back(word("checkpoint.async", c.checkpoint.async, {"on", "off"}));
   keys.push_back(integer("routing.every", c.routing.every, 0));
   keys.push_back(integer("routing.log_spaced_until", c.routing.log_spaced_until, 0));

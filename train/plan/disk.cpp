@@ -18,6 +18,7 @@ CheckpointBytes checkpoint_bytes(const TrainConfig& config) {
   constexpr std::int64_t size = sizeof(float);
   out.weights = size * model::ParameterLayout(config.model).count();
   out.state = std::ssize(make_update_rule(config.train.optimizer)->slots()) * out.weights;
+  out.weights_alone = config.checkpoint.weights_dtype == "bf16" ? out.weights / 2 : out.weights;
   return out;
 }
 

@@ -88,8 +88,11 @@ std::string memory_text(const TrainConfig& config, const Basis& basis, std::int6
 std::string disk_text(const TrainConfig& config) {
   const CheckpointBytes disk = checkpoint_bytes(config);
   const auto bytes = [](std::int64_t value) { return fmt::format("{:.4g} GiB", gibi(static_cast<double>(value))); };
-  return fmt::format("checkpoints  {} of {} weights, {} of them with {} of state: {} in all\n", disk.checkpoints,
-                     bytes(disk.weights), disk.with_state, bytes(disk.state), bytes(disk.total()));
+  const bool rounded = disk.with_state < disk.checkpoints && disk.weights_alone != disk.weights;
+  return fmt::format("checkpoints  {} of {} weights, {} of them with {} of state{}: {} in all\n", disk.checkpoints,
+                     bytes(disk.weights), disk.with_state, bytes(disk.state),
+                     rounded ? fmt::format(", the others rounded to {}", bytes(disk.weights_alone)) : "",
+                     bytes(disk.total()));
 }
 
 std::string wire_text(const TrainConfig& config, const StepForecast& f) {

@@ -44,6 +44,7 @@ Attempt::Attempt(const TrainConfig& config, const LoopOptions& options, const St
               {.async = config.checkpoint.async == "on",
                .keep = config.checkpoint.keep,
                .keep_state = config.checkpoint.keep_state,
+               .weights_dtype = config.checkpoint.weights_dtype == "bf16" ? kernels::DType::bf16 : kernels::DType::f32,
                .intact = start.checkpoint ? start.checkpoint->step : -1}),
       rank_times_(communicator.gather(kernels::this_peer().host.data(), "names of machines")),
       checkpoints_{config.checkpoint.every, config.checkpoint.log_spaced_until, config.train.steps},

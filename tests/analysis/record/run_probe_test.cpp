@@ -3,10 +3,13 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <fstream>
 
 #include "analysis/probe/atlas.h"
 #include "data/base/files.h"
+#include "data/base/sha256.h"
+#include "model/files/rounded_weights.h"
 #include "tests/analysis/probe/micro_run.h"
 #include "tests/data/base/expect_error.h"
 #include "tests/data/base/temp_dir.h"
@@ -93,6 +96,37 @@ TEST(RecordedProbeTest, TheStateOfTheRunIsNotReadAndMayGo) {
   stream.put('x');
   stream.close();
   EXPECT_NE(error_of([&] { probe.row(0, zero); }).find("model.safetensors: SHA-256"), std::string::npos);
+}
+
+// As checkpoint.weights_dtype rounds them, between two probes.
+TEST(RecordedProbeTest, RoundedWeightsAreOfTheStepThatWasProbed) {
+  const data::TempDir dir;
+  testing::make_run(dir / "run", routed(), {0, 1});
+  const auto file = dir / "run" / "analysis.h5";
+  const auto zero = data::checkpoint_dir(dir / "run", 0), one = data::checkpoint_dir(dir / "run", 1);
+  ProbeIdentity identity = identify({}, zero, dir / "run");
+  RecordedProbe probe(file, identity, {}, *alone);
+  const ProbeRow before = probe.row(1, one);
+  for (const std::filesystem::path& checkpoint : {zero, one}) {
+    const std::filesystem::path weights = checkpoint / "model.safetensors", rounded = checkpoint / "rounded";
+    const std::string sha256 = data::sha256_file(weights);
+    model::write_rounded_weights(weights, {"model.safetensors", std::filesystem::file_size(weights), sha256}, rounded);
+    std::filesystem::rename(rounded, weights);
+    data::write_manifest(checkpoint);
+  }
+  EXPECT_TRUE(probe.is_of(1, one));
+  EXPECT_EQ(probe.row(1, one).model_sha256, before.model_sha256) << "it is not probed again";
+  // Of other weights it is not, rounded or not.
+  EXPECT_FALSE(is_of_weights(before.model_sha256, zero));
+  // A step that was not probed before: the row names the rounded file.
+  const ProbeRow& after = probe.row(0, zero);
+  EXPECT_EQ(after.model_sha256, data::sha256_file(zero / "model.safetensors"));
+  EXPECT_TRUE(std::isfinite(after.intact_nll));
+  // What is to be added to a row of the weights as they were cannot be measured on rounded ones.
+  identity.settings.writers = true;
+  RecordedProbe writers(file, identity, {}, *alone);
+  EXPECT_NE(error_of([&] { writers.row(1, one); }).find("step 1 was probed on other weights"), std::string::npos);
+  EXPECT_EQ(writers.row(1, one, OtherWeights::probe_again).model_sha256, data::sha256_file(one / "model.safetensors"));
 }
 
 TEST(RecordedProbeTest, AnAtlasIsAddedToARowThatLacksIt) {

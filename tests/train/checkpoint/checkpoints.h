@@ -29,10 +29,12 @@ class Checkpoints : public ::testing::Test {
     set_state(model_.layout(), optimizer_.state());
   }
   std::unique_ptr<train::CheckpointWriter> writer(bool async, std::int64_t keep = 0, std::int64_t intact = -1,
-                                                  std::int64_t keep_state = 0) {
+                                                  std::int64_t keep_state = 0,
+                                                  kernels::DType weights_dtype = kernels::DType::f32) {
     return std::make_unique<train::CheckpointWriter>(
         dir(), model_, optimizer_, *alone_,
-        train::CheckpointWriter::Options{.async = async, .keep = keep, .keep_state = keep_state, .intact = intact});
+        train::CheckpointWriter::Options{
+            .async = async, .keep = keep, .keep_state = keep_state, .weights_dtype = weights_dtype, .intact = intact});
   }
   /// Settles, as training does after each step, until the run directory holds the checkpoints `names`.
   void settle_until(train::CheckpointWriter& writer, const std::vector<std::string>& names) const {

@@ -113,6 +113,10 @@ TEST_F(Config, WrongValuesNameKeyFoundAndExpected) {
             "command line: train.schedule.kind: found 'linear', expected one of cosine, wsd, constant");
   EXPECT_EQ(message(kBase, {"checkpoint.keep_state=0"}),
             "command line: checkpoint.keep_state: found '0', expected all, or an integer of at least 1");
+  EXPECT_EQ(message(kBase, {"checkpoint.weights_dtype=f16", "checkpoint.keep_state=1"}),
+            "command line: checkpoint.weights_dtype: found 'f16', expected one of f32, bf16");
+  EXPECT_EQ(message(kBase, {"checkpoint.weights_dtype=bf16"}),
+            "command line: checkpoint.weights_dtype: found bf16, expected f32 as long as checkpoint.keep_state is all");
   EXPECT_EQ(message(kBase, {"checkpoint.keep=none"}),
             "command line: checkpoint.keep: found 'none', expected all, or an integer of at least 1");
   EXPECT_EQ(message(kBase, {"data.train=[]"}),

@@ -349,6 +349,16 @@ TEST_F(Resume, KeepStateLeavesOlderOnesTheirWeights) {
   }
 }
 
+TEST_F(Resume, RoundedWeightsOfOlderOnesChangeNoRun) {
+  const std::vector<std::string> keep{"checkpoint.keep_state=2", "checkpoint.weights_dtype=bf16"};
+  crash_after("rounded", 7, "off");  // both keys may change at a resume
+  micro_->train("rounded", keep);
+  testing::expect_same_record(micro_->dir("rounded") / "routing.h5", micro_->dir("whole") / "routing.h5");
+  for (const char* file : {"model.safetensors", "train_state.safetensors"})
+    EXPECT_EQ(data::sha256_file(data::checkpoint_dir(micro_->dir("rounded"), 12) / file),
+              data::sha256_file(data::checkpoint_dir(micro_->dir("whole"), 12) / file));
+}
+
 TEST_F(Resume, DebrisOfAKilledSaveIsRemoved) {
   crash_after("debris", 5);
   const fs::path checkpoints = micro_->dir("debris") / "checkpoints";
