@@ -11,15 +11,9 @@
 #include "data/base/error.h"
 #include "data/base/files.h"
 #include "kernels/device.h"
+#include "tests/sanitizers.h"
 #include "tests/train/plan/plan_case.h"
 #include "tests/train/run/micro_run.h"
-
-// Clang has a feature where GCC has a macro.
-#if defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define SANITIZED_BY_CLANG
-#endif
-#endif
 
 namespace routescope::train {
 namespace {
@@ -114,9 +108,8 @@ std::size_t peak_bytes(pid_t process) {
 }
 
 TEST_F(PlanTool, ARunNeedsThePlannedMemory) {
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || defined(SANITIZED_BY_CLANG)
-  GTEST_SKIP() << "a sanitizer takes memory of its own, which no plan knows";
-#endif
+  if (testing::address_sanitizer || testing::thread_sanitizer)
+    GTEST_SKIP() << "a sanitizer takes memory of its own, which no plan knows";
   // 13.2 M parameters: large against what no part accounts for.
   const std::vector<std::string> large{"model.hidden_size=256", "model.intermediate_size=4096", "train.steps=1",
                                        "valid.every=0", "train.schedule.warmup_steps=0"};
