@@ -11,7 +11,10 @@
 #include "data/base/error.h"
 #include "data/base/files.h"
 #include "data/base/manifest.h"
+#include "data/base/sha256.h"
 #include "data/records/routing_view.h"
+#include "model/files/rounded_weights.h"
+#include "train/checkpoint/checkpoint_directory.h"
 #include "train/config/run_directory.h"
 
 namespace routescope::train {
@@ -138,6 +141,28 @@ TEST_F(Job, ARunGoesOnOnMoreRanksThanItHadMicroBatches) {
   ASSERT_EQ(found.train.size(), 20u);
   for (std::size_t i = 0; i < 20; ++i)
     EXPECT_NEAR(found.train[i].loss, expected.train[i].loss, 2e-3) << "step " << i + 1;
+}
+
+TEST_F(Job, OlderCheckpointsOfSeveralRanksLoseTheirStates) {
+  const std::vector<std::string> half = testing::job_settings(10, {"train.schedule.kind=constant"}),
+                                 whole = testing::job_settings(20, {"train.schedule.kind=constant"});
+  std::vector<std::string> kept_half = half, kept_whole = whole;
+  for (std::vector<std::string>* settings : {&kept_half, &kept_whole})
+    settings->insert(settings->end(), {"checkpoint.keep_state=1", "checkpoint.weights_dtype=bf16"});
+  expect_finished("all", half, 2);
+  expect_finished("all", whole, 2);
+  expect_finished("kept", kept_half, 2);
+  expect_finished("kept", kept_whole, 2);
+  for (const char* file :
+       {"model.safetensors", "train_state-00001-of-00002.safetensors", "train_state-00002-of-00002.safetensors"})
+    EXPECT_TRUE(data::read_text(checkpoint("kept", 20) / file) == data::read_text(checkpoint("all", 20) / file))
+        << file;
+  for (const data::CheckpointEntry& entry : data::list_checkpoints(micro_.dir("kept"))) {
+    EXPECT_NO_THROW(data::verify_manifest(entry.dir));
+    EXPECT_EQ(has_state(entry), entry.step == 20) << entry.step;
+    EXPECT_EQ(model::rounded_from(entry.dir / "model.safetensors"),
+              entry.step == 20 ? "" : data::sha256_file(checkpoint("all", entry.step) / "model.safetensors"));
+  }
 }
 
 TEST_F(Job, ASignalToOneRankStopsAllWithACheckpoint) {
