@@ -143,8 +143,9 @@ TEST_P(FaultyDisk, TakenAwayWhileItIsWritten) {
   if (GetParam()) {
     writing->begin(testing::checkpoint_state(2));
     fs::remove_all(dir() / "checkpoints" / ".writing-step-00000002");
+    // The system says so of a file that is to be written ("No such file"), the program of one that was.
     expect_failure(error_of([&] { writing->finish(); }),
-                   {".writing-step-00000002", "No such file", "step 1 is the last"});
+                   {".writing-step-00000002", "o such file", "step 1 is the last"});
     EXPECT_EQ(writing->vote(), CheckpointWriter::nothing_to_do);
   }
   // All checkpoints: the next one is written all the same.
