@@ -26,6 +26,8 @@ using kernels::OwnedTensor;
 using kernels::Stream;
 
 const std::vector<std::string> none;
+/// Seconds after which a rank is overdue where it never comes. A thread of a loaded machine may be late by a second.
+constexpr double patience = 4;
 
 class NcclConformance : public ::testing::TestWithParam<std::size_t> {};
 
@@ -86,7 +88,7 @@ TEST(Nccl, TakesItsMemoryAtTheStart) {
 
 TEST(NcclEnds, WhenARankDoesNotComeToACollective) {
   GTEST_FLAG_SET(death_test_style, "threadsafe");
-  EXPECT_EXIT(run_nccl_ranks(2, 0.3,
+  EXPECT_EXIT(run_nccl_ranks(2, patience,
                              [](Communicator& communicator) {
                                if (communicator.rank() == 0) steps(communicator, 1);
                                std::this_thread::sleep_for(std::chrono::hours(1));
@@ -107,7 +109,7 @@ TEST(NcclEnds, WhenARankDoesNotComeToTheStart) {
       hosts[1]->broadcast("", "NCCL's unique id");
       std::this_thread::sleep_for(std::chrono::hours(1));
     });
-    kernels::nccl_communicator(std::move(hosts[0]), &lane, {.timeout_seconds = 0.3, .advice = ""});
+    kernels::nccl_communicator(std::move(hosts[0]), &lane, {.timeout_seconds = patience, .advice = ""});
   };
   EXPECT_EXIT(one_of_two(), ::testing::ExitedWithCode(75), "^rank 0 waits in the start of NCCL\n$");
 }
@@ -142,7 +144,7 @@ TEST(NcclEnds, WhenAKernelBeforeACollectiveFailed) {
 /// The watching thread goes on beside the unwinding, and finds what it uses (AddressSanitizer looks).
 TEST(NcclEnds, AfterAnExceptionOfOneRank) {
   GTEST_FLAG_SET(death_test_style, "threadsafe");
-  EXPECT_EXIT(run_nccl_ranks(2, 1,
+  EXPECT_EXIT(run_nccl_ranks(2, patience,
                              [](Communicator& communicator) {
                                steps(communicator, 1);
                                if (communicator.rank() == 1) std::this_thread::sleep_for(std::chrono::hours(1));
@@ -165,16 +167,19 @@ ncclComm_t fake_communicator(int rank, int size, const ncclUniqueId& id, int blo
 }
 
 TEST(FakeNccl, SeesTwoThreadsInOneCommunicator) {
-  start_fake_nccl({.call_time = std::chrono::milliseconds(50)});
+  start_fake_nccl({.call_time = std::chrono::milliseconds(20)});
   ncclUniqueId id{};
   ncclGetUniqueId(&id);
   ncclComm_t comm = fake_communicator(0, 1, id, 1);
   EXPECT_EQ(broken_rules(), none);
-  ncclResult_t first = ncclSuccess, second = ncclSuccess;
-  std::thread other([&] { ncclCommGetAsyncError(comm, &first); });
-  ncclCommGetAsyncError(comm, &second);
-  other.join();
-  ASSERT_EQ(broken_rules().size(), 1U);
+  // On a loaded machine two calls may miss each other.
+  for (int i = 0; i < 1000 && broken_rules().empty(); ++i) {
+    ncclResult_t first = ncclSuccess, second = ncclSuccess;
+    std::thread other([&] { ncclCommGetAsyncError(comm, &first); });
+    ncclCommGetAsyncError(comm, &second);
+    other.join();
+  }
+  ASSERT_FALSE(broken_rules().empty());
   EXPECT_EQ(broken_rules()[0], "ncclCommGetAsyncError while another thread is in ncclCommGetAsyncError");
 }
 
