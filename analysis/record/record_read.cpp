@@ -18,7 +18,7 @@ namespace {
 std::int64_t check_format(const data::hdf5::File& file, const std::string& name) {
   if (!file.has("filetype") || file.text("filetype") != analysis_filetype) {
     throw data::Error("{}: attribute filetype: found '{}', expected '{}'", name,
-                      file.has("filetype") ? file.text("filetype") : "nothing", analysis_filetype);
+                      file.has("filetype") ? data::shortened(file.text("filetype")) : "nothing", analysis_filetype);
   }
   const std::vector<std::int64_t> version = file.integers("version");
   const bool whole = version.size() == 2;
@@ -27,8 +27,9 @@ std::int64_t check_format(const data::hdf5::File& file, const std::string& name)
   if (whole && version[0] == analysis_version_major && version[1] <= analysis_version_minor) return version[0];
   const bool older = whole && version[0] < analysis_version_oldest;
   throw data::Error(
-      "{}: attribute version: found [{}], expected [{}, 0] to [{}, {}]{}", name, fmt::join(version, ", "),
-      analysis_version_oldest, analysis_version_major, analysis_version_minor,
+      "{}: attribute version: found [{}], expected [{}, 0] to [{}, {}]{}", name,
+      data::shortened(fmt::format("{}", fmt::join(version, ", "))), analysis_version_oldest, analysis_version_major,
+      analysis_version_minor,
       older ? ": an older version measured less: remove the file, or name another with --out, and probe again" : "");
 }
 

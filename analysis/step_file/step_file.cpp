@@ -7,6 +7,7 @@
 
 #include "data/base/build.h"
 #include "data/base/error.h"
+#include "data/base/json.h"
 #include "data/records/probe_documents.h"
 
 namespace routescope::analysis {
@@ -42,13 +43,14 @@ void write_root(data::hdf5::File& file, const StepFileFormat& format, const std:
 
 void check_format(const data::hdf5::File& file, const StepFileFormat& format) {
   const std::string &name = file.file_state().name,
-                    found = file.has("filetype") ? file.text("filetype") : std::string("nothing");
+                    found = file.has("filetype") ? data::shortened(file.text("filetype")) : std::string("nothing");
   if (found != format.filetype)
     throw data::Error("{}: attribute filetype: found '{}', expected '{}'", name, found, format.filetype);
   const std::vector<std::int64_t> version = file.integers("version");
   if (version.size() != 2 || version[0] != format.version_major || version[1] > format.version_minor)
     throw data::Error("{}: attribute version: found [{}], expected [{}, {}] or a lower minor version", name,
-                      fmt::join(version, ", "), format.version_major, format.version_minor);
+                      data::shortened(fmt::format("{}", fmt::join(version, ", "))), format.version_major,
+                      format.version_minor);
 }
 
 void write_tokens(data::hdf5::File& file, const ProbeTokens& tokens) {
